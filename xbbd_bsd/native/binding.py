@@ -1,0 +1,115 @@
+"""The C module itself: its constants as Python enums, and its errors.
+
+Touches every struct once, so that a header that does not fit the compiled
+module fails at import and not in front of a guest.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import IntEnum
+from typing import Any
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import _xbb
+
+ffi: Any = _xbb.ffi
+lib: Any = _xbb.lib
+
+SECTOR_SIZE: int = lib.XBB_SECTOR_SIZE
+PAGE_SIZE: int = lib.XBB_PAGE_SIZE
+MAX_RING_PAGES: int = lib.XBB_MAX_RING_PAGES
+MAX_RING_ORDER: int = lib.XBB_MAX_RING_ORDER
+MAX_REQUESTS: int = lib.XBB_MAX_REQUESTS
+MAX_SEGMENTS: int = lib.XBB_MAX_SEGMENTS
+MAX_BATCH_SEGMENTS: int = lib.XBB_MAX_BATCH_SEGMENTS
+MAX_WORKERS: int = lib.XBB_MAX_WORKERS
+LATENCY_BUCKETS: int = lib.XBB_LATENCY_BUCKETS
+
+
+class Abi(IntEnum):
+    """Layout of ring slots, from the frontend's ``protocol`` node."""
+
+    NATIVE = lib.XBB_ABI_NATIVE
+    X86_32 = lib.XBB_ABI_X86_32
+    X86_64 = lib.XBB_ABI_X86_64
+
+
+class Op(IntEnum):
+    """Operation of a ring request (``blkif.h``)."""
+
+    READ = lib.XBB_OP_READ
+    WRITE = lib.XBB_OP_WRITE
+    WRITE_BARRIER = lib.XBB_OP_WRITE_BARRIER
+    FLUSH_DISKCACHE = lib.XBB_OP_FLUSH_DISKCACHE
+
+
+class HvKind(IntEnum):
+    """Which filling of the hypervisor table the data plane uses."""
+
+    SIM = lib.XBB_HV_SIM
+
+
+class DiskKind(IntEnum):
+    """What stands behind a disk descriptor."""
+
+    FILE = lib.XBB_DISK_FILE
+    DEVICE = lib.XBB_DISK_DEVICE
+
+
+class QueueState(IntEnum):
+    """Life of a queue."""
+
+    RUNNING = lib.XBB_QUEUE_RUNNING
+    DRAINING = lib.XBB_QUEUE_DRAINING
+    DRAINED = lib.XBB_QUEUE_DRAINED
+
+
+class StopReason(IntEnum):
+    """Why a queue stopped by itself: RING is the guest's doing, the rest the host's."""
+
+    NONE = lib.XBB_STOP_NONE
+    RING = lib.XBB_STOP_RING
+    DISK = lib.XBB_STOP_DISK
+    EVENT = lib.XBB_STOP_EVENT
+
+
+class RequestState(IntEnum):
+    """Life of an entry of the in-flight table."""
+
+    FREE = lib.XBB_REQ_FREE
+    ACCEPTED = lib.XBB_REQ_ACCEPTED
+    DISPATCHED = lib.XBB_REQ_DISPATCHED
+    DONE = lib.XBB_REQ_DONE
+
+
+for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_status"):
+    ffi.new(f"struct xbb_{_name} *")
+for _name in ("front_params", "workload", "progress"):
+    ffi.new(f"struct xbb_{_name} *")
+
+
+def check(result: int, operation: str, error: Any = None) -> None:
+    """Raise :class:`HostError` for a negative result of a C function.
+
+    ``operation`` says what was tried; where C filled ``error`` its own, more
+    exact words are used.
+    """
+    if result >= 0:
+        return
+    what = operation
+    if error is not None and error.errnum != 0:
+        what = f"{operation}: {ffi.string(error.operation).decode()}"
+    raise HostError(f"{what}: {os.strerror(-result)}", errno=-result)
+
+
+def sim_format(domain_fd: int, pages: int) -> None:
+    """Make the memory and grant table of a simulated domain of so many pages."""
+    check(lib.xbb_sim_format(domain_fd, pages), "format domain")
+
+
+def sim_mapped(domain_fd: int) -> int:
+    """How many grants of a simulated domain live processes have mapped now."""
+    count = ffi.new("uint32_t *")
+    check(lib.xbb_sim_mapped(domain_fd, count), "count mappings")
+    return int(count[0])

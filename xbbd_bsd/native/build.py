@@ -1,0 +1,69 @@
+"""Describes the extension module to cffi: the header, the C files, the flags.
+
+setup.py names this file to setuptools (``cffi_modules``).  The header is read
+as it stands; the platform's file is picked here and nowhere else.  Set
+``XBB_SANITIZE`` to a list for ``-fsanitize=`` to build an instrumented module.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).parent
+COMMON = (
+    "blkif.c",
+    "coalesce.c",
+    "exercise.c",
+    "front.c",
+    "grants.c",
+    "hv.c",
+    "hv_sim.c",
+    "hvfront_sim.c",
+    "idle.c",
+    "open.c",
+    "queue.c",
+    "ring.c",
+    "sim_memory.c",
+    "state.c",
+    "transfer.c",
+    "workers.c",
+)
+CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2", "-g")
+
+
+def platform_sources() -> tuple[str, ...]:
+    """The files that exist once for each operating system."""
+    return ("disk_freebsd.c",) if sys.platform.startswith("freebsd") else ("disk_linux.c",)
+
+
+def sources() -> list[str]:
+    """All C files, relative to the project, as setuptools wants them."""
+    root = HERE.parent.parent
+    return [str((HERE / name).relative_to(root)) for name in (*COMMON, *platform_sources())]
+
+
+def sanitizer_flags() -> list[str]:
+    """Flags asked for with XBB_SANITIZE, for compiler and linker alike."""
+    names = os.environ.get("XBB_SANITIZE", "")
+    return [f"-fsanitize={names}", "-fno-omit-frame-pointer"] if names else []
+
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "xbb.h").read_text())
+ffibuilder.set_source(
+    "xbbd_bsd.native._xbb",
+    '#include "internal.h"',
+    sources=sources(),
+    include_dirs=[str(HERE.relative_to(HERE.parent.parent))],
+    depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.glob("*.h"))],
+    extra_compile_args=[*CFLAGS, *sanitizer_flags()],
+    extra_link_args=sanitizer_flags(),
+    libraries=["pthread"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(tmpdir=str(HERE.parent.parent), verbose=True)

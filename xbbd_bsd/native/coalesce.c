@@ -1,0 +1,122 @@
+/*
+ * coalesce.c - which requests go to the disk together, and which batches must
+ * wait for which.  Pure: arrays and lists in memory, no lock, no system call,
+ * no clock; limits are parameters.  Whoever owns the batches calls it.
+ *
+ * Order: batches start in the order in which they came.  One that overlaps a
+ * started batch waits if either writes; a barrier waits until nothing is
+ * started, and everything behind it waits for it.
+ */
+#include <assert.h>
+
+#include "internal.h"
+
+/* A batch of one request. */
+void
+xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
+{
+
+	batch->tally = (struct xbb_tally){ 0 };
+	batch->sector = reqs[req].sector;
+	batch->nsectors = reqs[req].nsectors;
+	batch->nseg = reqs[req].nseg;
+	batch->nreq = 1;
+	batch->first = batch->last = req;
+	batch->operation = reqs[req].operation;
+	batch->faked = false;
+	batch->next = NULL;
+	reqs[req].next = XBB_NONE;
+}
+
+/*
+ * May the request join?  Reads and writes that continue where the batch ends,
+ * as long as the segments fit; flushes, of which one serves all that wait.
+ */
+bool
+xbb_batch_admits(const struct xbb_batch *batch, const struct xbb_req *req,
+    const struct xbb_coalesce *limits)
+{
+
+	if (limits->disabled || req->operation != batch->operation)
+		return (false);
+	switch (req->operation) {
+	case XBB_OP_READ:
+	case XBB_OP_WRITE:
+		return (req->sector == batch->sector + batch->nsectors &&
+		    (uint32_t)batch->nseg + req->nseg <= limits->max_segments);
+	case XBB_OP_FLUSH_DISKCACHE:
+		return (batch->nseg == 0 && req->nseg == 0);
+	default:
+		return (false);
+	}
+}
+
+void
+xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
+{
+
+	batch->nsectors += reqs[req].nsectors;
+	batch->nseg += reqs[req].nseg;
+	batch->nreq++;
+	reqs[batch->last].next = req;
+	reqs[req].next = XBB_NONE;
+	batch->last = req;
+}
+
+bool
+xbb_batch_writes(const struct xbb_batch *batch)
+{
+
+	return (batch->operation != XBB_OP_READ && batch->nsectors != 0);
+}
+
+/*
+ * A barrier proper, or a flush that carries data: that one is promised no
+ * order, but gets the same treatment, since it is rare and must be durable.
+ */
+bool
+xbb_batch_is_barrier(const struct xbb_batch *batch)
+{
+
+	return (batch->operation == XBB_OP_WRITE_BARRIER ||
+	    (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg != 0));
+}
+
+/* Do two batches touch a common sector? */
+bool
+xbb_batch_overlaps(const struct xbb_batch *a, const struct xbb_batch *b)
+{
+
+	return (a->sector < b->sector + b->nsectors &&
+	    b->sector < a->sector + a->nsectors);
+}
+
+void
+xbb_batch_list_put(struct xbb_batch_list *list, struct xbb_batch *batch)
+{
+
+	batch->next = NULL;
+	if (list->head == NULL)
+		list->head = batch;
+	else
+		list->tail->next = batch;
+	list->tail = batch;
+	list->count++;
+}
+
+struct xbb_batch *
+xbb_batch_list_take(struct xbb_batch_list *list)
+{
+	struct xbb_batch *batch;
+
+	batch = list->head;
+	if (batch != NULL) {
+		list->head = batch->next;
+		if (list->head == NULL)
+			list->tail = NULL;
+		batch->next = NULL;
+		assert(list->count > 0);
+		list->count--;
+	}
+	return (batch);
+}

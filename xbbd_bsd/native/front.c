@@ -1,0 +1,487 @@
+/*
+ * front.c - the guest's end of a ring: for the simulated guest, the NBD export
+ * and the tests.  It keeps to the protocol as a kernel's blkfront does, grants
+ * its pages for one request at a time where the hypervisor can, and notices a
+ * backend that answers twice or keeps a page mapped.  It shares the layouts of
+ * blkif.c with the backend and nothing else.
+ *
+ * Threads: transfers may overlap; whoever finds nobody polling waits for
+ * events on behalf of all.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "front.h"
+
+#define EVENT_PART	3	/* see front_final_check() */
+
+static struct xbb_sring *
+sring(const struct xbb_front *front)
+{
+
+	return ((struct xbb_sring *)(void *)front->ring_base);
+}
+
+static uint32_t *
+ring_slot(const struct xbb_front *front, uint32_t index)
+{
+
+	return ((uint32_t *)(void *)(front->ring_base +
+	    sizeof(struct xbb_sring) +
+	    (index & (front->nslots - 1)) * front->layout->slot_size));
+}
+
+static void
+release(struct xbb_front *front)
+{
+
+	if (front->page_base != NULL)
+		front->ops->release(front->hv, front->page_base, front->npages,
+		    front->page_ref);
+	if (front->ring_base != NULL)
+		front->ops->release(front->hv, front->ring_base,
+		    front->params.ring_pages, front->ring_ref);
+	if (front->hv != NULL)
+		front->ops->close(front->hv);
+	free(front->page_ref);
+	free(front->slots);
+	free(front);
+}
+
+static int
+grant_pages(struct xbb_front *front, struct xbb_error *error)
+{
+	uint32_t i;
+	int e;
+
+	e = front->ops->open(&front->hv, front->params.grant_fd,
+	    front->params.event_fd, front->params.backend_domid);
+	if (e != 0)
+		return (xbb_fail(error, "open domain", -e));
+	e = front->ops->grant(front->hv, front->params.ring_pages,
+	    &front->ring_base, front->ring_ref);
+	if (e != 0)
+		return (xbb_fail(error, "grant ring", -e));
+	e = front->ops->grant(front->hv, front->npages, &front->page_base,
+	    front->page_ref);
+	if (e != 0)
+		return (xbb_fail(error, "grant pages", -e));
+	for (i = 0; i < front->params.depth; i++) {
+		front->slots[i].data = front->page_base +
+		    (size_t)i * XBB_MAX_SEGMENTS * XBB_PAGE_SIZE;
+		front->slots[i].refs = front->page_ref + i * XBB_MAX_SEGMENTS;
+		front->slots[i].next_free = front->free;
+		front->free = &front->slots[i];
+	}
+	sring(front)->req_event = sring(front)->rsp_event = 1;
+	return (0);
+}
+
+int
+xbb_front_open(const struct xbb_front_params *params, struct xbb_error *error,
+    struct xbb_front **frontp)
+{
+	struct xbb_front *front;
+	int e;
+
+	front = calloc(1, sizeof(*front));
+	if (front == NULL)
+		return (xbb_fail(error, "allocate frontend", ENOMEM));
+	front->params = *params;
+	front->ops = xbb_hvfront_lookup(params->hv);
+	front->layout = xbb_layout(params->abi);
+	if (front->ops == NULL || front->layout == NULL ||
+	    params->ring_pages < 1 || params->ring_pages > XBB_MAX_RING_PAGES ||
+	    (params->ring_pages & (params->ring_pages - 1)) != 0 ||
+	    params->depth < 1 || params->depth >
+	    (front->nslots = xbb_ring_slots(front->layout,
+	    params->ring_pages))) {
+		free(front);
+		return (xbb_fail(error, "check parameters", EINVAL));
+	}
+	front->npages = params->depth * XBB_MAX_SEGMENTS;
+	front->slots = calloc(params->depth, sizeof(*front->slots));
+	front->page_ref = calloc(front->npages, sizeof(*front->page_ref));
+	if (front->slots == NULL || front->page_ref == NULL) {
+		release(front);
+		return (xbb_fail(error, "allocate frontend", ENOMEM));
+	}
+	e = grant_pages(front, error);
+	if (e != 0) {
+		release(front);
+		return (e);
+	}
+	pthread_mutex_init(&front->lock, NULL);
+	pthread_cond_init(&front->reaped, NULL);
+	*frontp = front;
+	return (0);
+}
+
+void
+xbb_front_close(struct xbb_front *front)
+{
+
+	pthread_cond_destroy(&front->reaped);
+	pthread_mutex_destroy(&front->lock);
+	release(front);
+}
+
+void
+xbb_front_ring_refs(struct xbb_front *front, uint32_t *refs)
+{
+
+	memcpy(refs, front->ring_ref,
+	    front->params.ring_pages * sizeof(*refs));
+}
+
+/* Let the backend at the pages of a request, or take that back. */
+static int
+permit(struct xbb_front *front, const struct front_slot *slot, int access)
+{
+	uint32_t i, npages;
+	int error, worst;
+
+	if (front->ops->set_access == NULL)
+		return (0);
+	npages = (slot->skew + slot->nsectors + XBB_SECTORS_PER_PAGE - 1) /
+	    XBB_SECTORS_PER_PAGE;
+	worst = 0;
+	for (i = 0; i < npages; i++) {
+		error = front->ops->set_access(front->hv, slot->refs[i],
+		    access);
+		if (error != 0)
+			worst = error;
+	}
+	return (worst);
+}
+
+/*
+ * Put a request on the ring, data from slot->data + skew sectors on.  The
+ * backend is told by front_push().
+ */
+void
+front_submit(struct xbb_front *front, uint8_t operation, uint64_t sector,
+    uint32_t nsectors, uint16_t skew)
+{
+	struct front_slot *slot = front->free;
+	uint32_t words[XBB_SLOT_WORDS];
+	struct xbb_segment *seg;
+	struct xbb_req req;
+	uint32_t at, left;
+
+	assert(skew + nsectors <= FRONT_MAX_SECTORS && !slot->busy);
+	front->free = slot->next_free;
+	slot->id = (uint64_t)++front->generation << 32 |
+	    (uint32_t)(slot - front->slots);
+	slot->operation = operation;
+	slot->sector = sector;
+	slot->nsectors = nsectors;
+	slot->skew = skew;
+	slot->busy = true;
+	front->inflight++;
+	permit(front, slot, operation == XBB_OP_READ ? 2 : 1);
+
+	req.id = slot->id;
+	req.operation = operation;
+	req.sector = sector;
+	req.nseg = 0;
+	for (at = skew, left = nsectors; left > 0; req.nseg++) {
+		seg = &req.seg[req.nseg];
+		seg->gref = slot->refs[req.nseg];
+		seg->first_sect = (uint8_t)at;
+		seg->last_sect = (uint8_t)(at + left < XBB_SECTORS_PER_PAGE ?
+		    at + left - 1 : XBB_SECTORS_PER_PAGE - 1);
+		left -= seg->last_sect - at + 1;
+		at = 0;
+	}
+	xbb_request_encode(front->layout, &req, words);
+	xbb_copy_words(ring_slot(front, front->req_prod_pvt), words,
+	    front->layout->slot_size);
+	front->req_prod_pvt++;
+}
+
+/* Publish what was submitted; notify if the backend asked for it. */
+void
+front_push(struct xbb_front *front)
+{
+	uint32_t event, old;
+
+	old = front->req_prod;
+	if (front->req_prod_pvt == old)
+		return;
+	front->req_prod = front->req_prod_pvt;
+	__atomic_store_n(&sring(front)->req_prod, front->req_prod,
+	    __ATOMIC_RELEASE);
+	atomic_thread_fence(memory_order_seq_cst);
+	event = XBB_GET(sring(front)->req_event);
+	if (front->req_prod - event < front->req_prod - old)
+		front->ops->notify(front->hv);
+}
+
+bool
+front_has_responses(struct xbb_front *front)
+{
+
+	return (__atomic_load_n(&sring(front)->rsp_prod, __ATOMIC_ACQUIRE) !=
+	    front->rsp_cons);
+}
+
+/*
+ * Ask for an event once a part of what is in flight is answered, the next
+ * response if little is; true if that much is there already.
+ */
+bool
+front_final_check(struct xbb_front *front)
+{
+	uint32_t event;
+
+	event = front->rsp_cons + 1 + front->inflight / EVENT_PART;
+	__atomic_store_n(&sring(front)->rsp_event, event, __ATOMIC_RELAXED);
+	atomic_thread_fence(memory_order_seq_cst);
+	return ((int32_t)(__atomic_load_n(&sring(front)->rsp_prod,
+	    __ATOMIC_ACQUIRE) - event) >= 0);
+}
+
+static struct front_slot *
+slot_of(struct xbb_front *front, const uint32_t words[4], int16_t *statusp)
+{
+	struct front_slot *slot;
+	uint8_t operation;
+	uint64_t id;
+
+	memcpy(&id, words, sizeof(id));
+	operation = ((const uint8_t *)words)[8];
+	memcpy(statusp, (const uint8_t *)words + 10, sizeof(*statusp));
+	if ((uint32_t)id >= front->params.depth)
+		return (NULL);
+	slot = &front->slots[(uint32_t)id];
+	if (!slot->busy || slot->id != id || slot->operation != operation)
+		return (NULL);
+	return (slot);
+}
+
+/* Take all responses; true if there was one. */
+bool
+front_reap(struct xbb_front *front, front_done *done, void *arg)
+{
+	struct front_slot *slot;
+	uint32_t prod, words[4];
+	int16_t status;
+
+	prod = __atomic_load_n(&sring(front)->rsp_prod, __ATOMIC_ACQUIRE);
+	if (prod - front->rsp_cons > front->nslots) {
+		front->bad_responses++;
+		return (false);
+	}
+	if (prod == front->rsp_cons)
+		return (false);
+	for (; front->rsp_cons != prod; front->rsp_cons++) {
+		memset(words, 0, sizeof(words));
+		xbb_copy_words(words, ring_slot(front, front->rsp_cons),
+		    front->layout->rsp_size);
+		slot = slot_of(front, words, &status);
+		if (slot == NULL) {
+			front->bad_responses++;
+			continue;
+		}
+		if (permit(front, slot, 0) == -EBUSY)
+			front->still_mapped++;
+		done(front, slot, status, arg);
+		slot->busy = false;
+		slot->next_free = front->free;
+		front->free = slot;
+		front->inflight--;
+	}
+	return (true);
+}
+
+/* Transfers of any size by any number of threads. */
+
+struct front_transfer {
+	uint64_t	 outstanding;	/* requests not yet answered */
+	bool		 failed;
+};
+
+static void
+transfer_done(struct xbb_front *front, struct front_slot *slot,
+    int16_t status, void *arg)
+{
+
+	(void)front;
+	(void)arg;
+	if (slot->transfer == NULL)
+		return;			/* whoever wanted it gave up */
+	if (status != XBB_RSP_OKAY)
+		slot->transfer->failed = true;
+	else if (slot->operation == XBB_OP_READ)
+		memcpy(slot->buffer, slot->data,
+		    (size_t)slot->nsectors * XBB_SECTOR_SIZE);
+	slot->transfer->outstanding--;
+	slot->transfer = NULL;
+}
+
+/*
+ * Wait for responses to anybody's requests.  0 when some came or another
+ * thread looked, else a negative errno.
+ */
+static int
+wait_for_responses(struct xbb_front *front, uint64_t deadline_ns)
+{
+	struct timespec ts;
+	uint64_t now;
+	int error, left_ms;
+
+	now = xbb_now_ns();
+	if (now >= deadline_ns)
+		return (-ETIMEDOUT);
+	left_ms = (int)((deadline_ns - now) / 1000000) + 1;
+	if (front->polling) {
+		/* The poller has a limit of its own; look again every so often. */
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_sec++;
+		pthread_cond_timedwait(&front->reaped, &front->lock, &ts);
+		return (0);
+	}
+	if (front_final_check(front)) {
+		front_reap(front, transfer_done, NULL);
+		pthread_cond_broadcast(&front->reaped);
+		return (0);
+	}
+	front->polling = true;
+	pthread_mutex_unlock(&front->lock);
+	error = front->ops->wait(front->hv, left_ms);
+	pthread_mutex_lock(&front->lock);
+	if (error >= 0)
+		error = front->ops->take(front->hv);
+	front->polling = false;
+	front_reap(front, transfer_done, NULL);
+	pthread_cond_broadcast(&front->reaped);
+	return (error < 0 ? error : 0);
+}
+
+/* Nobody will look at these any more, whatever their answers. */
+static void
+abandon(struct xbb_front *front, struct front_transfer *transfer)
+{
+	uint32_t i;
+
+	for (i = 0; i < front->params.depth; i++)
+		if (front->slots[i].transfer == transfer)
+			front->slots[i].transfer = NULL;
+}
+
+int
+xbb_front_transfer(struct xbb_front *front, uint32_t operation,
+    uint64_t sector, uint64_t nsectors, uint8_t *data, int timeout_ms)
+{
+	struct front_transfer transfer = { 0 };
+	struct front_slot *slot;
+	uint64_t before, deadline, left, limit;
+	uint32_t n;
+	bool bare;
+	int error;
+
+	limit = (uint64_t)timeout_ms * 1000000;
+	deadline = xbb_now_ns() + limit;
+	left = nsectors;
+	bare = nsectors == 0;		/* a flush or barrier without data */
+	error = 0;
+	pthread_mutex_lock(&front->lock);
+	for (;;) {
+		while ((left > 0 || bare) && (slot = front->free) != NULL) {
+			n = left < FRONT_MAX_SECTORS ? (uint32_t)left :
+			    FRONT_MAX_SECTORS;
+			if (n != 0 && operation != XBB_OP_READ)
+				memcpy(slot->data, data,
+				    (size_t)n * XBB_SECTOR_SIZE);
+			slot->transfer = &transfer;
+			slot->buffer = data;
+			front_submit(front, (uint8_t)operation, sector, n, 0);
+			transfer.outstanding++;
+			sector += n;
+			left -= n;
+			bare = false;
+			if (data != NULL)
+				data += (size_t)n * XBB_SECTOR_SIZE;
+		}
+		front_push(front);
+		if (left == 0 && !bare && transfer.outstanding == 0)
+			break;
+		before = transfer.outstanding;
+		error = wait_for_responses(front, deadline);
+		if (error != 0)
+			break;
+		if (transfer.outstanding != before)
+			deadline = xbb_now_ns() + limit;
+	}
+	abandon(front, &transfer);
+	pthread_mutex_unlock(&front->lock);
+	return (error != 0 ? error : transfer.failed ? -EIO : 0);
+}
+
+/* What a frontend that misbehaves needs. */
+
+void *
+xbb_front_ring(struct xbb_front *front, uint64_t *lenp)
+{
+
+	*lenp = (uint64_t)front->params.ring_pages * XBB_PAGE_SIZE;
+	return (front->ring_base);
+}
+
+uint32_t
+xbb_front_pages(struct xbb_front *front)
+{
+
+	return (front->npages);
+}
+
+void *
+xbb_front_page(struct xbb_front *front, uint32_t page)
+{
+
+	return (page < front->npages ?
+	    front->page_base + (size_t)page * XBB_PAGE_SIZE : NULL);
+}
+
+uint32_t
+xbb_front_page_ref(struct xbb_front *front, uint32_t page)
+{
+
+	return (page < front->npages ? front->page_ref[page] : 0);
+}
+
+int
+xbb_front_set_access(struct xbb_front *front, uint32_t ref, int access)
+{
+
+	return (front->ops->set_access == NULL ? -EOPNOTSUPP :
+	    front->ops->set_access(front->hv, ref, access));
+}
+
+int
+xbb_front_notify(struct xbb_front *front)
+{
+	int error;
+
+	pthread_mutex_lock(&front->lock);
+	front->ops->take(front->hv);
+	error = front->ops->notify(front->hv);
+	pthread_mutex_unlock(&front->lock);
+	return (error);
+}
+
+int
+xbb_front_wait(struct xbb_front *front, int timeout_ms)
+{
+	int n;
+
+	n = front->ops->wait(front->hv, timeout_ms);
+	if (n <= 0)
+		return (n);
+	pthread_mutex_lock(&front->lock);
+	n = front->ops->take(front->hv);
+	pthread_mutex_unlock(&front->lock);
+	return (n);
+}

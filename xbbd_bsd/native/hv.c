@@ -1,0 +1,26 @@
+/*
+ * hv.c - the one place where a filling of struct xbb_hv_ops is chosen.
+ */
+#include "internal.h"
+
+const struct xbb_hv_ops *
+xbb_hv_lookup(uint32_t kind)
+{
+	switch (kind) {
+	case XBB_HV_SIM:
+		return (&xbb_hv_sim);
+	default:
+		return (NULL);
+	}
+}
+
+const struct xbb_hvfront_ops *
+xbb_hvfront_lookup(uint32_t kind)
+{
+	switch (kind) {
+	case XBB_HV_SIM:
+		return (&xbb_hvfront_sim);
+	default:
+		return (NULL);
+	}
+}

@@ -1,0 +1,82 @@
+/*
+ * hv.h - what the data plane needs of a hypervisor, as two tables of function
+ * pointers: one for a backend's ring, one for a frontend's.  Which filling is
+ * used is decided once, from params.hv (hv.c); nothing above may ask which one
+ * it has.
+ *
+ * An object belongs to one ring.  A backend's map() and unmap(), and a
+ * frontend's wait(), may overlap anything; calls of the others must not overlap
+ * each other.  All functions return 0 (or what is said) or a negative errno.
+ */
+#ifndef XBB_HV_H
+#define XBB_HV_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define XBB_MAP_PAGES	256	/* room of a struct xbb_map */
+
+/* Granted pages, contiguous in our address space. */
+struct xbb_map {
+	uint8_t		*base;		/* NULL while not mapped */
+	uint64_t	 token;		/* the filling's own */
+	uint32_t	 npages;
+	uint32_t	 refs[XBB_MAP_PAGES];
+};
+
+struct xbb_hv;
+
+struct xbb_hv_ops {
+	/* grant_fd, event_fd: see xbb.h; domid: the frontend's domain. */
+	int	(*open)(struct xbb_hv **hvp, int grant_fd, int event_fd,
+		    uint32_t domid);
+	void	(*close)(struct xbb_hv *hv);
+
+	/* Connect to the frontend's event channel; the first event may be lost. */
+	int	(*bind)(struct xbb_hv *hv, uint32_t remote_port);
+	/* Descriptor for poll(2), -1 once no event can ever come. */
+	int	(*event_fd)(struct xbb_hv *hv);
+	/* Take what is pending: 1 if there was an event.  The channel is masked after it. */
+	int	(*take)(struct xbb_hv *hv);
+	int	(*unmask)(struct xbb_hv *hv);
+	int	(*notify)(struct xbb_hv *hv);
+
+	/* Map map->refs[0 .. npages - 1].  One bad reference fails them all. */
+	int	(*map)(struct xbb_hv *hv, struct xbb_map *map, bool writable);
+	void	(*unmap)(struct xbb_hv *hv, struct xbb_map *map);
+};
+
+struct xbb_hvfront;
+
+struct xbb_hvfront_ops {
+	int	(*open)(struct xbb_hvfront **hvp, int grant_fd, int event_fd,
+		    uint32_t backend_domid);
+	void	(*close)(struct xbb_hvfront *hv);
+
+	/* Contiguous zeroed pages, granted for reading and writing. */
+	int	(*grant)(struct xbb_hvfront *hv, uint32_t npages,
+		    uint8_t **basep, uint32_t *refs);
+	/* Withdraw and give back; pages still mapped are given up for lost. */
+	void	(*release)(struct xbb_hvfront *hv, uint8_t *base,
+		    uint32_t npages, const uint32_t *refs);
+	/*
+	 * Change what a reference permits: 0 nothing, 1 reading, 2 both.
+	 * -EBUSY: withdrawn while mapped, and left as it was.
+	 * NULL where the hypervisor has no such call.
+	 */
+	int	(*set_access)(struct xbb_hvfront *hv, uint32_t ref, int access);
+
+	/* Wait until there is something to take: 1, or 0 after timeout_ms. */
+	int	(*wait)(struct xbb_hvfront *hv, int timeout_ms);
+	/* Take it: 1 event, 0 none, -EPIPE the backend has gone. */
+	int	(*take)(struct xbb_hvfront *hv);
+	int	(*notify)(struct xbb_hvfront *hv);
+};
+
+const struct xbb_hv_ops	*xbb_hv_lookup(uint32_t kind);
+const struct xbb_hvfront_ops *xbb_hvfront_lookup(uint32_t kind);
+
+extern const struct xbb_hv_ops xbb_hv_sim;
+extern const struct xbb_hvfront_ops xbb_hvfront_sim;
+
+#endif /* XBB_HV_H */

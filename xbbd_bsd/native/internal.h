@@ -1,0 +1,265 @@
+/*
+ * internal.h - the private side of the data plane: structs, then prototypes
+ * file by file.  Every C file includes this and nothing else of ours but hv.h.
+ *
+ * Threads.  A queue has one ring thread, which alone touches the ring, the
+ * lists of requests and batches, the event channel and the counters, and up to
+ * params.workers I/O threads, which touch only the batch that they were given
+ * and its requests.  Batches go to the workers through the run queue and come
+ * back through the done list.
+ *
+ * Locks.  One: pool.lock, for the run queue and the idle count.  It is never
+ * held across I/O, a hypervisor call or another lock.
+ */
+#ifndef XBB_INTERNAL_H
+#define XBB_INTERNAL_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "xbb.h"
+#include "hv.h"
+
+_Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS &&
+    XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a batch or a ring");
+
+#define XBB_NONE	UINT16_MAX	/* end of an index list */
+#define XBB_SLOT_WORDS	28		/* 32-bit words of the largest ring slot */
+
+/* Where the fields of a ring slot lie; what all ABIs share is in blkif.c. */
+struct xbb_layout {
+	uint8_t		slot_size;	/* bytes from one slot to the next */
+	uint8_t		rsp_size;	/* bytes of a response */
+	uint8_t		id;		/* offset of the request's id */
+	uint8_t		sector;		/* offset of its start sector */
+	uint8_t		seg;		/* offset of its segments */
+};
+
+/* Indices at the head of a shared ring (ring.h). */
+struct xbb_sring {
+	uint32_t	req_prod;
+	uint32_t	req_event;
+	uint32_t	rsp_prod;
+	uint32_t	rsp_event;
+	uint8_t		pad[48];
+};
+
+/* A ring as its backend sees it. */
+struct xbb_ring {
+	struct xbb_sring *sring;
+	uint8_t		*slots;
+	const struct xbb_layout *layout;
+	uint32_t	 nslots;	/* a power of two */
+	uint32_t	 req_cons;	/* next request to copy out */
+	uint32_t	 rsp_prod_pvt;	/* next response to fill in */
+	uint32_t	 rsp_prod;	/* what the frontend was told last */
+};
+
+/* What a valid request must keep to. */
+struct xbb_limits {
+	uint64_t	sectors;	/* size of the disk */
+	uint32_t	sector_size;	/* bytes, a power of two >= 512 */
+	bool		read_only;
+};
+
+/* How far requests may be merged. */
+struct xbb_coalesce {
+	uint32_t	max_segments;
+	bool		disabled;	/* no_coalesce_reqs */
+};
+
+/* What carrying a batch out came to; the ring thread adds it to the counters. */
+struct xbb_tally {
+	uint32_t	grants_mapped;
+	uint32_t	grants_unmapped;
+	uint32_t	grant_errors;
+	uint32_t	flushes;
+	uint32_t	io_short;
+	uint32_t	io_errors;
+	bool		disk_gone;	/* ENXIO from the disk */
+};
+
+/* Adjacent requests of one operation that go to the disk together. */
+struct xbb_batch {
+	struct xbb_tally tally;		/* result */
+	uint64_t	 sector;	/* first sector on the disk */
+	uint32_t	 nsectors;
+	uint16_t	 nseg;
+	uint16_t	 nreq;
+	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
+	uint8_t		 operation;
+	bool		 faked;		/* a flush that the tunables suppress */
+	struct xbb_batch *next;		/* link of the list it is on */
+	struct xbb_batch *prev_started, *next_started;
+};
+
+struct xbb_batch_list {
+	struct xbb_batch *head, *tail;
+	uint32_t	 count;
+};
+
+/* I/O threads of a queue and what waits for them. */
+struct xbb_pool {
+	pthread_mutex_t	 lock;
+	pthread_cond_t	 cond;
+	struct xbb_batch_list run;	/* lock */
+	uint32_t	 idle;		/* lock: threads that nobody woke yet */
+	uint32_t	 waking;	/* lock: woken or new, not yet at the queue */
+	uint32_t	 tokens;	/* lock: wake-ups not yet noticed */
+	uint32_t	 nthreads;	/* ring thread, or close */
+	bool		 stop;		/* lock */
+	pthread_t	 thread[XBB_MAX_WORKERS];
+};
+
+struct xbb_queue {
+	struct xbb_queue_params params;
+	const struct xbb_hv_ops *ops;
+	struct xbb_hv	*hv;
+	struct xbb_ring_state *rs;	/* in the state segment */
+	struct xbb_req	*reqs;		/* the in-flight table, there too */
+	const struct xbb_tunables *tunables;
+	struct xbb_limits limits;
+	struct xbb_map	 ring_map;
+
+	/* Ring thread only. */
+	struct xbb_ring	 ring;
+	uint16_t	 free_req;	/* list of free table entries */
+	uint32_t	 inflight;	/* entries not free */
+	struct xbb_batch *batches;	/* as many as table entries */
+	struct xbb_batch *free_batch;
+	struct xbb_batch_list pending;	/* merged, not yet started */
+	struct xbb_batch *started;	/* doubly linked */
+	uint32_t	 nstarted;
+	uint32_t	 started_writes;
+	uint32_t	 started_segments;
+	bool		 barrier_started;
+	uint32_t	 unpushed;	/* responses filled in, not pushed */
+	uint32_t	 flush_count;	/* of the flush_interval */
+	uint64_t	 poll_ns;	/* how long looking for work pays */
+	uint32_t	 idle_events;	/* events in a row that brought nothing */
+	bool		 masked;	/* event channel awaits unmask */
+	bool		 short_of_requests;
+	bool		 short_of_grants;
+
+	/* Shared. */
+	_Atomic(struct xbb_batch *) done;	/* stack, filled by workers */
+	atomic_uint	 slowness;	/* of the disk, see transfer.c */
+	atomic_bool	 sleeping;	/* ring thread is about to poll */
+	atomic_bool	 draining;
+	atomic_uint	 state;		/* enum xbb_queue_state */
+	atomic_uint	 reason;	/* enum xbb_stop_reason */
+	atomic_int	 errnum;
+	int		 kick[2];	/* pipe that ends the ring thread's poll */
+	struct xbb_pool	 pool;
+	pthread_t	 thread;
+};
+
+/*
+ * Words that another process may look at: whole loads and stores, no order.
+ * Each counter has one writer, so adding needs no locked instruction.
+ */
+#define XBB_SET(word, value) \
+	__atomic_store_n(&(word), (value), __ATOMIC_RELAXED)
+#define XBB_GET(word) \
+	__atomic_load_n(&(word), __ATOMIC_RELAXED)
+#define XBB_COUNT(counter, n) \
+	XBB_SET(counter, XBB_GET(counter) + (n))
+
+/* Tell the processor that this is a loop which waits. */
+static inline void
+xbb_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+/* blkif.c - layouts of the ABIs; requests and responses; what is valid.  Pure. */
+const struct xbb_layout *xbb_layout(uint32_t abi);
+uint32_t xbb_ring_slots(const struct xbb_layout *layout, uint32_t ring_pages);
+void	xbb_request_decode(const struct xbb_layout *layout,
+	    const uint32_t *slot, struct xbb_req *req);
+void	xbb_request_encode(const struct xbb_layout *layout,
+	    const struct xbb_req *req, uint32_t *slot);
+int	xbb_request_validate(const struct xbb_limits *limits,
+	    struct xbb_req *req);
+void	xbb_response_encode(uint64_t id, uint8_t operation, int16_t status,
+	    uint32_t words[4]);
+
+/* ring.c - shared indices, memory barriers, slot copies, when to notify. */
+void	xbb_ring_init(struct xbb_ring *ring, void *base, uint32_t ring_pages,
+	    const struct xbb_layout *layout);
+int	xbb_ring_unread(const struct xbb_ring *ring, uint32_t *countp);
+void	xbb_ring_copy_request(struct xbb_ring *ring,
+	    uint32_t slot[XBB_SLOT_WORDS]);
+void	xbb_ring_put_response(struct xbb_ring *ring, uint64_t id,
+	    uint8_t operation, int16_t status);
+bool	xbb_ring_push_responses(struct xbb_ring *ring);
+bool	xbb_ring_final_check(struct xbb_ring *ring);
+void	xbb_copy_words(uint32_t *to, const uint32_t *from, size_t bytes);
+
+/* coalesce.c - requests into batches, which batches must wait.  Pure. */
+void	xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs,
+	    uint16_t req);
+bool	xbb_batch_admits(const struct xbb_batch *batch,
+	    const struct xbb_req *req, const struct xbb_coalesce *limits);
+void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
+	    uint16_t req);
+bool	xbb_batch_overlaps(const struct xbb_batch *a,
+	    const struct xbb_batch *b);
+bool	xbb_batch_writes(const struct xbb_batch *batch);
+bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
+void	xbb_batch_list_put(struct xbb_batch_list *list, struct xbb_batch *batch);
+struct xbb_batch *xbb_batch_list_take(struct xbb_batch_list *list);
+
+/* grants.c - the pages of a batch or of one request, mapped in one call. */
+int	xbb_grants_map(struct xbb_queue *q, struct xbb_batch *batch,
+	    struct xbb_map *map);
+void	xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
+	    struct xbb_map *map);
+
+/* transfer.c - one batch from start to status; any thread of the queue. */
+void	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch);
+bool	xbb_disk_is_slow(struct xbb_queue *q);
+int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
+	    off_t offset, bool *was_short);
+
+/* workers.c - the pool of I/O threads. */
+int	xbb_pool_init(struct xbb_pool *pool);
+void	xbb_pool_submit(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_pool_wake(struct xbb_queue *q);
+struct xbb_batch *xbb_pool_take(struct xbb_pool *pool);
+void	xbb_pool_stop(struct xbb_pool *pool);
+
+/* queue.c - the ring thread. */
+void	*xbb_queue_main(void *queue);
+void	xbb_queue_done(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_queue_stop(struct xbb_queue *q, enum xbb_stop_reason reason,
+	    int errnum);
+
+/* idle.c - the ring thread asleep, and how it is woken. */
+void	xbb_queue_idle(struct xbb_queue *q);
+void	xbb_queue_kick(struct xbb_queue *q);
+
+/* open.c - making and closing a queue; threads, errors, the clock. */
+int	xbb_fail(struct xbb_error *error, const char *operation, int errnum);
+int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
+uint64_t xbb_now_ns(void);
+
+/* disk_linux.c, disk_freebsd.c - what the platform names differently. */
+int	xbb_disk_flush(int fd, uint32_t disk_kind);
+void	xbb_thread_name(const char *name);
+
+/* exercise.c - the frontend's side of figures. */
+void	xbb_latency_add(uint64_t histogram[XBB_LATENCY_BUCKETS], uint64_t ns);
+
+#endif /* XBB_INTERNAL_H */

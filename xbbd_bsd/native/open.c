@@ -1,0 +1,235 @@
+/*
+ * open.c - making a queue out of descriptors and numbers, giving everything
+ * back, and what callers see in between.  Runs on the caller's thread; while
+ * the ring thread lives it touches only what internal.h calls shared.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+uint64_t
+xbb_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
+}
+
+int
+xbb_fail(struct xbb_error *error, const char *operation, int errnum)
+{
+
+	error->errnum = errnum;
+	strncpy(error->operation, operation, sizeof(error->operation) - 1);
+	error->operation[sizeof(error->operation) - 1] = '\0';
+	return (-errnum);
+}
+
+/* A thread that no signal reaches: those belong to the control plane. */
+int
+xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
+{
+	sigset_t all, old;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	error = pthread_create(thread, NULL, main, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return (-error);
+}
+
+static bool
+is_power_of_two(uint32_t n)
+{
+
+	return (n != 0 && (n & (n - 1)) == 0);
+}
+
+static int
+check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
+{
+
+	if (xbb_hv_lookup(p->hv) == NULL || xbb_layout(p->abi) == NULL ||
+	    p->ring >= state->nrings ||
+	    !is_power_of_two(p->ring_pages) ||
+	    p->ring_pages > XBB_MAX_RING_PAGES ||
+	    !is_power_of_two(p->sector_size) ||
+	    p->sector_size < XBB_SECTOR_SIZE ||
+	    p->sectors > INT64_MAX / XBB_SECTOR_SIZE ||
+	    p->workers < 1 || p->workers > XBB_MAX_WORKERS ||
+	    p->max_batch_segments < XBB_MAX_SEGMENTS ||
+	    p->max_batch_segments > XBB_MAX_BATCH_SEGMENTS ||
+	    p->max_grants < p->max_batch_segments ||
+	    xbb_ring_slots(xbb_layout(p->abi), p->ring_pages) >
+	    state->table_entries)
+		return (-EINVAL);
+	return (0);
+}
+
+/* Lay out the lists of a fresh queue. */
+static int
+prepare(struct xbb_queue *q, struct xbb_state *state)
+{
+	const struct xbb_layout *layout = xbb_layout(q->params.abi);
+	uint32_t i, n;
+
+	n = xbb_ring_slots(layout, q->params.ring_pages);
+	q->batches = calloc(n, sizeof(*q->batches));
+	if (q->batches == NULL)
+		return (-ENOMEM);
+	q->rs = &state->ring[q->params.ring];
+	q->reqs = (struct xbb_req *)(void *)((uint8_t *)state +
+	    q->rs->reqs_offset);
+	q->tunables = &state->tunables;
+	q->limits = (struct xbb_limits){
+		.sectors = q->params.sectors,
+		.sector_size = q->params.sector_size,
+		.read_only = q->params.read_only != 0,
+	};
+	memset(q->reqs, 0, n * sizeof(*q->reqs));
+	for (i = 0; i < n; i++) {
+		q->reqs[i].next = i + 1 < n ? (uint16_t)(i + 1) : XBB_NONE;
+		q->batches[i].next = i + 1 < n ? &q->batches[i + 1] : NULL;
+	}
+	q->free_req = 0;
+	q->free_batch = &q->batches[0];
+	return (0);
+}
+
+static void
+publish(const struct xbb_queue *q)
+{
+	struct xbb_ring_state *rs = q->rs;
+
+	XBB_SET(rs->abi, q->params.abi);
+	XBB_SET(rs->ring_pages, q->params.ring_pages);
+	XBB_SET(rs->max_requests, q->ring.nslots);
+	XBB_SET(rs->max_request_segments, (uint32_t)XBB_MAX_SEGMENTS);
+	XBB_SET(rs->max_request_size,
+	    (uint32_t)(XBB_MAX_SEGMENTS * XBB_PAGE_SIZE));
+	XBB_SET(rs->inflight, 0);
+	XBB_SET(rs->grants_mapped, 0);
+	XBB_SET(rs->req_cons, q->ring.req_cons);
+	XBB_SET(rs->rsp_prod, q->ring.rsp_prod);
+	XBB_SET(rs->connected, 1);
+}
+
+static int
+open_kick(int kick[2])
+{
+	int i;
+
+	if (pipe(kick) != 0)
+		return (-errno);
+	for (i = 0; i < 2; i++) {
+		fcntl(kick[i], F_SETFD, FD_CLOEXEC);
+		fcntl(kick[i], F_SETFL, O_NONBLOCK);
+	}
+	return (0);
+}
+
+static int
+connect_ring(struct xbb_queue *q, struct xbb_error *error)
+{
+	const struct xbb_queue_params *p = &q->params;
+	int e;
+
+	e = q->ops->open(&q->hv, p->grant_fd, p->event_fd, p->domid);
+	if (e != 0)
+		return (xbb_fail(error, "open grant device", -e));
+	memcpy(q->ring_map.refs, p->ring_ref, sizeof(p->ring_ref));
+	q->ring_map.npages = p->ring_pages;
+	e = q->ops->map(q->hv, &q->ring_map, true);
+	if (e != 0)
+		return (xbb_fail(error, "map ring", -e));
+	xbb_ring_init(&q->ring, q->ring_map.base, p->ring_pages,
+	    xbb_layout(p->abi));
+	e = q->ops->bind(q->hv, p->remote_port);
+	if (e != 0)
+		return (xbb_fail(error, "bind event channel", -e));
+	return (0);
+}
+
+/* Undo what was done; for every stage of opening and for closing. */
+static void
+release(struct xbb_queue *q)
+{
+
+	if (q->ring_map.base != NULL)
+		q->ops->unmap(q->hv, &q->ring_map);
+	if (q->hv != NULL)
+		q->ops->close(q->hv);
+	if (q->kick[0] >= 0) {
+		close(q->kick[0]);
+		close(q->kick[1]);
+	}
+	free(q->batches);
+	free(q);
+}
+
+int
+xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
+    struct xbb_error *error, struct xbb_queue **queuep)
+{
+	struct xbb_queue *q;
+	int e;
+
+	if (check_params(params, state) != 0)
+		return (xbb_fail(error, "check parameters", EINVAL));
+	q = calloc(1, sizeof(*q));
+	if (q == NULL)
+		return (xbb_fail(error, "allocate queue", ENOMEM));
+	q->params = *params;
+	q->ops = xbb_hv_lookup(params->hv);
+	q->kick[0] = q->kick[1] = -1;
+	if ((e = prepare(q, state)) != 0 || (e = open_kick(q->kick)) != 0) {
+		release(q);
+		return (xbb_fail(error, "allocate queue", -e));
+	}
+	e = connect_ring(q, error);
+	if (e != 0) {
+		release(q);
+		return (e);
+	}
+	e = xbb_pool_init(&q->pool);
+	if (e != 0) {
+		release(q);
+		return (xbb_fail(error, "start threads", -e));
+	}
+	publish(q);
+	e = xbb_thread_start(&q->thread, xbb_queue_main, q);
+	if (e != 0) {
+		XBB_SET(q->rs->connected, 0);
+		xbb_pool_stop(&q->pool);
+		release(q);
+		return (xbb_fail(error, "start threads", -e));
+	}
+	*queuep = q;
+	return (0);
+}
+
+void
+xbb_queue_status(struct xbb_queue *q, struct xbb_queue_status *status)
+{
+
+	status->state = atomic_load(&q->state);
+	status->reason = atomic_load(&q->reason);
+	status->errnum = atomic_load(&q->errnum);
+}
+
+void
+xbb_queue_close(struct xbb_queue *q)
+{
+
+	xbb_queue_drain(q);
+	pthread_join(q->thread, NULL);
+	xbb_pool_stop(&q->pool);
+	release(q);
+}

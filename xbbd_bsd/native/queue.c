@@ -1,0 +1,428 @@
+/*
+ * queue.c - the thread of a ring.  It copies requests out, has them validated
+ * and merged, starts batches in order, carries out a share of them itself,
+ * collects what the workers finished, and answers.  Ring, lists and event
+ * channel belong to it alone, so it takes no lock but the pool's.
+ */
+#include <assert.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Responses that may gather before the frontend is told. */
+#define PUSH_BATCH	16
+
+static struct xbb_batch *
+done_take(struct xbb_queue *q)
+{
+
+	return (atomic_exchange_explicit(&q->done, NULL,
+	    memory_order_acquire));
+}
+
+static void
+done_put(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_batch *head;
+
+	head = atomic_load_explicit(&q->done, memory_order_relaxed);
+	do
+		batch->next = head;
+	while (!atomic_compare_exchange_weak(&q->done, &head, batch));
+}
+
+/* A worker is through with a batch. */
+void
+xbb_queue_done(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	done_put(q, batch);
+	xbb_queue_kick(q);
+}
+
+void
+xbb_queue_drain(struct xbb_queue *q)
+{
+	unsigned int running = XBB_QUEUE_RUNNING;
+
+	atomic_store(&q->draining, true);
+	atomic_compare_exchange_strong(&q->state, &running,
+	    XBB_QUEUE_DRAINING);
+	xbb_queue_kick(q);
+}
+
+/* Stop for good, and say why; the first reason stays (XSA-365). */
+void
+xbb_queue_stop(struct xbb_queue *q, enum xbb_stop_reason reason, int errnum)
+{
+	unsigned int none = XBB_STOP_NONE;
+
+	if (atomic_compare_exchange_strong(&q->reason, &none, reason))
+		atomic_store(&q->errnum, errnum);
+	xbb_queue_drain(q);
+}
+
+/* Requests: from the ring into the table and onto the pending batches. */
+
+static void
+release_req(struct xbb_queue *q, uint16_t r)
+{
+
+	XBB_SET(q->reqs[r].state, XBB_REQ_FREE);
+	q->reqs[r].next = q->free_req;
+	q->free_req = r;
+	XBB_SET(q->rs->inflight, --q->inflight);
+}
+
+static void
+respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
+{
+	struct xbb_counters *c = &q->rs->counters;
+
+	xbb_ring_put_response(&q->ring, req->id, req->operation, status);
+	q->unpushed++;
+	XBB_COUNT(c->reqs_queued_for_completion, 1);
+	if (status != XBB_RSP_OKAY)
+		XBB_COUNT(c->reqs_completed_with_error, 1);
+}
+
+static void
+count_request(struct xbb_counters *c, const struct xbb_req *req)
+{
+
+	switch (req->operation) {
+	case XBB_OP_READ:
+		XBB_COUNT(c->rd_req, 1);
+		XBB_COUNT(c->rd_sect, req->nsectors);
+		return;
+	case XBB_OP_WRITE:
+		XBB_COUNT(c->wr_req, 1);
+		break;
+	case XBB_OP_WRITE_BARRIER:
+		XBB_COUNT(c->br_req, 1);
+		break;
+	default:
+		XBB_COUNT(c->f_req, 1);
+		break;
+	}
+	XBB_COUNT(c->wr_sect, req->nsectors);
+}
+
+/* Put a valid request on the pending batches, on the last one if it fits. */
+static void
+enqueue(struct xbb_queue *q, uint16_t r)
+{
+	struct xbb_coalesce limits = {
+		.max_segments = q->params.max_batch_segments,
+		.disabled = XBB_GET(q->tunables->no_coalesce_reqs) != 0,
+	};
+	struct xbb_batch *batch;
+
+	if (q->pending.tail != NULL &&
+	    xbb_batch_admits(q->pending.tail, &q->reqs[r], &limits)) {
+		xbb_batch_append(q->pending.tail, q->reqs, r);
+		return;
+	}
+	batch = q->free_batch;
+	assert(batch != NULL);
+	q->free_batch = batch->next;
+	xbb_batch_begin(batch, q->reqs, r);
+	xbb_batch_list_put(&q->pending, batch);
+}
+
+/*
+ * Take every request that waits on the ring, as long as there are table
+ * entries.  True if there was any.
+ */
+static bool
+gather(struct xbb_queue *q)
+{
+	uint32_t slot[XBB_SLOT_WORDS], n, unread;
+	struct xbb_req *req;
+	uint64_t now;
+	uint16_t r;
+	int status;
+
+	if (xbb_ring_unread(&q->ring, &unread) != 0) {
+		xbb_queue_stop(q, XBB_STOP_RING, EPROTO);
+		return (false);
+	}
+	if (unread == 0)
+		return (false);
+	now = xbb_now_ns();
+	for (n = 0; n < unread; n++) {
+		r = q->free_req;
+		if (r == XBB_NONE) {
+			if (!q->short_of_requests)
+				XBB_COUNT(q->rs->counters.request_shortages, 1);
+			q->short_of_requests = true;
+			break;
+		}
+		q->short_of_requests = false;
+		req = &q->reqs[r];
+		q->free_req = req->next;
+		XBB_SET(q->rs->inflight, ++q->inflight);
+		req->ring_index = q->ring.req_cons;
+		req->received_ns = now;
+		xbb_ring_copy_request(&q->ring, slot);
+		xbb_request_decode(q->ring.layout, slot, req);
+		XBB_COUNT(q->rs->counters.reqs_received, 1);
+		status = xbb_request_validate(&q->limits, req);
+		if (status != XBB_RSP_OKAY) {
+			XBB_COUNT(q->rs->counters.reqs_malformed, 1);
+			respond(q, req, status);
+			release_req(q, r);
+			continue;
+		}
+		XBB_SET(req->state, XBB_REQ_ACCEPTED);
+		count_request(&q->rs->counters, req);
+		enqueue(q, r);
+	}
+	XBB_SET(q->rs->req_cons, q->ring.req_cons);
+	return (n > 0);
+}
+
+/* Batches: from pending to started. */
+
+static bool
+may_start(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	const struct xbb_batch *s;
+	bool writes;
+
+	if (q->nstarted == 0)
+		return (true);
+	if (q->barrier_started || xbb_batch_is_barrier(batch) ||
+	    batch->operation == XBB_OP_WRITE_BARRIER)
+		return (false);
+	if (q->started_segments + batch->nseg > q->params.max_grants) {
+		if (!q->short_of_grants)
+			XBB_COUNT(q->rs->counters.kva_shortages, 1);
+		q->short_of_grants = true;
+		return (false);
+	}
+	q->short_of_grants = false;
+	writes = xbb_batch_writes(batch);
+	if (!writes && q->started_writes == 0)
+		return (true);
+	for (s = q->started; s != NULL; s = s->next_started)
+		if ((writes || xbb_batch_writes(s)) &&
+		    xbb_batch_overlaps(batch, s))
+			return (false);
+	return (true);
+}
+
+/* The tunables may ask for fewer flushes than the guest does. */
+static bool
+flush_is_faked(struct xbb_queue *q)
+{
+	int32_t interval;
+
+	if (XBB_GET(q->tunables->disable_flush) != 0)
+		return (true);
+	interval = XBB_GET(q->tunables->flush_interval);
+	if (interval <= 0)
+		return (false);
+	if (++q->flush_count < (uint32_t)interval)
+		return (true);
+	q->flush_count = 0;
+	return (false);
+}
+
+static void
+start(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_counters *c = &q->rs->counters;
+	uint16_t r;
+
+	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next)
+		XBB_SET(q->reqs[r].state, XBB_REQ_DISPATCHED);
+	if (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg == 0)
+		batch->faked = flush_is_faked(q);
+	batch->prev_started = NULL;
+	batch->next_started = q->started;
+	if (q->started != NULL)
+		q->started->prev_started = batch;
+	q->started = batch;
+	q->nstarted++;
+	q->started_segments += batch->nseg;
+	XBB_SET(q->rs->grants_mapped, q->started_segments);
+	if (xbb_batch_writes(batch))
+		q->started_writes++;
+	q->barrier_started = xbb_batch_is_barrier(batch);
+
+	/* As the kernel counts: forced when something else already waits. */
+	if (q->pending.head != NULL)
+		XBB_COUNT(c->forced_dispatch, 1);
+	else
+		XBB_COUNT(c->normal_dispatch, 1);
+	XBB_COUNT(c->total_dispatch, 1);
+}
+
+static void
+count_tally(struct xbb_counters *c, const struct xbb_tally *tally)
+{
+
+	XBB_COUNT(c->grants_mapped_total, tally->grants_mapped);
+	XBB_COUNT(c->grants_unmapped_total, tally->grants_unmapped);
+	XBB_COUNT(c->grant_errors, tally->grant_errors);
+	XBB_COUNT(c->flushes_done, tally->flushes);
+	XBB_COUNT(c->io_short, tally->io_short);
+	XBB_COUNT(c->io_errors, tally->io_errors);
+}
+
+/* A started batch has come back: answer its requests, free everything. */
+static void
+finish(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	uint16_t next, r;
+
+	if (batch->prev_started != NULL)
+		batch->prev_started->next_started = batch->next_started;
+	else
+		q->started = batch->next_started;
+	if (batch->next_started != NULL)
+		batch->next_started->prev_started = batch->prev_started;
+	q->nstarted--;
+	q->started_segments -= batch->nseg;
+	XBB_SET(q->rs->grants_mapped, q->started_segments);
+	if (xbb_batch_writes(batch))
+		q->started_writes--;
+	if (xbb_batch_is_barrier(batch))
+		q->barrier_started = false;
+	count_tally(&q->rs->counters, &batch->tally);
+	if (batch->tally.disk_gone)
+		xbb_queue_stop(q, XBB_STOP_DISK, ENXIO);
+
+	for (r = batch->first; r != XBB_NONE; r = next) {
+		next = q->reqs[r].next;
+		respond(q, &q->reqs[r], q->reqs[r].status);
+		release_req(q, r);
+	}
+	batch->next = q->free_batch;
+	q->free_batch = batch;
+}
+
+static void
+run_here(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	xbb_batch_run(q, batch);
+	XBB_COUNT(q->rs->counters.io_inline, 1);
+	finish(q, batch);
+}
+
+/*
+ * Start what may start.  A batch that is alone is done here and now; several
+ * go to the run queue.
+ */
+static void
+dispatch(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+
+	while (q->pending.head != NULL && may_start(q, q->pending.head)) {
+		batch = xbb_batch_list_take(&q->pending);
+		start(q, batch);
+		if (q->nstarted == 1 && q->pending.head == NULL)
+			run_here(q, batch);
+		else
+			xbb_pool_submit(q, batch);
+	}
+}
+
+/*
+ * Get the run queue worked off.  A quick disk is through with a request before
+ * another thread would be awake, so this thread does it all.  With a slow one
+ * it hands everything over but a lone request, lest the ring waits behind the
+ * disk.  True if something was done here.
+ */
+static bool
+work(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+
+	if (q->nstarted == 0)
+		return (false);
+	if (xbb_disk_is_slow(q)) {
+		xbb_pool_wake(q);
+		if (q->pool.nthreads > 0)
+			return (false);
+	}
+	batch = xbb_pool_take(&q->pool);
+	if (batch == NULL)
+		return (false);
+	run_here(q, batch);
+	return (true);
+}
+
+/* Collect what workers finished.  True if there was any. */
+static bool
+collect(struct xbb_queue *q)
+{
+	struct xbb_batch *batch, *next;
+
+	batch = done_take(q);
+	if (batch == NULL)
+		return (false);
+	for (; batch != NULL; batch = next) {
+		next = batch->next;
+		XBB_COUNT(q->rs->counters.io_handed_over, 1);
+		finish(q, batch);
+	}
+	return (true);
+}
+
+static void
+push(struct xbb_queue *q)
+{
+	struct xbb_counters *c = &q->rs->counters;
+	bool notify;
+
+	if (q->unpushed == 0)
+		return;
+	notify = xbb_ring_push_responses(&q->ring);
+	XBB_COUNT(c->reqs_completed, q->unpushed);
+	XBB_COUNT(c->reqs_queued_for_completion, -(uint64_t)q->unpushed);
+	XBB_SET(q->rs->rsp_prod, q->ring.rsp_prod);
+	q->unpushed = 0;
+	if (notify) {
+		XBB_COUNT(c->notifies_sent, 1);
+		if (q->ops->notify(q->hv) != 0)
+			xbb_queue_stop(q, XBB_STOP_EVENT, EIO);
+	}
+}
+
+/* The thread: until drained. */
+void *
+xbb_queue_main(void *arg)
+{
+	struct xbb_queue *q = arg;
+	ssize_t n;
+	bool busy;
+
+	xbb_thread_name("xbb ring");
+	for (;;) {
+		busy = collect(q);
+		if (!atomic_load(&q->draining) && gather(q)) {
+			q->idle_events = 0;
+			busy = true;
+		}
+		dispatch(q);
+		busy |= work(q);
+		if (q->unpushed >= PUSH_BATCH || !busy)
+			push(q);
+		if (busy)
+			continue;
+		if (atomic_load(&q->draining) && q->nstarted == 0 &&
+		    q->pending.head == NULL)
+			break;
+		xbb_queue_idle(q);
+	}
+	XBB_SET(q->rs->connected, 0);
+	atomic_store(&q->state, XBB_QUEUE_DRAINED);
+	do
+		n = write(q->params.wake_fd, "", 1);
+	while (n < 0 && errno == EINTR);
+	return (NULL);
+}

@@ -1,0 +1,107 @@
+"""One ring being served: the handle of a queue in the data plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, check, ffi, lib
+from xbbd_bsd.native.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class QueueParams:
+    """Everything a queue is made of.
+
+    Descriptors stay the caller's and must stay open until the queue is closed.
+    ``sectors`` is in 512-byte sectors, ``sector_size`` in bytes.  The number of
+    ``ring_refs`` is the number of ring pages, a power of two up to 32.
+    ``wake_fd`` must be non-blocking; a byte arrives there when the queue has
+    drained.
+    """
+
+    grant_fd: int
+    event_fd: int
+    disk_fd: int
+    wake_fd: int
+    hv: HvKind
+    domid: int
+    remote_port: int
+    abi: Abi
+    ring_refs: tuple[int, ...]
+    disk_kind: DiskKind
+    read_only: bool
+    sector_size: int
+    sectors: int
+    workers: int = 8
+    max_batch_segments: int = 64
+    max_grants: int = 2816
+    ring: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """State of a queue and, if it stopped by itself, why."""
+
+    state: QueueState
+    reason: StopReason
+    errno: int
+
+
+class Queue:
+    """A ring, its thread and its workers, running from construction on."""
+
+    def __init__(self, params: QueueParams, state: State) -> None:
+        """Map the ring, bind the event channel, start serving.
+
+        Raises :class:`HostError` naming the step that failed; nothing is left
+        behind then.  A ring reference that does not map is reported here too:
+        the caller knows whose it was.
+        """
+        c = ffi.new(
+            "struct xbb_queue_params *",
+            {
+                "grant_fd": params.grant_fd,
+                "event_fd": params.event_fd,
+                "disk_fd": params.disk_fd,
+                "wake_fd": params.wake_fd,
+                "hv": params.hv,
+                "domid": params.domid,
+                "remote_port": params.remote_port,
+                "abi": params.abi,
+                "ring": params.ring,
+                "ring_pages": len(params.ring_refs),
+                "ring_ref": list(params.ring_refs),
+                "disk_kind": params.disk_kind,
+                "read_only": params.read_only,
+                "sector_size": params.sector_size,
+                "sectors": params.sectors,
+                "workers": params.workers,
+                "max_batch_segments": params.max_batch_segments,
+                "max_grants": params.max_grants,
+            },
+        )
+        error = ffi.new("struct xbb_error *")
+        pointer = ffi.new("struct xbb_queue **")
+        result = lib.xbb_queue_open(c, state.handle, error, pointer)
+        check(result, f"connect ring of domain {params.domid}", error)
+        self._queue = pointer[0]
+        self._state = state  # mapped for as long as the threads run
+
+    def drain(self) -> None:
+        """Take no new request; ``wake_fd`` tells when all accepted ones are answered."""
+        if self._queue is not None:
+            lib.xbb_queue_drain(self._queue)
+
+    def status(self) -> QueueStatus:
+        """Where the queue is in its life; a closed one has drained."""
+        if self._queue is None:
+            return QueueStatus(QueueState.DRAINED, StopReason.NONE, 0)
+        c = ffi.new("struct xbb_queue_status *")
+        lib.xbb_queue_status(self._queue, c)
+        return QueueStatus(QueueState(c.state), StopReason(c.reason), c.errnum)
+
+    def close(self) -> None:
+        """Unmap, unbind, end all threads.  Waits for I/O in flight unless DRAINED."""
+        if self._queue is not None:
+            queue, self._queue = self._queue, None
+            lib.xbb_queue_close(queue)

@@ -1,0 +1,93 @@
+/*
+ * state.c - the state segment: a file that the data plane, the control plane
+ * and, after a crash, whoever comes next all map.  Knows its layout and how to
+ * refuse a file that is something else; not what the numbers mean.
+ */
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Tables begin on a page behind the header. */
+static uint64_t
+table_offset(uint32_t ring, uint32_t entries)
+{
+	uint64_t header, table;
+
+	header = (sizeof(struct xbb_state) + XBB_PAGE_SIZE - 1) /
+	    XBB_PAGE_SIZE * XBB_PAGE_SIZE;
+	table = (uint64_t)entries * sizeof(struct xbb_req);
+	return (header + ring * table);
+}
+
+int
+xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries)
+{
+	struct xbb_state header = {
+		.magic = XBB_STATE_MAGIC,
+		.version = XBB_STATE_VERSION,
+		.size = table_offset(nrings, table_entries),
+		.nrings = nrings,
+		.table_entries = table_entries,
+		.tunables.poll_max_us = XBB_POLL_MAX_US,
+	};
+	uint32_t i;
+
+	if (nrings < 1 || nrings > XBB_MAX_RINGS || table_entries < 1 ||
+	    table_entries > XBB_MAX_REQUESTS)
+		return (-EINVAL);
+	for (i = 0; i < nrings; i++)
+		header.ring[i].reqs_offset = table_offset(i, table_entries);
+	if (ftruncate(fd, 0) != 0 || ftruncate(fd, (off_t)header.size) != 0)
+		return (-errno);
+	if (pwrite(fd, &header, sizeof(header), 0) != sizeof(header))
+		return (-EIO);
+	return (0);
+}
+
+static bool
+is_state(const struct xbb_state *header, uint64_t size)
+{
+	uint32_t i;
+
+	if (header->magic != XBB_STATE_MAGIC ||
+	    header->version != XBB_STATE_VERSION || header->size != size ||
+	    header->nrings < 1 || header->nrings > XBB_MAX_RINGS ||
+	    header->table_entries > XBB_MAX_REQUESTS ||
+	    size != table_offset(header->nrings, header->table_entries))
+		return (false);
+	for (i = 0; i < header->nrings; i++)
+		if (header->ring[i].reqs_offset !=
+		    table_offset(i, header->table_entries))
+			return (false);
+	return (true);
+}
+
+int
+xbb_state_map(int fd, int writable, struct xbb_state **statep)
+{
+	struct xbb_state header;
+	struct stat st;
+	void *p;
+
+	if (fstat(fd, &st) != 0)
+		return (-errno);
+	if (pread(fd, &header, sizeof(header), 0) != sizeof(header) ||
+	    !is_state(&header, (uint64_t)st.st_size))
+		return (-EINVAL);
+	p = mmap(NULL, header.size, PROT_READ | (writable ? PROT_WRITE : 0),
+	    MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return (-errno);
+	*statep = p;
+	return (0);
+}
+
+void
+xbb_state_unmap(struct xbb_state *state)
+{
+
+	munmap(state, state->size);
+}

@@ -1,0 +1,169 @@
+"""The state segment of a device: a file that data plane and control plane map.
+
+Reading it costs the data path nothing, and it outlives both.  Any thread and
+any process may read; one process writes the tunables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+
+from xbbd_bsd.native.binding import (
+    MAX_REQUESTS,
+    Abi,
+    Op,
+    RequestState,
+    check,
+    ffi,
+    lib,
+)
+
+COUNTERS: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)
+TUNABLES: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_tunables").fields)
+
+
+@dataclass(frozen=True, slots=True)
+class RingView:
+    """A ring as it was at one moment; sizes in bytes, indices modulo 2**32."""
+
+    connected: bool
+    abi: Abi
+    ring_pages: int
+    max_requests: int
+    max_request_segments: int
+    max_request_size: int
+    inflight: int
+    grants_mapped: int
+    req_cons: int
+    rsp_prod: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of 512-byte sectors, 0 to 7, in one granted page."""
+
+    gref: int
+    first_sect: int
+    last_sect: int
+
+
+@dataclass(frozen=True, slots=True)
+class InflightRequest:
+    """A request that was accepted and not yet answered."""
+
+    id: int
+    operation: Op
+    state: RequestState
+    sector: int
+    nsectors: int
+    received_ns: int
+    ring_index: int
+    segments: tuple[Segment, ...]
+
+
+class State:
+    """A mapped state segment.  Use :meth:`create` or :meth:`open`."""
+
+    def __init__(self, path: str, fd: int, *, writable: bool) -> None:
+        """Map the segment behind ``fd``, which is closed; :class:`HostError` if it is none."""
+        self.path = path
+        pointer = ffi.new("struct xbb_state **")
+        try:
+            check(lib.xbb_state_map(fd, writable, pointer), f"map state segment {path}")
+        finally:
+            os.close(fd)
+        self._state = pointer[0]
+
+    @classmethod
+    def create(cls, path: str, *, rings: int = 1, table_entries: int = MAX_REQUESTS) -> State:
+        """Make a fresh segment, mode 0600, in place of an old one.
+
+        ``table_entries`` is the size of each ring's in-flight table: at least
+        the slots of the largest ring that may connect.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        result = lib.xbb_state_format(fd, rings, table_entries)
+        if result < 0:
+            os.close(fd)
+        check(result, f"make state segment {path}")
+        return cls(path, fd, writable=True)
+
+    @classmethod
+    def open(cls, path: str, *, writable: bool = False) -> State:
+        """Map a segment that a daemon made; OSError or :class:`HostError` if there is none."""
+        flags = os.O_RDWR if writable else os.O_RDONLY
+        return cls(path, os.open(path, flags | os.O_CLOEXEC), writable=writable)
+
+    @property
+    def handle(self) -> object:
+        """The C struct, for the queue that works on it."""
+        return self._state
+
+    def _rings(self, ring: int | None) -> range:
+        return range(self._state.nrings) if ring is None else range(ring, ring + 1)
+
+    def counters(self, ring: int | None = None) -> dict[str, int]:
+        """All counters by name, of one ring or added up."""
+        rings = [self._state.ring[i].counters for i in self._rings(ring)]
+        return {name: sum(int(getattr(c, name)) for c in rings) for name in COUNTERS}
+
+    def ring(self, ring: int = 0) -> RingView:
+        """What was negotiated for a ring and where it stands."""
+        r = self._state.ring[ring]
+        return RingView(
+            connected=bool(r.connected),
+            abi=Abi(r.abi),
+            ring_pages=r.ring_pages,
+            max_requests=r.max_requests,
+            max_request_segments=r.max_request_segments,
+            max_request_size=r.max_request_size,
+            inflight=r.inflight,
+            grants_mapped=r.grants_mapped,
+            req_cons=r.req_cons,
+            rsp_prod=r.rsp_prod,
+        )
+
+    def tunables(self) -> dict[str, int]:
+        """The tunables by name."""
+        return {name: int(getattr(self._state.tunables, name)) for name in TUNABLES}
+
+    def set_tunable(self, name: str, value: int) -> None:
+        """Change a tunable (32-bit signed); the data plane sees it at the next request.
+
+        Raises KeyError for a name that is no tunable, OverflowError beyond 32 bits.
+        """
+        if name not in TUNABLES:
+            raise KeyError(name)
+        setattr(self._state.tunables, name, value)
+
+    def inflight(self, ring: int = 0) -> list[InflightRequest]:
+        """The requests in flight; entries may change while they are read."""
+        view = self._state.ring[ring]
+        base = ffi.cast("uint8_t *", self._state) + view.reqs_offset
+        table = ffi.cast("struct xbb_req *", base)
+        return [
+            InflightRequest(
+                id=req.id,
+                operation=Op(req.operation),
+                state=RequestState(req.state),
+                sector=req.sector,
+                nsectors=req.nsectors,
+                received_ns=req.received_ns,
+                ring_index=req.ring_index,
+                segments=tuple(
+                    Segment(s.gref, s.first_sect, s.last_sect) for s in req.seg[0 : req.nseg]
+                ),
+            )
+            for req in (table[i] for i in range(view.max_requests))
+            if req.state != RequestState.FREE
+        ]
+
+    def close(self) -> None:
+        """Unmap.  The file stays; harmless if done before."""
+        if self._state is not None:
+            lib.xbb_state_unmap(self._state)
+            self._state = None

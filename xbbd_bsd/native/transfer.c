@@ -1,0 +1,225 @@
+/*
+ * transfer.c - carry one batch out: map its pages, move the data, flush,
+ * unmap, and leave a status in each of its requests.  Runs on an I/O thread or
+ * on the ring's, and changes nothing of the queue but the batch, its requests
+ * and the opinion about the disk's speed.
+ */
+#include <assert.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/*
+ * Move all bytes of iov, however many calls that takes; iov is used up.
+ * Returns 0 or a negative errno; -EIO when the disk ends early, for a size
+ * that was checked against it.  EAGAIN and EINTR ask for nothing but another
+ * try: the descriptor is blocking, so the first is a passing shortage.
+ */
+int
+xbb_transfer(int fd, bool write, struct iovec *iov, int niov, off_t offset,
+    bool *was_short)
+{
+	ssize_t n;
+
+	while (niov > 0) {
+		n = write ? pwritev(fd, iov, niov, offset) :
+		    preadv(fd, iov, niov, offset);
+		if (n < 0) {
+			if (errno == EINTR || errno == EAGAIN)
+				continue;
+			return (-errno);
+		}
+		if (n == 0)
+			return (-EIO);
+		offset += n;
+		while (niov > 0 && (size_t)n >= iov->iov_len) {
+			n -= iov->iov_len;
+			iov++;
+			niov--;
+		}
+		if (niov > 0) {
+			*was_short = true;
+			iov->iov_base = (uint8_t *)iov->iov_base + n;
+			iov->iov_len -= n;
+		}
+	}
+	return (0);
+}
+
+/* Describe the mapped segments of the batch; neighbours become one vector. */
+static int
+fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
+    const struct xbb_map *map, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
+{
+	const struct xbb_segment *seg;
+	const struct xbb_req *req;
+	uint8_t *base, *page;
+	uint32_t i;
+	uint16_t r;
+	int niov;
+
+	niov = 0;
+	page = map->base;
+	for (r = batch->first; r != XBB_NONE; r = req->next) {
+		req = &q->reqs[r];
+		for (i = 0; i < req->nseg; i++, page += XBB_PAGE_SIZE) {
+			seg = &req->seg[i];
+			base = page + seg->first_sect * XBB_SECTOR_SIZE;
+			if (niov == 0 || base !=
+			    (uint8_t *)iov[niov - 1].iov_base +
+			    iov[niov - 1].iov_len) {
+				iov[niov].iov_base = base;
+				iov[niov].iov_len = 0;
+				niov++;
+			}
+			iov[niov - 1].iov_len += XBB_SECTOR_SIZE *
+			    (seg->last_sect - seg->first_sect + 1);
+		}
+		if (r == batch->last)
+			break;
+	}
+	return (niov);
+}
+
+static int
+flush(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	batch->tally.flushes++;
+	return (xbb_disk_flush(q->params.disk_fd, q->params.disk_kind));
+}
+
+/*
+ * Map, move, unmap.  What a barrier promises about durability is done around
+ * the data: everything older first, then the data, then it is durable too.
+ */
+static int
+move(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	struct xbb_map map;
+	bool was_short;
+	int error, niov;
+
+	error = xbb_grants_map(q, batch, &map);
+	if (error != 0)
+		return (error);
+	niov = fill_iov(q, batch, &map, iov);
+	was_short = false;
+	if (xbb_batch_is_barrier(batch))
+		error = flush(q, batch);
+	if (error == 0)
+		error = xbb_transfer(q->params.disk_fd,
+		    batch->operation != XBB_OP_READ, iov, niov,
+		    (off_t)(batch->sector * XBB_SECTOR_SIZE), &was_short);
+	if (error == 0 && xbb_batch_is_barrier(batch))
+		error = flush(q, batch);
+	xbb_grants_unmap(q, batch, &map);
+	batch->tally.io_short += was_short;
+	return (error);
+}
+
+static int
+perform(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	int error;
+
+	if (batch->faked)
+		error = 0;
+	else if (batch->nseg == 0)
+		error = flush(q, batch);
+	else
+		error = move(q, batch);
+	batch->tally.io_errors += error != 0;
+	batch->tally.disk_gone |= error == -ENXIO;
+	return (error);
+}
+
+static int16_t
+status_of(const struct xbb_batch *batch, int error)
+{
+
+	if (error == 0)
+		return (XBB_RSP_OKAY);
+	/* "Cannot flush" is for good; the frontend should stop asking. */
+	if (batch->nseg == 0 && (error == -EOPNOTSUPP || error == -ENOTTY))
+		return (XBB_RSP_EOPNOTSUPP);
+	return (XBB_RSP_ERROR);
+}
+
+/* The same again for one request of a batch that failed as a whole. */
+static int16_t
+perform_alone(struct xbb_queue *q, struct xbb_batch *batch, uint16_t r)
+{
+	struct xbb_batch one;
+	int16_t status;
+	uint16_t next;
+
+	next = q->reqs[r].next;
+	xbb_batch_begin(&one, q->reqs, r);
+	one.tally = batch->tally;
+	status = status_of(&one, perform(q, &one));
+	batch->tally = one.tally;
+	q->reqs[r].next = next;
+	return (status);
+}
+
+/*
+ * Is the disk one to wait for?  A transfer above SLOW_NS counts much, one below
+ * it takes a little away: a thread that lost its processor in the middle does
+ * not make a disk slow, a disk that is slow one time in ten does.  Racing
+ * writers cost a sample, no more.
+ */
+#define SLOW_NS		20000
+#define SLOW_WEIGHT	10
+#define SLOW_ENOUGH	40
+#define SLOW_MOST	80
+
+static void
+judge(struct xbb_queue *q, uint64_t took)
+{
+	unsigned int old, new;
+
+	old = atomic_load_explicit(&q->slowness, memory_order_relaxed);
+	if (took >= SLOW_NS)
+		new = old + SLOW_WEIGHT < SLOW_MOST ? old + SLOW_WEIGHT :
+		    SLOW_MOST;
+	else
+		new = old > 0 ? old - 1 : 0;
+	if (new != old)
+		atomic_store_explicit(&q->slowness, new, memory_order_relaxed);
+}
+
+bool
+xbb_disk_is_slow(struct xbb_queue *q)
+{
+
+	return (atomic_load_explicit(&q->slowness, memory_order_relaxed) >=
+	    SLOW_ENOUGH);
+}
+
+/*
+ * Carry the batch out.  If a merged one fails, each request is done again by
+ * itself: reads and writes can be repeated, and only those that fail alone may
+ * report an error.
+ */
+void
+xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	uint64_t before;
+	uint16_t r;
+	int error;
+
+	before = xbb_now_ns();
+	error = perform(q, batch);
+	if (batch->tally.flushes == 0)
+		judge(q, xbb_now_ns() - before);
+	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next) {
+		if (error != 0 && batch->nreq > 1 && batch->nseg != 0)
+			q->reqs[r].status = perform_alone(q, batch, r);
+		else
+			q->reqs[r].status = status_of(batch, error);
+		XBB_SET(q->reqs[r].state, XBB_REQ_DONE);
+	}
+}
