@@ -11,10 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import _xbb
-
-ffi: Any = _xbb.ffi
-lib: Any = _xbb.lib
+from xbbd_bsd.native._xbb import ffi, lib
 
 SECTOR_SIZE: int = lib.XBB_SECTOR_SIZE
 PAGE_SIZE: int = lib.XBB_PAGE_SIZE

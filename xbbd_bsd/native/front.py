@@ -11,7 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from xbbd_bsd.native.binding import LATENCY_BUCKETS, PAGE_SIZE, Abi, HvKind, Op, check, ffi, lib
+from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.binding import LATENCY_BUCKETS, PAGE_SIZE, Abi, HvKind, Op, check
 
 _PROGRESS_NUMBERS = tuple(
     name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, check, ffi, lib
+from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, check
 from xbbd_bsd.native.state import State
 
 

@@ -10,14 +10,13 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
     MAX_REQUESTS,
     Abi,
     Op,
     RequestState,
     check,
-    ffi,
-    lib,
 )
 
 COUNTERS: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)

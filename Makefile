@@ -1,0 +1,46 @@
+# Works with BSD make and GNU make.  Everything runs from a virtual
+# environment in .venv, which bootstrap.sh makes and keeps current.
+
+PY=	.venv/bin/python
+CC?=	cc
+CWARN=	-std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -O2 -fsyntax-only
+
+all: build
+
+help:
+	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
+	@echo "make test    all tests (under 15 minutes)"
+	@echo "make lint    ruff, mypy, and C with all warnings as errors"
+	@echo "make bench   what ring and backend cost, against preadv(2)"
+	@echo "make clean   remove everything that make made"
+
+build:
+	@sh bootstrap.sh run
+
+demo: build
+	@$(PY) -m xbbd_bsd.sim demo
+
+test:
+	@sh bootstrap.sh test
+	$(PY) -m pytest
+
+lint:
+	@sh bootstrap.sh lint
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	for f in `$(PY) -m xbbd_bsd.native.build`; do \
+	    $(CC) $(CWARN) $$f || exit 1; done
+	for f in bootstrap.sh .ci/run tests/real/xenstored/run.sh; do \
+	    sh -n $$f || exit 1; done
+
+bench: build
+	@$(PY) -m xbbd_bsd.sim bench
+
+clean:
+	rm -rf .venv build dist xbbd.egg-info .mypy_cache .ruff_cache \
+	    .pytest_cache .hypothesis
+	rm -f xbbd_bsd/native/_xbb.c xbbd_bsd/native/_xbb*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: all help build demo test lint bench clean

@@ -1,0 +1,128 @@
+"""A ring with both ends in this process: frontend, queue, disk and segment.
+
+For tests of the data plane through its Python handles, without store, daemon or
+second process.  Leaving the block drains the queue and asserts that nothing is
+mapped any more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xbbd_bsd.native import (
+    Abi,
+    DiskKind,
+    Front,
+    FrontParams,
+    HvKind,
+    Queue,
+    QueueParams,
+    QueueState,
+    State,
+    sim_format,
+    sim_mapped,
+)
+
+DOMAIN_PAGES = 16384
+
+
+@dataclass
+class Ring:
+    """Both ends of a ring and what they are made of."""
+
+    front: Front
+    queue: Queue
+    state: State
+    disk: Path
+    domain_fd: int
+    wake_fd: int
+    params: QueueParams
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    def wait_drained(self, limit: float = 10.0) -> None:
+        """Wait for the queue's own word that it has drained."""
+        ready, _, _ = select.select([self.wake_fd], [], [], limit)
+        assert ready, "the queue did not drain"
+        os.read(self.wake_fd, 1)
+        assert self.queue.status().state == QueueState.DRAINED
+
+    def counter(self, name: str) -> int:
+        """A counter of the ring, now."""
+        return self.state.counters()[name]
+
+
+@contextmanager
+def ring(
+    tmp_path: Path,
+    *,
+    size: int = 8 << 20,
+    abi: Abi = Abi.NATIVE,
+    ring_pages: int = 1,
+    depth: int = 32,
+    read_only: bool = False,
+    sector_size: int = 512,
+    workers: int = 4,
+    max_batch_segments: int = 64,
+    max_grants: int = 2816,
+    sectors: int | None = None,
+) -> Iterator[Ring]:
+    """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes."""
+    domain = tmp_path / "domain"
+    domain.mkdir()
+    disk = tmp_path / "disk"
+    disk.touch()
+    os.truncate(disk, size)
+    domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
+    disk_fd = os.open(disk, os.O_RDONLY if read_only else os.O_RDWR)
+    wake_r, wake_w = os.pipe()
+    os.set_blocking(wake_w, False)
+    listener = socket.socket(socket.AF_UNIX)
+    backend = socket.socket(socket.AF_UNIX)
+    try:
+        sim_format(domain_fd, DOMAIN_PAGES)
+        port = os.path.relpath(domain / "port")
+        listener.bind(min(port, str(domain / "port"), key=len))
+        listener.listen()
+        listener.setblocking(False)
+        front = Front(
+            FrontParams(domain_fd, listener.fileno(), HvKind.SIM, 0, abi, ring_pages, depth)
+        )
+        backend.connect(listener.getsockname())
+        state = State.create(str(tmp_path / "state"))
+        params = QueueParams(
+            grant_fd=domain_fd,
+            event_fd=backend.fileno(),
+            disk_fd=disk_fd,
+            wake_fd=wake_w,
+            hv=HvKind.SIM,
+            domid=1,
+            remote_port=1,
+            abi=abi,
+            ring_refs=front.ring_refs,
+            disk_kind=DiskKind.FILE,
+            read_only=read_only,
+            sector_size=sector_size,
+            sectors=size // 512 if sectors is None else sectors,
+            workers=workers,
+            max_batch_segments=max_batch_segments,
+            max_grants=max_grants,
+        )
+        queue = Queue(params, state)
+        try:
+            yield Ring(front, queue, state, disk, domain_fd, wake_r, params)
+        finally:
+            queue.close()
+            assert sim_mapped(domain_fd) == 0
+            front.close()
+            state.close()
+    finally:
+        listener.close()
+        backend.close()
+        for fd in (domain_fd, disk_fd, wake_r, wake_w):
+            os.close(fd)

@@ -1,0 +1,399 @@
+"""One queue and one frontend in one process: what goes in comes out.
+
+The oracle is a plain copy of the disk: the frontend keeps one while it runs,
+and the file itself is compared with it afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.native.ring import ring
+from tests.native.slots import REQ_PROD, RawRing, request
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import (
+    Abi,
+    Op,
+    Progress,
+    Queue,
+    QueueParams,
+    QueueState,
+    StopReason,
+    Workload,
+)
+
+OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
+
+
+@pytest.mark.parametrize("ring_pages", [1, 2, 32])
+@pytest.mark.parametrize("abi", list(Abi))
+def test_transfer_out_and_in(tmp_path: Path, abi: Abi, ring_pages: int) -> None:
+    with ring(tmp_path, abi=abi, ring_pages=ring_pages) as r:
+        data = bytearray(os.urandom(1 << 20))
+        r.front.transfer(Op.WRITE, 3, 2048, data)
+        back = bytearray(1 << 20)
+        r.front.transfer(Op.READ, 3, 2048, back)
+        assert back == data
+        assert r.disk.read_bytes()[3 * 512 :][: 1 << 20] == data
+        view = r.state.ring()
+        assert (view.abi, view.ring_pages, view.connected) == (abi, ring_pages, True)
+        assert view.max_requests == {1: 32, 2: 64, 32: 1024}[ring_pages]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("abi", list(Abi))
+def test_random_io_against_a_model(tmp_path: Path, abi: Abi) -> None:
+    with ring(tmp_path, abi=abi, ring_pages=4, depth=128) as r:
+        model = bytearray(r.disk.stat().st_size)
+        progress = Progress()
+        load = Workload(
+            seed=abi + 1,
+            sectors=len(model) // 512,
+            depth=128,
+            operations=20000,
+            flush_every=200,
+            barrier_every=50,
+            model=model,
+        )
+        r.front.exercise(load, progress)
+        assert progress.mismatches == progress.errors == 0, f"sector {progress.first_mismatch}"
+        assert progress.still_mapped == progress.bad_responses == 0
+        done = (progress.reads, progress.writes, progress.flushes, progress.barriers)
+        assert min(done) > 0
+        assert r.disk.read_bytes() == model
+        counters = r.state.counters()
+        assert counters["reqs_received"] == counters["reqs_completed"] == 20000
+        assert counters["reqs_completed_with_error"] == 0
+        assert counters["grants_mapped_total"] == counters["grants_unmapped_total"]
+        assert (
+            counters["forced_dispatch"] + counters["normal_dispatch"] == counters["total_dispatch"]
+        )
+
+
+def test_one_request_is_not_handed_over(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        for sector in range(50):
+            r.front.transfer(Op.READ, sector, 1, bytearray(512))
+        assert r.counter("io_inline") == 50
+        assert r.counter("io_handed_over") == 0
+
+
+def test_neighbours_are_merged(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        page = [(r.front.page_ref(i), 0, 7) for i in range(8)]
+        raw.put(
+            *(request(Abi.NATIVE, op=0, id=i, sector=i * 8, segments=[page[i]]) for i in range(8))
+        )
+        assert sorted(raw.responses(8)) == [(i, 0, OKAY) for i in range(8)]
+        assert r.counter("total_dispatch") == 1
+
+
+def test_no_coalesce_reqs_keeps_them_apart(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        r.state.set_tunable("no_coalesce_reqs", 1)
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE, op=0, id=i, sector=i * 8, segments=[(r.front.page_ref(i), 0, 7)]
+                )
+                for i in range(8)
+            )
+        )
+        raw.responses(8)
+        assert r.counter("total_dispatch") == 8
+
+
+def test_flush_interval_and_disable_flush(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        for _ in range(8):
+            r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+        assert r.counter("flushes_done") == 8
+        r.state.set_tunable("flush_interval", 4)
+        for _ in range(8):
+            r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+        assert r.counter("flushes_done") == 10
+        r.state.set_tunable("disable_flush", 1)
+        for _ in range(8):
+            r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+        assert r.counter("flushes_done") == 10
+        assert r.counter("f_req") == 24
+
+
+def test_barrier_is_ordered_and_durable(tmp_path: Path) -> None:
+    """Three writes to one sector, the barrier in the middle: the last one stays."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        for i in range(3):
+            r.front.page(i)[:512] = bytes([i + 1]) * 512
+        ops = (Op.WRITE, Op.WRITE_BARRIER, Op.WRITE)
+        for _ in range(50):
+            raw.put(
+                *(
+                    request(
+                        Abi.NATIVE, op=op, id=i, sector=9, segments=[(r.front.page_ref(i), 0, 0)]
+                    )
+                    for i, op in enumerate(ops)
+                )
+            )
+            order = [id for id, _, status in raw.responses(3) if status == OKAY]
+            assert order == [0, 1, 2]
+            assert r.disk.read_bytes()[9 * 512 : 10 * 512] == b"\x03" * 512
+        assert r.counter("flushes_done") == 100
+
+
+def test_empty_barrier(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        r.front.transfer(Op.WRITE_BARRIER, 0, 0)
+        assert r.counter("flushes_done") == 1
+
+
+def test_flush_with_data_writes_the_data(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        r.front.transfer(Op.FLUSH_DISKCACHE, 5, 1, bytearray(b"x" * 512))
+        assert r.disk.read_bytes()[5 * 512 : 6 * 512] == b"x" * 512
+
+
+def test_read_only_disk(tmp_path: Path) -> None:
+    """XSA-142, XSA-266: refused by us, whatever the descriptor would allow."""
+    with ring(tmp_path, read_only=True) as r:
+        r.front.transfer(Op.READ, 0, 8, bytearray(4096))
+        r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+        for op in (Op.WRITE, Op.WRITE_BARRIER, Op.FLUSH_DISKCACHE):
+            with pytest.raises(OSError, match="1 sectors at 0"):
+                r.front.transfer(op, 0, 1, bytearray(b"x" * 512))
+        assert r.counter("reqs_malformed") == 3
+
+
+@pytest.mark.parametrize("abi", list(Abi))
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"op": 4}, EOPNOTSUPP),
+        ({"op": 5}, EOPNOTSUPP),
+        ({"op": 6}, EOPNOTSUPP),
+        ({"op": 255}, EOPNOTSUPP),
+        ({"op": 0, "segments": []}, ERROR),
+        ({"op": 1, "segments": []}, ERROR),
+        ({"nr_segments": 12}, ERROR),
+        ({"nr_segments": 255}, ERROR),
+        ({"first": 5, "last": 4}, ERROR),
+        ({"last": 8}, ERROR),
+        ({"first": 255, "last": 255}, ERROR),
+        ({"sector": (8 << 20) // 512}, ERROR),
+        ({"sector": (8 << 20) // 512 - 7}, ERROR),
+        ({"sector": 2**64 - 1}, ERROR),
+        ({"sector": 2**63}, ERROR),
+        ({"gref": 0}, ERROR),
+        ({"gref": 2**32 - 1}, ERROR),
+        ({"gref": 16000}, ERROR),
+    ],
+)
+def test_a_malformed_request_gets_its_error_and_nothing_else(
+    tmp_path: Path, abi: Abi, fields: dict[str, object], status: int
+) -> None:
+    with ring(tmp_path, abi=abi) as r:
+        raw = RawRing(r.front, abi)
+        good = (r.front.page_ref(0), 0, 7)
+        bad = (
+            fields.get("gref", r.front.page_ref(1)),
+            fields.get("first", 0),
+            fields.get("last", 7),
+        )
+        op = fields.get("op", 0)
+        assert isinstance(op, int)
+        raw.put(
+            request(abi, op=0, id=1, sector=0, segments=[good]),
+            request(
+                abi,
+                op=op,
+                id=2,
+                sector=fields.get("sector", 8),  # type: ignore[arg-type]
+                segments=fields.get("segments", [bad]),  # type: ignore[arg-type]
+                nr_segments=fields.get("nr_segments"),  # type: ignore[arg-type]
+            ),
+            request(abi, op=0, id=3, sector=16, segments=[good]),
+        )
+        assert sorted(raw.responses(3)) == [(1, 0, OKAY), (2, op, status), (3, 0, OKAY)]
+        assert r.counter("reqs_completed_with_error") == 1
+        assert r.disk.read_bytes() == bytes(8 << 20)
+        assert r.queue.status().state == QueueState.RUNNING
+
+
+def test_sector_size_is_an_alignment(tmp_path: Path) -> None:
+    with ring(tmp_path, sector_size=4096) as r:
+        r.front.transfer(Op.WRITE, 8, 16, bytearray(b"a" * 8192))
+        for sector, count in ((1, 8), (8, 4), (12, 8)):
+            with pytest.raises(OSError, match="sectors"):
+                r.front.transfer(Op.READ, sector, count, bytearray(count * 512))
+
+
+def test_bad_grant_in_a_merged_batch_hits_only_its_request(tmp_path: Path) -> None:
+    """XSA-361: one reference that does not map, at each position of a batch."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        for victim in range(6):
+            r.front.set_access(r.front.page_ref(victim), 0)
+            raw.put(
+                *(
+                    request(
+                        Abi.NATIVE, op=0, id=i, sector=i * 8, segments=[(r.front.page_ref(i), 0, 7)]
+                    )
+                    for i in range(6)
+                )
+            )
+            expected = [(i, 0, ERROR if i == victim else OKAY) for i in range(6)]
+            assert sorted(raw.responses(6)) == expected
+            r.front.set_access(r.front.page_ref(victim), 2)
+
+
+def test_a_page_granted_read_only_can_be_written_from_but_not_read_into(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        r.front.page(0)[:] = b"w" * 4096
+        r.front.set_access(r.front.page_ref(0), 1)
+        segments = [(r.front.page_ref(0), 0, 7)]
+        raw.put(
+            request(Abi.NATIVE, op=1, id=1, sector=0, segments=segments),
+            request(Abi.NATIVE, op=0, id=2, sector=64, segments=segments),
+        )
+        assert sorted(raw.responses(2)) == [(1, 1, OKAY), (2, 0, ERROR)]
+        assert bytes(r.front.page(0)) == b"w" * 4096
+
+
+def test_no_byte_beside_the_segment_is_written(tmp_path: Path) -> None:
+    """XSA-403: the rest of a granted page is the guest's."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        r.front.page(0)[:] = b"\xee" * 4096
+        raw.put(request(Abi.NATIVE, op=0, id=1, segments=[(r.front.page_ref(0), 2, 4)]))
+        raw.responses(1)
+        page = bytes(r.front.page(0))
+        assert page[: 2 * 512] == b"\xee" * 1024
+        assert page[2 * 512 : 5 * 512] == bytes(1536)
+        assert page[5 * 512 :] == b"\xee" * 1536
+
+
+@pytest.mark.parametrize("abi", list(Abi))
+def test_every_byte_of_a_response_is_defined(tmp_path: Path, abi: Abi) -> None:
+    """XSA-216: padding carries nothing of ours; the slot's rest stays the guest's."""
+    with ring(tmp_path, abi=abi) as r:
+        raw = RawRing(r.front, abi)
+        slot = bytearray(request(abi, op=77, id=0x1122334455667788, nr_segments=0))
+        slot[24:] = b"\xcc" * (len(slot) - 24)
+        raw.put(bytes(slot))
+        assert raw.responses(1) == [(0x1122334455667788, 77, EOPNOTSUPP)]
+        size = struct.calcsize(raw.layout.response)
+        answer = bytes(raw.bytes[64 : 64 + raw.layout.slot])
+        assert answer[:size] == struct.pack(raw.layout.response, 0x1122334455667788, 77, EOPNOTSUPP)
+        assert answer[size:] == bytes(slot)[size:]
+
+
+@pytest.mark.parametrize("lie", [33, 1 << 16, 1 << 31, -1])
+def test_ring_indices_that_lie_stop_this_ring(tmp_path: Path, lie: int) -> None:
+    """XSA-39."""
+    with ring(tmp_path) as r:
+        r.front.transfer(Op.READ, 0, 1, bytearray(512))
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.set_index(REQ_PROD, raw.index(REQ_PROD) + lie)
+        r.front.notify()
+        r.wait_drained()
+        assert r.queue.status().reason == StopReason.RING
+
+
+def test_a_disk_that_ends_early_fails_what_lies_beyond(tmp_path: Path) -> None:
+    """A merged batch over the end of a file that shrank: only the rest fails."""
+    with ring(tmp_path) as r:
+        os.truncate(r.disk, 3 * 4096)
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE, op=0, id=i, sector=i * 8, segments=[(r.front.page_ref(i), 0, 7)]
+                )
+                for i in range(6)
+            )
+        )
+        expected = [(i, 0, OKAY if i < 3 else ERROR) for i in range(6)]
+        assert sorted(raw.responses(6)) == expected
+        assert r.counter("total_dispatch") == 1
+        assert r.counter("io_errors") == 4
+
+
+def test_shortage_of_grant_space_is_counted_and_passes(tmp_path: Path) -> None:
+    with ring(tmp_path, max_batch_segments=11, max_grants=11) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        pages = [r.front.page_ref(i) for i in range(11)]
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE, op=0, id=i, sector=i * 200, segments=[(ref, 0, 7) for ref in pages]
+                )
+                for i in range(16)
+            )
+        )
+        assert sorted(raw.responses(16)) == [(i, 0, OKAY) for i in range(16)]
+        assert r.counter("kva_shortages") > 0
+
+
+def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE, op=0, id=i, sector=i * 16, segments=[(r.front.page_ref(i), 0, 7)]
+                )
+                for i in range(32)
+            )
+        )
+        r.queue.drain()
+        r.wait_drained()
+        counters = r.state.counters()
+        assert counters["reqs_received"] == counters["reqs_completed"]
+        raw.responses(counters["reqs_completed"])
+        assert r.state.inflight() == []
+        assert not r.state.ring().connected
+
+
+def test_the_guest_vanishes(tmp_path: Path) -> None:
+    """The other end of the event channel closes: no spin, no stop, drains when told."""
+    with ring(tmp_path) as r:
+        r.front.transfer(Op.READ, 0, 1, bytearray(512))
+        r.front.close()
+        r.queue.drain()
+        r.wait_drained()
+
+
+def test_opening_fails_cleanly(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+
+        def attempt(**changes: object) -> None:
+            values = {name: getattr(r.params, name) for name in r.params.__slots__}
+            Queue(QueueParams(**{**values, **changes}), r.state)
+
+        with pytest.raises(HostError, match="map ring"):
+            attempt(ring_refs=(15000,))
+        with pytest.raises(HostError, match="check parameters"):
+            attempt(ring_refs=(1, 2, 3))
+        with pytest.raises(HostError, match="check parameters"):
+            attempt(sector_size=1000)
+        with pytest.raises(HostError, match="bind event channel"):
+            attempt(event_fd=-1)
+
+
+@pytest.mark.slow
+def test_a_storm_of_events_without_requests(tmp_path: Path) -> None:
+    """XSA-332: after 8 empty events the channel stays masked for 2 ms."""
+    with ring(tmp_path) as r:
+        begun = time.monotonic()
+        while (elapsed := time.monotonic() - begun) < 0.5:
+            r.front.notify()
+        assert r.counter("notifies_received") <= 8 * (elapsed / 0.002 + 2)
+        r.front.transfer(Op.READ, 0, 1, bytearray(512))
