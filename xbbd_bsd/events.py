@@ -1,0 +1,308 @@
+"""Every line that the daemon can log, with its fields, on one page.
+
+Pure: neither a log nor a clock is known here; both are handed to `Journal`.
+Events are frozen dataclasses; the text of each is a format of its fields.  Two
+switches let the chatter through, one for the control path (XenStore, states)
+and one for the data path (rings, disks).  Guests can cause events at will, so
+those of one device are limited in rate.  Control thread.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum, IntEnum
+from typing import ClassVar, Final
+
+
+class Path(Enum):
+    """Which half of the work an event belongs to; the value is its switch in the configuration."""
+
+    CONTROL = "control"
+    DATA = "data"
+
+
+class Severity(IntEnum):
+    """How much an event matters; the numbers are those of the standard library's logging."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events: class attributes say what kind it is, fields what happened."""
+
+    path: ClassVar[Path] = Path.CONTROL
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = ""
+
+    def __str__(self) -> str:
+        return self.text.format(**{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class DeviceEvent(Event):
+    """An event of one device, e.g. `device` = "xbbd0 (vbd/5/51712)"; limited in rate."""
+
+    device: str
+
+    def __str__(self) -> str:
+        return f"{self.device}: {super().__str__()}"
+
+
+# The daemon.
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The daemon serves from now on."""
+
+    text = "serving {kinds} on {host}"
+    kinds: str
+    host: str
+
+
+@dataclass(frozen=True)
+class Stopping(Event):
+    """A signal asked the daemon to leave; it has `limit` seconds for that."""
+
+    text = "{signal}: leaving, {devices} devices to close within {limit:g} s"
+    signal: str
+    devices: int
+    limit: float
+
+
+@dataclass(frozen=True)
+class Stopped(Event):
+    """Nothing is held any more."""
+
+    text = "stopped"
+
+
+@dataclass(frozen=True)
+class StopFailed(Event):
+    """The time limit of stopping passed twice; the kernel cleans up after us."""
+
+    severity = Severity.ERROR
+    text = "giving up on {devices}: their requests do not end; leaving without them"
+    devices: str
+
+
+@dataclass(frozen=True)
+class Configured(Event):
+    """The configuration was read again."""
+
+    text = "configuration read again: {changes}"
+    changes: str
+
+
+@dataclass(frozen=True)
+class ConfigurationRefused(Event):
+    """The new configuration has an error; the old one stays."""
+
+    severity = Severity.ERROR
+    text = "configuration not changed: {reason}"
+    reason: str
+
+
+@dataclass(frozen=True)
+class StoreLost(Event):
+    """XenStore does not answer; the rings go on."""
+
+    severity = Severity.WARNING
+    text = "XenStore lost: {reason}; connected guests are served, nothing else until it is back"
+    reason: str
+
+
+@dataclass(frozen=True)
+class StoreBack(Event):
+    """XenStore answers again; everything is looked at anew."""
+
+    text = "XenStore is back"
+
+
+@dataclass(frozen=True)
+class ScanFailed(Event):
+    """The directory of a kind of backend could not be read."""
+
+    severity = Severity.ERROR
+    text = "cannot look for {kind} devices: {reason}"
+    kind: str
+    reason: str
+
+
+# Devices, control path.
+
+
+@dataclass(frozen=True)
+class DeviceFound(DeviceEvent):
+    """The toolstack has made a device for us."""
+
+    text = "found"
+
+
+@dataclass(frozen=True)
+class StateChanged(DeviceEvent):
+    """The table of states has decided; names as in xenbus.h."""
+
+    severity = Severity.DEBUG
+    text = "we {ours}, guest {guest}: {action}, next {next}"
+    ours: str
+    guest: str
+    action: str
+    next: str
+
+
+@dataclass(frozen=True)
+class Opened(DeviceEvent):
+    """The disk is open."""
+
+    text = "opened {medium}"
+    medium: str
+
+
+@dataclass(frozen=True)
+class Connected(DeviceEvent):
+    """The ring is served."""
+
+    text = "connected: {ring}"
+    ring: str
+
+
+@dataclass(frozen=True)
+class Disconnected(DeviceEvent):
+    """The ring and its event channel are given back."""
+
+    text = "disconnected"
+
+
+@dataclass(frozen=True)
+class DeviceGone(DeviceEvent):
+    """Nothing of the device is held any more."""
+
+    text = "gone"
+
+
+@dataclass(frozen=True)
+class AttachFailed(DeviceEvent):
+    """The device cannot be offered to the guest."""
+
+    severity = Severity.ERROR
+    text = "attach failed: {reason}"
+    reason: str
+
+
+@dataclass(frozen=True)
+class ConnectionFailed(DeviceEvent):
+    """The connection with the guest could not be made, or ended by a fault."""
+
+    severity = Severity.ERROR
+    text = "connection failed: {reason}"
+    reason: str
+
+
+@dataclass(frozen=True)
+class StoreRefused(DeviceEvent):
+    """XenStore is there and does not let us read or write a node."""
+
+    severity = Severity.WARNING
+    text = "XenStore refuses: {reason}"
+    reason: str
+
+
+@dataclass(frozen=True)
+class InternalError(DeviceEvent):
+    """A defect of ours; the device is left as it is."""
+
+    severity = Severity.ERROR
+    text = "internal error, please report it: {reason}"
+    reason: str
+
+
+# Devices, data path.
+
+
+@dataclass(frozen=True)
+class QueueStarted(DeviceEvent):
+    """The ring's thread runs."""
+
+    path = Path.DATA
+    severity = Severity.DEBUG
+    text = "queue started: port {port}, {abi}, ring references {refs}"
+    port: int
+    abi: str
+    refs: str
+
+
+@dataclass(frozen=True)
+class QueueStatus(DeviceEvent):
+    """The data path woke us."""
+
+    path = Path.DATA
+    severity = Severity.DEBUG
+    text = "queue {state}, reason {reason}, errno {errno}"
+    state: str
+    reason: str
+    errno: int
+
+
+BURST: Final = 20
+REFILL_SECONDS: Final = 3.0
+
+
+class Journal:
+    """Gives events to a log, after the switches and the limit of rate.
+
+    `sink` takes severity and line.  `clock` gives seconds that only grow.  Each
+    device may log BURST lines at once and one more every REFILL_SECONDS; what
+    is left out is counted, and told with the device's next line.
+    """
+
+    def __init__(
+        self,
+        sink: Callable[[Severity, str], None],
+        clock: Callable[[], float],
+        switches: frozenset[Path] = frozenset(),
+    ) -> None:
+        self.switches = switches
+        self._sink = sink
+        self._clock = clock
+        self._allowances: dict[str, _Allowance] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Log an event, or leave it out."""
+        if event.severity is Severity.DEBUG and event.path not in self.switches:
+            return
+        line = str(event)
+        if isinstance(event, DeviceEvent):
+            now = self._clock()
+            allowance = self._allowances.setdefault(event.device, _Allowance(now))
+            if not allowance.take(now):
+                return
+            if allowance.left_out:
+                line += f" ({allowance.left_out} lines before this left out)"
+                allowance.left_out = 0
+        self._sink(event.severity, line)
+
+    def forget(self, device: str) -> None:
+        """A device is gone for good: free what is kept for it."""
+        self._allowances.pop(device, None)
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """How many lines a device may still log; a bucket that refills."""
+
+    since: float
+    lines: float = BURST
+    left_out: int = 0
+
+    def take(self, now: float) -> bool:
+        self.lines = min(BURST, self.lines + (now - self.since) / REFILL_SECONDS)
+        self.since = now
+        if self.lines < 1:
+            self.left_out += 1
+            return False
+        self.lines -= 1
+        return True
