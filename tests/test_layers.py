@@ -1,0 +1,163 @@
+"""Who may import whom, and what pure modules may not touch, read off the source of every module."""
+
+import ast
+import fnmatch
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "xbbd_bsd"
+
+# Modules of ours that a module may import; the first pattern that fits a module counts.
+# Patterns are below xbbd_bsd; a package's name stands for its __init__ and all in it.
+RULES: list[tuple[str, list[str]]] = [
+    ("__init__", []),
+    # Pure: no I/O, no threads, no clock.
+    ("errors", []),
+    ("events", []),
+    ("stats", []),
+    ("config", ["errors", "events"]),
+    ("xenstore.wire", []),
+    ("xenbus.states", []),
+    ("xenbus.family", ["errors", "events", "xenbus.states"]),
+    ("block.negotiate", ["errors"]),
+    # The store, and the life of devices, which knows no kind of device.
+    ("xenstore", ["errors", "xenstore"]),
+    ("xenbus", ["errors", "events", "xenbus", "xenstore"]),
+    # The data path and the platform are passed around as values.
+    ("native", ["errors", "native"]),
+    ("host.__init__", ["errors", "host", "sim.hypervisor"]),
+    ("host", ["errors", "host"]),
+    # A family joins them.
+    ("block.disk", ["errors", "host"]),
+    ("block", ["block", "config", "errors", "events", "host", "native", "xenbus.family",
+               "xenbus.states"]),
+    ("families", ["block", "config", "host"]),
+    # Programs; the simulator is a product of its own on top of the rest.
+    ("daemon", ["*"]),
+    ("sim", ["*"]),
+]  # fmt: skip
+
+PURE = [
+    "errors",
+    "events",
+    "stats",
+    "config",
+    "xenstore.wire",
+    "xenbus.states",
+    "xenbus.family",
+    "block.negotiate",
+]
+
+# Of the standard library, what cannot do I/O, start threads or look at a clock.
+PURE_LIBRARY = {
+    "__future__",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "enum",
+    "errno",
+    "functools",
+    "itertools",
+    "math",
+    "re",
+    "string",
+    "struct",
+    "tomllib",
+    "types",
+    "typing",
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts), path
+
+
+MODULES = dict(modules())
+
+
+def imports(path: Path, name: str) -> Iterator[str]:
+    """The full name of every module that a file imports, wherever in it that is done."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                inner = whole.removeprefix(f"{PACKAGE}.")
+                known = inner in MODULES or f"{inner}.__init__" in MODULES
+                yield whole if known and whole != inner else node.module
+
+
+def fits(name: str, pattern: str) -> bool:
+    plain = name.removesuffix(".__init__")
+    return fnmatch.fnmatchcase(name, pattern) or plain == pattern or plain.startswith(f"{pattern}.")
+
+
+def allowed(name: str) -> list[str]:
+    for pattern, patterns in RULES:
+        if fits(name, pattern):
+            return patterns
+    raise AssertionError(f"{name} has no rule: add one, or see where it belongs")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_follow_the_rule(name: str) -> None:
+    for imported in imports(MODULES[name], name):
+        if imported.split(".")[0] != PACKAGE:
+            continue
+        inner = imported.removeprefix(PACKAGE).removeprefix(".") or "__init__"
+        permitted = [*allowed(name), "__init__"]
+        assert any(fits(inner, pattern) for pattern in permitted), f"{name} imports {inner}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_import_nothing_that_could_act(name: str) -> None:
+    for imported in imports(MODULES[name], name):
+        top = imported.split(".")[0]
+        assert top == PACKAGE or top in PURE_LIBRARY, f"{name} imports {imported}"
+    tree = ast.parse(MODULES[name].read_text())
+    calls = {node.func.id for node in ast.walk(tree)
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
+    assert not calls & {"open", "print", "input", "__import__", "exec", "eval"}
+
+
+def test_only_the_native_package_imports_the_c_module() -> None:
+    importers = {
+        name.split(".")[0]
+        for name, path in MODULES.items()
+        if any("_xbb" in imported.split(".") or imported == "cffi"
+               for imported in imports(path, name))
+    }  # fmt: skip
+    assert importers == {"native"}
+
+
+def test_only_the_store_knows_pyxs() -> None:
+    importers = {
+        name.split(".")[0]
+        for name, path in MODULES.items()
+        if any(imported.split(".")[0] == "pyxs" for imported in imports(path, name))
+    }
+    assert importers == {"xenstore"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_says_what_it_is_and_fits_in_500_lines(name: str) -> None:
+    source = MODULES[name].read_text()
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring
+    assert source.count("\n") <= 500
+
+
+def test_the_rules_can_refuse() -> None:
+    assert not any(fits("native.queue", pattern) for pattern in allowed("xenbus.device"))
+    assert not any(fits("block.family", pattern) for pattern in allowed("xenbus.bus"))
+    assert any(fits("xenstore.client", pattern) for pattern in allowed("xenbus.bus"))
+    with pytest.raises(AssertionError):
+        allowed("manager")

@@ -1,0 +1,1 @@
+"""Tests of single modules, and of few together."""

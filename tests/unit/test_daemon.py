@@ -1,0 +1,316 @@
+"""The daemon's own part: options, pid file, signals, reload, the way out."""
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.xenbus_bench import FakeFamily, ServerThread
+from xbbd_bsd import daemon
+from xbbd_bsd.config import Config
+from xbbd_bsd.daemon import Daemon, main, read_config
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.host import DiskGeometry, RingDescriptors, detect, run_directory
+from xbbd_bsd.native import HvKind
+from xbbd_bsd.xenbus.states import Queue
+from xbbd_bsd.xenstore.client import Store
+
+LIMIT = 10.0
+
+# A host without guests: only the store is there.
+HOSTED = """
+import sys
+from xbbd_bsd import daemon
+class Host:
+    name, hv, store_path = "test", 0, sys.argv.pop(1)
+daemon.detect = lambda spec: Host()
+sys.exit(daemon.main())
+"""
+
+
+class StoreOnly:
+    """A host in which no guest ever offers a ring."""
+
+    name = "test"
+    hv = HvKind.SIM
+
+    def __init__(self, store_path: str) -> None:
+        self.store_path = store_path
+
+    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+        raise HostError("no rings here")
+
+    def probe_disk(self, fd: int) -> DiskGeometry:
+        raise HostError("no disks here")
+
+
+@pytest.fixture
+def server(short_path: Path) -> Iterator[ServerThread]:
+    server = ServerThread(short_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "xbbd.conf"
+    path.write_text(f'[daemon]\nstate_dir = "{tmp_path}"\n')
+    return path
+
+
+def hosted(server: ServerThread, conf: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOSTED, server.socket, "-f", str(conf), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.002)
+
+
+def test_check_of_a_good_file_is_quiet(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-t", "-f", str(conf)]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[disk]\nworkers = 0\n", "[disk] workers = 0: must be a whole number, 1 to 64\n"),
+        ("[disk\n", "Expected ']' at the end of a table declaration (at line 1, column 6)\n"),
+    ],
+)
+def test_check_of_a_bad_file_says_where(
+    conf: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    conf.write_text(text)
+    assert main(["-t", "-f", str(conf)]) == 1
+    assert capsys.readouterr() == ("", f"xbbd: {conf}: {message}")
+
+
+def test_a_file_that_was_asked_for_must_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-t", "-f", str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err == f"xbbd: {tmp_path}/none: no such file\n"
+
+
+def test_the_default_file_may_be_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "CONFIG_FILE", str(tmp_path / "none"))
+    assert read_config(None) == Config()
+
+
+@pytest.mark.parametrize("content", [b"\xff", None])
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "xbbd.conf"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(OperatorError, match=f"^{path}: "):
+        read_config(str(path))
+
+
+@pytest.mark.parametrize("spec", ["xen", "sim", "sim:"])
+def test_hosts_that_are_none(spec: str) -> None:
+    with pytest.raises(OperatorError, match=f"^--host {spec}: must be sim:DIR$"):
+        detect(spec)
+
+
+def test_real_xen_is_refused_plainly() -> None:
+    with pytest.raises(OperatorError, match="real Xen is not supported yet: use --host sim:DIR"):
+        detect(None)
+
+
+def test_places() -> None:
+    assert run_directory(None) == "/var/run/xbbd"
+    assert run_directory("sim:/tmp/m") == "/tmp/m/run"
+    assert run_directory("sim:m") == f"{os.getcwd()}/m/run"
+
+
+def test_without_a_store_it_says_so(conf: Path, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="XenStore does not answer: "):
+        Daemon(StoreOnly(str(tmp_path / "none")), Config(), str(conf), str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it(
+    server: ServerThread, conf: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    running = Daemon(StoreOnly(server.socket), Config(), str(conf), str(tmp_path))
+    running._loop.call_soon(os.kill, os.getpid(), number)
+    assert running.run()
+
+
+def test_reload_applies_the_difference(
+    server: ServerThread, conf: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "xbbd")
+    running = Daemon(StoreOnly(server.socket), Config(), str(conf), str(tmp_path))
+
+    def hup(text: str) -> None:
+        conf.write_text(text)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    steps: list[Callable[[], None]] = [
+        lambda: hup("[disk]\nworkers = 3\n[daemon]\nkinds = ['vbd3']\npidfile = '/x'\n"),
+        lambda: hup("[disk]\nworkers = 0\n"),
+        lambda: os.kill(os.getpid(), signal.SIGTERM),
+    ]
+
+    def step() -> None:
+        steps.pop(0)()
+
+    class Next(logging.Handler):
+        """Each line of the log lets the next thing happen."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if steps:
+                running._loop.call_soon(step)
+
+    handler = Next()
+    logging.getLogger("xbbd").addHandler(handler)
+    assert running.run()
+    logging.getLogger("xbbd").removeHandler(handler)
+    assert [record.getMessage() for record in caplog.records] == [
+        "serving vbd, vbd3 on test",
+        "configuration read again: daemon.kinds ('vbd', 'vbd3') -> ('vbd3',);"
+        " daemon.pidfile None -> /x (at the next start); disk.workers 8 -> 3",
+        f"configuration not changed: {conf}: [disk] workers = 0: must be a whole number, 1 to 64",
+        "SIGTERM: leaving, 0 devices to close within 5 s",
+        "stopped",
+    ]
+    assert running._config.disk.workers == 3
+    assert {family.config.workers for family in running._families.values()} == {3}
+
+
+def test_devices_that_hold_nothing_do_not_delay_the_end(
+    server: ServerThread, conf: Path, tmp_path: Path
+) -> None:
+    running = Daemon(StoreOnly(server.socket), Config(), str(conf), str(tmp_path))
+    toolstack = Store(server.socket, loop=running._loop)
+    toolstack.connect()
+    toolstack.write("/local/domain/5/device/vbd/1/state", b"1")
+    toolstack.write("backend/vbd/5/1/state", b"1")
+    toolstack.write("backend/vbd/5/1/frontend-id", b"5")
+    toolstack.write("backend/vbd/5/1/frontend", b"/local/domain/5/device/vbd/1")
+
+    def offered(path: str) -> None:
+        if toolstack.get("backend/vbd/5/1/state") == b"2":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    toolstack.watch("backend/vbd/5/1/state", offered)
+    began = running._loop.time()
+    assert running.run()
+    assert time.monotonic() - began < daemon.STOP_SECONDS
+    assert not list(tmp_path.glob("xbbd.[0-9]*"))
+
+
+@pytest.mark.slow
+def test_one_daemon_a_pid_file(server: ServerThread, conf: Path, tmp_path: Path) -> None:
+    first = hosted(server, conf, "-d")
+    assert first.stderr is not None
+    assert first.stderr.readline() == "xbbd: serving vbd, vbd3 on test\n"
+    pidfile = tmp_path / "xbbd.pid"
+    assert pidfile.read_text() == f"{first.pid}\n"
+    second = hosted(server, conf, "-d")
+    assert second.communicate(timeout=LIMIT)[1] == (
+        f"xbbd: already running, pid {first.pid} ({pidfile})\n"
+    )
+    assert second.returncode == 1
+    first.terminate()
+    assert first.communicate(timeout=LIMIT)[1].splitlines() == [
+        "xbbd: SIGTERM: leaving, 0 devices to close within 5 s",
+        "xbbd: stopped",
+    ]
+    assert first.returncode == 0
+    assert not pidfile.exists()
+
+
+@pytest.mark.slow
+def test_a_daemon_that_was_killed_leaves_no_lock(
+    server: ServerThread, conf: Path, tmp_path: Path
+) -> None:
+    first = hosted(server, conf, "-d")
+    assert first.stderr is not None
+    first.stderr.readline()
+    first.kill()
+    first.communicate(timeout=LIMIT)
+    assert (tmp_path / "xbbd.pid").exists()
+    second = hosted(server, conf, "-d")
+    assert second.stderr is not None
+    assert second.stderr.readline() == "xbbd: serving vbd, vbd3 on test\n"
+    second.terminate()
+    second.communicate(timeout=LIMIT)
+    assert second.returncode == 0
+
+
+@pytest.mark.slow
+def test_detached(server: ServerThread, conf: Path, tmp_path: Path) -> None:
+    starter = hosted(server, conf)
+    assert starter.communicate(timeout=LIMIT)[1] == ""
+    assert starter.returncode == 0
+    pidfile = tmp_path / "xbbd.pid"
+    pid = int(pidfile.read_text())
+    assert pid != starter.pid
+    assert os.getsid(pid) == pid
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not pidfile.exists())
+
+
+@pytest.mark.slow
+def test_detached_and_failing_at_once(server: ServerThread, conf: Path, tmp_path: Path) -> None:
+    server.stop()
+    starter = hosted(server, conf)
+    error = starter.communicate(timeout=LIMIT)[1]
+    server.start()
+    assert error.startswith("xbbd: XenStore does not answer: ")
+    assert starter.returncode == 1
+    until(lambda: not (tmp_path / "xbbd.pid").exists())
+
+
+def test_requests_that_do_not_end_do_not_keep_it(
+    server: ServerThread,
+    conf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    family = FakeFamily()
+    monkeypatch.setattr(daemon, "block_families", lambda *_: {"vbd": family, "vbd3": family})
+    monkeypatch.setattr(daemon, "STOP_SECONDS", 0.02)
+    running = Daemon(StoreOnly(server.socket), Config(), str(conf), str(tmp_path))
+    toolstack = Store(server.socket, loop=running._loop)
+    toolstack.connect()
+    toolstack.write("/local/domain/5/device/vbd/1/state", b"3")
+    toolstack.write("backend/vbd/5/1/physical-device-path", b"/dev/null")
+    toolstack.write("backend/vbd/5/1/frontend-id", b"5")
+    toolstack.write("backend/vbd/5/1/state", b"1")
+    toolstack.write("backend/vbd/5/1/frontend", b"/local/domain/5/device/vbd/1")
+
+    def connected(path: str) -> None:
+        if toolstack.get("backend/vbd/5/1/state") == b"4":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    toolstack.watch("backend/vbd/5/1/state", connected)
+    assert not running.run()
+    assert caplog.messages[-1].startswith("giving up on xbbd0 (vbd/5/1): ")
+    (backend,) = family.backends.values()
+    assert backend.queue is Queue.DRAINING
+    toolstack.close()
+    running._store.close()
+    running._loop.close()

@@ -1,0 +1,422 @@
+"""One device against a real store: every deed of the table, and what XenStore shows of it."""
+
+from collections.abc import Iterator
+from errno import ENOENT
+from pathlib import Path
+
+import pytest
+
+from tests.unit.xenbus_bench import Bench, FakeBackend
+from xbbd_bsd.errors import GuestError, HostError, OperatorError
+from xbbd_bsd.xenbus.states import Queue
+
+
+@pytest.fixture
+def bench(short_path: Path) -> Iterator[Bench]:
+    bench = Bench(short_path)
+    yield bench
+    bench.close()
+
+
+ERROR_NODE = "/local/domain/0/error/backend/vbd/5/51712/error"
+
+
+def test_init_wait_comes_before_the_medium_is_named(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.state(2)
+    assert bench.node("feature-flush-cache") == b"1"
+    assert bench.node("hotplug-status") is None
+    assert bench.backend.deeds == ["capabilities"]
+
+
+def test_connected_after_medium_and_frontend(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.guest(3)
+    bench.state(2)
+    assert bench.node("sectors") is None
+    bench.hotplug()
+    bench.state(4)
+    assert bench.node("hotplug-status") == b"connected"
+    assert bench.node("sectors") == b"8"
+    assert bench.backend.deeds == ["capabilities", "open", "connect"]
+
+
+def test_the_frontend_is_read_when_it_is_ready(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.state(2)
+    bench.toolstack.write(bench.front("hint"), b"7")
+    bench.guest(3)
+    bench.state(4)
+    assert bench.node("info") == b"7"
+
+
+def test_the_guest_closes_and_comes_back(bench: Bench) -> None:
+    backend = bench.up()
+    bench.guest(5)
+    bench.state(5)
+    assert backend.deeds[3:] == ["drain"]
+    backend.finish()
+    bench.guest(6)
+    bench.state(6)
+    assert backend.deeds[3:] == ["drain", "disconnect", "close"]
+    bench.guest(1)
+    bench.state(2)
+    bench.guest(3)
+    bench.state(4)
+    assert backend.deeds[6:] == ["capabilities", "open", "connect"]
+
+
+def test_the_toolstack_removes_it_while_the_guest_is_connected(bench: Bench) -> None:
+    backend = bench.up()
+    bench.detach()
+    bench.rest()
+    assert backend.deeds[3:] == [], "the guest must be able to flush"
+    bench.guest(5)
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.guest(6)
+    bench.state(6)
+    bench.delete()
+    bench.until(lambda: not bench.bus.devices)
+    assert backend.deeds[3:] == ["drain", "disconnect", "close", "forget"]
+    assert bench.toolstack.get(bench.path()) is None
+
+
+def test_closed_is_not_written_while_requests_are_in_flight(bench: Bench) -> None:
+    backend = bench.up()
+    bench.detach()
+    bench.guest(6)
+    bench.rest()
+    assert bench.node("state") == b"5"
+    backend.finish()
+    bench.state(6)
+
+
+@pytest.mark.parametrize("state", [1, 2, 5, 6])
+def test_the_toolstack_removes_it_at_any_state_of_ours(bench: Bench, state: int) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.state(2)
+    bench.guest(state)
+    bench.rest()
+    bench.detach()
+    bench.guest(6)
+    bench.state(6)
+    bench.delete()
+    bench.until(lambda: not bench.bus.devices)
+
+
+def test_a_guest_whose_driver_never_came_needs_no_wait(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.until(lambda: bench.node("hotplug-status") == b"connected")
+    bench.detach()
+    bench.state(6)
+    assert not bench.backend.disk_open
+
+
+def test_the_guest_is_destroyed(bench: Bench) -> None:
+    backend = bench.up()
+    bench.toolstack.remove("/local/domain/5")
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.state(6)
+
+
+def test_all_nodes_vanish_at_once(bench: Bench) -> None:
+    backend = bench.up()
+    bench.delete()
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.until(lambda: not bench.bus.devices)
+    assert bench.toolstack.get(bench.path()) is None
+
+
+@pytest.mark.parametrize("deed", ["capabilities", "open", "connect"])
+def test_nodes_that_vanish_part_way_are_not_made_again(bench: Bench, deed: str) -> None:
+    def vanish(backend: FakeBackend, name: str) -> None:
+        if name == deed:
+            bench.delete()
+        if name == "drain":
+            bench.loop.call_soon(backend.finish)
+
+    bench.family.on_deed = vanish
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.guest(3)
+    bench.until(lambda: deed in bench.backend.deeds if bench.family.backends else False)
+    bench.until(lambda: not bench.bus.devices)
+    assert bench.toolstack.get(bench.path()) is None
+    assert bench.backend.deeds[-1] == "forget"
+
+
+def test_a_disk_that_does_not_open(bench: Bench) -> None:
+    bench.family.errors["open"] = OperatorError("unable to open /dev/null: gone", ENOENT)
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.attach(number=51728)
+    bench.hotplug()
+    bench.state(5)
+    assert bench.node("hotplug-error") == b"unable to open /dev/null: gone"
+    assert bench.node("hotplug-status") == b"error"
+    assert bench.node("online") == b"0"
+    assert bench.toolstack.get(ERROR_NODE) == b"2 unable to open /dev/null: gone"
+    said = [line for line in bench.lines if "unable to open" in line]
+    assert said == ["xbbd0 (vbd/5/51712): attach failed: unable to open /dev/null: gone"]
+    # The other device goes on.
+    bench.family.errors.clear()
+    bench.guest(3, number=51728)
+    bench.hotplug(number=51728)
+    bench.state(4, number=51728)
+
+
+def test_a_failed_attach_is_removed_without_the_guest(bench: Bench) -> None:
+    bench.family.errors["open"] = OperatorError("no")
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.state(5)
+    bench.detach()
+    bench.state(6)
+
+
+def test_a_failed_attach_is_offered_again(bench: Bench) -> None:
+    bench.family.errors["open"] = OperatorError("no")
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.state(5)
+    bench.family.errors.clear()
+    bench.toolstack.write(bench.path("state"), b"1")
+    bench.until(lambda: bench.node("hotplug-status") == b"connected")
+    bench.guest(3)
+    bench.state(4)
+    assert bench.node("hotplug-error") is None
+    assert bench.toolstack.get(ERROR_NODE) is None
+
+
+def test_a_connection_that_the_guest_spoils_is_its_own_to_mend(bench: Bench) -> None:
+    bench.family.errors["connect"] = GuestError("frontend node ring-ref is missing")
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.guest(3)
+    bench.state(5)
+    assert bench.toolstack.get(ERROR_NODE) == b"0 frontend node ring-ref is missing"
+    assert bench.node("online") == b"1"
+    assert bench.node("hotplug-status") == b"connected"
+    bench.family.errors.clear()
+    bench.guest(6)
+    bench.state(6)
+    bench.guest(1)
+    bench.state(2)
+    assert bench.toolstack.get(ERROR_NODE) is None
+    bench.guest(3)
+    bench.state(4)
+
+
+@pytest.mark.parametrize("error", [GuestError("its ring indices lie"), HostError("disk gone", 6)])
+def test_a_queue_that_fails(bench: Bench, error: GuestError) -> None:
+    backend = bench.up()
+    backend.finish(Queue.FAILED, error)
+    bench.state(5)
+    assert bench.toolstack.get(ERROR_NODE) == f"{error.errno} {error}".encode()
+    assert backend.deeds[3:] == ["disconnect", "close"]
+    bench.guest(6)
+    bench.state(6)
+
+
+def test_a_defect_of_ours_stops_nobody(bench: Bench) -> None:
+    bench.family.errors["open"] = ZeroDivisionError("ours")
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.until(lambda: any("ours" in line for line in bench.lines))
+    bench.family.errors.clear()
+    bench.attach(number=51728)
+    bench.state(2, number=51728)
+    bench.guest(6)
+    bench.state(6)
+    assert any("internal error" in line and "ZeroDivisionError" in line for line in bench.lines)
+    bench.lines.clear()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reason"),
+    [
+        (
+            {"frontend": "/local/domain/6/device/vbd/51712"},
+            b"node backend/vbd/5/51712/frontend is '/local/domain/6/device/vbd/51712',"
+            b" no path below /local/domain/5/",
+        ),
+        (
+            {"frontend": "/local/domain/50/device/vbd/51712"},
+            b"node backend/vbd/5/51712/frontend is '/local/domain/50/device/vbd/51712',"
+            b" no path below /local/domain/5/",
+        ),
+        (
+            {"frontend": "/local/domain/5/a b"},
+            b"node backend/vbd/5/51712/frontend is '/local/domain/5/a b',"
+            b" no path below /local/domain/5/",
+        ),
+        (
+            {"frontend": ""},
+            b"node backend/vbd/5/51712/frontend is '', no path below /local/domain/5/",
+        ),
+        ({"frontend-id": "6"}, b"node backend/vbd/5/51712/frontend-id is '6', not 5"),
+    ],
+)
+def test_only_the_guest_of_our_path_is_served(
+    bench: Bench, nodes: dict[str, str], reason: bytes
+) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach(nodes)
+    bench.hotplug()
+    bench.until(lambda: bench.node("hotplug-status") == b"error")
+    assert bench.node("hotplug-error") == reason
+    assert bench.backend.deeds == []
+    bench.detach()
+    bench.state(6)
+
+
+@pytest.mark.parametrize("state", [b"", b"-1", b"4 ", b"44", b"\xff" * 1000, b"7", b"8", b"0"])
+def test_a_state_that_no_frontend_has_ends_the_connection(bench: Bench, state: bytes) -> None:
+    backend = bench.up()
+    bench.guest(state)
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.state(6)
+    bench.guest(1)
+    bench.state(2)
+
+
+def test_an_earlier_daemons_connection_is_closed(bench: Bench) -> None:
+    bench.attach({"state": "4"})
+    bench.guest(4)
+    bench.bus.serve(["vbd"])
+    bench.state(5)
+    reason = bench.toolstack.get(ERROR_NODE)
+    assert reason is not None
+    assert reason.startswith(b"0 connected by an earlier daemon")
+    assert bench.node("online") == b"1"
+    bench.guest(6)
+    bench.state(6)
+    bench.guest(1)
+    bench.state(2)
+
+
+def test_an_earlier_daemons_offer_goes_on(bench: Bench) -> None:
+    bench.attach({"state": "2"})
+    bench.hotplug()
+    bench.guest(3)
+    bench.bus.serve(["vbd"])
+    bench.state(4)
+
+
+def test_the_daemon_leaves_after_the_guest_has_closed(bench: Bench) -> None:
+    backend = bench.up()
+    empty: list[bool] = []
+    bench.bus.stop(lambda: empty.append(True))
+    bench.state(5)
+    assert backend.deeds[3:] == []
+    bench.guest(5)
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.guest(6)
+    bench.until(lambda: bool(empty))
+    assert bench.node("state") == b"6"
+    assert backend.deeds[3:] == ["drain", "disconnect", "close", "forget"]
+
+
+def test_the_daemon_leaves_a_guest_that_does_not_close(bench: Bench) -> None:
+    backend = bench.up()
+    empty: list[bool] = []
+    bench.bus.stop(lambda: empty.append(True))
+    bench.state(5)
+    bench.bus.hurry()
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    assert not empty
+    backend.finish()
+    bench.until(lambda: bool(empty))
+    assert bench.node("state") == b"5"
+
+
+def test_the_daemon_leaves_what_nobody_has_connected_as_it_is(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.until(lambda: bench.node("hotplug-status") == b"connected")
+    empty: list[bool] = []
+    bench.bus.stop(lambda: empty.append(True))
+    bench.until(lambda: bool(empty))
+    assert bench.node("state") == b"2"
+    assert bench.backend.deeds[-2:] == ["close", "forget"]
+
+
+def test_however_often_it_is_told_it_looks_once_a_turn(bench: Bench) -> None:
+    backend = bench.up()
+    (device,) = bench.bus.devices
+    before = backend.looks
+    for _ in range(1000):
+        device.look()
+    bench.rest()
+    assert 1 <= backend.looks - before <= 3
+
+
+def test_a_guest_that_toggles_its_state_costs_no_memory_and_no_log(bench: Bench) -> None:
+    backend = bench.up()
+    bench.lines.clear()
+    for turn in range(300):
+        bench.guest(5 if turn % 2 else 4)
+    bench.guest(6)
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.state(6)
+    assert len(bench.lines) <= 20
+
+
+def test_a_lost_store_stops_nothing_and_is_caught_up_with(bench: Bench) -> None:
+    backend = bench.up()
+    bench.server.stop()
+    bench.until(lambda: not bench.store.connected)
+    (device,) = bench.bus.devices
+    device.look()
+    assert "drain" not in backend.deeds
+    bench.server.start()
+    bench.until(lambda: bench.store.connected and bench.toolstack.connected)
+    # A store that starts anew is empty: the device is gone, as far as it says.
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.until(lambda: not bench.bus.devices)
+
+
+def test_the_daemon_leaves_without_the_store(bench: Bench) -> None:
+    backend = bench.up()
+    bench.server.stop()
+    bench.until(lambda: not bench.store.connected)
+    empty: list[bool] = []
+    bench.bus.stop(lambda: empty.append(True))
+    bench.bus.hurry()
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.until(lambda: bool(empty))
+    assert backend.deeds[3:] == ["drain", "disconnect", "close", "forget"]
+    bench.server.start()
+
+
+def test_no_watch_is_left(bench: Bench) -> None:
+    base = len(bench.store._watches)
+    backend = bench.up()
+    assert len(bench.store._watches) == base + 2  # one of the kind, one of the frontend
+    bench.delete()
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.until(lambda: not bench.bus.devices)
+    bench.bus.serve([])
+    assert len(bench.store._watches) == base

@@ -1,0 +1,334 @@
+"""The block family with a real queue: a frontend in this process, a host that is one directory."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.unit.xenbus_bench import Bench as XenbusBench
+from xbbd_bsd.block.family import BlockBackend, BlockFamily, device_path, tap_params
+from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.errors import GuestError, HostError, OperatorError
+from xbbd_bsd.events import Event, QueueStarted, QueueStatus
+from xbbd_bsd.families import KINDS, block_families
+from xbbd_bsd.host import DiskGeometry, RingDescriptors, platform
+from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, Op, State, sim_format, sim_mapped
+from xbbd_bsd.xenbus.family import Identity
+from xbbd_bsd.xenbus.states import Queue
+
+LIMIT = 10.0
+PORT = 3
+IDENTITY = Identity("vbd", 5, 51712, 0)
+
+
+class DirectoryHost:
+    """One simulated domain, number 5, with one event channel."""
+
+    name = "test"
+    hv = HvKind.SIM
+    store_path = ""
+
+    def __init__(self, directory: Path) -> None:
+        domain = directory / "domain"
+        domain.mkdir()
+        self.domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
+        sim_format(self.domain_fd, 512)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(domain / "port"))
+        self.listener.listen()
+        self.listener.setblocking(False)
+
+    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+        if (domid, port) != (5, PORT):
+            raise GuestError(f"domain {domid} has no event channel {port}")
+        channel = socket.socket(socket.AF_UNIX)
+        channel.connect(self.listener.getsockname())
+        return RingDescriptors(os.dup(self.domain_fd), channel.detach())
+
+    def probe_disk(self, fd: int) -> DiskGeometry:
+        return platform().probe_disk(fd)
+
+    def close(self) -> None:
+        self.listener.close()
+        os.close(self.domain_fd)
+
+
+class Bench:
+    """A block backend, its frontend, and the nodes between them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.host = DirectoryHost(directory)
+        self.run = directory / "run"
+        self.run.mkdir()
+        self.disk = directory / "disk"
+        self.disk.touch()
+        os.truncate(self.disk, 1 << 20)
+        self.loop = asyncio.new_event_loop()
+        self.family = self.make(DiskConfig())
+        self.events: list[Event] = []
+        self.wakes = 0
+        self.backend = self.create(IDENTITY)
+        self.backend_nodes = {"physical-device-path": os.fsencode(self.disk), "mode": b"w"}
+        self.front = self.make_front()
+        self.frontend_nodes = {
+            "event-channel": b"%d" % PORT,
+            "ring-ref": b"%d" % self.front.ring_refs[0],
+            "protocol": b"x86_64-abi",
+        }
+
+    def make(self, config: DiskConfig) -> BlockFamily:
+        return BlockFamily(
+            "physical-device-path",
+            device_path,
+            host=self.host,
+            config=config,
+            state_dir=str(self.run),
+            loop=self.loop,
+        )
+
+    def create(self, identity: Identity) -> BlockBackend:
+        return self.family.create(identity, self.wake, self.events.append)
+
+    def make_front(self) -> Front:
+        listener = self.host.listener.fileno()
+        return Front(FrontParams(self.host.domain_fd, listener, HvKind.SIM, 0, Abi.X86_64, 1, 32))
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def queue(self) -> Queue:
+        return self.backend.queue
+
+    def open(self) -> None:
+        self.backend.capabilities()
+        self.backend.open(self.backend_nodes.get)
+
+    def connect(self) -> dict[str, bytes]:
+        return dict(self.backend.connect(self.frontend_nodes.get).nodes)
+
+    def drained(self) -> None:
+        """Wait on the loop for the queue's own word."""
+        before = self.wakes
+        deadline = self.loop.time() + LIMIT
+        while self.wakes == before:
+            assert self.loop.time() < deadline
+            self.loop.call_later(0.002, self.loop.stop)
+            self.loop.run_forever()
+
+    def down(self) -> None:
+        if self.backend.queue is Queue.RUNNING:
+            self.backend.drain()
+            self.drained()
+        self.backend.disconnect()
+        self.backend.close()
+
+    def close(self) -> None:
+        self.down()
+        self.backend.forget()
+        assert sim_mapped(self.host.domain_fd) == 0
+        assert os.listdir(self.run) == []
+        self.front.close()
+        self.host.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def bench(short_path: Path) -> Iterator[Bench]:
+    before = len(os.listdir("/dev/fd"))
+    bench = Bench(short_path)
+    yield bench
+    bench.close()
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_capabilities_follow_the_configuration(bench: Bench) -> None:
+    assert bench.backend.capabilities()["max-ring-page-order"] == b"4"
+    bench.family.configure(DiskConfig(max_ring_page_order=2), ())
+    assert bench.backend.capabilities()["max-ring-page-order"] == b"2"
+
+
+def test_data_goes_through(bench: Bench) -> None:
+    bench.open()
+    assert bench.connect() == {"sectors": b"2048", "info": b"0", "sector-size": b"512"}
+    assert bench.queue() is Queue.RUNNING
+    data = bytearray(os.urandom(8192))
+    bench.front.transfer(Op.WRITE, 16, 16, data, LIMIT)
+    assert bench.disk.read_bytes()[16 * 512 : 32 * 512] == data
+    refs = str(bench.front.ring_refs[0])
+    assert bench.events == [QueueStarted("xbbd0 (vbd/5/51712)", PORT, "x86_64", refs)]
+
+
+def test_drain_wakes_and_disconnect_gives_all_back(bench: Bench) -> None:
+    bench.open()
+    descriptors = len(os.listdir("/dev/fd"))
+    bench.connect()
+    bench.backend.drain()
+    bench.drained()
+    assert bench.queue() is Queue.DRAINED
+    assert QueueStatus("xbbd0 (vbd/5/51712)", "drained", "none", 0) in bench.events
+    bench.backend.disconnect()
+    assert bench.queue() is Queue.NONE
+    assert len(os.listdir("/dev/fd")) == descriptors
+    assert sim_mapped(bench.host.domain_fd) == 0
+
+
+def test_it_connects_again(bench: Bench) -> None:
+    for _ in range(3):
+        bench.open()
+        bench.connect()
+        bench.front.transfer(Op.READ, 0, 8, bytearray(4096), LIMIT)
+        bench.down()
+        bench.front.close()
+        bench.front = bench.make_front()
+        bench.frontend_nodes["ring-ref"] = b"%d" % bench.front.ring_refs[0]
+
+
+def test_a_ring_whose_indices_lie_fails(bench: Bench) -> None:
+    bench.open()
+    bench.connect()
+    bench.front.ring[0:4] = (1000).to_bytes(4, "little")  # req_prod, beyond the ring's 32 slots
+    bench.front.notify()
+    bench.drained()
+    assert bench.queue() is Queue.FAILED
+    fault = bench.backend.fault
+    assert isinstance(fault, GuestError)
+    assert "ring indices" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ({"event-channel": b"9"}, "domain 5 has no event channel 9"),
+        ({"ring-ref": b"4000000"}, "connect ring of domain 5"),
+        ({"ring-ref": b"x"}, "frontend node ring-ref is 'x', not a 32-bit number"),
+    ],
+)
+def test_a_connection_that_fails_leaves_nothing(
+    bench: Bench, nodes: dict[str, bytes], message: str
+) -> None:
+    bench.open()
+    descriptors = len(os.listdir("/dev/fd"))
+    bench.frontend_nodes |= nodes
+    with pytest.raises((GuestError, HostError), match=message):
+        bench.connect()
+    assert bench.queue() is Queue.NONE
+    assert len(os.listdir("/dev/fd")) == descriptors
+
+
+@pytest.mark.parametrize(
+    ("nodes", "info", "read_only"),
+    [
+        ({"mode": b"r"}, b"4", True),
+        ({"mode": b"w"}, b"0", False),
+        ({"mode": b"rw"}, b"0", False),
+        ({"mode": b"w!"}, b"0", False),
+        ({"mode": b""}, b"4", True),
+        ({"device-type": b"cdrom", "removable": b"1", "mode": b"r"}, b"7", True),
+        ({"device-type": b"disk", "removable": b"0"}, b"0", False),
+    ],
+)
+def test_mode_and_kind_of_medium(
+    bench: Bench, nodes: dict[str, bytes], info: bytes, read_only: bool
+) -> None:
+    bench.backend_nodes |= nodes
+    bench.open()
+    assert bench.connect()["info"] == info
+    if read_only:
+        with pytest.raises(OSError, match="Input/output error"):
+            bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), LIMIT)
+    else:
+        bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), LIMIT)
+
+
+def test_no_mode_no_disk(bench: Bench) -> None:
+    del bench.backend_nodes["mode"]
+    with pytest.raises(OperatorError, match=r"node backend/vbd/5/51712/mode is missing"):
+        bench.open()
+    assert not bench.backend.disk_open
+
+
+def test_the_medium_is_named_by_its_node(bench: Bench) -> None:
+    assert bench.backend.medium_named(bench.backend_nodes.get)
+    assert not bench.backend.medium_named(lambda name: None)
+
+
+def test_tunables_reach_the_segment_at_start_and_alive(bench: Bench) -> None:
+    bench.family.configure(DiskConfig(flush_interval=7), ())
+    bench.backend.capabilities()
+    segment = State.open(str(bench.run / "xbbd.0"))
+    assert segment.tunables()["flush_interval"] == 7
+    changed = DiskConfig(flush_interval=9, disable_flush=True)
+    bench.family.configure(changed, ["disable_flush"])
+    assert segment.tunables()["disable_flush"] == 1
+    assert segment.tunables()["flush_interval"] == 7, "only what has changed in the file"
+    segment.close()
+
+
+def test_no_room_for_the_segment(bench: Bench) -> None:
+    bench.family.state_dir = str(bench.run / "missing")
+    with pytest.raises(HostError, match=r"unable to make the state segment .*xbbd\.0: No such"):
+        bench.backend.capabilities()
+
+
+def test_physical_device_path_is_taken_as_it_is() -> None:
+    assert device_path(b"aio:/x") == b"aio:/x"
+
+
+@pytest.mark.parametrize(
+    ("params", "name"), [(b"aio:/tank/a b", b"/tank/a b"), (b"aio:/a:b", b"/a:b")]
+)
+def test_tap_params(params: bytes, name: bytes) -> None:
+    assert tap_params(params) == name
+
+
+@pytest.mark.parametrize("params", [b"", b"/disk", b"vhd:/disk", b"aio:", b"AIO:/disk", b"qcow2:x"])
+def test_tap_formats_that_are_not_served(params: bytes) -> None:
+    with pytest.raises(OperatorError, match="only aio:PATH is served"):
+        tap_params(params)
+
+
+def test_the_registry(bench: Bench) -> None:
+    families = block_families(bench.host, DiskConfig(), str(bench.run), bench.loop)
+    assert tuple(families) == KINDS == ("vbd", "vbd3")
+    assert [family.medium_node for family in families.values()] == [
+        "physical-device-path",
+        "params",
+    ]
+    assert {state.name for state in families["vbd"].connect_on} == {"INITIALISED", "CONNECTED"}
+
+
+def test_from_attach_to_detach(bench: Bench) -> None:
+    """All parts together: store, bus, device, family, queue."""
+    with TemporaryDirectory(prefix="xbbd") as name:
+        around = XenbusBench(Path(name), bench.family)
+        around.bus.serve(["vbd"])
+        around.attach()
+        around.toolstack.write(around.path("physical-device-path"), os.fsencode(bench.disk))
+        for node, value in bench.frontend_nodes.items():
+            around.toolstack.write(around.front(node), value)
+        around.guest(3)
+        around.state(4)
+        around.guest(4)
+        assert around.node("sectors") == b"2048"
+        assert around.node("max-ring-page-order") == b"4"
+        assert around.node("hotplug-status") == b"connected"
+        data = bytearray(os.urandom(4096))
+        bench.front.transfer(Op.WRITE, 0, 8, data, LIMIT)
+        segment = State.open(str(bench.run / "xbbd.0"))
+        assert segment.counters()["wr_req"] == 1
+        assert segment.ring().connected
+        segment.close()
+        around.detach()
+        around.guest(5)
+        around.guest(6)
+        around.state(6)
+        assert bench.disk.read_bytes()[:4096] == data
+        assert sim_mapped(bench.host.domain_fd) == 0
+        around.delete()
+        around.until(lambda: not around.bus.devices)
+        assert os.listdir(bench.run) == []
+        around.close()

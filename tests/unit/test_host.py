@@ -1,0 +1,103 @@
+"""Measuring disks on both systems; ioctl(2) is played where there is no such system or disk."""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.host import DiskGeometry, Medium, Platform
+from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
+from xbbd_bsd.host.linux import PLATFORM as LINUX
+
+Play = Callable[[int, dict[int, bytes | int]], None]
+
+# Answers of an 8 GiB disk of 512-byte sectors on 4096-byte ones.
+LINUX_DISK: dict[int, bytes | int] = {
+    0x80081272: struct.pack("Q", 8 << 30),
+    0x1268: struct.pack("i", 512),
+    0x127B: struct.pack("I", 4096),
+}
+FREEBSD_DISK: dict[int, bytes | int] = {
+    0x40086481: struct.pack("q", 8 << 30),
+    0x40046480: struct.pack("I", 512),
+    0x4008648B: struct.pack("q", 4096),
+}
+DISK = DiskGeometry(Medium.DEVICE, 8 << 30, 512, 4096)
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Every descriptor is of this type, and ioctl gives these answers: bytes, or an errno."""
+
+    def play(file_type: int, answers: dict[int, bytes | int]) -> None:
+        def ioctl(fd: int, request: int, argument: bytes) -> bytes:
+            answer = answers.get(request, errno.ENOTTY)
+            if isinstance(answer, int):
+                raise OSError(answer, os.strerror(answer))
+            assert len(argument) == len(answer)
+            return answer
+
+        status = os.stat_result((file_type | 0o600, *[0] * 9))
+        monkeypatch.setattr(os, "fstat", lambda fd: status)
+        monkeypatch.setattr(fcntl, "ioctl", ioctl)
+
+    return play
+
+
+@pytest.mark.parametrize("platform", [LINUX, FREEBSD])
+def test_files_have_sectors_of_512_bytes(platform: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(1000))
+    with path.open("rb") as file:
+        geometry = platform.probe_disk(file.fileno())
+    assert geometry == DiskGeometry(Medium.FILE, 1000, 512, 512)
+
+
+def test_a_disk_on_linux(play: Play) -> None:
+    play(stat.S_IFBLK, LINUX_DISK)
+    assert LINUX.probe_disk(0) == DISK
+
+
+def test_a_disk_on_freebsd(play: Play) -> None:
+    play(stat.S_IFCHR, FREEBSD_DISK)
+    assert FREEBSD.probe_disk(0) == DISK
+
+
+@pytest.mark.parametrize("stripe", [errno.ENOTTY, errno.EINVAL, bytes(8)])
+def test_freebsd_need_not_know_the_physical_sector(play: Play, stripe: bytes | int) -> None:
+    play(stat.S_IFCHR, {**FREEBSD_DISK, 0x4008648B: stripe})
+    assert FREEBSD.probe_disk(0).physical_sector_size == 512
+
+
+@pytest.mark.parametrize(
+    ("platform", "file_type"),
+    [
+        (LINUX, stat.S_IFCHR),
+        (LINUX, stat.S_IFDIR),
+        (FREEBSD, stat.S_IFBLK),
+        (FREEBSD, stat.S_IFCHR),
+    ],
+)
+def test_what_is_no_disk(play: Play, platform: Platform, file_type: int) -> None:
+    play(file_type, {})
+    with pytest.raises(OperatorError, match="neither a regular file nor a disk"):
+        platform.probe_disk(0)
+
+
+@pytest.mark.parametrize(
+    ("platform", "file_type", "request_number"),
+    [(LINUX, stat.S_IFBLK, 0x80081272), (FREEBSD, stat.S_IFCHR, 0x40086481)],
+)
+def test_a_disk_that_is_broken(
+    play: Play, platform: Platform, file_type: int, request_number: int
+) -> None:
+    play(file_type, {request_number: errno.ENXIO})
+    with pytest.raises(HostError, match=f"ioctl {request_number:#x}: ") as raised:
+        platform.probe_disk(0)
+    assert raised.value.errno == errno.ENXIO

@@ -1,0 +1,282 @@
+"""A bench for devices and the bus: a store, a toolstack, a guest, and a family without disks."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from xbbd_bsd.block.family import BlockFamily
+from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.events import Event, InternalError, Journal, Severity
+from xbbd_bsd.events import Path as EventPath
+from xbbd_bsd.sim.xenstore import StoreServer
+from xbbd_bsd.xenbus.bus import Bus
+from xbbd_bsd.xenbus.family import Connection, Identity, Nodes
+from xbbd_bsd.xenbus.states import Queue, State
+from xbbd_bsd.xenstore.client import Store, Transaction
+
+LIMIT = 10.0  # seconds for what takes milliseconds
+DOMID = 5
+NUMBER = 51712
+
+
+class ServerThread:
+    """The embedded store on a loop and a thread of its own; our calls to it are synchronous."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = str(directory / "socket")
+        self.start()
+
+    def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._server = StoreServer()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._run(self._server.start(str(self.directory)))
+
+    def stop(self) -> None:
+        self._run(self._server.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(LIMIT)
+        self._loop.close()
+
+    def _run(self, work: object) -> None:
+        assert asyncio.iscoroutine(work)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT)
+
+
+class FakeBackend:
+    """A backend that does nothing but remember, and fails as it is told."""
+
+    def __init__(self, family: "FakeFamily", identity: Identity, wake: Callable[[], None]) -> None:
+        self.identity = identity
+        self.wake = wake
+        self.deeds: list[str] = []
+        self.disk_open = False
+        self.queue = Queue.NONE
+        self.fault: XbbdError | None = None
+        self.looks = 0
+        self._family = family
+
+    def _deed(self, name: str) -> None:
+        self.deeds.append(name)
+        self._family.on_deed(self, name)
+        error = self._family.errors.get(name)
+        if error is not None:
+            raise error
+
+    def capabilities(self) -> Mapping[str, bytes]:
+        self._deed("capabilities")
+        return {"feature-flush-cache": b"1"}
+
+    def medium_named(self, backend: Nodes) -> bool:
+        self.looks += 1
+        return backend("physical-device-path") is not None
+
+    def open(self, backend: Nodes) -> str:
+        self._deed("open")
+        self.disk_open = True
+        return str(backend("physical-device-path"))
+
+    def connect(self, frontend: Nodes) -> Connection:
+        self._deed("connect")
+        self.queue = Queue.RUNNING
+        return Connection({"sectors": b"8", "info": frontend("hint") or b"0"}, "ring")
+
+    def drain(self) -> None:
+        self._deed("drain")
+        self.queue = Queue.DRAINING
+
+    def finish(self, queue: Queue = Queue.DRAINED, fault: XbbdError | None = None) -> None:
+        """The queue's threads have ended, and say so."""
+        self.queue, self.fault = queue, fault
+        self.wake()
+
+    def disconnect(self) -> None:
+        assert self.queue in (Queue.DRAINED, Queue.FAILED)
+        self._deed("disconnect")
+        self.queue = Queue.NONE
+
+    def close(self) -> None:
+        assert self.queue is Queue.NONE
+        self._deed("close")
+        self.disk_open = False
+
+    def forget(self) -> None:
+        assert not self.disk_open
+        self._deed("forget")
+
+
+class FakeFamily:
+    """Makes fake backends and keeps them; `errors` are raised by the deeds of these names."""
+
+    connect_on = frozenset((State.INITIALISED, State.CONNECTED))
+
+    def __init__(self) -> None:
+        self.backends: dict[Identity, FakeBackend] = {}
+        self.errors: dict[str, Exception] = {}
+        self.on_deed: Callable[[FakeBackend, str], None] = lambda backend, name: None
+
+    def create(
+        self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
+    ) -> FakeBackend:
+        backend = FakeBackend(self, identity, wake)
+        self.backends[identity] = backend
+        return backend
+
+
+class Bench:
+    """Everything around a bus, on one loop."""
+
+    def __init__(self, directory: Path, block: BlockFamily | None = None) -> None:
+        """`block` takes the place of the family without disks for vbd."""
+        self.server = ServerThread(directory)
+        self.loop = block.loop if block is not None else asyncio.new_event_loop()
+        self.owns_loop = block is None
+        self.lines: list[str] = []
+        self.faults: list[object] = []
+        self.loop.set_exception_handler(lambda loop, context: self.faults.append(context))
+        self.lost: list[str] = []
+        self.store = Store(
+            self.server.socket,
+            loop=self.loop,
+            on_lost=lambda error: self.lost.append(str(error)),
+            on_connected=lambda: self.bus.look(),
+        )
+        self.toolstack = Store(self.server.socket, loop=self.loop)
+        self.store.connect()
+        self.toolstack.connect()
+        self.family = FakeFamily()
+        self.other_family = FakeFamily()
+        self.journal = Journal(self._log, lambda: 0.0, frozenset(EventPath))
+        self.bus = Bus(
+            self.store,
+            {"vbd": block or self.family, "vbd3": self.other_family},
+            loop=self.loop,
+            journal=self.journal,
+        )
+        self._fences = 0
+        self._fenced: set[str] = set()
+        self.store.watch("/fence", self._fenced.add)
+
+    def _log(self, severity: Severity, line: str) -> None:
+        self.lines.append(line)
+
+    def close(self) -> None:
+        self.store.close()
+        self.toolstack.close()
+        if self.owns_loop:
+            self.loop.close()
+        self.server.stop()
+        internal = InternalError.text.partition("{")[0]
+        assert not self.faults
+        assert not [line for line in self.lines if internal in line]
+
+    # Time.
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Run the loop until the condition holds."""
+        deadline = self.loop.time() + LIMIT
+        while not condition():
+            assert self.loop.time() < deadline, "\n".join(["timed out", *self.lines])
+            self.loop.call_later(0.002, self.loop.stop)
+            self.loop.run_forever()
+
+    def rest(self) -> None:
+        """Run the loop until all that was done by now has had its effect."""
+        for _ in range(2):
+            self._fences += 1
+            fence = f"/fence/{self._fences}"
+            self.toolstack.write(fence, b"")
+            self.until(lambda fence=fence: fence in self._fenced)  # type: ignore[misc]
+        for _ in range(20):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+
+    # The toolstack.
+
+    def path(self, name: str = "", number: int = NUMBER, domid: int = DOMID) -> str:
+        return f"/local/domain/0/backend/vbd/{domid}/{number}/{name}".rstrip("/")
+
+    def front(self, name: str = "", number: int = NUMBER, domid: int = DOMID) -> str:
+        return f"/local/domain/{domid}/device/vbd/{number}/{name}".rstrip("/")
+
+    def attach(
+        self,
+        nodes: Mapping[str, str] = MappingProxyType({}),
+        number: int = NUMBER,
+        domid: int = DOMID,
+    ) -> None:
+        """What xl does for a new disk, but for `nodes`."""
+        backend = {
+            "frontend": self.front(number=number, domid=domid),
+            "frontend-id": str(domid),
+            "online": "1",
+            "state": "1",
+            "mode": "w",
+            **nodes,
+        }
+
+        def body(transaction: Transaction) -> None:
+            transaction.write(self.front("state", number, domid), b"1")
+            for name, value in backend.items():
+                transaction.write(self.path(name, number, domid), value.encode())
+
+        self.toolstack.transaction(body)
+
+    def hotplug(self, number: int = NUMBER, domid: int = DOMID) -> None:
+        """What the hotplug script does."""
+        self.toolstack.write(self.path("physical-device-path", number, domid), b"/dev/null")
+
+    def detach(self) -> None:
+        """What xl does first to remove a disk."""
+
+        def body(transaction: Transaction) -> None:
+            transaction.write(self.path("online"), b"0")
+            transaction.write(self.path("state"), b"5")
+
+        self.toolstack.transaction(body)
+
+    def delete(self) -> None:
+        """What xl does last."""
+
+        def body(transaction: Transaction) -> None:
+            transaction.remove(self.path())
+            transaction.remove(self.front())
+
+        self.toolstack.transaction(body)
+
+    # The guest.
+
+    def guest(self, state: int | bytes, number: int = NUMBER, domid: int = DOMID) -> None:
+        value = state if isinstance(state, bytes) else b"%d" % state
+        self.toolstack.write(self.front("state", number, domid), value)
+
+    # What there is to see.
+
+    def node(self, name: str, number: int = NUMBER, domid: int = DOMID) -> bytes | None:
+        return self.toolstack.get(self.path(name, number, domid))
+
+    def state(self, expected: int, number: int = NUMBER, domid: int = DOMID) -> None:
+        """Wait for the backend's state."""
+        self.until(lambda: self.node("state", number, domid) == b"%d" % expected)
+        self.rest()
+        assert self.node("state", number, domid) == b"%d" % expected
+
+    @property
+    def backend(self) -> FakeBackend:
+        """The only backend of vbd that was made last."""
+        return list(self.family.backends.values())[-1]
+
+    def up(self) -> FakeBackend:
+        """Serve vbd, attach a disk and connect it."""
+        self.bus.serve(["vbd"])
+        self.attach()
+        self.hotplug()
+        self.guest(3)
+        self.state(4)
+        self.guest(4)
+        self.rest()
+        return self.backend

@@ -1,0 +1,1 @@
+"""Block devices: the family of backends that vends disks."""

@@ -1,0 +1,91 @@
+"""Opens what a guest's disk is made of: a regular file or a disk device.
+
+The format of a medium is never guessed from its content, which the guest
+writes (CVE-2008-2004): all is raw.  It knows no XenStore and no ring.  Errors
+are OperatorError with a reason for people.  Control thread.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from errno import EINVAL
+
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.host import DiskGeometry
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """An open disk; the descriptor is closed by `close`, once."""
+
+    fd: int
+    path: str
+    read_only: bool
+    geometry: DiskGeometry
+
+    @property
+    def sectors(self) -> int:
+        """Size in sectors of 512 bytes."""
+        return self.geometry.size // 512
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def __str__(self) -> str:
+        access = "read-only" if self.read_only else "writable"
+        return (
+            f"{self.geometry.medium.value} {self.path}, {self.sectors} sectors of 512 bytes,"
+            f" sector size {self.geometry.sector_size}, {access}"
+        )
+
+
+def open_disk(name: bytes, *, read_only: bool, probe: Callable[[int], DiskGeometry]) -> Disk:
+    """Open the disk that the toolstack names.
+
+    A name that does not begin with a slash is one of /dev, as the kernel driver
+    takes it.  `probe` measures an open descriptor.  Raises OperatorError.
+    """
+    if not name or b"\0" in name:
+        raise OperatorError(
+            "unable to open the disk: its name in XenStore is empty or has a NUL", EINVAL
+        )
+    path = os.fsdecode(name if name.startswith(b"/") else b"/dev/" + name)
+    access = os.O_RDONLY if read_only else os.O_RDWR
+    try:
+        # Opening a fifo would wait for its other end; O_NONBLOCK does not.
+        fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _unable(path, error) from None
+    try:
+        os.set_blocking(fd, True)
+        geometry = probe(fd)
+        _check(geometry)
+    except OSError as error:
+        os.close(fd)
+        raise _unable(path, error) from None
+    except (OperatorError, HostError) as error:
+        os.close(fd)
+        raise OperatorError(f"unable to open {_shown(path)}: {error}", error.errno) from None
+    return Disk(fd, _shown(path), read_only, geometry)
+
+
+def _check(geometry: DiskGeometry) -> None:
+    size, sector_size = geometry.size, geometry.sector_size
+    if sector_size < 512 or sector_size & (sector_size - 1):
+        reason = f"its sector size of {sector_size} bytes is no power of two above 511"
+    elif size < sector_size:
+        reason = f"its {size} bytes are less than one sector of {sector_size}"
+    elif size % sector_size:
+        reason = f"its {size} bytes are no multiple of the sector size, {sector_size}"
+    else:
+        return
+    raise OperatorError(reason, EINVAL)
+
+
+def _unable(path: str, error: OSError) -> OperatorError:
+    return OperatorError(f"unable to open {_shown(path)}: {error.strerror}", error.errno or 0)
+
+
+def _shown(path: str) -> str:
+    """The path fit for logs and XenStore, whatever octets it has."""
+    return "".join(c if c.isprintable() else "?" for c in path)

@@ -1,0 +1,322 @@
+"""xbbd(8): reads the options and the configuration, joins all parts, and waits for signals.
+
+One thread and one asyncio loop; only the data path has threads of its own.
+SIGTERM and SIGINT close all devices and leave, SIGHUP reads the configuration
+again.  What the parts do is not known here.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import signal
+import sys
+import syslog
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from xbbd_bsd import __version__
+from xbbd_bsd.config import Config, DiskConfig, difference, parse
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.events import (
+    ConfigurationRefused,
+    Configured,
+    Journal,
+    Path,
+    ScanFailed,
+    Severity,
+    Started,
+    StopFailed,
+    Stopped,
+    Stopping,
+    StoreBack,
+)
+from xbbd_bsd.events import StoreLost as StoreLostEvent
+from xbbd_bsd.families import block_families
+from xbbd_bsd.host import Host, detect, run_directory
+from xbbd_bsd.xenbus.bus import Bus
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
+
+CONFIG_FILE: Final = "/usr/local/etc/xbbd.conf"
+STOP_SECONDS: Final = 5.0  # for guests to close, and again for requests to end
+
+_log = logging.getLogger("xbbd")
+
+
+class Daemon:
+    """All parts, from the store's connection to the last device's end."""
+
+    def __init__(self, host: Host, config: Config, config_file: str | None, state_dir: str) -> None:
+        """Connect to the store and serve; OperatorError, HostError.
+
+        `config_file` None: the default, which may be absent.
+        """
+        self._host = host
+        self._config = config
+        self._config_file = config_file
+        self._loop = asyncio.new_event_loop()
+        self._ended: asyncio.Future[bool] = self._loop.create_future()
+        self._stopping = False
+        self._journal = Journal(_sink, time.monotonic, _switches(config))
+        self._families = block_families(host, config.disk, state_dir, self._loop)
+        self._store = Store(
+            host.store_path,
+            loop=self._loop,
+            on_lost=self._store_lost,
+            on_connected=self._store_back,
+        )
+        self._bus = Bus(self._store, self._families, loop=self._loop, journal=self._journal)
+        try:
+            self._store.connect()
+            self._bus.serve(config.daemon.kinds)
+        except StoreError as error:
+            self._store.close()
+            self._loop.close()
+            raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
+
+    def run(self) -> bool:
+        """Until a signal ends it; whether everything was given back."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
+        clean = self._loop.run_until_complete(self._ended)
+        if not clean:
+            stuck = ", ".join(device.name for device in self._bus.devices)
+            self._journal(StopFailed(stuck))
+            return False
+        self._store.close()
+        self._loop.close()
+        self._journal(Stopped())
+        return True
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping:
+            self._bus.hurry()  # asked twice: guests have had their time
+            return
+        self._stopping = True
+        self._journal(Stopping(number.name, len(self._bus.devices), STOP_SECONDS))
+        self._bus.stop(lambda: self._end(True))
+        self._loop.call_later(STOP_SECONDS, self._bus.hurry)
+        self._loop.call_later(2 * STOP_SECONDS, self._end, False)
+
+    def _end(self, clean: bool) -> None:
+        if not self._ended.done():
+            self._ended.set_result(clean)
+
+    def _reload(self) -> None:
+        """Read the configuration again and apply what differs; a bad file changes nothing."""
+        try:
+            new = read_config(self._config_file)
+        except OperatorError as error:
+            self._journal(ConfigurationRefused(str(error)))
+            return
+        changes = difference(self._config, new)
+        self._config = new
+        tunables = DiskConfig().tunables()
+        changed = [name for name in tunables if f"disk.{name}" in {c.key for c in changes}]
+        for family in self._families.values():
+            family.configure(new.disk, changed)
+        self._journal.switches = _switches(new)
+        self._serve()
+        later = ("daemon.state_dir", "daemon.pidfile")
+        told = [
+            f"{c.key} {c.old} -> {c.new}" + " (at the next start)" * (c.key in later)
+            for c in changes
+        ]
+        self._journal(Configured("; ".join(told) or "nothing has changed"))
+
+    def _serve(self) -> None:
+        kinds = self._config.daemon.kinds
+        try:
+            if not self._stopping:
+                self._bus.serve(kinds)
+        except StoreLost:
+            pass  # once more when the store is back
+        except StoreError as error:
+            self._journal(ScanFailed(", ".join(kinds), str(error)))
+
+    def _store_lost(self, error: StoreLost) -> None:
+        self._journal(StoreLostEvent(str(error)))
+
+    def _store_back(self) -> None:
+        self._journal(StoreBack())
+        self._serve()
+        self._bus.look()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status."""
+    options = _options(arguments)
+    try:
+        config = read_config(options.file)
+        if options.test:
+            return 0
+        host = detect(options.host)
+        state_dir = config.daemon.state_dir or run_directory(options.host)
+        pidfile = config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid")
+        _make_directory(state_dir)
+        with _locked(pidfile) as lock:
+            if options.foreground:
+                _log_to(logging.StreamHandler())
+                return _serve(host, config, options.file, state_dir, lock)
+            return _serve_detached(host, config, options.file, state_dir, lock)
+    except XbbdError as error:
+        print(f"xbbd: {error}", file=sys.stderr)
+        return 1
+
+
+def read_config(path: str | None) -> Config:
+    """The configuration in a file; None: the default one, or defaults if there is none.
+
+    Raises OperatorError.
+    """
+    try:
+        with open(path or CONFIG_FILE, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise OperatorError(f"{path}: no such file") from None
+    except (OSError, UnicodeError) as error:
+        raise OperatorError(f"{path or CONFIG_FILE}: {error}") from None
+    return parse(text, path or CONFIG_FILE)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="xbbd", description="user-space Xen block backend")
+    parser.add_argument(
+        "-d", dest="foreground", action="store_true", help="stay in the foreground, log to stderr"
+    )
+    parser.add_argument("-f", dest="file", help=f"configuration (default {CONFIG_FILE})")
+    parser.add_argument(
+        "-t", dest="test", action="store_true", help="check the configuration and exit"
+    )
+    parser.add_argument("--host", metavar="SPEC", help="sim:DIR for a simulated machine")
+    parser.add_argument("--version", action="version", version=f"xbbd {__version__}")
+    return parser.parse_args(arguments)
+
+
+def _serve(
+    host: Host, config: Config, config_file: str | None, state_dir: str, lock: int, ready: int = -1
+) -> int:
+    """Serve until told to leave; a descriptor `ready` is closed when that has begun."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    # Every device needs a handful of descriptors.
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    daemon = Daemon(host, config, config_file, state_dir)
+    if ready >= 0:
+        os.close(ready)
+    if daemon.run():
+        return 0
+    logging.shutdown()
+    os._exit(1)  # not the usual way out: it would wait for the requests that do not end
+
+
+def _serve_detached(
+    host: Host, config: Config, config_file: str | None, state_dir: str, lock: int
+) -> int:
+    """Serve in a process of its own session; return when it does, or cannot."""
+    reader, writer = os.pipe()
+    if os.fork() != 0:
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            reason = pipe.read()
+        if reason:
+            print(f"xbbd: {reason.decode()}", file=sys.stderr)
+        os._exit(1 if reason else 0)  # the lock is the other process's to give back
+    os.close(reader)
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o077)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    os.close(null)
+    _log_to(_Syslog())
+    try:
+        return _serve(host, config, config_file, state_dir, lock, writer)
+    except XbbdError as error:
+        os.write(writer, str(error).encode())
+        return 1
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.makedirs(path, 0o700, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"state_dir {path}: {error.strerror}", error.errno or 0) from None
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[int]:
+    """The pid file, locked as pidfile(3) does; OperatorError if another daemon has it."""
+    lock = _lock(path)
+    try:
+        yield lock
+        with suppress(OSError):
+            os.unlink(path)
+    finally:
+        os.close(lock)
+
+
+def _lock(path: str) -> int:
+    while True:
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OperatorError(f"pidfile {path}: {error.strerror}", error.errno or 0) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                return lock
+        except BlockingIOError:
+            pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise OperatorError(f"already running, pid {pid} ({path})") from None
+        except FileNotFoundError:
+            pass  # its last owner has just removed it: what we locked is nobody's
+        os.close(lock)
+
+
+def _switches(config: Config) -> frozenset[Path]:
+    return frozenset(Path(name) for name in config.daemon.log)
+
+
+def _sink(severity: Severity, line: str) -> None:
+    _log.log(severity, "%s", line)
+
+
+def _log_to(handler: logging.Handler) -> None:
+    handler.setFormatter(logging.Formatter("xbbd: %(message)s"))
+    logging.getLogger().addHandler(handler)  # what asyncio has to say goes there too
+    _log.setLevel(logging.DEBUG)
+
+
+class _Syslog(logging.Handler):
+    """Gives records to syslog(3), which knows where the platform has its socket."""
+
+    _PRIORITIES: Final[Mapping[int, int]] = {
+        Severity.DEBUG: syslog.LOG_DEBUG,
+        Severity.INFO: syslog.LOG_INFO,
+        Severity.WARNING: syslog.LOG_WARNING,
+        Severity.ERROR: syslog.LOG_ERR,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        syslog.openlog("xbbd", syslog.LOG_PID, syslog.LOG_DAEMON)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority = self._PRIORITIES.get(record.levelno, syslog.LOG_ERR)
+        syslog.syslog(priority, record.getMessage().replace("\n", " | "))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

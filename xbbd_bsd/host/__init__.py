@@ -1,0 +1,105 @@
+"""What differs between the places we run in: FreeBSD, Linux, a simulated machine.
+
+`detect` is the only run-time look at the platform; what it returns is passed on
+as a value, and nothing else asks where it is.  Control thread.
+"""
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from xbbd_bsd.errors import OperatorError
+
+SIMULATED = "sim:"
+
+
+class Medium(Enum):
+    """What stands behind a disk's descriptor."""
+
+    FILE = "file"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class DiskGeometry:
+    """A disk's measures, all in bytes; files have sectors of 512."""
+
+    medium: Medium
+    size: int
+    sector_size: int
+    physical_sector_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RingDescriptors:
+    """What a ring needs of the hypervisor; the caller owns both and closes them."""
+
+    grants: int
+    events: int
+
+
+class Platform(Protocol):
+    """An operating system: one module of this package each."""
+
+    def probe_disk(self, fd: int) -> DiskGeometry:
+        """Measure an open file or disk device; OperatorError if it is neither, HostError."""
+
+
+class Host(Protocol):
+    """An operating system under a hypervisor."""
+
+    @property
+    def name(self) -> str:
+        """For people, e.g. "sim:/tmp/m"."""
+
+    @property
+    def hv(self) -> int:
+        """The data path's number for this hypervisor (native.HvKind)."""
+
+    @property
+    def store_path(self) -> str:
+        """The socket of XenStore's daemon."""
+
+    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+        """Descriptors for a ring with that domain's event channel.
+
+        HostError, or GuestError if the guest has no such port.
+        """
+
+    def probe_disk(self, fd: int) -> DiskGeometry:
+        """As Platform's."""
+
+
+def platform() -> Platform:
+    """The operating system we run on; OperatorError if it is neither FreeBSD nor Linux."""
+    system = "freebsd" if sys.platform.startswith("freebsd") else sys.platform
+    if system not in ("freebsd", "linux"):
+        raise OperatorError(f"{system} is not supported, only FreeBSD and Linux are")
+    module: Platform = importlib.import_module(f"xbbd_bsd.host.{system}").PLATFORM
+    return module
+
+
+def detect(spec: str | None) -> Host:
+    """The host that `spec` names: "sim:DIR" for a simulated machine, None for this machine's Xen.
+
+    OperatorError if there is no such thing.
+    """
+    if spec is None:
+        raise OperatorError("real Xen is not supported yet: use --host sim:DIR")
+    if not spec.startswith(SIMULATED) or spec == SIMULATED:
+        raise OperatorError(f"--host {spec}: must be sim:DIR")
+    from xbbd_bsd.sim.hypervisor import SimHost
+
+    return SimHost(_directory(spec), platform().probe_disk)
+
+
+def run_directory(spec: str | None) -> str:
+    """Where a daemon on that host keeps its state segments and pid file by default."""
+    return "/var/run/xbbd" if spec is None else os.path.join(_directory(spec), "run")
+
+
+def _directory(spec: str) -> str:
+    return os.path.abspath(spec.removeprefix(SIMULATED))

@@ -1,0 +1,55 @@
+"""FreeBSD: how to measure a disk.
+
+Only descriptors come in; who opened them is not known here.  Disks are
+character devices on FreeBSD, so what answers DIOCGMEDIASIZE is a disk, as the
+kernel's own test has it.  Control thread.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from typing import Final
+
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.host import DiskGeometry, Medium
+
+# sys/disk.h, the same on amd64 and arm64.
+DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
+DIOCGMEDIASIZE: Final = 0x40086481  # off_t: bytes
+DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not known
+
+_NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
+
+
+class FreeBSD:
+    """Platform of FreeBSD."""
+
+    def probe_disk(self, fd: int) -> DiskGeometry:
+        """Measure a regular file or disk device; OperatorError, HostError."""
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return DiskGeometry(Medium.FILE, status.st_size, 512, 512)
+        if not stat.S_ISCHR(status.st_mode):
+            raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
+        size = _ask(fd, DIOCGMEDIASIZE, "q")
+        sector_size = _ask(fd, DIOCGSECTORSIZE, "I")
+        try:
+            stripe = _ask(fd, DIOCGSTRIPESIZE, "q")
+        except (HostError, OperatorError):
+            stripe = 0  # only a hint, and not every class of provider gives it
+        return DiskGeometry(Medium.DEVICE, size, sector_size, max(stripe, sector_size))
+
+
+def _ask(fd: int, request: int, form: str) -> int:
+    try:
+        reply = fcntl.ioctl(fd, request, bytes(struct.calcsize(form)))
+    except OSError as error:
+        if error.errno in _NO_DISK:
+            raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL) from None
+        raise HostError(f"ioctl {request:#x}: {error.strerror}", error.errno or 0) from None
+    return int(struct.unpack(form, reply)[0])
+
+
+PLATFORM: Final = FreeBSD()

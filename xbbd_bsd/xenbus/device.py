@@ -1,0 +1,375 @@
+"""One backend device: turns XenStore nodes into facts and does what the table decides.
+
+It knows neither disks nor rings, only a `Backend` of some family, and decides
+nothing itself (states.py does).  It trusts its own directory, which only the
+toolstack can write; of the frontend's, which the guest can, it takes single
+values and follows no path (XSA-175).  Control thread.
+"""
+
+import asyncio
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.events import (
+    AttachFailed,
+    Connected,
+    ConnectionFailed,
+    DeviceFound,
+    DeviceGone,
+    Disconnected,
+    Event,
+    InternalError,
+    Opened,
+    StateChanged,
+    StoreRefused,
+)
+from xbbd_bsd.xenbus.family import Family, Identity
+from xbbd_bsd.xenbus.states import (
+    Action,
+    Decision,
+    Facts,
+    Failure,
+    Queue,
+    State,
+    decide,
+    parse_state,
+)
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
+
+_MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the table
+_REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
+
+
+class _Vanished(Exception):
+    """Our nodes were removed in the middle of a change; they must not come back."""
+
+
+class Device:
+    """A device from its first node to its last."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        family: Family,
+        *,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        journal: Callable[[Event], None],
+        on_gone: Callable[["Device"], None],
+    ) -> None:
+        """Nothing is read or written before `look` is called.
+
+        `on_gone` is called once, when nothing is held any more.
+        """
+        self.identity = identity
+        self.name = str(identity)
+        self._path = identity.path
+        self._connect_on = family.connect_on
+        self._store = store
+        self._loop = loop
+        self._journal = journal
+        self._on_gone = on_gone
+        self._backend = family.create(identity, self.look, journal)
+        self._frontend = ""
+        self._frontend_watch: Watch | None = None
+        self._state_watch: Watch | None = None
+        self._look: asyncio.Handle | None = None
+        self._failure = Failure.NONE
+        self._error: XbbdError | None = None
+        self._announced = False
+        self._withdrawn = False
+        self._stopping = False
+        self._overdue = False
+        self._gone = False
+        journal(DeviceFound(self.name))
+
+    def look(self) -> None:
+        """Something may have changed.  However often it is called, the loop looks once a turn."""
+        if self._look is None and not self._gone:
+            self._look = self._loop.call_soon(self._evaluate)
+
+    def stop(self) -> None:
+        """The daemon leaves: close the connection when the guest lets us."""
+        self._stopping = True
+        self.look()
+
+    def hurry(self) -> None:
+        """After `stop`: wait for the guest no more, only for I/O in flight."""
+        self._overdue = True
+        self.look()
+
+    # From nodes to facts.
+
+    def _evaluate(self) -> None:
+        """Look and act until nothing is left to do.  Raises nothing."""
+        self._look = None
+        try:
+            for _ in range(_MOST_STEPS):
+                facts = self._facts()
+                decision = decide(facts)
+                if decision is None:
+                    return
+                self._journal_decision(facts, decision)
+                self._perform(decision)
+                if self._gone:
+                    return
+            self._journal(InternalError(self.name, f"no end of steps, last {decision}"))
+        except StoreLost:
+            return  # the bus makes everybody look again when the store is back
+        except StoreError as error:
+            self._journal(StoreRefused(self.name, str(error)))
+        except Exception:
+            trace = traceback.format_exc().strip().replace("\n", " | ")
+            self._journal(InternalError(self.name, trace))
+
+    def _facts(self) -> Facts:
+        if self._overdue and not self._store.connected:
+            # Nobody to agree with, and no time: as if the toolstack had removed us.
+            return self._facts_of(State.UNKNOWN, State.GONE, present=False)
+        ours = self._own("state")
+        frontend = self._own("frontend")
+        present = frontend is not None
+        state = parse_state(ours) if ours is not None else State.UNKNOWN
+        guest = self._guest(frontend, state) if frontend is not None else State.GONE
+        if (
+            state is State.CONNECTED
+            and self._failure is Failure.NONE
+            and self._backend.queue is Queue.FAILED
+        ):
+            self._fail(Failure.CONNECTION, self._backend.fault or HostError("the queue stopped"))
+        return self._facts_of(
+            state,
+            guest,
+            present=present,
+            online=self._own("online") == b"1",
+            medium=present and self._backend.medium_named(self._own),
+        )
+
+    def _facts_of(
+        self,
+        ours: State,
+        guest: State,
+        *,
+        present: bool,
+        online: bool = False,
+        medium: bool = False,
+    ) -> Facts:
+        """What the nodes say, and what we know ourselves."""
+        return Facts(
+            ours=ours,
+            guest=guest,
+            present=present,
+            online=online,
+            announced=self._announced,
+            medium=medium,
+            disk=self._backend.disk_open,
+            queue=self._backend.queue,
+            guest_ready=guest in self._connect_on,
+            failure=self._failure,
+            withdrawn=self._withdrawn,
+            stopping=self._stopping,
+            overdue=self._overdue,
+        )
+
+    def _guest(self, frontend: bytes, ours: State) -> State:
+        """The guest's state; GONE when the toolstack's nodes do not lead to this very guest."""
+        try:
+            path = self._checked_frontend(frontend)
+        except OperatorError as error:
+            if ours in (State.INITIALISING, State.INIT_WAIT) and self._failure is Failure.NONE:
+                self._fail(Failure.ATTACH, error)
+            return State.GONE
+        if path != self._frontend or self._frontend_watch is None:
+            self._watch_frontend(path)
+        return parse_state(self._store.get(f"{path}/state"))
+
+    def _checked_frontend(self, frontend: bytes) -> str:
+        """The frontend's directory, surely one of the guest that our own path names (XSA-175)."""
+        path = frontend.decode("ascii", "replace")
+        owner = f"/local/domain/{self.identity.domid}/"
+        if not re.fullmatch(re.escape(owner) + "[A-Za-z0-9/_@-]+", path):
+            raise OperatorError(
+                f"node {self._path}/frontend is '{printable(frontend)}', no path below {owner}"
+            )
+        domid = self._own("frontend-id")
+        if domid != str(self.identity.domid).encode():
+            raise OperatorError(
+                f"node {self._path}/frontend-id is '{printable(domid or b'')}',"
+                f" not {self.identity.domid}"
+            )
+        return path
+
+    def _watch_frontend(self, path: str) -> None:
+        if self._frontend_watch is not None:
+            self._frontend_watch.cancel()
+            self._frontend_watch = None
+        self._frontend_watch = self._store.watch(f"{path}/state", lambda _: self.look())
+        self._frontend = path
+
+    def _own(self, name: str) -> bytes | None:
+        return self._store.get(f"{self._path}/{name}")
+
+    def _guests(self, name: str) -> bytes | None:
+        return self._store.get(f"{self._frontend}/{name}")
+
+    # From decisions to deeds.
+
+    def _perform(self, decision: Decision) -> None:
+        """Do the action, then write the state; what fails becomes a fact."""
+        try:
+            nodes = self._act(decision.action)
+            if decision.next is not None:
+                nodes = {**nodes, "state": decision.next.node}
+            if nodes:
+                self._write(nodes)
+        except _Vanished:
+            return
+        except StoreLost:
+            raise
+        except StoreError as error:
+            self._blame(decision.action, HostError(str(error), error.errno or 0))
+        except XbbdError as error:
+            self._blame(decision.action, error)
+        else:
+            self._done(decision.action)
+
+    def _act(self, action: Action) -> Mapping[str, bytes]:
+        """Do it; the nodes to write with the next state."""
+        backend = self._backend
+        match action:
+            case Action.PUBLISH:
+                return backend.capabilities()
+            case Action.OPEN:
+                self._journal(Opened(self.name, backend.open(self._own)))
+                return {"hotplug-status": b"connected"}
+            case Action.CONNECT:
+                connection = backend.connect(self._guests)
+                self._journal(Connected(self.name, connection.text))
+                return connection.nodes
+            case Action.DRAIN:
+                backend.drain()
+            case Action.DISCONNECT:
+                backend.disconnect()
+                self._journal(Disconnected(self.name))
+            case Action.CLOSE:
+                backend.close()
+            case Action.FAIL:
+                return self._reported(
+                    {"hotplug-error": self._reason(), "hotplug-status": b"error", "online": b"0"}
+                )
+            case Action.REPORT:
+                return self._reported({})
+            case Action.REFUSE:
+                state = parse_state(self._guests("state"))
+                self._fail(Failure.CONNECTION, GuestError(f"saw state {int(state)} at frontend"))
+                return self._reported({})
+            case Action.ABANDON:
+                text = "connected by an earlier daemon that is gone; the guest must connect again"
+                self._fail(Failure.CONNECTION, HostError(text))
+                return self._reported({})
+            case Action.RESET:
+                self._reset()
+            case Action.FORGET:
+                self._forget()
+        return {}
+
+    def _done(self, action: Action) -> None:
+        match action:
+            case Action.PUBLISH:
+                self._announced = True
+            case Action.FAIL:
+                self._failure = Failure.REPORTED_ATTACH
+                # Set after our own write, so its second event is somebody else's.
+                events = iter((False,))
+                self._state_watch = self._store.watch(
+                    f"{self._path}/state", lambda _: self._rewritten(next(events, True))
+                )
+            case Action.REPORT | Action.REFUSE | Action.ABANDON:
+                self._failure = Failure.REPORTED_CONNECTION
+
+    def _rewritten(self, by_toolstack: bool) -> None:
+        if by_toolstack:
+            self._withdrawn = True
+            self.look()
+
+    def _blame(self, action: Action, error: XbbdError) -> None:
+        """An action failed.  If it was the report itself, there is nobody left to tell."""
+        if action in (Action.FAIL, Action.REPORT, Action.REFUSE, Action.ABANDON):
+            self._journal(StoreRefused(self.name, str(error)))
+            self._done(action)
+        elif action in (Action.PUBLISH, Action.OPEN):
+            self._fail(Failure.ATTACH, error)
+        else:
+            self._fail(Failure.CONNECTION, error)
+
+    def _fail(self, failure: Failure, error: XbbdError) -> None:
+        self._failure = failure
+        self._error = error
+        event = AttachFailed if failure is Failure.ATTACH else ConnectionFailed
+        self._journal(event(self.name, str(error)))
+
+    def _reason(self) -> bytes:
+        return str(self._error).encode("utf-8", "replace")[:_REASON_LIMIT]
+
+    def _reported(self, nodes: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Adds the error node; its place and form are those of xenbus_dev_fatal."""
+        number = self._error.errno if self._error is not None else 0
+        return {**nodes, self._error_node: b"%d %s" % (number, self._reason())}
+
+    @property
+    def _error_node(self) -> str:
+        return f"error/{self._path}/error"
+
+    def _reset(self) -> None:
+        self._write({}, remove=("hotplug-error", "hotplug-status", self._error_node))
+        self._failure = Failure.NONE
+        self._error = None
+        self._withdrawn = False
+        self._unwatch_state()
+
+    def _forget(self) -> None:
+        self._gone = True
+        self._unwatch_state()
+        if self._frontend_watch is not None:
+            self._frontend_watch.cancel()
+        if self._look is not None:
+            self._look.cancel()
+        self._backend.forget()
+        self._journal(DeviceGone(self.name))
+        self._on_gone(self)
+
+    def _unwatch_state(self) -> None:
+        if self._state_watch is not None:
+            self._state_watch.cancel()
+            self._state_watch = None
+
+    def _write(self, nodes: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
+        """Change nodes of ours all at once, unless the toolstack has removed us meanwhile."""
+
+        def path(name: str) -> str:
+            return name if "/" in name else f"{self._path}/{name}"
+
+        def body(transaction: Transaction) -> None:
+            if transaction.get(f"{self._path}/frontend") is None:
+                raise _Vanished
+            for name in remove:
+                transaction.remove(path(name))
+            for name, value in nodes.items():
+                transaction.write(path(name), value)
+
+        self._store.transaction(body)
+
+    def _journal_decision(self, facts: Facts, decision: Decision) -> None:
+        after = decision.next if decision.next is not None else facts.ours
+        self._journal(
+            StateChanged(
+                self.name,
+                ours=facts.ours.label,
+                guest=facts.guest.label,
+                action=decision.action.value,
+                next=after.label,
+            )
+        )

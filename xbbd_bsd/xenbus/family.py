@@ -1,0 +1,101 @@
+"""What a kind of backend must supply, so that xenbus can be its life.
+
+Pure: interfaces only.  Bus and device know these and nothing of disks or
+rings; a family knows its nodes and its data path and nothing of states, watches
+or other devices.  All methods are called on the control thread and none blocks
+for longer than opening a disk takes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.events import Event
+from xbbd_bsd.xenbus.states import Queue, State
+
+Nodes = Callable[[str], bytes | None]
+"""Reads one node of a directory, e.g. `backend("mode")`; None when it is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a device is: kind of directory, guest, device number there, and our unit number."""
+
+    kind: str
+    domid: int
+    number: int
+    unit: int
+
+    @property
+    def path(self) -> str:
+        """The backend's directory, relative to our domain."""
+        return f"backend/{self.kind}/{self.domid}/{self.number}"
+
+    def __str__(self) -> str:
+        return f"xbbd{self.unit} ({self.kind}/{self.domid}/{self.number})"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A data path that was started: what to tell the frontend, and the log."""
+
+    nodes: Mapping[str, bytes]
+    text: str
+
+
+class Backend(Protocol):
+    """One device's own part: its medium and its data path.
+
+    Methods that may fail raise GuestError, OperatorError or HostError and leave
+    nothing half done.
+    """
+
+    @property
+    def disk_open(self) -> bool:
+        """Whether the medium is held."""
+
+    @property
+    def queue(self) -> Queue:
+        """Where the data path is."""
+
+    @property
+    def fault(self) -> XbbdError | None:
+        """Why the data path stopped by itself, once `queue` is FAILED."""
+
+    def capabilities(self) -> Mapping[str, bytes]:
+        """The nodes that tell the frontend what we can do; makes what the device needs to exist."""
+
+    def medium_named(self, backend: Nodes) -> bool:
+        """Whether the toolstack has said which medium to open."""
+
+    def open(self, backend: Nodes) -> str:
+        """Open the medium that the backend's nodes name; what to say about it in the log."""
+
+    def connect(self, frontend: Nodes) -> Connection:
+        """Start the data path."""
+
+    def drain(self) -> None:
+        """Begin to end the data path: no new request; `wake` is called when all are answered."""
+
+    def disconnect(self) -> None:
+        """Give back what belongs to the frontend; the data path is DRAINED or FAILED."""
+
+    def close(self) -> None:
+        """Give back the medium; there is no data path any more."""
+
+    def forget(self) -> None:
+        """The device is gone: undo what `capabilities` made."""
+
+
+class Family(Protocol):
+    """A kind of backend, e.g. "vbd"."""
+
+    @property
+    def connect_on(self) -> frozenset[State]:
+        """The frontend's states in which it wants to be connected."""
+
+    def create(
+        self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
+    ) -> Backend:
+        """A device's own part, nothing opened.  `wake`: called on the loop when to look again."""
