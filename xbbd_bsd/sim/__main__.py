@@ -1,0 +1,57 @@
+"""Commands of the simulated machine: `python -m xbbd_bsd.sim COMMAND`.
+
+Reads the command line and calls the module that the command is.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from xbbd_bsd.sim import bench, demo, guest, machine, nbd
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m xbbd_bsd.sim", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("machine", help="run a machine: a store, and domains that come")
+    command.add_argument("directory")
+    command.set_defaults(call=lambda o: machine.main(o.directory))
+
+    command = commands.add_parser("guest", help="be a guest with one disk (told what by stdin)")
+    command.add_argument("directory")
+    command.add_argument("domid", type=int)
+    command.add_argument("vdev", type=int, help="51712 is xvda")
+    command.add_argument("--abi", choices=("native", "x86_32", "x86_64"), default="x86_64")
+    command.add_argument("--ring-order", type=int, choices=range(6), default=0)
+    command.add_argument("--depth", type=int, default=32, help="most requests in flight")
+    command.add_argument("--hold", action="store_true", help="do not let go when asked to")
+    command.set_defaults(call=guest.main)
+
+    command = commands.add_parser("demo", help="show one disk from image to guest and back")
+    command.add_argument("--seconds", type=float, default=10.0, help="of random I/O")
+    command.add_argument("--ring-order", type=int, choices=range(6), default=0)
+    command.set_defaults(call=lambda o: demo.main(o.seconds, o.ring_order))
+
+    command = commands.add_parser("nbd", help="export a guest's view of an image over NBD")
+    command.add_argument("image")
+    command.add_argument("--socket", help="Unix socket to listen on (default: one in /tmp)")
+    command.add_argument("--read-only", action="store_true")
+    command.add_argument("--run", help="a shell command; $uri is the export; ends with it")
+    command.set_defaults(call=nbd.main)
+
+    command = commands.add_parser("bench", help="ring and backend against preadv(2)")
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    command.set_defaults(call=lambda o: bench.main(o.rounds, o.seconds))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The commands; exit status."""
+    options = _parser().parse_args(arguments)
+    return int(options.call(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

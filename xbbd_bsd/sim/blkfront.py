@@ -1,0 +1,199 @@
+"""The guest's block driver: negotiates over the guest's own way to the store.
+
+It behaves as a kernel's blkfront does, and owns the frontend of the data plane,
+native.Front.  It trusts the backend's nodes no more than it must.  Runs on the
+thread of its loop; the frontend's transfers may be used from others.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from socket import socket
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import Abi, Front, FrontParams, HvKind
+from xbbd_bsd.sim.hypervisor import Domain
+from xbbd_bsd.sim.waiting import wait_until
+from xbbd_bsd.xenbus.states import State, parse_state
+from xbbd_bsd.xenstore.client import Store, Transaction, Watch
+
+BACKEND_DOMID = 0
+LIMIT = 30.0  # seconds; a guest may have to wait for its toolstack
+
+PROTOCOLS = {Abi.NATIVE: None, Abi.X86_32: "x86_32-abi", Abi.X86_64: "x86_64-abi"}
+_SLOTS = {Abi.NATIVE: 112, Abi.X86_32: 108, Abi.X86_64: 112}
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What the backend says of the disk: 512-byte sectors, bytes, flags of VDISK_*."""
+
+    sectors: int
+    sector_size: int
+    info: int
+
+
+def ring_slots(abi: Abi, ring_pages: int) -> int:
+    """Requests that a ring holds (__RING_SIZE of ring.h)."""
+    fit = (ring_pages * 4096 - 64) // _SLOTS[abi]
+    return 1 << (fit.bit_length() - 1)
+
+
+class Blkfront:
+    """One virtual disk of a guest, from its offer to Closed."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        vdev: int,
+        *,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        abi: Abi = Abi.X86_64,
+        ring_order: int = 0,
+        depth: int = 32,
+    ) -> None:
+        """Nothing is touched before `connect`.
+
+        `ring_order` is lowered to what the backend offers, `depth` to what the
+        ring holds.
+        """
+        self._domain = domain
+        self._store = store
+        self._loop = loop
+        self._abi = abi
+        self._ring_order = ring_order
+        self._depth = depth
+        self._path = f"device/vbd/{vdev}"
+        self._backend = ""
+        self._watch: Watch | None = None
+        self._listener: socket | None = None
+        self._port = 0
+        self._front: Front | None = None
+        self._state = State.INITIALISING
+        self.ring_pages = 0
+        self.disk = Disk(0, 512, 0)
+        self.on_closing: Callable[[], None] = lambda: None
+
+    @property
+    def front(self) -> Front:
+        """The ring, once connected."""
+        assert self._front is not None, "not connected"
+        return self._front
+
+    def connect(self, limit: float = LIMIT) -> None:
+        """Wait for the offer, publish a ring, wait for Connected; HostError on the way.
+
+        After `close` it starts over, as a reloaded driver would.
+        """
+        if self._state is State.CLOSED:
+            self._switch(State.INITIALISING)
+        if not wait_until(self._store, self._loop, self._path, self._offered, limit):
+            raise HostError(f"{self._path}: no disk was offered")
+        self._backend = self._read(f"{self._path}/backend").decode("ascii", "replace")
+        self._await_backend(lambda state: state is State.INIT_WAIT, limit)
+        self._publish()
+        self._await_backend(lambda state: state is State.CONNECTED, limit)
+        self.disk = Disk(self._number("sectors"), self._number("sector-size"), self._number("info"))
+        self._switch(State.CONNECTED)
+        self._watch = self._store.watch(f"{self._backend}/state", self._backend_changed)
+
+    def close(self, limit: float = LIMIT) -> None:
+        """Give the disk back: Closing, wait for the backend to let go, Closed."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._state is State.CONNECTED:
+            self._switch(State.CLOSING)
+            self._await_backend(
+                lambda state: state in (State.CLOSING, State.CLOSED, State.GONE), limit
+            )
+        self.withdraw()
+        self._switch(State.CLOSED)
+
+    def withdraw(self) -> None:
+        """Take ring and event channel back, whatever the backend thinks."""
+        if self._front is not None:
+            self._front.close()
+            self._front = None
+        if self._listener is not None:
+            self._domain.close_port(self._port, self._listener)
+            self._listener = None
+
+    def _offered(self) -> bool:
+        return (
+            self._store.get(f"{self._path}/backend") is not None
+            and parse_state(self._store.get(f"{self._path}/state")) is State.INITIALISING
+        )
+
+    def _backend_state(self) -> State:
+        return parse_state(self._store.get(f"{self._backend}/state"))
+
+    def _backend_changed(self, _: str) -> None:
+        if self._backend_state() is not State.CONNECTED:
+            self.on_closing()
+
+    def _await_backend(self, holds: Callable[[State], bool], limit: float) -> None:
+        def reached() -> bool:
+            return holds(self._backend_state()) or self._refused()
+
+        if not wait_until(self._store, self._loop, self._backend, reached, limit):
+            raise HostError(f"{self._backend}: still {self._backend_state().label}")
+        if self._refused() and not holds(self._backend_state()):
+            reason = self._store.get(f"{self._backend}/hotplug-error") or b"no reason given"
+            raise HostError(f"{self._backend}: {reason.decode('utf-8', 'replace')}")
+
+    def _refused(self) -> bool:
+        return self._store.get(f"{self._backend}/hotplug-status") == b"error"
+
+    def _publish(self) -> None:
+        most = self._store.get(f"{self._backend}/max-ring-page-order") or b"0"
+        order = min(self._ring_order, int(most) if most.isdigit() else 0)
+        self.ring_pages = 1 << order
+        self._port, self._listener = self._domain.unbound_port()
+        self._front = Front(
+            FrontParams(
+                self._domain.grant_fd,
+                self._listener.fileno(),
+                HvKind.SIM,
+                BACKEND_DOMID,
+                self._abi,
+                self.ring_pages,
+                min(self._depth, ring_slots(self._abi, self.ring_pages)),
+            )
+        )
+        refs = self._front.ring_refs
+        nodes = {"event-channel": self._port}
+        if order == 0:
+            nodes["ring-ref"] = refs[0]
+        else:
+            nodes["ring-page-order"] = order
+            nodes |= {f"ring-ref{page}": ref for page, ref in enumerate(refs)}
+        protocol = PROTOCOLS[self._abi]
+
+        def body(transaction: Transaction) -> None:
+            for name, value in nodes.items():
+                transaction.write(f"{self._path}/{name}", b"%d" % value)
+            if protocol is not None:
+                transaction.write(f"{self._path}/protocol", protocol.encode())
+            transaction.write(f"{self._path}/state", State.INITIALISED.node)
+
+        self._store.transaction(body)
+        self._state = State.INITIALISED
+
+    def _switch(self, state: State) -> None:
+        if self._store.get(f"{self._path}/state") is not None:  # else the toolstack took it
+            self._store.write(f"{self._path}/state", state.node)
+        self._state = state
+
+    def _read(self, path: str) -> bytes:
+        value = self._store.get(path)
+        if value is None:
+            raise HostError(f"no node {path}")
+        return value
+
+    def _number(self, name: str) -> int:
+        value = self._read(f"{self._backend}/{name}")
+        if not value.isdigit():
+            raise HostError(f"node {self._backend}/{name} is no number")
+        return int(value)

@@ -1,0 +1,215 @@
+"""A guest process: one domain with one disk, told what to do line by line.
+
+    python -m xbbd_bsd.sim guest DIR DOMID VDEV [options]
+
+Reads commands from standard input and answers each with one JSON object a line:
+
+    copy FILE              the whole disk into FILE; its SHA-256
+    exercise KEY=VALUE...  random I/O against a model (fields of native.Workload;
+                           verify=0 leaves the model out)
+    close                  give the disk back, stay alive
+    open                   connect to it again
+
+When the backend closes, the guest lets go too, unless started with --hold (as
+if the disk were mounted).  End of input or SIGTERM closes the disk and ends the
+guest; SIGKILL is a crash.
+The main thread runs the loop; each command has a thread of its own.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.native import Abi, Op, Progress, Workload
+from xbbd_bsd.sim.blkfront import Blkfront
+from xbbd_bsd.sim.hypervisor import Domain, layout
+from xbbd_bsd.xenstore.client import Store
+
+CHUNK_SECTORS = 4096  # of a copy
+REPORT_SECONDS = 0.5
+
+_NUMBERS: dict[str, Callable[[str], Any]] = {
+    field.name: float if field.name == "seconds" else int
+    for field in fields(Workload)
+    if field.name != "model"
+}
+
+
+def say(event: str, **values: object) -> None:
+    """One line of JSON for whoever runs us."""
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+def figures(progress: Progress) -> dict[str, object]:
+    """Everything an exercise has counted."""
+    names = (
+        "elapsed_ns", "cpu_ns", "reads", "writes", "flushes", "barriers", "sectors_read",
+        "sectors_written", "errors", "mismatches", "first_mismatch", "still_mapped",
+        "bad_responses",
+    )  # fmt: skip
+    return {name: getattr(progress, name) for name in names}
+
+
+def copy_out(blkfront: Blkfront, path: str) -> dict[str, object]:
+    """The whole disk into a file."""
+    digest = hashlib.sha256()
+    begun = time.monotonic()
+    sectors = blkfront.disk.sectors
+    with open(path, "wb") as file:
+        for at in range(0, sectors, CHUNK_SECTORS):
+            count = min(CHUNK_SECTORS, sectors - at)
+            data = bytearray(count * 512)
+            blkfront.front.transfer(Op.READ, at, count, data)
+            digest.update(data)
+            file.write(data)
+    seconds = time.monotonic() - begun
+    return {"bytes": sectors * 512, "seconds": seconds, "sha256": digest.hexdigest()}
+
+
+def workload(blkfront: Blkfront, words: list[str]) -> Workload:
+    """The exercise that KEY=VALUE words describe; the model is read from the disk."""
+    given = dict(word.split("=", 1) for word in words)
+    verify = given.pop("verify", "1") != "0"
+    numbers = {name: _NUMBERS[name](value) for name, value in given.items()}
+    first = numbers.setdefault("first_sector", 0)
+    sectors = numbers.setdefault("sectors", blkfront.disk.sectors - first)
+    numbers.setdefault("seed", 1)
+    numbers.setdefault("depth", 32)
+    model = None
+    if verify:
+        model = bytearray(sectors * 512)
+        blkfront.front.transfer(Op.READ, first, sectors, model)
+    return Workload(**numbers, model=model)
+
+
+class Guest:
+    """The process: domain, driver, and the commands on standard input."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._domain = Domain(layout(options.directory), options.domid)
+        self._store = Store(self._domain.store_path, loop=self._loop)
+        self._store.connect()
+        self._blkfront = Blkfront(
+            self._domain,
+            options.vdev,
+            store=self._store,
+            loop=self._loop,
+            abi=Abi[options.abi.upper()],
+            ring_order=options.ring_order,
+            depth=options.depth,
+        )
+        self._hold = options.hold
+        self._progress: Progress | None = None
+        self._input = asyncio.StreamReader(loop=self._loop)
+        self._let_go = asyncio.Event()
+
+    def run(self) -> None:
+        """From birth to the end of input."""
+        transport, _ = self._loop.run_until_complete(
+            self._loop.connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(self._input, loop=self._loop), sys.stdin
+            )
+        )
+        self._loop.add_signal_handler(signal.SIGTERM, transport.close)
+        say("alive")
+        while True:
+            self._connect()
+            self._loop.run_until_complete(self._obey())
+            self._blkfront.close()
+            say("closed")
+            while (line := self._loop.run_until_complete(self._input.readline())) != b"open\n":
+                if not line:
+                    return
+
+    def end(self) -> None:
+        """Let go of everything."""
+        self._blkfront.withdraw()
+        self._store.close()
+        self._domain.close()
+        self._loop.close()
+
+    def _connect(self) -> None:
+        self._let_go.clear()
+        self._blkfront.on_closing = self._backend_closing
+        self._blkfront.connect()
+        disk = self._blkfront.disk
+        say(
+            "connected",
+            sectors=disk.sectors,
+            sector_size=disk.sector_size,
+            info=disk.info,
+            ring_pages=self._blkfront.ring_pages,
+        )
+
+    def _backend_closing(self) -> None:
+        say("backend closing")
+        if not self._hold:
+            self._let_go.set()
+            if self._progress is not None:
+                self._progress.stop()
+
+    async def _next_line(self) -> bytes:
+        """The next command; nothing at the end of input or when the backend closes."""
+        line = asyncio.ensure_future(self._input.readline())
+        let_go = asyncio.ensure_future(self._let_go.wait())
+        await asyncio.wait({line, let_go}, return_when=asyncio.FIRST_COMPLETED)
+        let_go.cancel()
+        if line.done():
+            return line.result()
+        line.cancel()
+        return b""
+
+    async def _obey(self) -> None:
+        while line := await self._next_line():
+            words = line.decode().split()
+            if words == ["close"]:
+                return
+            try:
+                await self._command(words[0], words[1:])
+            except (OSError, KeyError, ValueError, XbbdError) as error:
+                say("failed", command=words[0], errno=getattr(error, "errno", 0), text=str(error))
+
+    async def _command(self, name: str, words: list[str]) -> None:
+        if name == "copy":
+            say("copied", **await asyncio.to_thread(copy_out, self._blkfront, words[0]))
+        elif name == "exercise":
+            load = await asyncio.to_thread(workload, self._blkfront, words)
+            say("begun")
+            await self._exercise(load)
+        else:
+            raise ValueError(f"no such command: {name}")
+
+    async def _exercise(self, load: Workload) -> None:
+        progress = self._progress = Progress()
+        task = asyncio.create_task(asyncio.to_thread(self._blkfront.front.exercise, load, progress))
+        while not (await asyncio.wait({task}, timeout=REPORT_SECONDS))[0]:
+            say("progress", **figures(progress))
+        self._progress = None
+        await task
+        say("exercised", **figures(progress), latency=progress.latency)
+
+
+def main(options: argparse.Namespace) -> int:
+    """The command `guest`; its exit status."""
+    try:
+        guest = Guest(options)
+    except (XbbdError, OSError) as error:
+        print(f"guest: {error}", file=sys.stderr)
+        return 1
+    try:
+        guest.run()
+    except (XbbdError, OSError) as error:
+        print(f"guest: {error}", file=sys.stderr)
+        return 1
+    finally:
+        guest.end()
+    return 0

@@ -1,0 +1,100 @@
+"""A guest's view of a disk for anybody's NBD client.
+
+`python -m xbbd_bsd.sim nbd IMAGE`.  Starts machine and daemon, and nbdkit(1)
+with its Python plugin: that process is the guest, its plugin (nbdkit_plugin.py)
+turns NBD requests into requests on the ring.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+
+import _cffi_backend
+
+import xbbd_bsd
+from xbbd_bsd.errors import OperatorError, XbbdError
+from xbbd_bsd.sim.chain import LIMIT, Chain
+from xbbd_bsd.sim.toolstack import DiskOffer
+from xbbd_bsd.sim.waiting import wait_until
+
+DOMID, XVDA = 1, 51712
+PLUGIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nbdkit_plugin.py")
+
+
+def nbdkit_command() -> str:
+    """Where nbdkit is; OperatorError if it cannot run our plugin."""
+    nbdkit = shutil.which("nbdkit")
+    if nbdkit is None:
+        raise OperatorError("nbdkit is not installed (Debian: nbdkit nbdkit-plugin-python)")
+    dump = subprocess.run(
+        [nbdkit, "--dump-plugin", "python"], capture_output=True, text=True, check=False
+    )
+    if dump.returncode != 0:
+        raise OperatorError("nbdkit has no Python plugin (Debian: nbdkit-plugin-python)")
+    theirs = dict(line.split("=", 1) for line in dump.stdout.splitlines() if "=" in line)
+    version = theirs.get("python_version", "")
+    if version.split(".")[:2] != [str(n) for n in sys.version_info[:2]]:
+        raise OperatorError(
+            f"nbdkit's plugin is for Python {version}, xbbd runs on {sys.version.split()[0]}:"
+            " make .venv with that Python (PYTHON=...)"
+        )
+    return nbdkit
+
+
+def python_path() -> str:
+    """Where nbdkit's own Python finds our package and cffi's runtime."""
+    places = {
+        os.path.dirname(os.path.dirname(os.path.abspath(xbbd_bsd.__file__))): None,
+        os.path.dirname(os.path.abspath(_cffi_backend.__file__)): None,
+    }
+    return os.pathsep.join((*places, os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep)
+
+
+def main(options: argparse.Namespace) -> int:
+    """The command `nbd`; its exit status, or that of --run."""
+    try:
+        nbdkit = nbdkit_command()
+        image = os.path.abspath(options.image)
+        with Chain() as chain:
+            chain.start_daemon()
+            return _export(chain, nbdkit, image, options)
+    except KeyboardInterrupt:
+        return 0
+    except (XbbdError, OSError) as error:
+        print(f"nbd: {error}", file=sys.stderr)
+        return 1
+
+
+def _export(chain: Chain, nbdkit: str, image: str, options: argparse.Namespace) -> int:
+    disk = DiskOffer(DOMID, XVDA, image, mode="r" if options.read_only else "w")
+    socket = os.path.abspath(options.socket or os.path.join(chain.directory, "nbd.socket"))
+    command = [nbdkit, "--foreground", "--unix", socket, "--filter=blocksize"]
+    if options.read_only:
+        command.append("--readonly")
+    command += ["python", PLUGIN, f"machine={chain.layout.directory}",
+                f"domid={DOMID}", f"vdev={XVDA}", "minblock=512"]  # fmt: skip
+    if options.run is not None:
+        command += ["--run", options.run]
+    else:
+        print(f"nbd+unix:///?socket={socket}", flush=True)
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    server = subprocess.Popen(command, env=environment)
+    try:
+        return _serve(chain, disk, server)
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.wait(10)
+
+
+def _serve(chain: Chain, disk: DiskOffer, server: subprocess.Popen[bytes]) -> int:
+    """Offer the disk once the plugin's domain is born; wait for the server's end."""
+    home = f"/local/domain/{DOMID}/domid"
+    if not wait_until(
+        chain.store, chain.loop, home, lambda: chain.store.get(home) is not None, LIMIT
+    ):
+        raise OperatorError("nbdkit has not become a guest")
+    chain.attach(disk)
+    return server.wait()

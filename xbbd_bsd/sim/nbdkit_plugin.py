@@ -1,0 +1,125 @@
+"""nbdkit(1)'s Python plugin: an NBD export that is a guest's disk.
+
+Run by nbdkit, which imports it as a script: this process is the guest.  Options
+are machine=DIR, domid=N, vdev=N.  nbdkit calls the functions below by name,
+pread and pwrite from several threads at once (nbdkit-python-plugin(3)).
+"""
+
+import asyncio
+import errno
+import os
+from typing import Any
+
+import nbdkit
+
+from xbbd_bsd.native import Op
+from xbbd_bsd.sim.blkfront import Blkfront
+from xbbd_bsd.sim.hypervisor import Domain, layout
+from xbbd_bsd.xenstore.client import Store
+
+API_VERSION = 2
+READONLY = 4  # VDISK_READONLY of the node "info"
+
+_options: dict[str, str] = {}
+_guest: dict[str, Any] = {}
+
+
+def config(key: str, value: str) -> None:
+    """An option of the command line."""
+    if key not in ("machine", "domid", "vdev"):
+        raise RuntimeError(f"unknown parameter: {key}")
+    _options[key] = value
+
+
+def config_complete() -> None:
+    """All three are needed."""
+    missing = {"machine", "domid", "vdev"} - _options.keys()
+    if missing:
+        raise RuntimeError(f"missing parameter: {', '.join(sorted(missing))}")
+
+
+def thread_model() -> int:
+    """Requests of one client and of several may overlap."""
+    return int(nbdkit.THREAD_MODEL_PARALLEL)
+
+
+def after_fork() -> None:
+    """Come to life, wait for the disk, connect."""
+    loop = asyncio.new_event_loop()
+    domain = Domain(layout(_options["machine"]), int(_options["domid"]))
+    store = Store(domain.store_path, loop=loop)
+    store.connect()
+    blkfront = Blkfront(
+        domain, int(_options["vdev"]), store=store, loop=loop, ring_order=2, depth=128
+    )
+    blkfront.connect()
+    _guest.update(domain=domain, store=store, blkfront=blkfront)
+
+
+def cleanup() -> None:
+    """Give the disk back as a guest that shuts down."""
+    if "blkfront" in _guest:
+        _guest["blkfront"].close(5.0)
+
+
+def open(readonly: bool) -> Blkfront:
+    """Every client has the same disk."""
+    blkfront: Blkfront = _guest["blkfront"]
+    return blkfront
+
+
+def get_size(blkfront: Blkfront) -> int:
+    """In bytes."""
+    return blkfront.disk.sectors * 512
+
+
+def can_write(blkfront: Blkfront) -> bool:
+    """As the backend says."""
+    return not blkfront.disk.info & READONLY
+
+
+def can_flush(blkfront: Blkfront) -> bool:
+    """feature-flush-cache."""
+    return True
+
+
+def can_fua(blkfront: Blkfront) -> int:
+    """A write and then a flush."""
+    return int(nbdkit.FUA_NATIVE)
+
+
+def can_multi_conn(blkfront: Blkfront) -> bool:
+    """A flush covers what all clients wrote: there is one disk."""
+    return True
+
+
+def pread(blkfront: Blkfront, buffer: bytearray, offset: int, flags: int) -> None:
+    """Fill the buffer."""
+    _transfer(blkfront, Op.READ, offset, buffer)
+
+
+def pwrite(blkfront: Blkfront, buffer: bytearray, offset: int, flags: int) -> None:
+    """Write the buffer."""
+    _transfer(blkfront, Op.WRITE, offset, buffer)
+    if flags & nbdkit.FLAG_FUA:
+        flush(blkfront, 0)
+
+
+def flush(blkfront: Blkfront, flags: int) -> None:
+    """Make everything written durable."""
+    _call(blkfront, Op.FLUSH_DISKCACHE, 0, 0, None)
+
+
+def _transfer(blkfront: Blkfront, op: Op, offset: int, buffer: bytearray) -> None:
+    if offset % 512 or len(buffer) % 512:
+        nbdkit.set_error(errno.EINVAL)  # the blocksize filter is there against this
+        raise RuntimeError("not a multiple of 512 bytes")
+    _call(blkfront, op, offset // 512, len(buffer) // 512, buffer)
+
+
+def _call(blkfront: Blkfront, op: Op, sector: int, sectors: int, buffer: bytearray | None) -> None:
+    try:
+        blkfront.front.transfer(op, sector, sectors, buffer)
+    except OSError as error:
+        nbdkit.set_error(error.errno or errno.EIO)
+        raise RuntimeError(os.strerror(error.errno or errno.EIO)) from None

@@ -1,0 +1,156 @@
+"""What xl does for a disk, through dom0's store: offer it, wait, take it away.
+
+Nodes and their owners are those of libxl (libxl_disk.c, libxl_device.c), the
+hotplug node that of tools/hotplug/FreeBSD/block.  It knows no backend but by
+its nodes.  Runs on the thread of the store's loop; waiting runs that loop.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from xbbd_bsd.sim.waiting import wait_until
+from xbbd_bsd.xenbus.states import State, parse_state
+from xbbd_bsd.xenstore.client import Store, Transaction
+
+LIMIT = 10.0  # seconds; what libxl waits for a backend
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOffer:
+    """A disk for a guest, as a line of xl.cfg(5) describes it.
+
+    `vdev` is the device number (51712: xvda); `kind` the backend's directory,
+    "vbd" (backendtype=phy) or "vbd3" (backendtype=tap).
+    """
+
+    domid: int
+    vdev: int
+    path: str
+    mode: str = "w"
+    kind: str = "vbd"
+    cdrom: bool = False
+
+    @property
+    def backend(self) -> str:
+        """The backend's directory."""
+        return f"/local/domain/0/backend/{self.kind}/{self.domid}/{self.vdev}"
+
+    @property
+    def frontend(self) -> str:
+        """The frontend's directory."""
+        return f"/local/domain/{self.domid}/device/vbd/{self.vdev}"
+
+    def backend_nodes(self) -> dict[str, str]:
+        """What libxl writes for the backend."""
+        return {
+            "frontend": self.frontend,
+            "params": f"aio:{self.path}" if self.kind == "vbd3" else self.path,
+            "script": "/usr/local/etc/xen/scripts/block",
+            "frontend-id": str(self.domid),
+            "online": "1",
+            "removable": "1" if self.cdrom else "0",
+            "bootable": "1",
+            "dev": _device_name(self.vdev),
+            "type": "vbd3" if self.kind == "vbd3" else "phy",
+            "mode": self.mode,
+            "device-type": "cdrom" if self.cdrom else "disk",
+            "discard-enable": "1",
+            "specification": "xen",
+            "state": "1",
+        }
+
+    def frontend_nodes(self) -> dict[str, str]:
+        """What libxl writes for the frontend."""
+        return {
+            "backend": self.backend,
+            "backend-id": "0",
+            "state": "1",
+            "virtual-device": str(self.vdev),
+            "device-type": "cdrom" if self.cdrom else "disk",
+            "trusted": "1",
+        }
+
+
+def _device_name(vdev: int) -> str:
+    """xvda for 51712 and so on; only what xvd's own major can say."""
+    return f"xvd{chr(ord('a') + ((vdev - 51712) >> 4) % 26)}"
+
+
+def offer(store: Store, disk: DiskOffer) -> None:
+    """Write all nodes of both ends in one transaction."""
+
+    def body(transaction: Transaction) -> None:
+        for name, value in disk.frontend_nodes().items():
+            transaction.write(f"{disk.frontend}/{name}", value.encode())
+        for name, value in disk.backend_nodes().items():
+            transaction.write(f"{disk.backend}/{name}", value.encode())
+
+    domid = disk.domid
+    for path, permissions in (
+        (disk.frontend, [f"n{domid}", "r0"]),
+        (disk.backend, ["n0", f"r{domid}"]),
+    ):
+        store.mkdir(path)
+        store.set_permissions(path, permissions)  # what is made below inherits them
+    store.transaction(body)
+
+
+def backend_state(store: Store, disk: DiskOffer) -> State:
+    """The backend's state now."""
+    return parse_state(store.get(f"{disk.backend}/state"))
+
+
+def attach(
+    store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer, limit: float = LIMIT
+) -> bool:
+    """Offer a disk, and run the hotplug script once the backend is at InitWait.
+
+    False if the backend did not come so far, or said that it cannot.
+    """
+    offer(store, disk)
+    if not wait_until(
+        store, loop, disk.backend, lambda: backend_state(store, disk) > State.INITIALISING, limit
+    ):
+        return False
+    if backend_state(store, disk) is not State.INIT_WAIT:
+        return False
+    if disk.kind == "vbd":
+        store.write(f"{disk.backend}/physical-device-path", disk.path.encode())
+    return (
+        wait_until(
+            store,
+            loop,
+            disk.backend,
+            lambda: store.get(f"{disk.backend}/hotplug-status") is not None,
+            limit,
+        )
+        and store.get(f"{disk.backend}/hotplug-status") == b"connected"
+    )
+
+
+def detach(
+    store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer, limit: float = LIMIT
+) -> bool:
+    """Ask for the disk back, wait for Closed, remove the nodes; False if that was by force."""
+
+    def body(transaction: Transaction) -> None:
+        transaction.write(f"{disk.backend}/online", b"0")
+        transaction.write(f"{disk.backend}/state", State.CLOSING.node)
+
+    if backend_state(store, disk) is not State.CLOSED:
+        store.transaction(body)
+    closed = wait_until(
+        store,
+        loop,
+        disk.backend,
+        lambda: backend_state(store, disk) in (State.CLOSED, State.GONE),
+        limit,
+    )
+    remove(store, disk)
+    return closed
+
+
+def remove(store: Store, disk: DiskOffer) -> None:
+    """Remove the nodes of both ends."""
+    store.remove(disk.backend)
+    store.remove(disk.frontend)
