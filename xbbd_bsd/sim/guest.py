@@ -195,7 +195,8 @@ class Guest:
             say("progress", **figures(progress))
         self._progress = None
         await task
-        say("exercised", **figures(progress), latency=progress.latency)
+        model = None if load.model is None else hashlib.sha256(load.model).hexdigest()
+        say("exercised", **figures(progress), latency=progress.latency, model_sha256=model)
 
 
 def main(options: argparse.Namespace) -> int:

@@ -1,0 +1,142 @@
+"""A machine with a daemon for each test, and the proof that nothing is left of it.
+
+Everything is a process of its own.  When the test is over, guests and offers
+are taken away, and the daemon must hold what it held before: no mapped grant,
+no event channel, no state segment, no descriptor and no thread more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+from collections.abc import Callable, Iterator
+from errno import ENOENT
+from pathlib import Path
+
+import pytest
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import State, sim_mapped
+from xbbd_bsd.sim.chain import Chain, Guest, Process
+from xbbd_bsd.sim.toolstack import DiskOffer, remove
+
+XVDA = 51712
+LIMIT = 15.0
+
+
+def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
+    """Wait until ``holds``, looking every few milliseconds."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
+        select.select([], [], [], 0.005)
+
+
+class Machine:
+    """A chain with a running daemon, and what the test did to it."""
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.daemon: Process = chain.start_daemon()
+        self.offers: list[DiskOffer] = []
+        self.guests: list[Guest] = []
+        eventually(lambda: "serving" in self.log(), "the daemon serves")
+        self.base = self.holds()
+
+    def log(self) -> str:
+        """What the daemon has logged."""
+        return Path(self.daemon.log).read_text()
+
+    def log_line(self, pattern: str) -> None:
+        """Wait for a line in the daemon's log."""
+        eventually(lambda: re.search(pattern, self.log()) is not None, f"log line {pattern}")
+
+    def holds(self) -> dict[str, int]:
+        """What the daemon's process holds, as far as the platform tells."""
+        found = {}
+        for name, directory in (("descriptors", "fd"), ("threads", "task")):
+            path = f"/proc/{self.daemon.pid}/{directory}"
+            if os.path.isdir(path):
+                found[name] = len(os.listdir(path))
+        return found
+
+    def guest(self, domid: int, *options: str, vdev: int = XVDA) -> Guest:
+        """A guest that waits for its disk."""
+        guest = self.chain.start_guest(domid, vdev, *options)
+        self.guests.append(guest)
+        return guest
+
+    def attach(self, offer: DiskOffer) -> None:
+        """Offer a disk; HostError with the backend's reason."""
+        self.offers.append(offer)
+        self.chain.attach(offer)
+
+    def connected(self, image: Path, *options: str, domid: int = 1, mode: str = "w") -> Guest:
+        """A guest with a disk."""
+        guest = self.guest(domid, *options)
+        self.attach(DiskOffer(domid, XVDA, str(image), mode=mode))
+        guest.event("connected")
+        return guest
+
+    def node(self, path: str) -> str | None:
+        """A node of the store as text."""
+        value = self.chain.store.get(path)
+        return None if value is None else value.decode()
+
+    def state(self, unit: int = 0) -> State:
+        """The state segment of a device; the test closes it."""
+        return State.open(self.chain.layout.state_segment(unit), writable=True)
+
+    def mapped(self) -> int:
+        """Grants mapped of all living domains."""
+        count = 0
+        for domid in os.listdir(self.chain.layout.domains):
+            try:
+                fd = os.open(os.path.join(self.chain.layout.domains, domid), os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            try:
+                count += sim_mapped(fd)
+            except HostError as error:
+                if error.errno != ENOENT:  # as in a domain that is just being removed
+                    raise
+            finally:
+                os.close(fd)
+        return count
+
+    def segments(self) -> list[str]:
+        """The state segments there are."""
+        return [name for name in os.listdir(self.chain.layout.run) if re.match(r"xbbd\.\d+$", name)]
+
+    def check_nothing_left(self) -> None:
+        """Take everything away; the daemon must notice and hold nothing more."""
+        for offer in self.offers:
+            remove(self.chain.store, offer)
+        if self.daemon.child.poll() is None:
+            eventually(lambda: not self.segments(), "no state segment left")
+            eventually(lambda: self.mapped() == 0, "no grant mapped")
+            eventually(lambda: self.holds() == self.base, f"{self.base} held, not {self.holds()}")
+            assert self.daemon.stop() == 0, self.log()
+        assert "internal error" not in self.log().lower(), self.log()
+        assert "Traceback" not in self.log(), self.log()
+        for guest in self.guests:
+            guest.stop()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A running machine; afterwards nothing may be left."""
+    with Chain() as chain:
+        running = Machine(chain)
+        yield running
+        running.check_nothing_left()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """A disk of 4 MiB with something on it."""
+    path = tmp_path / "disk.img"
+    path.write_bytes(os.urandom(4 << 20))
+    return path

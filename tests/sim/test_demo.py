@@ -1,0 +1,36 @@
+"""The demonstration itself, shortened: what a newcomer sees first must work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_demo() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "xbbd_bsd.sim", "demo", "--seconds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Verdict: all is well" in done.stdout
+    assert "dev.xbbd.0.reqs_received:" in done.stdout
+    assert "FAIL" not in done.stdout
+
+
+def test_demo_without_e2fsprogs(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    """On a machine without mke2fs the image is plain bytes, and everything else the same."""
+    from xbbd_bsd.sim import image
+
+    monkeypatch.setattr(image, "_SBIN", "")
+    plain = image.make(f"{tmp_path}/disk.img", 1 << 20, 1 << 20)
+    assert plain.files == 0
+    assert plain.check() is None
+    again = image.make(f"{tmp_path}/again.img", 1 << 20, 1 << 20)
+    assert plain.sha256(plain.size) == again.sha256(again.size)
