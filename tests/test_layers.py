@@ -37,6 +37,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("families", ["block", "config", "host"]),
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
+    ("sim.storetree", ["xenstore.wire"]),
+    ("sim.storecore", ["sim.storetree", "xenstore.wire"]),
     ("sim", ["*"]),
 ]  # fmt: skip
 
@@ -46,13 +48,17 @@ PURE = [
     "stats",
     "config",
     "xenstore.wire",
+    "xenstore.pending",
     "xenbus.states",
     "xenbus.family",
     "block.negotiate",
+    "sim.storetree",
+    "sim.storecore",
 ]
 
 # Of the standard library, what cannot do I/O, start threads or look at a clock.
 PURE_LIBRARY = {
+    "abc",
     "__future__",
     "collections",
     "contextlib",

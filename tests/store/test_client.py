@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted import Connect, Driver, connecting, driving
-from servers import KINDS, Server
 
+from tests.store.scripted import Connect, Driver, connecting, driving
+from tests.store.servers import KINDS, Server
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import (
+
+from tests.store.scripted import (
     ERROR,
     READ,
     TRANSACTION_START,
@@ -36,7 +37,6 @@ from scripted import (
     serving,
     silent_listener,
 )
-
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 from xbbd_bsd.xenstore.router import Connection, Lost, Router
 

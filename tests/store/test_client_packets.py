@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from pyxs.client import Client as PyxsClient
-from scripted import (
+
+from tests.store.scripted import (
     ERROR,
     HEADER,
     READ,
@@ -32,7 +33,6 @@ from scripted import (
     serving,
     silent_listener,
 )
-
 from xbbd_bsd.xenstore.client import StoreError, StoreLost, Transaction
 from xbbd_bsd.xenstore.router import Client, Connection, Router
 

@@ -238,23 +238,25 @@ class View(ABC):
         self._remove(path)
 
     def _remove(self, path: str) -> None:
-        """Removes a node and all below it, these first."""
+        """Removes a node and all below it, these first.
+
+        A transaction may have looked at a parent before, and at its child after a change outside;
+        then one of them lacks the other. Its commit fails anyway, so that is passed over here.
+        """
         paths: list[str] = []
         stack = [path]
         while stack:
             at = stack.pop()
-            node = self.get(at)
-            assert node is not None
-            paths.append(at)
-            stack += [f"{at}/{name}" for name in node.children]
+            if (node := self.get(at)) is not None:
+                paths.append(at)
+                stack += [f"{at}/{name}" for name in node.children]
         for at in reversed(paths):
             self._changed(at, exact=at != path)
             self._drop(at)
         above = parent_of(path)
-        parent = self.get(above)
-        assert parent is not None
-        names = tuple(name for name in parent.children if name != _name_of(path))
-        self._put(above, replace(parent, children=names))
+        if (parent := self.get(above)) is not None:
+            names = tuple(name for name in parent.children if name != _name_of(path))
+            self._put(above, replace(parent, children=names))
 
     def permit(self, caller: Caller, path: str, permissions: Permissions) -> None:
         """Replaces a node's permissions, which its owner and dom0 may; only dom0 changes owners."""

@@ -24,7 +24,6 @@ from xbbd_bsd.sim.storetree import DOMID_FIRST_RESERVED
 from xbbd_bsd.xenstore.wire import Packet, Parser
 
 READ_SIZE: Final = 16384  # bytes taken from a client before the others have their turn
-REPLIES_MAX: Final = 65536  # bytes; with more of them waiting, no further request is carried out
 OUTBOX_MAX: Final = 4 << 20  # bytes; who lets so much wait, nearly all of it events, is dropped
 SOCKET_PATH_MAX: Final = 103  # bytes; FreeBSD's sun_path holds 104, the last one being a NUL
 
@@ -100,7 +99,7 @@ class _Client:
     def _advance(self) -> None:
         """Carries out what has been asked, as long as the client takes the replies."""
         while self._flush():
-            if self._requests:
+            if self._requests and not self._unsent:
                 self._server.request(self.connection, self._requests.popleft())
             elif self._parser.broken and not self._requests:
                 self._server.drop(self)
