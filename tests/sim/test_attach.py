@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,26 @@ def test_a_second_daemon_leaves(machine: Machine) -> None:
     second = machine.chain.start_daemon()
     assert second.wait() == 1
     assert f"already running, pid {machine.daemon.pid}" in Path(second.log).read_text()
+
+
+def test_the_commands_attach_and_detach(machine: Machine, image: Path) -> None:
+    """A refused disk leaves the guest waiting for the next offer."""
+
+    def command(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+        disk = (machine.chain.layout.directory, "1", str(XVDA))
+        return subprocess.run(
+            [sys.executable, "-m", "xbbd_bsd.sim", verb, *disk, *words],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    guest = machine.guest(1)
+    refused = command("attach", f"{image}.missing")
+    assert refused.returncode == 1
+    assert "No such file" in refused.stderr
+    assert command("attach", str(image)).returncode == 0
+    guest.event("connected")
+    assert command("detach").returncode == 0
+    guest.event("closed")

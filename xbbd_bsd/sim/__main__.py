@@ -7,7 +7,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from xbbd_bsd.sim import bench, demo, guest, machine, nbd
+from xbbd_bsd.sim import bench, demo, guest, machine, nbd, toolstack
+
+
+def _add_disk(command: argparse.ArgumentParser) -> None:
+    command.add_argument("directory", help="of the machine")
+    command.add_argument("domid", type=int)
+    command.add_argument("vdev", type=int, help="51712 is xvda")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -15,18 +21,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("machine", help="run a machine: a store, and domains that come")
-    command.add_argument("directory")
+    command.add_argument("directory", help="which it is; short, for the sake of socket paths")
     command.set_defaults(call=lambda o: machine.main(o.directory))
 
     command = commands.add_parser("guest", help="be a guest with one disk (told what by stdin)")
-    command.add_argument("directory")
-    command.add_argument("domid", type=int)
-    command.add_argument("vdev", type=int, help="51712 is xvda")
+    _add_disk(command)
     command.add_argument("--abi", choices=("native", "x86_32", "x86_64"), default="x86_64")
     command.add_argument("--ring-order", type=int, choices=range(6), default=0)
     command.add_argument("--depth", type=int, default=32, help="most requests in flight")
     command.add_argument("--hold", action="store_true", help="do not let go when asked to")
     command.set_defaults(call=guest.main)
+
+    command = commands.add_parser("attach", help="offer a living guest a disk, as xl would")
+    _add_disk(command)
+    command.add_argument("path")
+    command.add_argument("--mode", choices=("r", "w"), default="w")
+    command.set_defaults(call=toolstack.attach_main)
+
+    command = commands.add_parser("detach", help="take a disk back, as xl would")
+    _add_disk(command)
+    command.set_defaults(call=toolstack.detach_main, path="", mode="w")
 
     command = commands.add_parser("demo", help="show one disk from image to guest and back")
     command.add_argument("--seconds", type=float, default=10.0, help="of random I/O")

@@ -6,6 +6,7 @@ thread of its loop; the frontend's transfers may be used from others.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from socket import socket
@@ -15,7 +16,7 @@ from xbbd_bsd.native import Abi, Front, FrontParams, HvKind
 from xbbd_bsd.sim.hypervisor import Domain
 from xbbd_bsd.sim.waiting import wait_until
 from xbbd_bsd.xenbus.states import State, parse_state
-from xbbd_bsd.xenstore.client import Store, Transaction, Watch
+from xbbd_bsd.xenstore.client import Store, StoreError, Transaction, Watch
 
 BACKEND_DOMID = 0
 LIMIT = 30.0  # seconds; a guest may have to wait for its toolstack
@@ -81,8 +82,8 @@ class Blkfront:
         assert self._front is not None, "not connected"
         return self._front
 
-    def connect(self, limit: float = LIMIT) -> None:
-        """Wait for the offer, publish a ring, wait for Connected; HostError on the way.
+    def wait_offer(self, limit: float = LIMIT) -> None:
+        """Wait until the toolstack offers a disk that the backend does not refuse; HostError.
 
         After `close` it starts over, as a reloaded driver would.
         """
@@ -91,6 +92,9 @@ class Blkfront:
         if not wait_until(self._store, self._loop, self._path, self._offered, limit):
             raise HostError(f"{self._path}: no disk was offered")
         self._backend = self._read(f"{self._path}/backend").decode("ascii", "replace")
+
+    def connect(self, limit: float = LIMIT) -> None:
+        """After an offer: publish a ring, wait for Connected; HostError on the way."""
         self._await_backend(lambda state: state is State.INIT_WAIT, limit)
         self._publish()
         self._await_backend(lambda state: state is State.CONNECTED, limit)
@@ -111,6 +115,13 @@ class Blkfront:
         self.withdraw()
         self._switch(State.CLOSED)
 
+    def abandon(self) -> None:
+        """The backend refused, or the disk was taken back: Closed, until another is offered."""
+        self.withdraw()
+        with contextlib.suppress(StoreError):
+            self._switch(State.CLOSED)
+        self._state = State.INITIALISING
+
     def withdraw(self) -> None:
         """Take ring and event channel back, whatever the backend thinks."""
         if self._front is not None:
@@ -121,10 +132,12 @@ class Blkfront:
             self._listener = None
 
     def _offered(self) -> bool:
-        return (
-            self._store.get(f"{self._path}/backend") is not None
-            and parse_state(self._store.get(f"{self._path}/state")) is State.INITIALISING
-        )
+        backend = self._store.get(f"{self._path}/backend")
+        if backend is None:
+            return False
+        status = self._store.get(f"{backend.decode('ascii', 'replace')}/hotplug-status")
+        state = parse_state(self._store.get(f"{self._path}/state"))
+        return state is State.INITIALISING and status != b"error"
 
     def _backend_state(self) -> State:
         return parse_state(self._store.get(f"{self._backend}/state"))

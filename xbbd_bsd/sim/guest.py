@@ -27,14 +27,15 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.native import Abi, Op, Progress, Workload
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.sim.hypervisor import Domain, layout
-from xbbd_bsd.xenstore.client import Store
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
 CHUNK_SECTORS = 4096  # of a copy
 REPORT_SECONDS = 0.5
+FOR_EVER = 1e9  # seconds
 
 _NUMBERS: dict[str, Callable[[str], Any]] = {
     field.name: float if field.name == "seconds" else int
@@ -108,6 +109,7 @@ class Guest:
             depth=options.depth,
         )
         self._hold = options.hold
+        self._connected = False
         self._progress: Progress | None = None
         self._input = asyncio.StreamReader(loop=self._loop)
         self._let_go = asyncio.Event()
@@ -119,12 +121,14 @@ class Guest:
                 lambda: asyncio.StreamReaderProtocol(self._input, loop=self._loop), sys.stdin
             )
         )
-        self._loop.add_signal_handler(signal.SIGTERM, transport.close)
+        self._loop.add_signal_handler(signal.SIGTERM, self._terminate, transport)
         say("alive")
         while True:
             self._connect()
+            self._connected = True
             self._loop.run_until_complete(self._obey())
             self._blkfront.close()
+            self._connected = False
             say("closed")
             while (line := self._loop.run_until_complete(self._input.readline())) != b"open\n":
                 if not line:
@@ -137,10 +141,27 @@ class Guest:
         self._domain.close()
         self._loop.close()
 
+    def _terminate(self, transport: asyncio.ReadTransport) -> None:
+        """SIGTERM: as the end of input, or the end where no input is awaited."""
+        if not self._connected:
+            raise SystemExit(0)
+        transport.close()
+        if self._progress is not None:
+            self._progress.stop()
+
     def _connect(self) -> None:
         self._let_go.clear()
         self._blkfront.on_closing = self._backend_closing
-        self._blkfront.connect()
+        while True:
+            try:
+                self._blkfront.wait_offer(FOR_EVER)
+                self._blkfront.connect()
+                break
+            except StoreLost:
+                raise
+            except (HostError, StoreError) as error:  # refused, or taken back meanwhile
+                say("refused", text=str(error))
+                self._blkfront.abandon()
         disk = self._blkfront.disk
         say(
             "connected",

@@ -52,6 +52,7 @@ def after_fork() -> None:
     blkfront = Blkfront(
         domain, int(_options["vdev"]), store=store, loop=loop, ring_order=2, depth=128
     )
+    blkfront.wait_offer()
     blkfront.connect()
     _guest.update(domain=domain, store=store, blkfront=blkfront)
 

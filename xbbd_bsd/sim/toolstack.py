@@ -5,9 +5,15 @@ hotplug node that of tools/hotplug/FreeBSD/block.  It knows no backend but by
 its nodes.  Runs on the thread of the store's loop; waiting runs that loop.
 """
 
+import argparse
 import asyncio
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from xbbd_bsd.errors import HostError, XbbdError
+from xbbd_bsd.sim.hypervisor import layout
 from xbbd_bsd.sim.waiting import wait_until
 from xbbd_bsd.xenbus.states import State, parse_state
 from xbbd_bsd.xenstore.client import Store, Transaction
@@ -154,3 +160,49 @@ def remove(store: Store, disk: DiskOffer) -> None:
     """Remove the nodes of both ends."""
     store.remove(disk.backend)
     store.remove(disk.frontend)
+
+
+def attach_main(options: argparse.Namespace) -> int:
+    """The command `attach`; its exit status."""
+
+    def body(store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer) -> None:
+        if not attach(store, loop, disk):
+            reason = store.get(f"{disk.backend}/hotplug-error") or b"the backend does not answer"
+            remove(store, disk)
+            raise HostError(reason.decode("utf-8", "replace"))
+
+    return _command("attach", options, body)
+
+
+def detach_main(options: argparse.Namespace) -> int:
+    """The command `detach`; its exit status."""
+
+    def body(store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer) -> None:
+        if not detach(store, loop, disk):
+            raise HostError("the backend did not close in time; its nodes are removed")
+
+    return _command("detach", options, body)
+
+
+def _command(
+    name: str,
+    options: argparse.Namespace,
+    body: Callable[[Store, asyncio.AbstractEventLoop, DiskOffer], None],
+) -> int:
+    """Connect to the machine's store and do one thing."""
+    path = os.path.abspath(options.path) if options.path else ""
+    disk = DiskOffer(options.domid, options.vdev, path, mode=options.mode)
+    loop = asyncio.new_event_loop()
+    try:
+        store = Store(layout(options.directory).store_socket(0), loop=loop)
+        store.connect()
+        try:
+            body(store, loop, disk)
+        finally:
+            store.close()
+    except (XbbdError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        loop.close()
+    return 0
