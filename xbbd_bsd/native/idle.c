@@ -9,8 +9,9 @@
 
 #include "internal.h"
 
-/* Looking for work before sleeping begins with so long, if it would have paid. */
+/* Looking for work before sleeping: not for less, and when to try again. */
 #define POLL_LEAST_NS	4000
+#define POLL_RETRY	16
 
 /* Events in a row that may bring no request before we look away for a while. */
 #define IDLE_EVENTS	8
@@ -44,19 +45,13 @@ has_work(struct xbb_queue *q)
 	    (xbb_ring_unread(&q->ring, &unread) != 0 || unread != 0));
 }
 
-/*
- * Look for work without asking for an event, for as long as this paid lately:
- * the frontend is spared a notification and we a wake-up.
- */
 static bool
-look_around(struct xbb_queue *q)
+look_for(struct xbb_queue *q, uint64_t ns)
 {
 	uint64_t end;
 	uint32_t i;
 
-	if (q->poll_ns == 0)
-		return (false);
-	end = xbb_now_ns() + q->poll_ns;
+	end = xbb_now_ns() + ns;
 	do
 		for (i = 0; i < 32; i++) {
 			if (has_work(q))
@@ -67,22 +62,37 @@ look_around(struct xbb_queue *q)
 	return (false);
 }
 
-/* Longer if a sleep was so short that looking would have bridged it, else less. */
-static void
-adapt_polling(struct xbb_queue *q, uint64_t slept_ns)
+/*
+ * Look for work for a while without asking for an event: the frontend is
+ * spared a notification and we a wake-up.  As long as it pays, the whole time
+ * allowed; each failure halves it, and once it is nothing, one sleep in
+ * POLL_RETRY tries again.  How long a sleep was would tell less: it includes
+ * the time to wake up.
+ */
+static bool
+look_around(struct xbb_queue *q)
 {
-	int32_t most_us = XBB_GET(q->tunables->poll_max_us);
 	uint64_t most;
+	int32_t most_us;
 
+	most_us = XBB_GET(q->tunables->poll_max_us);
 	most = most_us > 0 ? (uint64_t)most_us * 1000 : 0;
-	if (slept_ns > most)
-		q->poll_ns /= 2;
-	else
-		q->poll_ns = q->poll_ns * 2 + POLL_LEAST_NS;
+	if (q->poll_ns < POLL_LEAST_NS) {
+		if (++q->sleeps_unpolled < POLL_RETRY)
+			return (false);
+		q->poll_ns = most;
+	}
+	q->sleeps_unpolled = 0;
 	if (q->poll_ns > most)
 		q->poll_ns = most;
-	if (q->poll_ns < POLL_LEAST_NS)
-		q->poll_ns = 0;
+	if (q->poll_ns == 0)
+		return (false);
+	if (look_for(q, q->poll_ns)) {
+		q->poll_ns = most;
+		return (true);
+	}
+	q->poll_ns /= 2;
+	return (false);
 }
 
 static void
@@ -108,7 +118,6 @@ static void
 rest(struct xbb_queue *q)
 {
 	struct pollfd pfd[2];
-	uint64_t before;
 	char drop[64];
 	int n;
 
@@ -128,10 +137,8 @@ rest(struct xbb_queue *q)
 	pfd[1] = (struct pollfd){ .events = POLLIN,
 	    .fd = q->masked ? -1 : q->ops->event_fd(q->hv) };
 	XBB_COUNT(q->rs->counters.ring_sleeps, 1);
-	before = xbb_now_ns();
 	n = poll(pfd, 2, q->masked ? IDLE_EVENTS_MS : -1);
 	atomic_store(&q->sleeping, false);
-	adapt_polling(q, xbb_now_ns() - before);
 	if (n == 0)
 		q->idle_events = 0;
 	if (n > 0 && pfd[0].revents != 0)

@@ -143,6 +143,7 @@ struct xbb_queue {
 	uint32_t	 unpushed;	/* responses filled in, not pushed */
 	uint32_t	 flush_count;	/* of the flush_interval */
 	uint64_t	 poll_ns;	/* how long looking for work pays */
+	uint32_t	 sleeps_unpolled;	/* without looking first */
 	uint32_t	 idle_events;	/* events in a row that brought nothing */
 	bool		 masked;	/* event channel awaits unmask */
 	bool		 short_of_requests;

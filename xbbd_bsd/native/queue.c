@@ -313,46 +313,37 @@ run_here(struct xbb_queue *q, struct xbb_batch *batch)
 }
 
 /*
- * Start what may start.  A batch that is alone is done here and now; several
- * go to the run queue.
+ * Start what may start.  A quick disk is through with a request before another
+ * thread would be awake, so this thread does one itself and comes back.  To a
+ * slow one everything is handed over but a lone request, lest the ring waits
+ * behind the disk.  True if something was started.
  */
-static void
+static bool
 dispatch(struct xbb_queue *q)
 {
 	struct xbb_batch *batch;
+	bool here;
 
-	while (q->pending.head != NULL && may_start(q, q->pending.head)) {
+	if (q->pending.head == NULL || !may_start(q, q->pending.head))
+		return (false);
+	here = !xbb_disk_is_slow(q) ||
+	    (q->nstarted == 0 && q->pending.count == 1);
+	do {
 		batch = xbb_batch_list_take(&q->pending);
 		start(q, batch);
-		if (q->nstarted == 1 && q->pending.head == NULL)
+		if (here)
 			run_here(q, batch);
 		else
 			xbb_pool_submit(q, batch);
-	}
-}
-
-/*
- * Get the run queue worked off.  A quick disk is through with a request before
- * another thread would be awake, so this thread does it all.  With a slow one
- * it hands everything over but a lone request, lest the ring waits behind the
- * disk.  True if something was done here.
- */
-static bool
-work(struct xbb_queue *q)
-{
-	struct xbb_batch *batch;
-
-	if (q->nstarted == 0)
-		return (false);
-	if (xbb_disk_is_slow(q)) {
-		xbb_pool_wake(q);
-		if (q->pool.nthreads > 0)
-			return (false);
-	}
-	batch = xbb_pool_take(&q->pool);
-	if (batch == NULL)
-		return (false);
-	run_here(q, batch);
+	} while (!here && q->pending.head != NULL &&
+	    may_start(q, q->pending.head));
+	if (here)
+		return (true);
+	xbb_pool_wake(q);
+	/* Without a single worker it falls to this thread all the same. */
+	while (q->pool.nthreads == 0 &&
+	    (batch = xbb_pool_take(&q->pool)) != NULL)
+		run_here(q, batch);
 	return (true);
 }
 
@@ -408,8 +399,7 @@ xbb_queue_main(void *arg)
 			q->idle_events = 0;
 			busy = true;
 		}
-		dispatch(q);
-		busy |= work(q);
+		busy |= dispatch(q);
 		if (q->unpushed >= PUSH_BATCH || !busy)
 			push(q);
 		if (busy)
