@@ -57,17 +57,18 @@ class RawRing:
         self.front = front
         self.layout = LAYOUTS[abi]
         self.bytes = front.ring
+        self.words = self.bytes.cast("I")  # stores whole words, as a guest does
         entries = (len(self.bytes) - HEADER) // self.layout.slot
         self.slots = 1 << (entries.bit_length() - 1)
         self.rsp_cons = 0
 
     def index(self, offset: int) -> int:
         """One of the four indices of the header."""
-        return int(struct.unpack_from("<I", self.bytes, offset)[0])
+        return self.words[offset // 4]
 
     def set_index(self, offset: int, value: int) -> None:
         """Write an index, true or not."""
-        struct.pack_into("<I", self.bytes, offset, value & 0xFFFFFFFF)
+        self.words[offset // 4] = value & 0xFFFFFFFF
 
     def put(self, *slots: bytes) -> None:
         """Append requests, publish them and notify."""

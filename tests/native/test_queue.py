@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.native.ring import ring
+from tests.native.ring import Ring, ring
 from tests.native.slots import REQ_PROD, RawRing, request
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
@@ -28,6 +29,7 @@ from xbbd_bsd.native import (
 )
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
+SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"  # set by test_variants.py
 
 
 @pytest.mark.parametrize("ring_pages", [1, 2, 32])
@@ -55,7 +57,7 @@ def test_random_io_against_a_model(tmp_path: Path, abi: Abi) -> None:
             seed=abi + 1,
             sectors=len(model) // 512,
             depth=128,
-            operations=20000,
+            operations=4000 if SLOW_DISK else 20000,
             flush_every=200,
             barrier_every=50,
             model=model,
@@ -67,12 +69,38 @@ def test_random_io_against_a_model(tmp_path: Path, abi: Abi) -> None:
         assert min(done) > 0
         assert r.disk.read_bytes() == model
         counters = r.state.counters()
-        assert counters["reqs_received"] == counters["reqs_completed"] == 20000
+        assert counters["reqs_received"] == counters["reqs_completed"] == load.operations
+        if SLOW_DISK:
+            assert counters["io_handed_over"] > counters["io_inline"]
         assert counters["reqs_completed_with_error"] == 0
         assert counters["grants_mapped_total"] == counters["grants_unmapped_total"]
         assert (
             counters["forced_dispatch"] + counters["normal_dispatch"] == counters["total_dispatch"]
         )
+
+
+def test_overlapping_writes_keep_their_order(tmp_path: Path) -> None:
+    """Writes to one place without waiting: the last one in the ring is what stays."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        for i in range(32):
+            r.front.page(i)[:] = bytes([i]) * 4096
+        for _ in range(8):
+            raw.put(
+                *(
+                    request(
+                        Abi.NATIVE,
+                        op=Op.WRITE,
+                        id=i,
+                        sector=100 + i % 2,
+                        segments=[(r.front.page_ref(i), 0, 3)],
+                    )
+                    for i in range(32)
+                )
+            )
+            assert [status for _, _, status in raw.responses(32)] == [OKAY] * 32
+            place = r.disk.read_bytes()[100 * 512 : 105 * 512]
+            assert place == bytes([30]) * 512 + bytes([31]) * 2048
 
 
 def test_one_request_is_not_handed_over(tmp_path: Path) -> None:
@@ -222,6 +250,7 @@ def test_a_malformed_request_gets_its_error_and_nothing_else(
         )
         assert sorted(raw.responses(3)) == [(1, 0, OKAY), (2, op, status), (3, 0, OKAY)]
         assert r.counter("reqs_completed_with_error") == 1
+        assert r.counter("io_errors") == 0
         assert r.disk.read_bytes() == bytes(8 << 20)
         assert r.queue.status().state == QueueState.RUNNING
 
@@ -326,20 +355,46 @@ def test_a_disk_that_ends_early_fails_what_lies_beyond(tmp_path: Path) -> None:
         assert r.counter("io_errors") == 4
 
 
-def test_shortage_of_grant_space_is_counted_and_passes(tmp_path: Path) -> None:
-    with ring(tmp_path, max_batch_segments=11, max_grants=11) as r:
-        raw = RawRing(r.front, Abi.NATIVE)
-        pages = [r.front.page_ref(i) for i in range(11)]
+def make_the_disk_look_slow(r: Ring, raw: RawRing) -> None:
+    """Batches of a megabyte take so long that the ring thread hands over from now on."""
+    pages = [r.front.page_ref(i) for i in range(23 * 11)]
+    for _ in range(6):
         raw.put(
             *(
                 request(
-                    Abi.NATIVE, op=0, id=i, sector=i * 200, segments=[(ref, 0, 7) for ref in pages]
+                    Abi.NATIVE,
+                    op=Op.READ,
+                    id=i,
+                    sector=i * 88,
+                    segments=[(ref, 0, 7) for ref in pages[i * 11 : i * 11 + 11]],
                 )
-                for i in range(16)
+                for i in range(23)
             )
         )
-        assert sorted(raw.responses(16)) == [(i, 0, OKAY) for i in range(16)]
+        raw.responses(23)
+
+
+def test_shortage_of_grant_space_is_counted_and_passes(tmp_path: Path) -> None:
+    """32 requests of 11 pages at a slow disk, with room for 256 pages."""
+    with ring(tmp_path, max_batch_segments=256, max_grants=256) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        make_the_disk_look_slow(r, raw)
+        pages = [(r.front.page_ref(i), 0, 7) for i in range(32 * 11)]
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE,
+                    op=Op.READ,
+                    id=i,
+                    sector=i * 200,
+                    segments=pages[i * 11 : i * 11 + 11],
+                )
+                for i in range(32)
+            )
+        )
+        assert sorted(raw.responses(32)) == [(i, Op.READ, OKAY) for i in range(32)]
         assert r.counter("kva_shortages") > 0
+        assert r.counter("io_handed_over") > 0
 
 
 def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
@@ -369,6 +424,68 @@ def test_the_guest_vanishes(tmp_path: Path) -> None:
         r.front.close()
         r.queue.drain()
         r.wait_drained()
+
+
+def test_an_opening_that_fails_leaves_a_running_queue_alone(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        make_the_disk_look_slow(r, raw)
+        values = {name: getattr(r.params, name) for name in r.params.__slots__}
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE,
+                    op=Op.READ,
+                    id=i,
+                    sector=i * 16,
+                    segments=[(r.front.page_ref(i), 0, 7)],
+                )
+                for i in range(20, 28)
+            )
+        )
+        with pytest.raises(HostError, match="map ring"):
+            Queue(QueueParams(**{**values, "ring_refs": (15000,)}), r.state)
+        assert sorted(raw.responses(8)) == [(i, Op.READ, OKAY) for i in range(20, 28)]
+
+
+def test_a_flood_of_events_does_not_hold_the_ring_thread(tmp_path: Path) -> None:
+    """Somebody sends as fast as the ring thread can read: a drain still comes through."""
+    with ring(tmp_path) as r:
+        r.front.transfer(Op.READ, 0, 1, bytearray(512))
+        stop = threading.Event()
+
+        def flood() -> None:
+            while not stop.is_set():
+                r.front.notify()
+
+        threads = [threading.Thread(target=flood) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            r.front.transfer(Op.READ, 0, 8, bytearray(4096), timeout=5)
+            r.queue.drain()
+            r.wait_drained()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_a_malformed_request_is_never_in_the_table(tmp_path: Path) -> None:
+    """What a guest wrote and nobody checked must not reach who reads the segment."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(request(Abi.NATIVE, op=77, id=1, nr_segments=200))
+        assert raw.responses(1) == [(1, 77, EOPNOTSUPP)]
+        segment = Path(r.state.path).read_bytes()
+        assert bytes([77, 200]) not in segment
+
+
+def test_flush_of_a_read_only_disk_is_nothing_to_do(tmp_path: Path) -> None:
+    """FreeBSD refuses DIOCGFLUSH on a descriptor that is not open for writing."""
+    with ring(tmp_path, read_only=True) as r:
+        r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+        assert r.counter("flushes_done") == 0
 
 
 def test_opening_fails_cleanly(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ xbb_batch_is_barrier(const struct xbb_batch *batch)
 	    (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg != 0));
 }
 
+/* Will it have the disk write its cache out?  That takes milliseconds. */
+bool
+xbb_batch_flushes(const struct xbb_batch *batch)
+{
+
+	return (!batch->faked && (batch->operation == XBB_OP_WRITE_BARRIER ||
+	    batch->operation == XBB_OP_FLUSH_DISKCACHE));
+}
+
 /* Do two batches touch a common sector? */
 bool
 xbb_batch_overlaps(const struct xbb_batch *a, const struct xbb_batch *b)

@@ -361,7 +361,7 @@ direct_main(void *arg)
 		d->error = -ENOMEM;
 		return (NULL);
 	}
-	quota = load->operations / load->depth;
+	quota = (load->operations + load->depth - 1) / load->depth;
 	cpu = thread_cpu_ns();
 	before = xbb_now_ns();
 	for (;;) {

@@ -37,18 +37,25 @@ static int
 ledger_open(struct xbb_hv *hv)
 {
 	static atomic_uint serial;
+	char making[32];
+	unsigned int n;
 	size_t size;
 	void *p;
 
+	/* Only one that is locked may be seen: the others are swept away. */
+	n = atomic_fetch_add(&serial, 1);
+	snprintf(making, sizeof(making), "new.%ld.%u", (long)getpid(), n);
 	snprintf(hv->ledger_name, sizeof(hv->ledger_name), "maps.%ld.%u",
-	    (long)getpid(), atomic_fetch_add(&serial, 1));
-	hv->ledger_fd = openat(hv->domain.fd, hv->ledger_name,
-	    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	    (long)getpid(), n);
+	hv->ledger_fd = openat(hv->domain.fd, making,
+	    O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (hv->ledger_fd < 0)
 		return (-errno);
 	size = hv->domain.npages * sizeof(*hv->ledger);
 	if (flock(hv->ledger_fd, LOCK_EX | LOCK_NB) != 0 ||
-	    ftruncate(hv->ledger_fd, (off_t)size) != 0)
+	    ftruncate(hv->ledger_fd, (off_t)size) != 0 ||
+	    renameat(hv->domain.fd, making, hv->domain.fd,
+	    hv->ledger_name) != 0)
 		return (-errno);
 	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, hv->ledger_fd,
 	    0);
@@ -121,20 +128,18 @@ sim_event_fd(struct xbb_hv *hv)
 static int
 sim_take(struct xbb_hv *hv)
 {
-	char drop[64];
+	char drop[4096];
 	ssize_t n;
-	int event;
 
 	if (hv->masked || hv->event_fd < 0)
 		return (0);
-	event = 0;
-	while ((n = recv(hv->event_fd, drop, sizeof(drop), 0)) > 0)
-		event = 1;
-	if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK &&
+	/* Once: a guest may send as fast as we read.  The rest is another event. */
+	n = recv(hv->event_fd, drop, sizeof(drop), 0);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK &&
 	    errno != EINTR))
 		hv->event_fd = -1;
-	hv->masked = event != 0;
-	return (event);
+	hv->masked = n > 0;
+	return (hv->masked);
 }
 
 static int

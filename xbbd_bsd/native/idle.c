@@ -41,8 +41,7 @@ has_work(struct xbb_queue *q)
 		return (true);
 	if (atomic_load(&q->draining))
 		return (q->nstarted == 0);
-	return (q->free_req != XBB_NONE &&
-	    (xbb_ring_unread(&q->ring, &unread) != 0 || unread != 0));
+	return (xbb_ring_unread(&q->ring, &unread) != 0 || unread != 0);
 }
 
 static bool
@@ -119,19 +118,20 @@ rest(struct xbb_queue *q)
 {
 	struct pollfd pfd[2];
 	char drop[64];
-	int n;
+	int error, n;
 
 	atomic_store(&q->sleeping, true);
 	/* Whoever makes work for us looks at sleeping afterwards. */
 	if (has_work(q) || (!atomic_load(&q->draining) &&
-	    xbb_ring_final_check(&q->ring) && q->free_req != XBB_NONE)) {
+	    xbb_ring_final_check(&q->ring))) {
 		atomic_store(&q->sleeping, false);
 		return;
 	}
 	if (q->masked && q->idle_events < IDLE_EVENTS) {
 		q->masked = false;
-		if (q->ops->unmask(q->hv) != 0)
-			xbb_queue_stop(q, XBB_STOP_EVENT, EIO);
+		error = q->ops->unmask(q->hv);
+		if (error != 0)
+			xbb_queue_stop(q, XBB_STOP_EVENT, -error);
 	}
 	pfd[0] = (struct pollfd){ .fd = q->kick[0], .events = POLLIN };
 	pfd[1] = (struct pollfd){ .events = POLLIN,

@@ -31,6 +31,7 @@ _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS &&
     XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a batch or a ring");
 
 #define XBB_NONE	UINT16_MAX	/* end of an index list */
+#define XBB_SLOWEST	80		/* most of a slowness, see transfer.c */
 #define XBB_SLOT_WORDS	28		/* 32-bit words of the largest ring slot */
 
 /* Where the fields of a ring slot lie; what all ABIs share is in blkif.c. */
@@ -146,12 +147,12 @@ struct xbb_queue {
 	uint32_t	 sleeps_unpolled;	/* without looking first */
 	uint32_t	 idle_events;	/* events in a row that brought nothing */
 	bool		 masked;	/* event channel awaits unmask */
-	bool		 short_of_requests;
 	bool		 short_of_grants;
 
 	/* Shared. */
 	_Atomic(struct xbb_batch *) done;	/* stack, filled by workers */
-	atomic_uint	 slowness;	/* of the disk, see transfer.c */
+	atomic_uint	 slowness;	/* of reads and writes, see transfer.c */
+	atomic_uint	 flush_slowness;	/* of flushes and barriers */
 	atomic_bool	 sleeping;	/* ring thread is about to poll */
 	atomic_bool	 draining;
 	atomic_uint	 state;		/* enum xbb_queue_state */
@@ -218,6 +219,7 @@ void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
 bool	xbb_batch_overlaps(const struct xbb_batch *a,
 	    const struct xbb_batch *b);
 bool	xbb_batch_writes(const struct xbb_batch *batch);
+bool	xbb_batch_flushes(const struct xbb_batch *batch);
 bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
 void	xbb_batch_list_put(struct xbb_batch_list *list, struct xbb_batch *batch);
 struct xbb_batch *xbb_batch_list_take(struct xbb_batch_list *list);
@@ -230,7 +232,7 @@ void	xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 
 /* transfer.c - one batch from start to status; any thread of the queue. */
 void	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch);
-bool	xbb_disk_is_slow(struct xbb_queue *q);
+bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
 int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
 	    off_t offset, bool *was_short);
 

@@ -73,7 +73,7 @@ check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
 	return (0);
 }
 
-/* Lay out the lists of a fresh queue. */
+/* Lay out the lists of a fresh queue, once nothing else can stop it. */
 static int
 prepare(struct xbb_queue *q, struct xbb_state *state)
 {
@@ -100,6 +100,7 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 	}
 	q->free_req = 0;
 	q->free_batch = &q->batches[0];
+	atomic_init(&q->flush_slowness, XBB_SLOWEST);
 	return (0);
 }
 
@@ -189,14 +190,20 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 	q->params = *params;
 	q->ops = xbb_hv_lookup(params->hv);
 	q->kick[0] = q->kick[1] = -1;
-	if ((e = prepare(q, state)) != 0 || (e = open_kick(q->kick)) != 0) {
+	e = open_kick(q->kick);
+	if (e != 0) {
 		release(q);
-		return (xbb_fail(error, "allocate queue", -e));
+		return (xbb_fail(error, "open pipe", -e));
 	}
 	e = connect_ring(q, error);
 	if (e != 0) {
 		release(q);
 		return (e);
+	}
+	e = prepare(q, state);
+	if (e != 0) {
+		release(q);
+		return (xbb_fail(error, "allocate queue", -e));
 	}
 	e = xbb_pool_init(&q->pool);
 	if (e != 0) {

@@ -51,14 +51,15 @@ xbb_queue_drain(struct xbb_queue *q)
 	xbb_queue_kick(q);
 }
 
-/* Stop for good, and say why; the first reason stays (XSA-365). */
+/* Stop for good, and say why; the first reason stays (XSA-365).  Ring thread. */
 void
 xbb_queue_stop(struct xbb_queue *q, enum xbb_stop_reason reason, int errnum)
 {
-	unsigned int none = XBB_STOP_NONE;
 
-	if (atomic_compare_exchange_strong(&q->reason, &none, reason))
+	if (atomic_load(&q->reason) == XBB_STOP_NONE) {
 		atomic_store(&q->errnum, errnum);
+		atomic_store(&q->reason, reason);
+	}
 	xbb_queue_drain(q);
 }
 
@@ -131,15 +132,14 @@ enqueue(struct xbb_queue *q, uint16_t r)
 }
 
 /*
- * Take every request that waits on the ring, as long as there are table
- * entries.  True if there was any.
+ * Take every request that waits on the ring; what is valid gets an entry of the
+ * table.  True if there was any.
  */
 static bool
 gather(struct xbb_queue *q)
 {
 	uint32_t slot[XBB_SLOT_WORDS], n, unread;
-	struct xbb_req *req;
-	uint64_t now;
+	struct xbb_req req = { 0 };
 	uint16_t r;
 	int status;
 
@@ -149,37 +149,30 @@ gather(struct xbb_queue *q)
 	}
 	if (unread == 0)
 		return (false);
-	now = xbb_now_ns();
+	req.received_ns = xbb_now_ns();
 	for (n = 0; n < unread; n++) {
-		r = q->free_req;
-		if (r == XBB_NONE) {
-			if (!q->short_of_requests)
-				XBB_COUNT(q->rs->counters.request_shortages, 1);
-			q->short_of_requests = true;
-			break;
-		}
-		q->short_of_requests = false;
-		req = &q->reqs[r];
-		q->free_req = req->next;
-		XBB_SET(q->rs->inflight, ++q->inflight);
-		req->ring_index = q->ring.req_cons;
-		req->received_ns = now;
+		req.ring_index = q->ring.req_cons;
 		xbb_ring_copy_request(&q->ring, slot);
-		xbb_request_decode(q->ring.layout, slot, req);
+		xbb_request_decode(q->ring.layout, slot, &req);
 		XBB_COUNT(q->rs->counters.reqs_received, 1);
-		status = xbb_request_validate(&q->limits, req);
+		status = xbb_request_validate(&q->limits, &req);
 		if (status != XBB_RSP_OKAY) {
 			XBB_COUNT(q->rs->counters.reqs_malformed, 1);
-			respond(q, req, status);
-			release_req(q, r);
+			respond(q, &req, status);
 			continue;
 		}
-		XBB_SET(req->state, XBB_REQ_ACCEPTED);
-		count_request(&q->rs->counters, req);
+		count_request(&q->rs->counters, &req);
+		/* Never empty: a ring has no more slots than the table entries. */
+		r = q->free_req;
+		assert(r != XBB_NONE);
+		q->free_req = q->reqs[r].next;
+		q->reqs[r] = req;
+		XBB_SET(q->reqs[r].state, XBB_REQ_ACCEPTED);
+		XBB_SET(q->rs->inflight, ++q->inflight);
 		enqueue(q, r);
 	}
 	XBB_SET(q->rs->req_cons, q->ring.req_cons);
-	return (n > 0);
+	return (true);
 }
 
 /* Batches: from pending to started. */
@@ -190,10 +183,11 @@ may_start(struct xbb_queue *q, const struct xbb_batch *batch)
 	const struct xbb_batch *s;
 	bool writes;
 
-	if (q->nstarted == 0)
+	if (q->nstarted == 0) {
+		q->short_of_grants = false;
 		return (true);
-	if (q->barrier_started || xbb_batch_is_barrier(batch) ||
-	    batch->operation == XBB_OP_WRITE_BARRIER)
+	}
+	if (q->barrier_started || xbb_batch_is_barrier(batch))
 		return (false);
 	if (q->started_segments + batch->nseg > q->params.max_grants) {
 		if (!q->short_of_grants)
@@ -212,13 +206,16 @@ may_start(struct xbb_queue *q, const struct xbb_batch *batch)
 	return (true);
 }
 
-/* The tunables may ask for fewer flushes than the guest does. */
+/*
+ * The tunables may ask for fewer flushes than the guest does, and a disk that
+ * is only read has nothing to flush (FreeBSD refuses to, geom_dev.c).
+ */
 static bool
 flush_is_faked(struct xbb_queue *q)
 {
 	int32_t interval;
 
-	if (XBB_GET(q->tunables->disable_flush) != 0)
+	if (q->params.read_only || XBB_GET(q->tunables->disable_flush) != 0)
 		return (true);
 	interval = XBB_GET(q->tunables->flush_interval);
 	if (interval <= 0)
@@ -313,38 +310,45 @@ run_here(struct xbb_queue *q, struct xbb_batch *batch)
 }
 
 /*
- * Start what may start.  A quick disk is through with a request before another
- * thread would be awake, so this thread does one itself and comes back.  To a
- * slow one everything is handed over but a lone request, lest the ring waits
- * behind the disk.  True if something was started.
+ * Start what may start.  What will be over before another thread would be awake
+ * this thread does itself, one at a time, and comes back.  What may take long
+ * is handed over, lest the ring waits behind the disk: but for a lone transfer,
+ * which nothing waits behind.  True if something was started.
  */
 static bool
 dispatch(struct xbb_queue *q)
 {
 	struct xbb_batch *batch;
-	bool here;
+	bool lone;
 
 	if (q->pending.head == NULL || !may_start(q, q->pending.head))
 		return (false);
-	here = !xbb_disk_is_slow(q) ||
-	    (q->nstarted == 0 && q->pending.count == 1);
 	do {
 		batch = xbb_batch_list_take(&q->pending);
 		start(q, batch);
-		if (here)
+		lone = q->nstarted == 1 && q->pending.head == NULL &&
+		    !xbb_batch_flushes(batch);
+		if (lone || !xbb_batch_is_slow(q, batch)) {
 			run_here(q, batch);
-		else
-			xbb_pool_submit(q, batch);
-	} while (!here && q->pending.head != NULL &&
-	    may_start(q, q->pending.head));
-	if (here)
-		return (true);
+			return (true);
+		}
+		xbb_pool_submit(q, batch);
+	} while (q->pending.head != NULL && may_start(q, q->pending.head));
+	return (true);
+}
+
+/* Have what was handed over done: without a single worker, by this thread. */
+static void
+hand_over(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+
+	if (q->nstarted == 0)
+		return;
 	xbb_pool_wake(q);
-	/* Without a single worker it falls to this thread all the same. */
 	while (q->pool.nthreads == 0 &&
 	    (batch = xbb_pool_take(&q->pool)) != NULL)
 		run_here(q, batch);
-	return (true);
 }
 
 /* Collect what workers finished.  True if there was any. */
@@ -369,6 +373,7 @@ push(struct xbb_queue *q)
 {
 	struct xbb_counters *c = &q->rs->counters;
 	bool notify;
+	int error;
 
 	if (q->unpushed == 0)
 		return;
@@ -379,8 +384,9 @@ push(struct xbb_queue *q)
 	q->unpushed = 0;
 	if (notify) {
 		XBB_COUNT(c->notifies_sent, 1);
-		if (q->ops->notify(q->hv) != 0)
-			xbb_queue_stop(q, XBB_STOP_EVENT, EIO);
+		error = q->ops->notify(q->hv);
+		if (error != 0)
+			xbb_queue_stop(q, XBB_STOP_EVENT, -error);
 	}
 }
 
@@ -400,6 +406,7 @@ xbb_queue_main(void *arg)
 			busy = true;
 		}
 		busy |= dispatch(q);
+		hand_over(q);
 		if (q->unpushed >= PUSH_BATCH || !busy)
 			push(q);
 		if (busy)

@@ -18,7 +18,10 @@ xbb_ring_init(struct xbb_ring *ring, void *base, uint32_t ring_pages,
 	ring->slots = (uint8_t *)base + sizeof(struct xbb_sring);
 	ring->layout = layout;
 	ring->nslots = xbb_ring_slots(layout, ring_pages);
-	/* A frontend that was here before us continues where it stands. */
+	/*
+	 * Where a drained ring was left.  After a crash there may be requests
+	 * before this point that were read and never answered.
+	 */
 	ring->rsp_prod = XBB_GET(ring->sring->rsp_prod);
 	ring->rsp_prod_pvt = ring->rsp_prod;
 	ring->req_cons = ring->rsp_prod;

@@ -18,7 +18,7 @@
 
 #define SIM_MAGIC	0x4d495358	/* "XSIM" */
 #define SIM_FIRST_REF	8		/* Xen keeps the first eight to itself */
-#define SIM_LEDGERS	16		/* mappers of one domain at a time */
+#define SIM_LEDGERS	64		/* mappers of one domain at a time */
 
 /* An entry: permitted domain, flags, page.  Zero: free. */
 #define SIM_GRANT(domid, flags, frame) \

@@ -33,7 +33,10 @@ xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries)
 		.table_entries = table_entries,
 		.tunables.poll_max_us = XBB_POLL_MAX_US,
 	};
+	static const uint8_t zeros[XBB_PAGE_SIZE];
+	uint64_t at;
 	uint32_t i;
+	ssize_t n;
 
 	if (nrings < 1 || nrings > XBB_MAX_RINGS || table_entries < 1 ||
 	    table_entries > XBB_MAX_REQUESTS)
@@ -44,6 +47,13 @@ xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries)
 		return (-errno);
 	if (pwrite(fd, &header, sizeof(header), 0) != sizeof(header))
 		return (-EIO);
+	/* A hole that cannot be filled later would kill whoever touches it. */
+	for (at = sizeof(header); at < header.size; at += (uint64_t)n) {
+		n = pwrite(fd, zeros, header.size - at < sizeof(zeros) ?
+		    header.size - at : sizeof(zeros), (off_t)at);
+		if (n <= 0)
+			return (n < 0 ? -errno : -EIO);
+	}
 	return (0);
 }
 
@@ -90,4 +100,11 @@ xbb_state_unmap(struct xbb_state *state)
 {
 
 	munmap(state, state->size);
+}
+
+void
+xbb_tunable_set(int32_t *tunable, int32_t value)
+{
+
+	XBB_SET(*tunable, value);
 }

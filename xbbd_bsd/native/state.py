@@ -137,13 +137,14 @@ class State:
         """
         if name not in TUNABLES:
             raise KeyError(name)
-        setattr(self._state.tunables, name, value)
+        lib.xbb_tunable_set(ffi.addressof(self._state.tunables, name), value)
 
     def inflight(self, ring: int = 0) -> list[InflightRequest]:
-        """The requests in flight; entries may change while they are read."""
+        """The requests in flight; one that ends while it is read may show as its successor."""
         view = self._state.ring[ring]
         base = ffi.cast("uint8_t *", self._state) + view.reqs_offset
-        table = ffi.cast("struct xbb_req *", base)
+        entries = min(view.max_requests, self._state.table_entries)
+        table = ffi.cast("struct xbb_req *", base)[0:entries]
         return [
             InflightRequest(
                 id=req.id,
@@ -157,7 +158,7 @@ class State:
                     Segment(s.gref, s.first_sect, s.last_sect) for s in req.seg[0 : req.nseg]
                 ),
             )
-            for req in (table[i] for i in range(view.max_requests))
+            for req in table
             if req.state != RequestState.FREE
         ]
 

@@ -13,8 +13,7 @@
 /*
  * Move all bytes of iov, however many calls that takes; iov is used up.
  * Returns 0 or a negative errno; -EIO when the disk ends early, for a size
- * that was checked against it.  EAGAIN and EINTR ask for nothing but another
- * try: the descriptor is blocking, so the first is a passing shortage.
+ * that was checked against it.
  */
 int
 xbb_transfer(int fd, bool write, struct iovec *iov, int niov, off_t offset,
@@ -26,7 +25,7 @@ xbb_transfer(int fd, bool write, struct iovec *iov, int niov, off_t offset,
 		n = write ? pwritev(fd, iov, niov, offset) :
 		    preadv(fd, iov, niov, offset);
 		if (n < 0) {
-			if (errno == EINTR || errno == EAGAIN)
+			if (errno == EINTR)
 				continue;
 			return (-errno);
 		}
@@ -82,12 +81,23 @@ fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
 	return (niov);
 }
 
+/* Note what the disk said, as opposed to what a guest did wrong. */
+static int
+note(struct xbb_batch *batch, int error)
+{
+
+	batch->tally.io_errors += error != 0;
+	batch->tally.disk_gone |= error == -ENXIO;
+	return (error);
+}
+
 static int
 flush(struct xbb_queue *q, struct xbb_batch *batch)
 {
 
 	batch->tally.flushes++;
-	return (xbb_disk_flush(q->params.disk_fd, q->params.disk_kind));
+	return (note(batch,
+	    xbb_disk_flush(q->params.disk_fd, q->params.disk_kind)));
 }
 
 /*
@@ -110,9 +120,9 @@ move(struct xbb_queue *q, struct xbb_batch *batch)
 	if (xbb_batch_is_barrier(batch))
 		error = flush(q, batch);
 	if (error == 0)
-		error = xbb_transfer(q->params.disk_fd,
+		error = note(batch, xbb_transfer(q->params.disk_fd,
 		    batch->operation != XBB_OP_READ, iov, niov,
-		    (off_t)(batch->sector * XBB_SECTOR_SIZE), &was_short);
+		    (off_t)(batch->sector * XBB_SECTOR_SIZE), &was_short));
 	if (error == 0 && xbb_batch_is_barrier(batch))
 		error = flush(q, batch);
 	xbb_grants_unmap(q, batch, &map);
@@ -123,17 +133,10 @@ move(struct xbb_queue *q, struct xbb_batch *batch)
 static int
 perform(struct xbb_queue *q, struct xbb_batch *batch)
 {
-	int error;
 
 	if (batch->faked)
-		error = 0;
-	else if (batch->nseg == 0)
-		error = flush(q, batch);
-	else
-		error = move(q, batch);
-	batch->tally.io_errors += error != 0;
-	batch->tally.disk_gone |= error == -ENXIO;
-	return (error);
+		return (0);
+	return (batch->nseg == 0 ? flush(q, batch) : move(q, batch));
 }
 
 static int16_t
@@ -166,36 +169,43 @@ perform_alone(struct xbb_queue *q, struct xbb_batch *batch, uint16_t r)
 }
 
 /*
- * Is the disk one to wait for?  A transfer above SLOW_NS counts much, one below
- * it takes a little away: a thread that lost its processor in the middle does
- * not make a disk slow, a disk that is slow one time in ten does.  Racing
- * writers cost a sample, no more.
+ * Is the disk one to wait for?  What takes SLOW_NS counts much, a stall even
+ * more, and what is over sooner takes a little away: a thread that lost its
+ * processor in the middle does not make a disk slow, a disk that is slow one
+ * time in ten does.  Flushes have an account of their own, which begins with
+ * the worst, since a single one may take seconds.  Racing writers cost a
+ * sample, no more.
  */
 #define SLOW_NS		20000
 #define SLOW_WEIGHT	10
+#define STALL_NS	5000000
+#define STALL_WEIGHT	30
 #define SLOW_ENOUGH	40
-#define SLOW_MOST	80
 
 static void
-judge(struct xbb_queue *q, uint64_t took)
+judge(atomic_uint *slowness, uint64_t took)
 {
 	unsigned int old, new;
 
-	old = atomic_load_explicit(&q->slowness, memory_order_relaxed);
-	if (took >= SLOW_NS)
-		new = old + SLOW_WEIGHT < SLOW_MOST ? old + SLOW_WEIGHT :
-		    SLOW_MOST;
-	else
+	old = atomic_load_explicit(slowness, memory_order_relaxed);
+	if (took < SLOW_NS)
 		new = old > 0 ? old - 1 : 0;
+	else
+		new = old + (took < STALL_NS ? SLOW_WEIGHT : STALL_WEIGHT);
+	if (new > XBB_SLOWEST)
+		new = XBB_SLOWEST;
 	if (new != old)
-		atomic_store_explicit(&q->slowness, new, memory_order_relaxed);
+		atomic_store_explicit(slowness, new, memory_order_relaxed);
 }
 
+/* Would carrying this batch out keep a thread for long? */
 bool
-xbb_disk_is_slow(struct xbb_queue *q)
+xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch)
 {
+	atomic_uint *slowness;
 
-	return (atomic_load_explicit(&q->slowness, memory_order_relaxed) >=
+	slowness = xbb_batch_flushes(batch) ? &q->flush_slowness : &q->slowness;
+	return (atomic_load_explicit(slowness, memory_order_relaxed) >=
 	    SLOW_ENOUGH);
 }
 
@@ -213,8 +223,8 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch)
 
 	before = xbb_now_ns();
 	error = perform(q, batch);
-	if (batch->tally.flushes == 0)
-		judge(q, xbb_now_ns() - before);
+	judge(xbb_batch_flushes(batch) ? &q->flush_slowness : &q->slowness,
+	    xbb_now_ns() - before);
 	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next) {
 		if (error != 0 && batch->nreq > 1 && batch->nseg != 0)
 			q->reqs[r].status = perform_alone(q, batch, r);

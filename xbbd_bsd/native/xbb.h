@@ -65,7 +65,7 @@ enum xbb_req_state {
 	XBB_REQ_FREE		= 0,
 	XBB_REQ_ACCEPTED	= 1,	/* copied from the ring, valid, waiting */
 	XBB_REQ_DISPATCHED	= 2,	/* part of a batch given to the disk */
-	XBB_REQ_DONE		= 3	/* status known, response not yet pushed */
+	XBB_REQ_DONE		= 3	/* status known, not yet answered */
 };
 
 /* Life of a queue. */
@@ -161,7 +161,7 @@ struct xbb_ring_state {
 	uint32_t	max_request_segments;
 	uint32_t	max_request_size;	/* bytes */
 	uint32_t	inflight;		/* entries not FREE */
-	uint32_t	grants_mapped;		/* data pages mapped now */
+	uint32_t	grants_mapped;		/* data pages of requests at the disk now */
 	uint32_t	req_cons;		/* next request index to read */
 	uint32_t	rsp_prod;		/* last response index pushed */
 	uint64_t	reqs_offset;		/* bytes from the segment's start to the table */
@@ -184,7 +184,7 @@ struct xbb_queue_params {
 	int32_t		grant_fd;		/* grant device of the hypervisor */
 	int32_t		event_fd;		/* event channel device */
 	int32_t		disk_fd;
-	int32_t		wake_fd;		/* gets a byte when the status changes; non-blocking */
+	int32_t		wake_fd;		/* gets a byte once DRAINED; non-blocking */
 	uint32_t	hv;			/* enum xbb_hv_kind */
 	uint32_t	domid;			/* the frontend's domain */
 	uint32_t	remote_port;		/* its event channel */
@@ -212,14 +212,16 @@ struct xbb_queue;
 /*
  * State segment.  xbb_state_format() sizes and initialises a fresh file;
  * xbb_state_map() maps an existing one and refuses (EINVAL) what is not one.
+ * xbb_tunable_set() changes a tunable of a mapped one as a whole, at any time.
  */
 int	xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries);
 int	xbb_state_map(int fd, int writable, struct xbb_state **statep);
 void	xbb_state_unmap(struct xbb_state *state);
+void	xbb_tunable_set(int32_t *tunable, int32_t value);
 
 /*
  * Queue.  xbb_queue_open() maps the ring, binds the event channel and starts
- * the ring's thread.  xbb_queue_drain() and xbb_queue_status() may overlap
+ * the ring's thread; a ring of the segment has one queue at a time.  xbb_queue_drain() and xbb_queue_status() may overlap
  * anything but close.  xbb_queue_close() drains if nobody did, joins the
  * threads, and gives back every mapping and the event channel: it waits for
  * I/O in flight, so a caller that must not wait calls it once DRAINED.

@@ -1,7 +1,9 @@
-"""The tests beside this one once more, on a data plane built with sanitizers.
+"""test_queue.py once more: with sanitizers, and with a disk that is slow.
 
-The extension is built in a copy of the tree, and the interpreter preloads the
-sanitizer's runtime.  A report ends the run there with a status of its own.
+For a sanitizer the extension is built in a copy of the tree, and the interpreter
+preloads the sanitizer's runtime; a report ends the run there with a status of
+its own.  A slow disk brings the workers in: ordering, barriers and the way back
+to the ring thread are theirs then.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SUITE = "tests/native/test_queue.py"
 STATUS = 66
 
 # -fsanitize=, the runtime to preload, and what makes a report end the run.
 SANITIZERS = {
+    "none": ("", {}),
     "address,undefined": (
         "libasan.so",
         {
@@ -31,17 +35,32 @@ SANITIZERS = {
 }
 
 
+def compiler() -> str:
+    """The C compiler; skips without one."""
+    found = shutil.which(os.environ.get("CC", "cc"))
+    if found is None:
+        pytest.skip("no C compiler")
+    return found
+
+
 def runtime(library: str) -> str:
     """The compiler's own copy of a runtime library; skips where it has none."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("no C compiler")
     found = subprocess.run(
-        [compiler, f"-print-file-name={library}"], capture_output=True, text=True, check=True
+        [compiler(), f"-print-file-name={library}"], capture_output=True, text=True, check=True
     ).stdout.strip()
     if not os.path.isabs(found):
         pytest.skip(f"the compiler has no {library} to preload")
     return found
+
+
+def slow_disk(directory: Path) -> str:
+    """The library that makes every disk slow, compiled."""
+    library = directory / "slow_disk.so"
+    source = Path(__file__).with_name("slow_disk.c")
+    subprocess.run(
+        [compiler(), "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True
+    )
+    return str(library)
 
 
 def build(tree: Path, sanitizer: str) -> None:
@@ -65,15 +84,30 @@ def build(tree: Path, sanitizer: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("disk", ["quick", "slow"])
 @pytest.mark.parametrize("sanitizer", list(SANITIZERS))
-def test_data_plane_is_clean(tmp_path: Path, sanitizer: str) -> None:
-    library, options = SANITIZERS[sanitizer]
-    preload = runtime(library)
-    build(tmp_path, sanitizer)
+def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str) -> None:
+    library, environment = SANITIZERS[sanitizer]
+    tree = ROOT
+    preload = []
+    if library:
+        preload.append(runtime(library))
+        build(tmp_path, sanitizer)
+        tree = tmp_path
+    if disk == "slow":
+        preload.append(slow_disk(tmp_path))
+    if not preload:
+        pytest.skip("that is test_queue.py as it is")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", "tests/native/test_queue.py"],
-        cwd=tmp_path,
-        env={**os.environ, **options, "LD_PRELOAD": preload, "PYTHONPATH": str(tmp_path)},
+        [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", SUITE],
+        cwd=tree,
+        env={
+            **os.environ,
+            **environment,
+            "LD_PRELOAD": " ".join(preload),
+            "PYTHONPATH": str(tree),
+            "XBBD_TEST_DISK": disk,
+        },
         capture_output=True,
         text=True,
         timeout=300,
