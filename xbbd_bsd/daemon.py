@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -42,6 +43,7 @@ from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
 CONFIG_FILE: Final = "/usr/local/etc/xbbd.conf"
+READY: Final = b"\0"  # a detached daemon's word to whoever started it
 STOP_SECONDS: Final = 5.0  # for guests to close, and again for requests to end
 
 _log = logging.getLogger("xbbd")
@@ -77,12 +79,12 @@ class Daemon:
             self._store.close()
             self._loop.close()
             raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
-
-    def run(self) -> bool:
-        """Until a signal ends it; whether everything was given back."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def run(self) -> bool:
+        """Until a signal ends it; whether everything was given back."""
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
         if not clean:
@@ -160,11 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         state_dir = config.daemon.state_dir or run_directory(options.host)
         pidfile = config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid")
         _make_directory(state_dir)
+        config_file = os.path.abspath(options.file) if options.file else None
         with _locked(pidfile) as lock:
             if options.foreground:
                 _log_to(logging.StreamHandler())
-                return _serve(host, config, options.file, state_dir, lock)
-            return _serve_detached(host, config, options.file, state_dir, lock)
+                return _serve(host, config, config_file, state_dir, lock)
+            return _serve_detached(host, config, config_file, state_dir, lock)
     except XbbdError as error:
         print(f"xbbd: {error}", file=sys.stderr)
         return 1
@@ -205,13 +208,16 @@ def _serve(
     host: Host, config: Config, config_file: str | None, state_dir: str, lock: int, ready: int = -1
 ) -> int:
     """Serve until told to leave; a descriptor `ready` is closed when that has begun."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop takes it
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    _sweep(state_dir)
     # Every device needs a handful of descriptors.
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     daemon = Daemon(host, config, config_file, state_dir)
     if ready >= 0:
+        os.write(ready, READY)
         os.close(ready)
     if daemon.run():
         return 0
@@ -228,9 +234,9 @@ def _serve_detached(
         os.close(writer)
         with open(reader, "rb") as pipe:
             reason = pipe.read()
-        if reason:
-            print(f"xbbd: {reason.decode()}", file=sys.stderr)
-        os._exit(1 if reason else 0)  # the lock is the other process's to give back
+        if reason != READY:
+            print(f"xbbd: {reason.decode() or 'it ended at once'}", file=sys.stderr)
+        os._exit(reason != READY)  # the lock is the other process's to give back
     os.close(reader)
     os.setsid()
     os.chdir("/")
@@ -242,8 +248,11 @@ def _serve_detached(
     _log_to(_Syslog())
     try:
         return _serve(host, config, config_file, state_dir, lock, writer)
-    except XbbdError as error:
-        os.write(writer, str(error).encode())
+    except Exception as error:
+        if not isinstance(error, XbbdError):
+            _log.exception("internal error, please report it")
+        with suppress(OSError):  # whoever started us has long been told that all is well
+            os.write(writer, str(error).encode())
         return 1
 
 
@@ -254,15 +263,22 @@ def _make_directory(path: str) -> None:
         raise OperatorError(f"state_dir {path}: {error.strerror}", error.errno or 0) from None
 
 
+def _sweep(state_dir: str) -> None:
+    """Remove the state segments of a daemon that died: nobody takes its devices over yet."""
+    for name in os.listdir(state_dir):
+        if re.fullmatch(r"xbbd\.\d+", name):
+            os.unlink(os.path.join(state_dir, name))
+
+
 @contextmanager
 def _locked(path: str) -> Iterator[int]:
     """The pid file, locked as pidfile(3) does; OperatorError if another daemon has it."""
     lock = _lock(path)
     try:
         yield lock
+    finally:
         with suppress(OSError):
             os.unlink(path)
-    finally:
         os.close(lock)
 
 

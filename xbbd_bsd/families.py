@@ -16,8 +16,6 @@ _BLOCK = {
     "vbd3": ("params", tap_params),
 }
 
-KINDS = tuple(_BLOCK)
-
 
 def block_families(
     host: Host, config: DiskConfig, state_dir: str, loop: asyncio.AbstractEventLoop

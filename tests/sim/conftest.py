@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 import select
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from errno import ENOENT
@@ -32,6 +34,21 @@ def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> No
     while not holds():
         assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
         select.select([], [], [], 0.005)
+
+
+def command_lines() -> str:
+    """What runs on this computer; ps(1) is spelled alike everywhere."""
+    return subprocess.run(["ps", "-axww", "-o", "args"], capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A TMPDIR short enough for sockets; a command under test must leave nothing in it."""
+    with tempfile.TemporaryDirectory(prefix="t-") as directory:
+        path = Path(directory)
+        yield path
+        assert list(path.iterdir()) == []
+        assert directory not in command_lines()
 
 
 class Machine:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +27,29 @@ def test_demo() -> None:
     assert "FAIL" not in done.stdout
 
 
-def test_demo_without_e2fsprogs(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demo_leaves_nothing(temporary: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "xbbd_bsd.sim", "demo", "--seconds", "60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as demo:
+        assert demo.stdout is not None
+        output = ""
+        while "IOPS" not in output:
+            line = demo.stdout.readline()
+            assert line, output
+            output += line
+        demo.send_signal(number)
+        output += demo.stdout.read()
+        assert demo.wait(30) == 130, output
+    assert "interrupted" in output
+    assert "Traceback" not in output
+
+
+def test_demo_without_e2fsprogs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a machine without mke2fs the image is plain bytes, and everything else the same."""
     from xbbd_bsd.sim import image
 

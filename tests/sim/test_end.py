@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import struct
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,72 @@ def test_fifty_cycles(machine: Machine, image: Path) -> None:
         guest.event("closed")
         guest.tell("open")
         guest.event("connected")
+
+
+def test_io_goes_on_while_the_store_is_silent(machine: Machine, image: Path) -> None:
+    guest = loaded(machine, image)
+    pid = int(Path(machine.chain.layout.store_pid).read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        before = guest.event("progress")["reads"]
+        guest.event("progress")
+        assert guest.event("progress")["reads"] > before
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert machine.chain.detach(machine.offers[0])
+    result = guest.event("exercised")
+    assert result["errors"] == result["mismatches"] == 0
+    assert result["model_sha256"] == sha256(image)
+
+
+@pytest.mark.parametrize("victim", ["store", "guest", "daemon"])
+def test_what_was_acknowledged_is_there(machine: Machine, image: Path, victim: str) -> None:
+    """Whoever dies a moment after the last answer, no answered write is lost."""
+    guest = machine.connected(image, "--hold")
+    guest.tell("exercise operations=3000 depth=32 read_percent=0")
+    model = guest.event("exercised")["model_sha256"]
+    if victim == "store":
+        machine.chain.store.close()
+        os.kill(int(Path(machine.chain.layout.store_pid).read_text()), signal.SIGKILL)
+        machine.offers.clear()
+        eventually(lambda: not machine.segments(), "the device is forgotten")
+    elif victim == "guest":
+        guest.signal(signal.SIGKILL)
+        guest.wait()
+        eventually(lambda: machine.mapped() == 0, "no grant mapped")
+    else:
+        machine.daemon.signal(signal.SIGKILL)
+        machine.daemon.wait()
+        machine.daemon = machine.chain.start_daemon()
+        machine.log_line("earlier daemon")
+    assert sha256(image) == model
+
+
+def test_a_ring_that_lies_stops_alone(machine: Machine, image: Path, tmp_path: Path) -> None:
+    """The liar's device closes with a reason; the other guest does not notice."""
+    second = tmp_path / "second.img"
+    second.write_bytes(bytes(1 << 20))
+    other = machine.connected(second, domid=2)
+    other.tell("exercise seconds=60")
+    other.event("begun")
+    liar = machine.connected(image, domid=1)
+    ref = machine.node(f"/local/domain/1/device/vbd/{XVDA}/ring-ref")
+    assert ref is not None
+    liar.tell("exercise seconds=60")
+    liar.event("begun")
+    with open(f"{machine.chain.layout.domain(1)}/memory", "r+b", buffering=0) as memory:
+
+        def caught() -> bool:
+            """Lie in req_prod; the guest's own driver puts it right again and again."""
+            memory.seek(int(ref) * 4096)
+            memory.write(struct.pack("<I", 0x7FFFFFFF))
+            return "ring indices" in machine.log()
+
+        eventually(caught, "the lie is caught")
+    eventually(lambda: state_of(machine, 1) in ("5", "6"), "the liar's device is closed")
+    error = machine.node(f"/local/domain/0/error/backend/vbd/1/{XVDA}/error")
+    assert error is not None
+    assert "ring" in error
+    before = other.event("progress")["reads"]
+    other.event("progress")
+    assert other.event("progress")["reads"] > before

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,75 @@ def test_nbdinfo(image: Path) -> None:
     assert info["can_flush"]
     assert info["can_fua"]
     assert not info["is_read_only"]
+
+
+def refused(image: Path, temporary: Path, *options: str) -> str:
+    """The command's complaint when it cannot export an image; it must come at once."""
+    done = subprocess.run(
+        [sys.executable, "-m", "xbbd_bsd.sim", "nbd", str(image), *options],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_no_image(tmp_path: Path, temporary: Path) -> None:
+    """Clients are not started, so none waits for a server that will never be."""
+    need()
+    touched = tmp_path / "touched"
+    complaint = refused(tmp_path / "missing.img", temporary, "--run", f"touch {touched}")
+    assert "No such file or directory" in complaint
+    assert not touched.exists()
+
+
+def test_a_socket_that_exists(image: Path, tmp_path: Path, temporary: Path) -> None:
+    need()
+    busy = tmp_path / "busy"
+    busy.touch()
+    assert f"{busy} exists" in refused(image, temporary, "--socket", str(busy))
+    assert busy.exists()
+
+
+def test_nbdkit_ends_before_it_serves(image: Path, temporary: Path, tmp_path: Path) -> None:
+    """As when it cannot listen; nobody waits for it."""
+    need()
+    socket = tmp_path / "no-such-directory" / "socket"
+    assert "nbdkit has ended" in refused(image, temporary, "--socket", str(socket))
+
+
+def test_status_of_the_command(image: Path) -> None:
+    need()
+    done = subprocess.run(
+        [sys.executable, "-m", "xbbd_bsd.sim", "nbd", str(image), "--run", "exit 7"],
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_until_a_signal(image: Path, temporary: Path, number: signal.Signals) -> None:
+    need("nbdinfo")
+    socket = temporary / "nbd"
+    with subprocess.Popen(
+        [sys.executable, "-m", "xbbd_bsd.sim", "nbd", str(image), "--socket", str(socket)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    ) as server:
+        assert server.stdout is not None
+        uri = server.stdout.readline().strip()
+        size = subprocess.run(
+            ["nbdinfo", "--size", uri], capture_output=True, text=True, timeout=30, check=True
+        )
+        assert int(size.stdout) == 16 << 20
+        server.send_signal(number)
+        assert server.wait(30) == 0
 
 
 def test_read_only_export(image: Path) -> None:

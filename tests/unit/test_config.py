@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbbd_bsd import families, native
+from xbbd_bsd import native
 from xbbd_bsd.config import (
-    KINDS,
     RANGES,
     Change,
     Config,
@@ -136,7 +135,3 @@ def test_limits_are_those_of_the_data_path() -> None:
     assert RANGES["workers"] == (1, native.MAX_WORKERS)
     assert RANGES["max_ring_page_order"] == (0, native.MAX_RING_ORDER)
     assert RANGES["max_batch_segments"] == (native.MAX_SEGMENTS, native.MAX_BATCH_SEGMENTS)
-
-
-def test_every_kind_is_in_the_registry() -> None:
-    assert set(KINDS) == set(families.KINDS)

@@ -11,10 +11,10 @@ import pytest
 
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import BlockBackend, BlockFamily, device_path, tap_params
-from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.config import KINDS, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event, QueueStarted, QueueStatus
-from xbbd_bsd.families import KINDS, block_families
+from xbbd_bsd.families import block_families
 from xbbd_bsd.host import DiskGeometry, RingDescriptors, platform
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, Op, State, sim_format, sim_mapped
 from xbbd_bsd.xenbus.family import Identity

@@ -7,6 +7,7 @@ are OperatorError with a reason for people.  Control thread.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EINVAL
 
@@ -53,11 +54,12 @@ def open_disk(name: bytes, *, read_only: bool, probe: Callable[[int], DiskGeomet
     access = os.O_RDONLY if read_only else os.O_RDWR
     try:
         # Opening a fifo would wait for its other end; O_NONBLOCK does not.
-        fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, access | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise _unable(path, error) from None
     try:
-        os.set_blocking(fd, True)
+        with suppress(OSError):  # disks may refuse (FreeBSD's FIONBIO), and do not care
+            os.set_blocking(fd, True)
         geometry = probe(fd)
         _check(geometry)
     except OSError as error:

@@ -1,13 +1,22 @@
 """Commands of the simulated machine: `python -m xbbd_bsd.sim COMMAND`.
 
-Reads the command line and calls the module that the command is.
+Reads the command line and calls the module that the command is.  Commands that
+start processes take SIGTERM and SIGHUP as they take Ctrl-C: they clean up.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from xbbd_bsd.sim import bench, demo, guest, machine, nbd, toolstack
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
 
 
 def _add_disk(command: argparse.ArgumentParser) -> None:
@@ -43,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=toolstack.detach_main, path="", mode="w")
 
     command = commands.add_parser("demo", help="show one disk from image to guest and back")
-    command.add_argument("--seconds", type=float, default=10.0, help="of random I/O")
+    command.add_argument("--seconds", type=_positive, default=10.0, help="of random I/O")
     command.add_argument("--ring-order", type=int, choices=range(6), default=0)
     command.set_defaults(call=lambda o: demo.main(o.seconds, o.ring_order))
 
@@ -55,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(call=nbd.main)
 
     command = commands.add_parser("bench", help="ring and backend against preadv(2)")
-    command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    command.add_argument("--rounds", type=int, choices=range(1, 100), default=5, metavar="N")
+    command.add_argument("--seconds", type=_positive, default=1.0, help="of each measurement")
     command.set_defaults(call=lambda o: bench.main(o.rounds, o.seconds))
     return parser
 
@@ -64,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The commands; exit status."""
     options = _parser().parse_args(arguments)
+    if options.command in ("demo", "nbd", "bench"):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
     return int(options.call(options))
 
 

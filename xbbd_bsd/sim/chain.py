@@ -1,8 +1,10 @@
 """A whole machine as processes: store and domains, daemon, guests, and a toolstack.
 
 What the demo, the NBD export, the bench and the tests run.  Everything started
-here is stopped here, in every case, and the directory removed.  The caller's
-thread; its own loop for the toolstack's connection to the store.
+here is stopped here, in every case, and the directory removed.  Children are
+process groups of their own, so an interrupt from the terminal reaches only us,
+who stop them in order.  The caller's thread; its own loop for the toolstack's
+connection to the store.
 """
 
 import asyncio
@@ -44,6 +46,7 @@ class Process:
                 stdout=subprocess.PIPE if talks else errors,
                 stderr=errors,
                 bufsize=0,
+                process_group=0,
             )
         self._unread = b""
         self.usage: resource.struct_rusage | None = None
@@ -156,7 +159,6 @@ class Chain:
             self.config_file = os.path.join(self.directory, "xbbd.conf")
             with open(self.config_file, "w", encoding="utf-8") as file:
                 file.write(self._config)
-            self._stack.callback(self._stop_all)
             self.machine = self._start(
                 Process, "machine", "xbbd_bsd.sim", "machine", self.layout.directory, talks=True
             )
@@ -214,8 +216,5 @@ class Chain:
         log = os.path.join(self.directory, f"{name.replace(' ', '-')}.log")
         process = cls(name, [sys.executable, "-m", module, *arguments], log, talks=talks)
         self.processes.append(process)
+        self._stack.callback(process.stop, 5.0)
         return process
-
-    def _stop_all(self) -> None:
-        for process in reversed(self.processes):
-            process.stop(5.0)

@@ -6,6 +6,7 @@ what it sees; the exit status is the verdict.
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -192,7 +193,7 @@ def main(seconds: float, ring_order: int) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except (XbbdError, OSError) as error:
+    except (XbbdError, OSError, subprocess.SubprocessError) as error:
         print(f"FAIL: {error}", file=sys.stderr)
     verdict = "all is well" if good else "something is wrong"
     print(f"\nVerdict: {verdict} ({time.monotonic() - begun:.0f} s)")

@@ -229,7 +229,7 @@ def main(options: argparse.Namespace) -> int:
         return 1
     try:
         guest.run()
-    except (XbbdError, OSError) as error:
+    except (XbbdError, OSError, ValueError) as error:  # ValueError: standard input is no pipe
         print(f"guest: {error}", file=sys.stderr)
         return 1
     finally:

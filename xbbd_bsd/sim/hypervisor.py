@@ -6,6 +6,7 @@ a ring.  Any thread; a Domain belongs to one process.
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -21,6 +22,7 @@ SOCKET_PATH_MAX: Final = 103  # bytes; FreeBSD's sun_path holds 104 with the NUL
 LONGEST_NAME: Final = len("/domains/32751/ports/4095")
 DOMAIN_PAGES: Final = 16384  # 64 MiB, sparse
 FIRST_PORT: Final = 1
+LARGEST_PORT: Final = 4095  # of the two-level ABI
 LARGEST_DOMID: Final = 0x7FEF  # the last before xen.h's reserved ones
 
 
@@ -105,6 +107,8 @@ class SimHost:
 
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Bind a guest's event channel by connecting to it, and open its memory."""
+        if port > LARGEST_PORT:
+            raise GuestError(f"domain {domid} has no event channel {port}", errno.EINVAL)
         events = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             events.setblocking(False)

@@ -12,6 +12,8 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 
+from xbbd_bsd.errors import HostError
+
 _SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/sbin", "/usr/sbin", "/usr/local/sbin"))
 
 
@@ -51,7 +53,7 @@ class Image:
 
 
 def make(path: str, fs_bytes: int = 48 << 20, scratch_bytes: int = 16 << 20) -> Image:
-    """Make an image at `path`; OSError, or CalledProcessError if mke2fs fails."""
+    """Make an image at `path`; OSError, or HostError if mke2fs fails."""
     tool = shutil.which("mke2fs", path=_SBIN)
     files = 0
     if tool is None:
@@ -62,11 +64,14 @@ def make(path: str, fs_bytes: int = 48 << 20, scratch_bytes: int = 16 << 20) -> 
     else:
         with tempfile.TemporaryDirectory() as tree:
             files = _grow(tree, fs_bytes // 2)
-            subprocess.run(
+            done = subprocess.run(
                 [tool, "-q", "-t", "ext4", "-F", "-d", tree, path, f"{fs_bytes >> 10}k"],
-                check=True,
                 capture_output=True,
+                text=True,
+                check=False,
             )
+        if done.returncode != 0:
+            raise HostError(f"{tool} cannot make {path}: {done.stderr.strip()}")
     os.truncate(path, fs_bytes + scratch_bytes)
     return Image(path, fs_bytes, scratch_bytes, files)
 

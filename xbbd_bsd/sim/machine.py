@@ -22,6 +22,7 @@ from xbbd_bsd.xenstore.client import Store, StoreError
 from xbbd_bsd.xenstore.wire import Op
 
 START_SECONDS = 10.0  # for the store to answer
+RESTART_SECONDS = 0.1  # between a store's death and the next one
 
 
 class Machine:
@@ -53,7 +54,8 @@ class Machine:
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
-        os.unlink(self._layout.lifelines)
+        with contextlib.suppress(FileNotFoundError):  # newer Pythons do it themselves
+            os.unlink(self._layout.lifelines)
 
     async def _keep_store(self) -> None:
         """Run the store, again and again."""
@@ -66,9 +68,11 @@ class Machine:
             try:
                 await store.wait()
             except asyncio.CancelledError:
-                store.terminate()
+                with contextlib.suppress(ProcessLookupError):
+                    store.terminate()
                 await store.wait()
                 raise
+            await asyncio.sleep(RESTART_SECONDS)
 
     async def _connect(self) -> None:
         """Wait for the store's socket; it is there a moment after its process."""
@@ -92,8 +96,8 @@ class Machine:
             refusal = self._refusal(line)
             if refusal is None:
                 domid = int(line)
-                self._born(domid)
                 try:
+                    self._born(domid)
                     writer.write(b"ok\n")
                     await reader.read()
                 finally:

@@ -6,20 +6,26 @@ turns NBD requests into requests on the ring.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.parse
+from collections.abc import Callable
 
 import _cffi_backend
 
 import xbbd_bsd
-from xbbd_bsd.errors import OperatorError, XbbdError
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.sim.chain import LIMIT, Chain
 from xbbd_bsd.sim.toolstack import DiskOffer
 from xbbd_bsd.sim.waiting import wait_until
+from xbbd_bsd.xenbus.states import State, parse_state
 
 DOMID, XVDA = 1, 51712
+LOOK_SECONDS = 0.25  # between looks whether nbdkit still lives
 PLUGIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nbdkit_plugin.py")
 
 
@@ -70,31 +76,56 @@ def main(options: argparse.Namespace) -> int:
 def _export(chain: Chain, nbdkit: str, image: str, options: argparse.Namespace) -> int:
     disk = DiskOffer(DOMID, XVDA, image, mode="r" if options.read_only else "w")
     socket = os.path.abspath(options.socket or os.path.join(chain.directory, "nbd.socket"))
+    if os.path.lexists(socket):
+        raise OperatorError(f"{socket} exists; if nobody listens there, remove it")
     command = [nbdkit, "--foreground", "--unix", socket, "--filter=blocksize"]
     if options.read_only:
         command.append("--readonly")
     command += ["python", PLUGIN, f"machine={chain.layout.directory}",
                 f"domid={DOMID}", f"vdev={XVDA}", "minblock=512"]  # fmt: skip
-    if options.run is not None:
-        command += ["--run", options.run]
-    else:
-        print(f"nbd+unix:///?socket={socket}", flush=True)
     environment = {**os.environ, "PYTHONPATH": python_path()}
-    server = subprocess.Popen(command, env=environment)
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
     try:
-        return _serve(chain, disk, server)
+        _connect(chain, disk, server)
+        uri = f"nbd+unix:///?socket={urllib.parse.quote(socket)}"
+        if options.run is None:
+            print(uri, flush=True)
+            return server.wait()
+        # Not nbdkit's own --run: its clients would wait for ever for a server that died.
+        variables = {**os.environ, "uri": uri, "unixsocket": socket}
+        return subprocess.run(options.run, shell=True, env=variables, check=False).returncode
     finally:
-        if server.poll() is None:
-            server.terminate()
-            server.wait(10)
+        _stop(server)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket)
 
 
-def _serve(chain: Chain, disk: DiskOffer, server: subprocess.Popen[bytes]) -> int:
-    """Offer the disk once the plugin's domain is born; wait for the server's end."""
+def _connect(chain: Chain, disk: DiskOffer, server: subprocess.Popen[bytes]) -> None:
+    """Offer the disk once the plugin's domain is born; wait until it has connected."""
     home = f"/local/domain/{DOMID}/domid"
-    if not wait_until(
-        chain.store, chain.loop, home, lambda: chain.store.get(home) is not None, LIMIT
-    ):
-        raise OperatorError("nbdkit has not become a guest")
+    _await(chain, server, home, lambda: chain.store.get(home) is not None)
     chain.attach(disk)
-    return server.wait()
+    state = f"{disk.frontend}/state"
+    _await(chain, server, state, lambda: parse_state(chain.store.get(state)) is State.CONNECTED)
+
+
+def _await(
+    chain: Chain, server: subprocess.Popen[bytes], path: str, holds: Callable[[], bool]
+) -> None:
+    """Wait for a change below `path`, as long as nbdkit lives; HostError."""
+    end = time.monotonic() + LIMIT
+    while not wait_until(chain.store, chain.loop, path, holds, LOOK_SECONDS):
+        if server.poll() is not None:
+            raise HostError(f"nbdkit has ended with status {server.returncode}")
+        if time.monotonic() > end:
+            raise HostError("nbdkit does not connect")
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    """End nbdkit, whose plugin gives the disk back; insist if it does not."""
+    server.terminate()
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

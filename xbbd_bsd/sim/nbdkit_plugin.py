@@ -8,10 +8,12 @@ pread and pwrite from several threads at once (nbdkit-python-plugin(3)).
 import asyncio
 import errno
 import os
+import sys
 from typing import Any
 
 import nbdkit
 
+from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.native import Op
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.sim.hypervisor import Domain, layout
@@ -44,7 +46,17 @@ def thread_model() -> int:
 
 
 def after_fork() -> None:
-    """Come to life, wait for the disk, connect."""
+    """Come to life, wait for the disk, connect; or end this process."""
+    try:
+        _connect()
+    except (XbbdError, OSError) as error:
+        # An exception would come out of nbdkit as a traceback.  Nobody is served
+        # yet, and the end of the process is the end of the guest.
+        print(f"guest: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
+def _connect() -> None:
     loop = asyncio.new_event_loop()
     domain = Domain(layout(_options["machine"]), int(_options["domid"]))
     store = Store(domain.store_path, loop=loop)
@@ -80,7 +92,7 @@ def can_write(blkfront: Blkfront) -> bool:
 
 
 def can_flush(blkfront: Blkfront) -> bool:
-    """feature-flush-cache."""
+    """The backend always offers feature-flush-cache."""
     return True
 
 

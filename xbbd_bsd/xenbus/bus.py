@@ -9,6 +9,7 @@ thread.
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from errno import ENOENT
 
 from xbbd_bsd.events import Journal, ScanFailed
 from xbbd_bsd.xenbus.device import Device
@@ -124,9 +125,13 @@ class Bus:
 
     def _numbers(self, path: str, largest: int) -> Iterator[int]:
         """The children of a node that are numbers in plain decimal; none if it is not there."""
-        if self._store.get(path) is None:
+        try:
+            names = self._store.list(path)
+        except StoreError as error:
+            if error.errno != ENOENT:
+                raise
             return
-        for name in self._store.list(path):
+        for name in names:
             number = _number(name)
             if number is not None and number <= largest:
                 yield number
