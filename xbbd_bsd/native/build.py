@@ -28,6 +28,7 @@ COMMON = (
     "ring.c",
     "sim_memory.c",
     "state.c",
+    "thread.c",
     "transfer.c",
     "workers.c",
 )

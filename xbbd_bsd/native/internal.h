@@ -253,10 +253,12 @@ void	xbb_queue_stop(struct xbb_queue *q, enum xbb_stop_reason reason,
 void	xbb_queue_idle(struct xbb_queue *q);
 void	xbb_queue_kick(struct xbb_queue *q);
 
-/* open.c - making and closing a queue; threads, errors, the clock. */
+/* open.c - making and closing a queue; what failed, in words. */
 int	xbb_fail(struct xbb_error *error, const char *operation, int errnum);
-int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
+
+/* thread.c - the clock, and threads as the data plane wants them. */
 uint64_t xbb_now_ns(void);
+int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
 int	xbb_disk_flush(int fd, uint32_t disk_kind);

@@ -4,22 +4,11 @@
  * the ring thread lives it touches only what internal.h calls shared.
  */
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
-
-uint64_t
-xbb_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
-}
 
 int
 xbb_fail(struct xbb_error *error, const char *operation, int errnum)
@@ -29,20 +18,6 @@ xbb_fail(struct xbb_error *error, const char *operation, int errnum)
 	strncpy(error->operation, operation, sizeof(error->operation) - 1);
 	error->operation[sizeof(error->operation) - 1] = '\0';
 	return (-errnum);
-}
-
-/* A thread that no signal reaches: those belong to the control plane. */
-int
-xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
-{
-	sigset_t all, old;
-	int error;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &old);
-	error = pthread_create(thread, NULL, main, arg);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return (-error);
 }
 
 static bool

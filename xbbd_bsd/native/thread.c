@@ -1,0 +1,30 @@
+/*
+ * thread.c - the clock, and threads as the data plane wants them.  Any thread.
+ */
+#include <signal.h>
+#include <time.h>
+
+#include "internal.h"
+
+uint64_t
+xbb_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
+}
+
+/* A thread that no signal reaches: those belong to the control plane. */
+int
+xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
+{
+	sigset_t all, old;
+	int error;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
+	error = pthread_create(thread, NULL, main, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return (-error);
+}
