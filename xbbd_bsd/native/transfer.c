@@ -81,6 +81,36 @@ fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
 	return (niov);
 }
 
+/*
+ * Is the disk one to wait for?  What takes SLOW_NS counts much, a stall even
+ * more, and what is over sooner takes a little away: a thread that lost its
+ * processor in the middle does not make a disk slow, a disk that is slow one
+ * time in ten does.  Flushes have an account of their own, which begins with
+ * the worst, since a single one may take seconds.  Racing writers cost a
+ * sample, no more.
+ */
+#define SLOW_NS		20000
+#define SLOW_WEIGHT	10
+#define STALL_NS	5000000
+#define STALL_WEIGHT	30
+#define SLOW_ENOUGH	40
+
+static void
+judge(atomic_uint *slowness, uint64_t took)
+{
+	unsigned int old, new;
+
+	old = atomic_load_explicit(slowness, memory_order_relaxed);
+	if (took < SLOW_NS)
+		new = old > 0 ? old - 1 : 0;
+	else
+		new = old + (took < STALL_NS ? SLOW_WEIGHT : STALL_WEIGHT);
+	if (new > XBB_SLOWEST)
+		new = XBB_SLOWEST;
+	if (new != old)
+		atomic_store_explicit(slowness, new, memory_order_relaxed);
+}
+
 /* Note what the disk said, as opposed to what a guest did wrong. */
 static int
 note(struct xbb_batch *batch, int error)
@@ -94,10 +124,14 @@ note(struct xbb_batch *batch, int error)
 static int
 flush(struct xbb_queue *q, struct xbb_batch *batch)
 {
+	uint64_t before;
+	int error;
 
 	batch->tally.flushes++;
-	return (note(batch,
-	    xbb_disk_flush(q->params.disk_fd, q->params.disk_kind)));
+	before = xbb_now_ns();
+	error = xbb_disk_flush(q->params.disk_fd, q->params.disk_kind);
+	judge(&q->flush_slowness, xbb_now_ns() - before);
+	return (note(batch, error));
 }
 
 /*
@@ -168,44 +202,17 @@ perform_alone(struct xbb_queue *q, struct xbb_batch *batch, uint16_t r)
 	return (status);
 }
 
-/*
- * Is the disk one to wait for?  What takes SLOW_NS counts much, a stall even
- * more, and what is over sooner takes a little away: a thread that lost its
- * processor in the middle does not make a disk slow, a disk that is slow one
- * time in ten does.  Flushes have an account of their own, which begins with
- * the worst, since a single one may take seconds.  Racing writers cost a
- * sample, no more.
- */
-#define SLOW_NS		20000
-#define SLOW_WEIGHT	10
-#define STALL_NS	5000000
-#define STALL_WEIGHT	30
-#define SLOW_ENOUGH	40
-
-static void
-judge(atomic_uint *slowness, uint64_t took)
-{
-	unsigned int old, new;
-
-	old = atomic_load_explicit(slowness, memory_order_relaxed);
-	if (took < SLOW_NS)
-		new = old > 0 ? old - 1 : 0;
-	else
-		new = old + (took < STALL_NS ? SLOW_WEIGHT : STALL_WEIGHT);
-	if (new > XBB_SLOWEST)
-		new = XBB_SLOWEST;
-	if (new != old)
-		atomic_store_explicit(slowness, new, memory_order_relaxed);
-}
-
 /* Would carrying this batch out keep a thread for long? */
 bool
 xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch)
 {
-	atomic_uint *slowness;
 
-	slowness = xbb_batch_flushes(batch) ? &q->flush_slowness : &q->slowness;
-	return (atomic_load_explicit(slowness, memory_order_relaxed) >=
+	if (xbb_batch_flushes(batch) &&
+	    atomic_load_explicit(&q->flush_slowness, memory_order_relaxed) >=
+	    SLOW_ENOUGH)
+		return (true);
+	return (batch->nseg != 0 &&
+	    atomic_load_explicit(&q->slowness, memory_order_relaxed) >=
 	    SLOW_ENOUGH);
 }
 
@@ -223,8 +230,8 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch)
 
 	before = xbb_now_ns();
 	error = perform(q, batch);
-	judge(xbb_batch_flushes(batch) ? &q->flush_slowness : &q->slowness,
-	    xbb_now_ns() - before);
+	if (batch->tally.flushes == 0)
+		judge(&q->slowness, xbb_now_ns() - before);
 	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next) {
 		if (error != 0 && batch->nreq > 1 && batch->nseg != 0)
 			q->reqs[r].status = perform_alone(q, batch, r);
