@@ -1,0 +1,206 @@
+/*
+ * disk.c - the disk of the tests.  It defines the three system calls that the
+ * data plane makes on a disk, so that a test can make them slow, partial,
+ * failing or waiting; otherwise they are the system's own.  Any thread; what
+ * is set counts for calls that begin later.
+ */
+#include <dlfcn.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+
+typedef ssize_t	transfer_call(int fd, const struct iovec *iov, int niov,
+		    off_t at);
+typedef int	sync_call(int fd);
+
+struct disk disk;
+
+static transfer_call *real_preadv, *real_pwritev;
+static sync_call *real_fdatasync;
+static pthread_once_t found = PTHREAD_ONCE_INIT;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static bool holding;		/* lock */
+static uint32_t nheld;		/* lock */
+
+static void
+find(void)
+{
+
+	real_preadv = (transfer_call *)dlsym(RTLD_NEXT, "preadv");
+	real_pwritev = (transfer_call *)dlsym(RTLD_NEXT, "pwritev");
+	real_fdatasync = (sync_call *)dlsym(RTLD_NEXT, "fdatasync");
+	CHECK(real_preadv != NULL && real_pwritev != NULL &&
+	    real_fdatasync != NULL);
+}
+
+void
+disk_reset(void)
+{
+
+	atomic_store(&disk.delay_us, 0);
+	atomic_store(&disk.chunk, 0);
+	atomic_store(&disk.interrupted, 0);
+	atomic_store(&disk.errnum, 0);
+	atomic_store(&disk.sync_errnum, 0);
+	atomic_store(&disk.transfers, 0);
+	atomic_store(&disk.most_inflight, 0);
+	atomic_store(&disk.syncs, 0);
+	atomic_store(&disk.syncs_amid, 0);
+}
+
+void
+disk_hold(void)
+{
+
+	pthread_mutex_lock(&lock);
+	holding = true;
+	pthread_mutex_unlock(&lock);
+}
+
+void
+disk_wait_held(uint32_t n)
+{
+	struct timespec limit;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += LIMIT_MS / 1000;
+	pthread_mutex_lock(&lock);
+	while (nheld < n)
+		CHECK_EQ(pthread_cond_timedwait(&changed, &lock, &limit), 0);
+	pthread_mutex_unlock(&lock);
+}
+
+void
+disk_release(void)
+{
+
+	pthread_mutex_lock(&lock);
+	holding = false;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+stay_while_held(void)
+{
+
+	pthread_mutex_lock(&lock);
+	nheld++;
+	pthread_cond_broadcast(&changed);
+	while (holding)
+		pthread_cond_wait(&changed, &lock);
+	nheld--;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Take a while, each time another. */
+static void
+delay(uint64_t number)
+{
+	struct timespec ts = { 0 };
+	unsigned int most = atomic_load(&disk.delay_us);
+
+	if (most == 0)
+		return;
+	ts.tv_nsec = (long)(1 + random_below(&number, most)) * 1000;
+	nanosleep(&ts, NULL);
+}
+
+static bool
+touches(off_t at, size_t size)
+{
+
+	return ((uint64_t)at < atomic_load(&disk.to) &&
+	    atomic_load(&disk.from) < (uint64_t)at + size);
+}
+
+/* As much of the vector as one call may move; at least one piece. */
+static size_t
+cut(const struct iovec *iov, int niov, size_t most, struct iovec *piece,
+    int *npieces)
+{
+	size_t size;
+	int i;
+
+	size = 0;
+	for (i = 0; i < niov && size < most; i++) {
+		piece[i] = iov[i];
+		if (piece[i].iov_len > most - size)
+			piece[i].iov_len = most - size;
+		size += piece[i].iov_len;
+	}
+	*npieces = i;
+	return (size);
+}
+
+static ssize_t
+transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
+    off_t at)
+{
+	struct iovec piece[XBB_MAX_BATCH_SEGMENTS];
+	unsigned int interrupted, chunk, most, now, number;
+	size_t size;
+	ssize_t done;
+	int npieces;
+
+	number = atomic_fetch_add(&disk.transfers, 1);
+	now = atomic_fetch_add(&disk.inflight, 1) + 1;
+	most = atomic_load(&disk.most_inflight);
+	while (now > most && !atomic_compare_exchange_weak(
+	    &disk.most_inflight, &most, now))
+		continue;
+	stay_while_held();
+	delay(number);
+
+	chunk = atomic_load(&disk.chunk);
+	size = cut(iov, niov, chunk != 0 ? chunk : SIZE_MAX, piece, &npieces);
+	interrupted = atomic_load(&disk.interrupted);
+	done = -1;
+	if (interrupted != 0 && number % interrupted == 0)
+		errno = EINTR;
+	else if (atomic_load(&disk.errnum) != 0 && touches(at, size))
+		errno = atomic_load(&disk.errnum);
+	else
+		done = real(fd, piece, npieces, at);
+	atomic_fetch_sub(&disk.inflight, 1);
+	return (done);
+}
+
+ssize_t
+preadv(int fd, const struct iovec *iov, int niov, off_t at)
+{
+
+	pthread_once(&found, find);
+	return (transfer(real_preadv, fd, iov, niov, at));
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *iov, int niov, off_t at)
+{
+
+	pthread_once(&found, find);
+	return (transfer(real_pwritev, fd, iov, niov, at));
+}
+
+int
+fdatasync(int fd)
+{
+	unsigned int number;
+	int amid, errnum;
+
+	pthread_once(&found, find);
+	number = atomic_fetch_add(&disk.syncs, 1);
+	amid = atomic_load(&disk.inflight) != 0;
+	delay(number);
+	amid |= atomic_load(&disk.inflight) != 0;
+	atomic_fetch_add(&disk.syncs_amid, (unsigned int)amid);
+	errnum = atomic_load(&disk.sync_errnum);
+	if (errnum != 0) {
+		errno = errnum;
+		return (-1);
+	}
+	return (real_fdatasync(fd));
+}

@@ -1,0 +1,215 @@
+/*
+ * guest.c - requests written into a ring by hand, responses read and checked:
+ * each request is answered once, under its own id and operation.  The layouts
+ * are here a second time on purpose, from blkif.h, so that a mistake in the
+ * product's table does not hide itself.
+ */
+#include <string.h>
+
+#include "harness.h"
+
+static const struct guest_layout layouts[] = {
+	[XBB_ABI_NATIVE] = { 112, 16, 8, 16, 24 },
+	[XBB_ABI_X86_32] = { 108, 12, 4, 12, 20 },
+	[XBB_ABI_X86_64] = { 112, 16, 8, 16, 24 },
+};
+
+void
+guest_store(uint8_t *to, const void *from, size_t size)
+{
+	const uint8_t *bytes = from;
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		XBB_SET(to[i], bytes[i]);
+}
+
+void
+guest_load(void *to, const uint8_t *from, size_t size)
+{
+	uint8_t *bytes = to;
+	size_t i;
+
+	for (i = 0; i < size; i++)
+		bytes[i] = XBB_GET(from[i]);
+}
+
+void
+guest_init(struct guest *guest, struct pair *pair)
+{
+	uint64_t size;
+
+	memset(guest, 0, sizeof(*guest));
+	guest->front = pair->front;
+	guest->layout = layouts[pair->abi];
+	guest->ring = xbb_front_ring(pair->front, &size);
+	for (guest->nslots = 1; 64 + guest->nslots * 2 *
+	    guest->layout.slot_size <= size; guest->nslots *= 2)
+		continue;
+}
+
+uint8_t *
+guest_slot(struct guest *guest, uint32_t index)
+{
+
+	return (guest->ring + 64 + (size_t)(index % guest->nslots) *
+	    guest->layout.slot_size);
+}
+
+uint32_t
+guest_index(struct guest *guest, size_t offset)
+{
+
+	return (__atomic_load_n((uint32_t *)(void *)(guest->ring + offset),
+	    __ATOMIC_SEQ_CST));
+}
+
+void
+guest_set_index(struct guest *guest, size_t offset, uint32_t value)
+{
+
+	__atomic_store_n((uint32_t *)(void *)(guest->ring + offset), value,
+	    __ATOMIC_SEQ_CST);
+}
+
+struct xbb_segment
+guest_segment(struct guest *guest, uint32_t page, uint8_t first, uint8_t last)
+{
+
+	return ((struct xbb_segment){
+		.gref = xbb_front_page_ref(guest->front, page),
+		.first_sect = first,
+		.last_sect = last,
+	});
+}
+
+/* A slot; nseg may say more than there is room for. */
+void
+guest_request(struct guest *guest, uint8_t slot[112], uint8_t operation,
+    uint64_t id, uint64_t sector, const struct xbb_segment *seg, uint8_t nseg)
+{
+	const struct guest_layout *at = &guest->layout;
+
+	memset(slot, 0, at->slot_size);
+	slot[0] = operation;
+	slot[1] = nseg;
+	memcpy(slot + at->id, &id, sizeof(id));
+	memcpy(slot + at->sector, &sector, sizeof(sector));
+	if (seg != NULL)
+		memcpy(slot + at->seg, seg, sizeof(*seg) *
+		    (nseg < XBB_MAX_SEGMENTS ? nseg : XBB_MAX_SEGMENTS));
+}
+
+/* The next request; its tag is its number since the last collection. */
+uint32_t
+guest_put(struct guest *guest, uint8_t operation, uint64_t sector,
+    const struct xbb_segment *seg, uint8_t nseg)
+{
+	uint32_t tag = guest->ntags++;
+	uint8_t slot[112];
+
+	CHECK(tag < guest->nslots);
+	guest->id[tag] = ++guest->generation << 16 | tag;
+	guest->operation[tag] = operation;
+	guest->answered[tag] = false;
+	guest->outstanding++;
+	guest_request(guest, slot, operation, guest->id[tag], sector, seg,
+	    nseg);
+	guest_store(guest_slot(guest, guest->req_prod++), slot,
+	    guest->layout.slot_size);
+	return (tag);
+}
+
+void
+guest_publish(struct guest *guest)
+{
+
+	guest_set_index(guest, offsetof(struct xbb_sring, req_prod),
+	    guest->req_prod);
+	xbb_front_notify(guest->front);
+}
+
+static void
+take_response(struct guest *guest)
+{
+	uint8_t rsp[16], zero[4] = { 0 };
+	uint32_t done, tag;
+	int16_t status;
+	uint64_t id;
+
+	guest_load(rsp, guest_slot(guest, guest->rsp_cons++),
+	    guest->layout.rsp_size);
+	memcpy(&id, rsp, sizeof(id));
+	memcpy(&status, rsp + 10, sizeof(status));
+	tag = id & 0xffff;
+	CHECK(tag < guest->ntags);
+	CHECK_EQ(id, guest->id[tag]);
+	CHECK(!guest->answered[tag]);
+	CHECK_EQ(rsp[8], guest->operation[tag]);
+	CHECK_EQ(rsp[9], 0);
+	CHECK(status >= XBB_RSP_EOPNOTSUPP && status <= XBB_RSP_OKAY);
+	if (guest->layout.rsp_size == 16)
+		CHECK(memcmp(rsp + 12, zero, sizeof(zero)) == 0);
+	done = guest->ntags - guest->outstanding--;
+	guest->order[done] = tag;
+	guest->answered[tag] = true;
+	guest->status[tag] = status;
+}
+
+/* Wait until there is a response; returns the producer index. */
+uint32_t
+guest_wait(struct guest *guest)
+{
+	const size_t rsp_prod = offsetof(struct xbb_sring, rsp_prod);
+	uint32_t prod;
+
+	while ((prod = guest_index(guest, rsp_prod)) == guest->rsp_cons) {
+		guest_set_index(guest, offsetof(struct xbb_sring, rsp_event),
+		    guest->rsp_cons + 1);
+		if (guest_index(guest, rsp_prod) == guest->rsp_cons)
+			CHECK(xbb_front_wait(guest->front, LIMIT_MS) > 0);
+	}
+	CHECK(prod - guest->rsp_cons <= guest->outstanding);
+	return (prod);
+}
+
+/* Wait for the answer to everything that was put. */
+void
+guest_collect(struct guest *guest)
+{
+	uint32_t prod;
+
+	while (guest->outstanding > 0) {
+		prod = guest_wait(guest);
+		while (guest->rsp_cons != prod)
+			take_response(guest);
+	}
+	guest->ntags = 0;
+}
+
+/* The same without a look at the responses, which somebody scribbles over. */
+void
+guest_collect_blindly(struct guest *guest)
+{
+	uint32_t prod;
+
+	while (guest->outstanding > 0) {
+		prod = guest_wait(guest);
+		guest->outstanding -= prod - guest->rsp_cons;
+		guest->rsp_cons = prod;
+	}
+	guest->ntags = 0;
+}
+
+/* One request and its status. */
+int16_t
+guest_do(struct guest *guest, uint8_t operation, uint64_t sector,
+    const struct xbb_segment *seg, uint8_t nseg)
+{
+	uint32_t tag;
+
+	tag = guest_put(guest, operation, sector, seg, nseg);
+	guest_publish(guest);
+	guest_collect(guest);
+	return (guest->status[tag]);
+}
