@@ -15,8 +15,6 @@
 
 #include "harness.h"
 
-#define DOMAIN_PAGES	16384
-
 void
 device_open(struct device *device, uint64_t sectors, uint32_t nrings)
 {

@@ -213,3 +213,53 @@ guest_do(struct guest *guest, uint8_t operation, uint64_t sector,
 	guest_collect(guest);
 	return (guest->status[tag]);
 }
+
+/* The first page of the disk: does the ring live? */
+int16_t
+guest_read_page(struct guest *guest)
+{
+	const struct xbb_segment seg = guest_segment(guest, 0, 0, 7);
+
+	return (guest_do(guest, XBB_OP_READ, 0, &seg, 1));
+}
+
+/* Reads of a page each with gaps between them, which nothing merges. */
+void
+guest_put_scattered(struct guest *guest, uint32_t n)
+{
+	struct xbb_segment seg;
+	uint32_t i;
+
+	for (i = 0; i < n; i++) {
+		seg = guest_segment(guest, i, 0, 7);
+		guest_put(guest, XBB_OP_READ, i * 16, &seg, 1);
+	}
+}
+
+void
+guest_check_okay(const struct guest *guest, uint32_t n)
+{
+	uint32_t i;
+
+	for (i = 0; i < n; i++)
+		CHECK_EQ(guest->status[i], XBB_RSP_OKAY);
+}
+
+void
+rig_open(struct rig *rig, uint64_t sectors,
+    const struct pair_options *options)
+{
+
+	disk_reset();
+	device_open(&rig->device, sectors, 1);
+	pair_open(&rig->pair, &rig->device, 0, options);
+	guest_init(&rig->guest, &rig->pair);
+}
+
+void
+rig_close(struct rig *rig)
+{
+
+	pair_close(&rig->pair);
+	device_close(&rig->device);
+}

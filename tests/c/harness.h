@@ -41,6 +41,8 @@ void	scratch_leave(void);
 int	scratch_file(uint64_t size);	/* unlinked already */
 
 /* device.c - a domain, a disk, a state segment, and rings between them. */
+#define DOMAIN_PAGES	16384
+
 struct device {
 	char		 name[16];	/* directory of the domain */
 	int		 domain_fd;
@@ -87,7 +89,10 @@ void	pair_wait_drained(struct pair *pair, enum xbb_stop_reason reason);
 void	pair_drain(struct pair *pair);
 void	pair_close(struct pair *pair);
 
-/* guest.c - ring slots byte by byte, as no decent frontend would write them. */
+/*
+ * guest.c - ring slots byte by byte, as no decent frontend would write them,
+ * and the rig that most tests want around such a guest.
+ */
 struct guest_layout {
 	uint8_t		slot_size, rsp_size, id, sector, seg;
 };
@@ -118,6 +123,9 @@ void	guest_collect(struct guest *guest);
 void	guest_collect_blindly(struct guest *guest);
 int16_t	guest_do(struct guest *guest, uint8_t operation, uint64_t sector,
 	    const struct xbb_segment *seg, uint8_t nseg);
+int16_t	guest_read_page(struct guest *guest);
+void	guest_put_scattered(struct guest *guest, uint32_t n);
+void	guest_check_okay(const struct guest *guest, uint32_t n);
 void	guest_request(struct guest *guest, uint8_t slot[112],
 	    uint8_t operation, uint64_t id, uint64_t sector,
 	    const struct xbb_segment *seg, uint8_t nseg);
@@ -130,14 +138,25 @@ void	guest_set_index(struct guest *guest, size_t offset, uint32_t value);
 void	guest_store(uint8_t *to, const void *from, size_t size);
 void	guest_load(void *to, const uint8_t *from, size_t size);
 
+/* One device, one ring, one guest, and a disk that works. */
+struct rig {
+	struct device	 device;
+	struct pair	 pair;
+	struct guest	 guest;
+};
+
+void	rig_open(struct rig *rig, uint64_t sectors,
+	    const struct pair_options *options);
+void	rig_close(struct rig *rig);
+
 /*
  * disk.c - preadv(2), pwritev(2) and fdatasync(2) of the program: the real
  * ones, unless told otherwise.  Any thread.
  */
 struct disk {
-	atomic_uint	 delay_us;	/* each call takes up to so much longer */
-	atomic_uint	 chunk;		/* most bytes a call moves; 0: no limit */
-	atomic_uint	 interrupted;	/* one call in so many is EINTR */
+	atomic_uint	 delay_us;	/* each call takes longer, by up to */
+	atomic_uint	 chunk;		/* most bytes a call moves; 0: any */
+	atomic_uint	 interrupted;	/* one call in so many: EINTR */
 	atomic_int	 errnum;	/* of transfers that touch the range */
 	atomic_ullong	 from, to;	/* bytes */
 	atomic_int	 sync_errnum;	/* of fdatasync */

@@ -200,7 +200,7 @@ static const struct rule {
 	{ "disk of nothing", RD, 1, 0, 0, 0, 0, 512, false, BAD, 0 },
 	{ "sum wraps to 0", RD, 1, 0, 0, TOP, 100, 512, false, BAD, 0 },
 	{ "sum wraps to 7", WR, 1, 0, 7, TOP, 100, 512, false, BAD, 0 },
-	{ "largest sum wraps", WR, 11, 0, 7, TOP - 87, 100, 512, false, BAD, 0 },
+	{ "most of it wraps", WR, 11, 0, 7, TOP - 87, 100, 512, false, BAD, 0 },
 	{ "no wrap by one", WR, 11, 0, 7, TOP - 88, 100, 512, false, BAD, 0 },
 	{ "bytes wrap", WR, 1, 0, 7, 1ULL << 55, 100, 512, false, BAD, 0 },
 	{ "end of the largest", RD, 1, 0, 0, TOP - 1, TOP, 512, false, OK, 1 },

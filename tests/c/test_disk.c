@@ -21,63 +21,31 @@
 
 static const struct pair_options usual = { .workers = 4 };
 
-/* Everything that a test needs, opened and closed together. */
-struct bench {
-	struct device	 device;
-	struct pair	 pair;
-	struct guest	 guest;
-};
-
-static void
-open_with(struct bench *bench, const struct pair_options *options)
-{
-
-	disk_reset();
-	device_open(&bench->device, SECTORS, 1);
-	pair_open(&bench->pair, &bench->device, 0, options);
-	guest_init(&bench->guest, &bench->pair);
-}
-
-static void
-open_bench(struct bench *bench)
-{
-
-	open_with(bench, &usual);
-}
-
-static void
-close_bench(struct bench *bench)
-{
-
-	pair_close(&bench->pair);
-	device_close(&bench->device);
-}
-
 /* The whole disk in requests of a page, put at once so that they merge. */
 static void
-put_batch(struct bench *bench, uint8_t operation)
+put_batch(struct rig *rig, uint8_t operation)
 {
 	struct xbb_segment seg;
 	uint32_t i;
 
 	for (i = 0; i < BATCH; i++) {
-		memset(xbb_front_page(bench->pair.front, i), 0x10 + (int)i,
+		memset(xbb_front_page(rig->pair.front, i), 0x10 + (int)i,
 		    XBB_PAGE_SIZE);
-		seg = guest_segment(&bench->guest, i, 0, 7);
-		guest_put(&bench->guest, operation,
+		seg = guest_segment(&rig->guest, i, 0, 7);
+		guest_put(&rig->guest, operation,
 		    i * XBB_SECTORS_PER_PAGE, &seg, 1);
 	}
-	guest_publish(&bench->guest);
+	guest_publish(&rig->guest);
 }
 
 static void
-do_batch(struct bench *bench, uint8_t operation)
+do_batch(struct rig *rig, uint8_t operation)
 {
-	uint64_t batches = COUNTER(&bench->pair, total_dispatch);
+	uint64_t batches = COUNTER(&rig->pair, total_dispatch);
 
-	put_batch(bench, operation);
-	guest_collect(&bench->guest);
-	CHECK_EQ(COUNTER(&bench->pair, total_dispatch), batches + 1);
+	put_batch(rig, operation);
+	guest_collect(&rig->guest);
+	CHECK_EQ(COUNTER(&rig->pair, total_dispatch), batches + 1);
 }
 
 /* What request i must come to if the bytes [from, to) of the disk are bad. */
@@ -91,12 +59,12 @@ status_with_bad(uint32_t i, uint64_t from, uint64_t to)
 }
 
 static void
-check_statuses(const struct bench *bench, uint64_t from, uint64_t to)
+check_statuses(const struct rig *rig, uint64_t from, uint64_t to)
 {
 	uint32_t i;
 
 	for (i = 0; i < BATCH; i++)
-		CHECK_EQ(bench->guest.status[i], status_with_bad(i, from, to));
+		CHECK_EQ(rig->guest.status[i], status_with_bad(i, from, to));
 }
 
 /* Reads beyond the end of a file that has become shorter. */
@@ -106,39 +74,39 @@ check_short_file(void)
 	static const uint64_t ends[] = { 0, 1, 512, 4096, 5000, 16384, 20000,
 	    BYTES - 1, BYTES };
 	static uint8_t data[BYTES];
-	struct bench bench;
+	struct rig rig;
 	uint64_t seed = 1;
 	uint32_t e, i;
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	random_bytes(&seed, data, sizeof(data));
 	for (e = 0; e < COUNTOF(ends); e++) {
-		CHECK_EQ(ftruncate(bench.device.disk_fd, BYTES), 0);
-		device_write(&bench.device, 0, SECTORS, data);
-		CHECK_EQ(ftruncate(bench.device.disk_fd, (off_t)ends[e]), 0);
-		do_batch(&bench, XBB_OP_READ);
-		check_statuses(&bench, ends[e], BYTES);
+		CHECK_EQ(ftruncate(rig.device.disk_fd, BYTES), 0);
+		device_write(&rig.device, 0, SECTORS, data);
+		CHECK_EQ(ftruncate(rig.device.disk_fd, (off_t)ends[e]), 0);
+		do_batch(&rig, XBB_OP_READ);
+		check_statuses(&rig, ends[e], BYTES);
 		for (i = 0; i < BATCH; i++)
-			if (bench.guest.status[i] == XBB_RSP_OKAY)
-				CHECK(memcmp(xbb_front_page(bench.pair.front,
+			if (rig.guest.status[i] == XBB_RSP_OKAY)
+				CHECK(memcmp(xbb_front_page(rig.pair.front,
 				    i), data + i * XBB_PAGE_SIZE,
 				    XBB_PAGE_SIZE) == 0);
 	}
-	pair_drain(&bench.pair);
-	CHECK(COUNTER(&bench.pair, io_errors) > 0);
-	CHECK(COUNTER(&bench.pair, io_short) > 0);
-	close_bench(&bench);
+	pair_drain(&rig.pair);
+	CHECK(COUNTER(&rig.pair, io_errors) > 0);
+	CHECK(COUNTER(&rig.pair, io_short) > 0);
+	rig_close(&rig);
 }
 
 static void
-check_written(const struct bench *bench, uint8_t *before)
+check_written(const struct rig *rig, uint8_t *before)
 {
 	uint8_t now[BYTES];
 	uint32_t i;
 
-	device_read(&bench->device, 0, SECTORS, now);
+	device_read(&rig->device, 0, SECTORS, now);
 	for (i = 0; i < BATCH; i++)
-		if (bench->guest.status[i] == XBB_RSP_OKAY)
+		if (rig->guest.status[i] == XBB_RSP_OKAY)
 			CHECK(all_bytes(now + i * XBB_PAGE_SIZE, XBB_PAGE_SIZE,
 			    (uint8_t)(0x10 + i)));
 		else if (before != NULL)
@@ -146,31 +114,31 @@ check_written(const struct bench *bench, uint8_t *before)
 			    before + i * XBB_PAGE_SIZE, XBB_PAGE_SIZE) == 0);
 }
 
-/* Writes beyond what this process may make a file; the ring threads say EFBIG. */
+/* Writes beyond what this process may make a file: EFBIG. */
 static void
 check_size_limit(void)
 {
 	static const uint64_t limits[] = { 1, 4096, 5000, 16384, 20000,
 	    BYTES - 1, BYTES };
 	struct rlimit all, some;
-	struct bench bench;
+	struct rig rig;
 	uint32_t i;
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &all), 0);
 	for (i = 0; i < COUNTOF(limits); i++) {
-		CHECK_EQ(ftruncate(bench.device.disk_fd, 0), 0);
+		CHECK_EQ(ftruncate(rig.device.disk_fd, 0), 0);
 		some = all;
 		some.rlim_cur = limits[i];
 		CHECK_EQ(setrlimit(RLIMIT_FSIZE, &some), 0);
-		do_batch(&bench, XBB_OP_WRITE);
+		do_batch(&rig, XBB_OP_WRITE);
 		CHECK_EQ(setrlimit(RLIMIT_FSIZE, &all), 0);
-		check_statuses(&bench, limits[i], BYTES);
-		CHECK_EQ(ftruncate(bench.device.disk_fd, BYTES), 0);
-		check_written(&bench, NULL);
+		check_statuses(&rig, limits[i], BYTES);
+		CHECK_EQ(ftruncate(rig.device.disk_fd, BYTES), 0);
+		check_written(&rig, NULL);
 	}
-	pair_drain(&bench.pair);
-	close_bench(&bench);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
 }
 
 /* One bad place in the middle, each in turn; the rest is read and written. */
@@ -178,36 +146,36 @@ static void
 check_bad_places(void)
 {
 	static uint8_t before[BYTES];
-	struct bench bench;
+	struct rig rig;
 	uint64_t from, seed = 2;
 	uint32_t bad;
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	for (bad = 0; bad < BATCH; bad++) {
 		from = bad * XBB_PAGE_SIZE + 1024;
 		random_bytes(&seed, before, sizeof(before));
-		device_write(&bench.device, 0, SECTORS, before);
+		device_write(&rig.device, 0, SECTORS, before);
 		atomic_store(&disk.from, from);
 		atomic_store(&disk.to, from + 512);
 		atomic_store(&disk.errnum, EIO);
-		do_batch(&bench, XBB_OP_READ);
-		check_statuses(&bench, from, from + 512);
-		do_batch(&bench, XBB_OP_WRITE);
-		check_statuses(&bench, from, from + 512);
-		check_written(&bench, before);
+		do_batch(&rig, XBB_OP_READ);
+		check_statuses(&rig, from, from + 512);
+		do_batch(&rig, XBB_OP_WRITE);
+		check_statuses(&rig, from, from + 512);
+		check_written(&rig, before);
 		atomic_store(&disk.errnum, 0);
 	}
-	pair_drain(&bench.pair);
+	pair_drain(&rig.pair);
 	/* The batch once and its culprit once, each time. */
-	CHECK_EQ(COUNTER(&bench.pair, io_errors), 4 * BATCH);
-	close_bench(&bench);
+	CHECK_EQ(COUNTER(&rig.pair, io_errors), 4 * BATCH);
+	rig_close(&rig);
 }
 
 /* ENOSPC for every write, zeros for every read. */
 static void
 check_full(void)
 {
-	struct bench bench;
+	struct rig rig;
 	int fd;
 
 	fd = open("/dev/full", O_RDWR);
@@ -215,17 +183,17 @@ check_full(void)
 		printf("no /dev/full\n");
 		return;
 	}
-	open_bench(&bench);
-	CHECK(dup2(fd, bench.device.disk_fd) >= 0);
+	rig_open(&rig, SECTORS, &usual);
+	CHECK(dup2(fd, rig.device.disk_fd) >= 0);
 	close(fd);
-	do_batch(&bench, XBB_OP_WRITE);
-	check_statuses(&bench, 0, BYTES);
-	do_batch(&bench, XBB_OP_READ);
-	check_statuses(&bench, BYTES, BYTES);
-	CHECK(all_bytes(xbb_front_page(bench.pair.front, 0),
+	do_batch(&rig, XBB_OP_WRITE);
+	check_statuses(&rig, 0, BYTES);
+	do_batch(&rig, XBB_OP_READ);
+	check_statuses(&rig, BYTES, BYTES);
+	CHECK(all_bytes(xbb_front_page(rig.pair.front, 0),
 	    BATCH * XBB_PAGE_SIZE, 0));
-	pair_drain(&bench.pair);
-	close_bench(&bench);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
 }
 
 /* The disk is gone: the queue answers what it has and stops by itself. */
@@ -233,18 +201,18 @@ static void
 check_gone(void)
 {
 	struct xbb_queue_status status;
-	struct bench bench;
+	struct rig rig;
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	atomic_store(&disk.to, BYTES);
 	atomic_store(&disk.from, 0);
 	atomic_store(&disk.errnum, ENXIO);
-	do_batch(&bench, XBB_OP_READ);
-	check_statuses(&bench, 0, BYTES);
-	pair_wait_drained(&bench.pair, XBB_STOP_DISK);
-	xbb_queue_status(bench.pair.queue, &status);
+	do_batch(&rig, XBB_OP_READ);
+	check_statuses(&rig, 0, BYTES);
+	pair_wait_drained(&rig.pair, XBB_STOP_DISK);
+	xbb_queue_status(rig.pair.queue, &status);
 	CHECK_EQ(status.errnum, ENXIO);
-	close_bench(&bench);
+	rig_close(&rig);
 }
 
 static void
@@ -261,11 +229,11 @@ check_flushes(void)
 		{ ENOTTY, XBB_RSP_EOPNOTSUPP, XBB_RSP_ERROR },
 	};
 	struct xbb_segment seg;
-	struct bench bench;
-	struct guest *guest = &bench.guest;
+	struct rig rig;
+	struct guest *guest = &rig.guest;
 	uint32_t e, i;
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	seg = guest_segment(guest, 0, 0, 7);
 	for (e = 0; e < COUNTOF(errors); e++) {
 		atomic_store(&disk.sync_errnum, errors[e].errnum);
@@ -285,25 +253,23 @@ check_flushes(void)
 		CHECK_EQ(guest_do(guest, XBB_OP_WRITE, 0, &seg, 1),
 		    XBB_RSP_OKAY);
 	}
-	pair_drain(&bench.pair);
-	close_bench(&bench);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
 }
 
 /* Have the queue find out that this disk is slow, so that it uses workers. */
 #define LESSONS		10
 
 static void
-teach_slowness(struct bench *bench)
+teach_slowness(struct rig *rig)
 {
-	const struct xbb_segment seg = guest_segment(&bench->guest, 0, 0, 7);
 	uint32_t i;
 
 	atomic_store(&disk.delay_us, 200);
 	for (i = 0; i < LESSONS; i++)
-		CHECK_EQ(guest_do(&bench->guest, XBB_OP_READ, 0, &seg, 1),
-		    XBB_RSP_OKAY);
-	CHECK_EQ(COUNTER(&bench->pair, io_handed_over), 0);
-	XBB_SET(bench->device.state->tunables.no_coalesce_reqs, 1);
+		CHECK_EQ(guest_read_page(&rig->guest), XBB_RSP_OKAY);
+	CHECK_EQ(COUNTER(&rig->pair, io_handed_over), 0);
+	XBB_SET(rig->device.state->tunables.no_coalesce_reqs, 1);
 }
 
 /*
@@ -315,20 +281,20 @@ check_drain_at_work(bool workers)
 {
 	struct xbb_queue_status status;
 	struct xbb_segment seg;
-	struct bench bench;
-	struct guest *guest = &bench.guest;
+	struct rig rig;
+	struct guest *guest = &rig.guest;
 	uint64_t before;
 	uint8_t slot[112];
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	if (workers)
-		teach_slowness(&bench);
-	before = COUNTER(&bench.pair, reqs_received);
+		teach_slowness(&rig);
+	before = COUNTER(&rig.pair, reqs_received);
 	disk_hold();
-	put_batch(&bench, XBB_OP_READ);
+	put_batch(&rig, XBB_OP_READ);
 	disk_wait_held(workers ? usual.workers : 1);
-	xbb_queue_drain(bench.pair.queue);
-	xbb_queue_status(bench.pair.queue, &status);
+	xbb_queue_drain(rig.pair.queue);
+	xbb_queue_status(rig.pair.queue, &status);
 	CHECK_EQ(status.state, XBB_QUEUE_DRAINING);
 	CHECK_EQ(status.reason, XBB_STOP_NONE);
 
@@ -339,15 +305,15 @@ check_drain_at_work(bool workers)
 	    guest->layout.slot_size);
 	guest_set_index(guest, offsetof(struct xbb_sring, req_prod),
 	    guest->req_prod + 1);
-	xbb_front_notify(bench.pair.front);
+	xbb_front_notify(rig.pair.front);
 
 	disk_release();
 	guest_collect(guest);
-	check_statuses(&bench, BYTES, BYTES);
-	pair_wait_drained(&bench.pair, XBB_STOP_NONE);
-	CHECK_EQ(COUNTER(&bench.pair, reqs_received), before + BATCH);
-	CHECK(!workers || COUNTER(&bench.pair, io_handed_over) > 0);
-	close_bench(&bench);
+	check_statuses(&rig, BYTES, BYTES);
+	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
+	CHECK_EQ(COUNTER(&rig.pair, reqs_received), before + BATCH);
+	CHECK(!workers || COUNTER(&rig.pair, io_handed_over) > 0);
+	rig_close(&rig);
 }
 
 /* What would need more grants than allowed waits, and is done later. */
@@ -358,41 +324,41 @@ check_grant_limit(void)
 		.workers = 2, .max_batch_segments = 11, .max_grants = 11,
 	};
 	struct xbb_segment seg[2];
-	struct bench bench;
+	struct rig rig;
 	uint32_t i;
 
-	open_with(&bench, &options);
-	teach_slowness(&bench);
+	rig_open(&rig, SECTORS, &options);
+	teach_slowness(&rig);
 	disk_hold();
 	for (i = 0; i < BATCH; i++) {
-		seg[0] = guest_segment(&bench.guest, 2 * i, 0, 0);
-		seg[1] = guest_segment(&bench.guest, 2 * i + 1, 0, 0);
-		guest_put(&bench.guest, XBB_OP_READ, i * 4, seg, 2);
+		seg[0] = guest_segment(&rig.guest, 2 * i, 0, 0);
+		seg[1] = guest_segment(&rig.guest, 2 * i + 1, 0, 0);
+		guest_put(&rig.guest, XBB_OP_READ, i * 4, seg, 2);
 	}
-	guest_publish(&bench.guest);
+	guest_publish(&rig.guest);
 	disk_wait_held(options.workers);
-	CHECK_EQ(XBB_GET(bench.pair.rs->grants_mapped), 10);
-	CHECK_EQ(COUNTER(&bench.pair, kva_shortages), 1);
+	CHECK_EQ(XBB_GET(rig.pair.rs->grants_mapped), 10);
+	CHECK_EQ(COUNTER(&rig.pair, kva_shortages), 1);
 	disk_release();
-	guest_collect(&bench.guest);
-	check_statuses(&bench, BYTES, BYTES);
-	pair_drain(&bench.pair);
-	close_bench(&bench);
+	guest_collect(&rig.guest);
+	check_statuses(&rig, BYTES, BYTES);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
 }
 
 /* Closing does the draining if nobody did. */
 static void
 check_close_at_work(void)
 {
-	struct bench bench;
+	struct rig rig;
 
-	open_bench(&bench);
+	rig_open(&rig, SECTORS, &usual);
 	atomic_store(&disk.delay_us, 1000);
 	disk_hold();
-	put_batch(&bench, XBB_OP_WRITE);
+	put_batch(&rig, XBB_OP_WRITE);
 	disk_wait_held(1);
 	disk_release();
-	close_bench(&bench);
+	rig_close(&rig);
 }
 
 int

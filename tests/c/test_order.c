@@ -87,9 +87,9 @@ put_request(struct guest *guest, struct oracle *oracle, uint64_t *seed,
 
 /* Fill part of the ring, wait, and look at every byte there is. */
 static void
-check_round(const struct device *device, struct guest *guest,
-    struct oracle *oracle, uint64_t *seed)
+check_round(struct rig *rig, struct oracle *oracle, uint64_t *seed)
 {
+	struct guest *guest = &rig->guest;
 	uint8_t *pages = xbb_front_page(guest->front, 0);
 	static uint8_t now[BYTES];
 	uint64_t sector = 0;
@@ -108,7 +108,7 @@ check_round(const struct device *device, struct guest *guest,
 		CHECK_EQ(xbb_front_set_access(guest->front,
 		    xbb_front_page_ref(guest->front, i), 0), 0);
 	CHECK(memcmp(pages, oracle->pages, oracle->pages_size) == 0);
-	device_read(device, 0, SECTORS, now);
+	device_read(&rig->device, 0, SECTORS, now);
 	CHECK(memcmp(now, oracle->disk, BYTES) == 0);
 }
 
@@ -118,7 +118,6 @@ static void
 set_disk(enum kind kind)
 {
 
-	disk_reset();
 	if (kind == AWKWARD) {
 		/* Interrupted, and short in the middle of a sector. */
 		atomic_store(&disk.chunk, 1300);
@@ -131,35 +130,31 @@ static void
 check_order(uint32_t abi, uint64_t rounds, uint64_t seed, enum kind kind)
 {
 	const struct pair_options options = { .abi = abi, .workers = 8 };
-	struct device device;
-	struct guest guest;
 	struct oracle *oracle;
-	struct pair pair;
+	struct rig rig;
+	struct pair *pair = &rig.pair;
 
+	rig_open(&rig, SECTORS, &options);
 	set_disk(kind);
-	device_open(&device, SECTORS, 1);
-	pair_open(&pair, &device, 0, &options);
-	guest_init(&guest, &pair);
 	oracle = calloc(1, sizeof(*oracle));
 	CHECK(oracle != NULL);
-	oracle->pages_size = (size_t)xbb_front_pages(pair.front) *
+	oracle->pages_size = (size_t)xbb_front_pages(pair->front) *
 	    XBB_PAGE_SIZE;
 	oracle->pages = malloc(oracle->pages_size);
 	CHECK(oracle->pages != NULL);
 	for (; rounds > 0; rounds--)
-		check_round(&device, &guest, oracle, &seed);
-	pair_drain(&pair);
-	CHECK_EQ(COUNTER(&pair, reqs_completed_with_error), 0);
-	CHECK(COUNTER(&pair, total_dispatch) < COUNTER(&pair, reqs_received));
-	CHECK_EQ(COUNTER(&pair, io_short) > 0, kind == AWKWARD);
+		check_round(&rig, oracle, &seed);
+	pair_drain(pair);
+	CHECK_EQ(COUNTER(pair, reqs_completed_with_error), 0);
+	CHECK(COUNTER(pair, total_dispatch) < COUNTER(pair, reqs_received));
+	CHECK_EQ(COUNTER(pair, io_short) > 0, kind == AWKWARD);
 	if (kind == SLOW) {
-		CHECK(COUNTER(&pair, io_handed_over) > 0);
+		CHECK(COUNTER(pair, io_handed_over) > 0);
 		CHECK(atomic_load(&disk.most_inflight) > 1);
 	}
 	free(oracle->pages);
 	free(oracle);
-	pair_close(&pair);
-	device_close(&device);
+	rig_close(&rig);
 }
 
 int
