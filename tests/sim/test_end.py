@@ -31,9 +31,9 @@ def state_of(machine: Machine, domid: int = 1) -> str | None:
     return machine.node(f"/local/domain/0/backend/vbd/{domid}/{XVDA}/state")
 
 
-def loaded(machine: Machine, image: Path, *options: str) -> Guest:
+def loaded(machine: Machine, image: Path, *options: str, domid: int = 1) -> Guest:
     """A guest in the middle of an exercise."""
-    guest = machine.connected(image, *options)
+    guest = machine.connected(image, *options, domid=domid)
     guest.tell(LOAD)
     guest.event("begun")
     guest.event("progress")
@@ -72,6 +72,22 @@ def test_the_nodes_vanish_under_load(machine: Machine, image: Path) -> None:
     eventually(lambda: machine.mapped() == 0, "no grant mapped")
     guest.signal(signal.SIGKILL)
     guest.wait()
+
+
+def test_one_ring_lies_and_the_others_go_on(machine: Machine, image: Path) -> None:
+    """A guest that breaks its ring loses its disk, and nobody else notices."""
+    second = image.with_suffix(".2")
+    second.write_bytes(image.read_bytes())
+    other = loaded(machine, second, domid=2)
+    liar = machine.connected(image)
+    liar.tell("lie")
+    liar.event("lied")
+    machine.log_line("xbbd1 .*ring indices are impossible")
+    liar.event("closed")
+    other.event("progress")
+    assert machine.chain.detach(machine.offers[0])
+    result = other.event("exercised")
+    assert result["mismatches"] == result["errors"] == 0
 
 
 def test_the_guest_is_killed_under_load(machine: Machine, image: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.xenbus_bench import Bench, FakeBackend
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
+from xbbd_bsd.xenbus.family import Nodes
 from xbbd_bsd.xenbus.states import Queue
 
 
@@ -228,6 +229,28 @@ def test_a_queue_that_fails(bench: Bench, error: GuestError) -> None:
     bench.state(5)
     assert bench.toolstack.get(ERROR_NODE) == f"{error.errno} {error}".encode()
     assert backend.deeds[3:] == ["disconnect", "close"]
+    bench.guest(6)
+    bench.state(6)
+
+
+@pytest.mark.parametrize("seen", [Queue.DRAINING, Queue.FAILED])
+def test_a_queue_that_fails_while_the_nodes_are_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seen: Queue
+) -> None:
+    """Its threads wait for nobody: the reason must not be lost, whenever it comes."""
+    backend = bench.up()
+
+    def medium_named(nodes: Nodes) -> bool:
+        backend.fault, backend.queue = GuestError("its ring indices lie", 71), seen
+        return True
+
+    monkeypatch.setattr(backend, "medium_named", medium_named)
+    backend.wake()
+    bench.until(lambda: backend.fault is not None)
+    monkeypatch.undo()
+    backend.finish(Queue.FAILED, backend.fault)
+    bench.state(5)
+    assert bench.toolstack.get(ERROR_NODE) == b"71 its ring indices lie"
     bench.guest(6)
     bench.state(6)
 

@@ -9,6 +9,7 @@ Reads commands from standard input and answers each with one JSON object a line:
                            verify=0 leaves the model out)
     close                  give the disk back, stay alive
     open                   connect to it again
+    lie                    publish requests that no ring can hold
 
 When the backend closes, the guest lets go too, unless started with --hold (as
 if the disk were mounted).  End of input or SIGTERM closes the disk and ends the
@@ -206,6 +207,10 @@ class Guest:
             load = await asyncio.to_thread(workload, self._blkfront, words)
             say("begun")
             await self._exercise(load)
+        elif name == "lie":
+            self._blkfront.front.ring.cast("I")[0] += 0x10000
+            self._blkfront.front.notify()
+            say("lied")
         else:
             raise ValueError(f"no such command: {name}")
 

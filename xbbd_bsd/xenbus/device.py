@@ -128,22 +128,23 @@ class Device:
     def _facts(self) -> Facts:
         if self._overdue and not self._store.connected:
             # Nobody to agree with, and no time: as if the toolstack had removed us.
-            return self._facts_of(State.UNKNOWN, State.GONE, present=False)
+            return self._facts_of(
+                State.UNKNOWN, State.GONE, present=False, queue=self._backend.queue
+            )
         ours = self._own("state")
         frontend = self._own("frontend")
         present = frontend is not None
         state = parse_state(ours) if ours is not None else State.UNKNOWN
         guest = self._guest(frontend, state) if frontend is not None else State.GONE
-        if (
-            state is State.CONNECTED
-            and self._failure is Failure.NONE
-            and self._backend.queue is Queue.FAILED
-        ):
-            self._fail(Failure.CONNECTION, self._backend.fault or HostError("the queue stopped"))
+        # In this order: a queue that was seen to have stopped has said why before.
+        queue, fault = self._backend.queue, self._backend.fault
+        if fault is not None and state is State.CONNECTED and self._failure is Failure.NONE:
+            self._fail(Failure.CONNECTION, fault)
         return self._facts_of(
             state,
             guest,
             present=present,
+            queue=queue,
             online=self._own("online") == b"1",
             medium=present and self._backend.medium_named(self._own),
         )
@@ -154,6 +155,7 @@ class Device:
         guest: State,
         *,
         present: bool,
+        queue: Queue,
         online: bool = False,
         medium: bool = False,
     ) -> Facts:
@@ -166,7 +168,7 @@ class Device:
             announced=self._announced,
             medium=medium,
             disk=self._backend.disk_open,
-            queue=self._backend.queue,
+            queue=queue,
             guest_ready=guest in self._connect_on,
             failure=self._failure,
             withdrawn=self._withdrawn,

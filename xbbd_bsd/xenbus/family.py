@@ -61,7 +61,7 @@ class Backend(Protocol):
 
     @property
     def fault(self) -> XbbdError | None:
-        """Why the data path stopped by itself, once `queue` is FAILED."""
+        """Why the data path stops by itself, from when it does until `disconnect`."""
 
     def capabilities(self) -> Mapping[str, bytes]:
         """The nodes that tell the frontend what we can do; makes what the device needs to exist."""
