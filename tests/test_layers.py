@@ -29,7 +29,7 @@ RULES: list[tuple[str, list[str]]] = [
     # The data path and the platform are passed around as values.
     ("native", ["errors", "native"]),
     ("host.__init__", ["errors", "host", "sim.hypervisor"]),
-    ("host", ["errors", "host"]),
+    ("host", ["errors", "host", "native"]),
     # A family joins them.
     ("block.disk", ["errors", "host"]),
     ("block", ["block", "config", "errors", "events", "host", "native", "xenbus.family",
@@ -37,6 +37,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("families", ["block", "config", "host"]),
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
+    ("toolstack", ["errors", "xenbus.states", "xenstore"]),
+    ("xbbctl", ["errors", "host", "toolstack", "xenstore"]),
     ("sim.storetree", ["xenstore.wire"]),
     ("sim.storecore", ["sim.storetree", "xenstore.wire"]),
     ("sim", ["*"]),

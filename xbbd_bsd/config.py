@@ -14,6 +14,7 @@ from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Path
 
 KINDS: Final = ("vbd", "vbd3")
+TRANSPORTS: Final = ("best", "map", "copy")
 LOGS: Final = tuple(path.value for path in Path)
 
 # Allowed values, lowest and highest.  The highest are those of the data path (xbb.h).
@@ -46,8 +47,10 @@ class DiskConfig:
 
     workers: most I/O threads of a device.  max_ring_page_order: largest ring
     offered to guests, 4096 << order bytes.  max_batch_segments: most pages of
-    one disk operation.  disable_flush, flush_interval, no_coalesce_reqs and
-    poll_max_us: the tunables of the same names (stats.py).
+    one disk operation.  transport: how data moves between guest and disk, by
+    mapping its pages, by grant copy, or as suits the hypervisor.
+    disable_flush, flush_interval, no_coalesce_reqs and poll_max_us: the
+    tunables of the same names (stats.py).
     """
 
     workers: int = 8
@@ -57,6 +60,7 @@ class DiskConfig:
     flush_interval: int = 0
     no_coalesce_reqs: bool = False
     poll_max_us: int = 50
+    transport: str = "best"
 
     def tunables(self) -> dict[str, int]:
         """The part that a running data path can be given, as it wants it."""
@@ -145,6 +149,11 @@ def _value(where: str, key: str, value: object, default: object) -> object:
         low, high = RANGES[key]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise OperatorError(f"{where} = {value!r}: must be a whole number, {low} to {high}")
+        return value
+    if key == "transport":
+        if value not in TRANSPORTS:
+            names = ", ".join(f'"{name}"' for name in TRANSPORTS)
+            raise OperatorError(f"{where} = {value!r}: must be one of {names}")
         return value
     if isinstance(default, tuple):
         return _choices(where, value, *((LOGS, 0) if key == "log" else (KINDS, 1)))

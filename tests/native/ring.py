@@ -25,11 +25,13 @@ from xbbd_bsd.native import (
     QueueParams,
     QueueState,
     State,
+    Transport,
     sim_format,
     sim_mapped,
 )
 
 DOMAIN_PAGES = 16384
+TRANSPORT = Transport[os.environ.get("XBBD_TEST_TRANSPORT", "best").upper()]
 
 
 @dataclass
@@ -70,6 +72,7 @@ def ring(
     workers: int = 4,
     max_batch_segments: int = 64,
     max_grants: int = 2816,
+    transport: Transport = TRANSPORT,
     sectors: int | None = None,
 ) -> Iterator[Ring]:
     """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes."""
@@ -91,7 +94,7 @@ def ring(
         listener.listen()
         listener.setblocking(False)
         front = Front(
-            FrontParams(domain_fd, listener.fileno(), HvKind.SIM, 0, abi, ring_pages, depth)
+            FrontParams(domain_fd, listener.fileno(), 1, HvKind.SIM, 0, abi, ring_pages, depth)
         )
         backend.connect(listener.getsockname())
         state = State.create(str(tmp_path / "state"))
@@ -112,6 +115,7 @@ def ring(
             workers=workers,
             max_batch_segments=max_batch_segments,
             max_grants=max_grants,
+            transport=transport,
         )
         queue = Queue(params, state)
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.ring import Ring, ring
+from tests.native.ring import ring
 from tests.native.slots import REQ_PROD, RawRing, request
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
@@ -355,48 +355,6 @@ def test_a_disk_that_ends_early_fails_what_lies_beyond(tmp_path: Path) -> None:
         assert r.counter("io_errors") == 4
 
 
-def make_the_disk_look_slow(r: Ring, raw: RawRing) -> None:
-    """Batches of a megabyte take so long that the ring thread hands over from now on."""
-    pages = [r.front.page_ref(i) for i in range(23 * 11)]
-    for _ in range(6):
-        raw.put(
-            *(
-                request(
-                    Abi.NATIVE,
-                    op=Op.READ,
-                    id=i,
-                    sector=i * 88,
-                    segments=[(ref, 0, 7) for ref in pages[i * 11 : i * 11 + 11]],
-                )
-                for i in range(23)
-            )
-        )
-        raw.responses(23)
-
-
-def test_shortage_of_grant_space_is_counted_and_passes(tmp_path: Path) -> None:
-    """32 requests of 11 pages at a slow disk, with room for 256 pages."""
-    with ring(tmp_path, max_batch_segments=256, max_grants=256) as r:
-        raw = RawRing(r.front, Abi.NATIVE)
-        make_the_disk_look_slow(r, raw)
-        pages = [(r.front.page_ref(i), 0, 7) for i in range(32 * 11)]
-        raw.put(
-            *(
-                request(
-                    Abi.NATIVE,
-                    op=Op.READ,
-                    id=i,
-                    sector=i * 200,
-                    segments=pages[i * 11 : i * 11 + 11],
-                )
-                for i in range(32)
-            )
-        )
-        assert sorted(raw.responses(32)) == [(i, Op.READ, OKAY) for i in range(32)]
-        assert r.counter("kva_shortages") > 0
-        assert r.counter("io_handed_over") > 0
-
-
 def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
     with ring(tmp_path) as r:
         raw = RawRing(r.front, Abi.NATIVE)
@@ -429,7 +387,6 @@ def test_the_guest_vanishes(tmp_path: Path) -> None:
 def test_an_opening_that_fails_leaves_a_running_queue_alone(tmp_path: Path) -> None:
     with ring(tmp_path) as r:
         raw = RawRing(r.front, Abi.NATIVE)
-        make_the_disk_look_slow(r, raw)
         values = {name: getattr(r.params, name) for name in r.params.__slots__}
         raw.put(
             *(

@@ -1,4 +1,4 @@
-"""test_queue.py once more: with sanitizers, and with a disk that is slow.
+"""test_queue.py once more: with sanitizers, a disk that is slow, and grant copy.
 
 For a sanitizer the extension is built in a copy of the tree, and the interpreter
 preloads the sanitizer's runtime; a report ends the run there with a status of
@@ -85,16 +85,19 @@ def build(tree: Path, sanitizer: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sanitizer", "disk"),
+    ("sanitizer", "disk", "transport"),
     [
-        ("none", "slow"),
-        ("address,undefined", "quick"),
-        ("address,undefined", "slow"),
-        ("thread", "quick"),
-        ("thread", "slow"),
+        ("none", "slow", "map"),
+        ("none", "quick", "copy"),
+        ("address,undefined", "quick", "map"),
+        ("address,undefined", "slow", "map"),
+        ("address,undefined", "slow", "copy"),
+        ("thread", "quick", "map"),
+        ("thread", "slow", "map"),
+        ("thread", "slow", "copy"),
     ],
 )
-def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str) -> None:
+def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str, transport: str) -> None:
     library, environment = SANITIZERS[sanitizer]
     tree = ROOT
     preload = []
@@ -113,6 +116,7 @@ def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str) -> None:
             "LD_PRELOAD": " ".join(preload),
             "PYTHONPATH": str(tree),
             "XBBD_TEST_DISK": disk,
+            "XBBD_TEST_TRANSPORT": transport,
         },
         capture_output=True,
         text=True,

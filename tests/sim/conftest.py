@@ -22,7 +22,7 @@ import pytest
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import State, sim_mapped
 from xbbd_bsd.sim.chain import Chain, Guest, Process
-from xbbd_bsd.sim.toolstack import DiskOffer, remove
+from xbbd_bsd.toolstack import DiskOffer, remove
 
 XVDA = 51712
 LIMIT = 15.0

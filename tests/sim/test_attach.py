@@ -12,7 +12,7 @@ import pytest
 from tests.sim.conftest import XVDA, Machine, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi
-from xbbd_bsd.sim.toolstack import DiskOffer
+from xbbd_bsd.toolstack import DiskOffer
 
 pytestmark = pytest.mark.slow
 
@@ -153,10 +153,10 @@ def test_a_second_daemon_leaves(machine: Machine) -> None:
 def test_the_commands_attach_and_detach(machine: Machine, image: Path) -> None:
     """A refused disk leaves the guest waiting for the next offer."""
 
-    def command(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-        disk = (machine.chain.layout.directory, "1", str(XVDA))
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        host = f"sim:{machine.chain.layout.directory}"
         return subprocess.run(
-            [sys.executable, "-m", "xbbd_bsd.sim", verb, *disk, *words],
+            [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host", host, *words],
             capture_output=True,
             text=True,
             timeout=30,
@@ -164,10 +164,20 @@ def test_the_commands_attach_and_detach(machine: Machine, image: Path) -> None:
         )
 
     guest = machine.guest(1)
-    refused = command("attach", f"{image}.missing")
+    refused = command("attach", "1", f"{image}.missing", "xvda")
     assert refused.returncode == 1
     assert "No such file" in refused.stderr
-    assert command("attach", str(image)).returncode == 0
+    assert machine.chain.store.get("backend/vbd3/1/51712/state") is None
+    assert command("attach", "1", str(image), "xvda").returncode == 0
     guest.event("connected")
-    assert command("detach").returncode == 0
+    again = command("attach", "1", str(image), "51712", "--kind", "vbd")
+    assert (again.returncode, "in XenStore already" in again.stderr) == (1, True)
+    assert command("detach", "1", "xvda").returncode == 0
     guest.event("closed")
+    for words, reason in (
+        (("detach", "1", "xvda"), "not in XenStore"),
+        (("attach", "9", str(image), "xvda"), "no domain 9"),
+        (("attach", "1", str(image), "sda"), "no virtual disk"),
+    ):
+        wrong = command(*words)
+        assert (wrong.returncode, reason in wrong.stderr) == (1, True), wrong.stderr

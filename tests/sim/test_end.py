@@ -16,7 +16,7 @@ import pytest
 from tests.sim.conftest import XVDA, Machine, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.sim.chain import Guest
-from xbbd_bsd.sim.toolstack import DiskOffer
+from xbbd_bsd.toolstack import DiskOffer
 
 pytestmark = pytest.mark.slow
 

@@ -3,19 +3,19 @@
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.unit.xenbus_bench import Bench as XenbusBench
-from xbbd_bsd.block.family import BlockBackend, BlockFamily, device_path, tap_params
+from xbbd_bsd.block.family import BlockBackend, BlockFamily, tap_params
 from xbbd_bsd.config import KINDS, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event, QueueStarted, QueueStatus
 from xbbd_bsd.families import block_families
-from xbbd_bsd.host import DiskGeometry, RingDescriptors, platform
+from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, Op, State, sim_format, sim_mapped
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
@@ -31,6 +31,7 @@ class DirectoryHost:
     name = "test"
     hv = HvKind.SIM
     store_path = ""
+    media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
 
     def __init__(self, directory: Path) -> None:
         domain = directory / "domain"
@@ -82,8 +83,7 @@ class Bench:
 
     def make(self, config: DiskConfig) -> BlockFamily:
         return BlockFamily(
-            "physical-device-path",
-            device_path,
+            self.host.media,
             host=self.host,
             config=config,
             state_dir=str(self.run),
@@ -95,7 +95,9 @@ class Bench:
 
     def make_front(self) -> Front:
         listener = self.host.listener.fileno()
-        return Front(FrontParams(self.host.domain_fd, listener, HvKind.SIM, 0, Abi.X86_64, 1, 32))
+        return Front(
+            FrontParams(self.host.domain_fd, listener, PORT, HvKind.SIM, 0, Abi.X86_64, 1, 32)
+        )
 
     def wake(self) -> None:
         self.wakes += 1
@@ -103,9 +105,9 @@ class Bench:
     def queue(self) -> Queue:
         return self.backend.queue
 
-    def open(self) -> None:
+    def open(self) -> str:
         self.backend.capabilities()
-        self.backend.open(self.backend_nodes.get)
+        return self.backend.open(self.backend_nodes.get)
 
     def connect(self) -> dict[str, bytes]:
         return dict(self.backend.connect(self.frontend_nodes.get).nodes)
@@ -274,8 +276,16 @@ def test_no_room_for_the_segment(bench: Bench) -> None:
         bench.backend.capabilities()
 
 
-def test_physical_device_path_is_taken_as_it_is() -> None:
-    assert device_path(b"aio:/x") == b"aio:/x"
+def test_the_best_of_several_names_of_a_medium_counts(bench: Bench) -> None:
+    """As Linux's hotplug script writes it: first the numbers, then the path."""
+    bench.family.media = {"first": lambda _: os.fsencode(bench.disk), "second": lambda _: b"/x"}
+    assert not bench.backend.medium_named(bench.backend_nodes.get)
+    bench.backend_nodes["second"] = b"1"
+    assert bench.backend.medium_named(bench.backend_nodes.get)
+    with pytest.raises(OperatorError, match="unable to open /x"):
+        bench.open()
+    bench.backend_nodes["first"] = b"1"
+    assert str(bench.disk) in bench.open()
 
 
 @pytest.mark.parametrize(
@@ -294,9 +304,9 @@ def test_tap_formats_that_are_not_served(params: bytes) -> None:
 def test_the_registry(bench: Bench) -> None:
     families = block_families(bench.host, DiskConfig(), str(bench.run), bench.loop)
     assert tuple(families) == KINDS == ("vbd", "vbd3")
-    assert [family.medium_node for family in families.values()] == [
-        "physical-device-path",
-        "params",
+    assert [list(family.media) for family in families.values()] == [
+        ["physical-device-path"],
+        ["params"],
     ]
     assert {state.name for state in families["vbd"].connect_on} == {"INITIALISED", "CONNECTED"}
 

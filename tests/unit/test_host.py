@@ -14,6 +14,7 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, Platform
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
+from xbbd_bsd.host.linux import device_of_number
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
@@ -100,4 +101,31 @@ def test_a_disk_that_is_broken(
     play(file_type, {request_number: errno.ENXIO})
     with pytest.raises(HostError, match=f"ioctl {request_number:#x}: ") as raised:
         platform.probe_disk(0)
+    assert raised.value.errno == errno.ENXIO
+
+
+@pytest.mark.skipif(not os.path.isdir("/sys/dev/block"), reason="not Linux, or no sysfs")
+def test_a_linux_device_by_its_numbers() -> None:
+    """As /etc/xen/scripts/block writes them: hex."""
+    found = False
+    for name in os.listdir("/sys/dev/block"):
+        major, minor = map(int, name.split(":"))
+        try:
+            path = device_of_number(f"{major:x}:{minor:x}".encode())
+        except OperatorError:
+            continue  # in a container not every device has a node
+        assert os.stat(path).st_rdev == os.makedev(major, minor)
+        found = True
+    assert found or not any(stat.S_ISBLK(os.stat(f"/dev/{n}").st_mode) for n in os.listdir("/dev"))
+
+
+@pytest.mark.parametrize("value", [b"", b"7", b"7:", b"7:0:0", b"x:0", b"7:g", b"/dev/loop0"])
+def test_numbers_that_are_none(value: bytes) -> None:
+    with pytest.raises(OperatorError, match="not MAJOR:MINOR in hex"):
+        device_of_number(value)
+
+
+def test_a_number_without_a_device() -> None:
+    with pytest.raises(OperatorError, match="there is no block device 4094:5") as raised:
+        device_of_number(b"ffe:5")
     assert raised.value.errno == errno.ENXIO

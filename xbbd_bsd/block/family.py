@@ -19,7 +19,7 @@ from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import Event, QueueStarted
 from xbbd_bsd.events import QueueStatus as QueueWoke
-from xbbd_bsd.host import Host, Medium
+from xbbd_bsd.host import Host, Medium, MediumName
 from xbbd_bsd.native import (
     Abi,
     DiskKind,
@@ -28,6 +28,7 @@ from xbbd_bsd.native import (
     QueueState,
     State,
     StopReason,
+    Transport,
 )
 from xbbd_bsd.native import Queue as RingQueue
 from xbbd_bsd.xenbus.family import Connection, Identity, Nodes
@@ -35,14 +36,6 @@ from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
 
 _DISK_KINDS = {Medium.FILE: DiskKind.FILE, Medium.DEVICE: DiskKind.DEVICE}
-
-MediumName = Callable[[bytes], bytes]
-"""From the value of the node that names the medium to the disk's name; OperatorError."""
-
-
-def device_path(value: bytes) -> bytes:
-    """The node physical-device-path, as hotplug scripts write it."""
-    return value
 
 
 def tap_params(value: bytes) -> bytes:
@@ -60,17 +53,15 @@ class BlockFamily:
 
     def __init__(
         self,
-        medium_node: str,
-        medium_name: MediumName,
+        media: Mapping[str, MediumName],
         *,
         host: Host,
         config: DiskConfig,
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`medium_node` names the disk, read by `medium_name`; segments go to `state_dir`."""
-        self.medium_node = medium_node
-        self.medium_name = medium_name
+        """`media`: nodes that may name the disk, best first; segments go to `state_dir`."""
+        self.media = media
         self.host = host
         self.config = config
         self.state_dir = state_dir
@@ -150,10 +141,11 @@ class BlockBackend:
         return capabilities(self._max_order)
 
     def medium_named(self, backend: Nodes) -> bool:
-        return backend(self._family.medium_node) is not None
+        return any(backend(node) is not None for node in self._family.media)
 
     def open(self, backend: Nodes) -> str:
-        name = self._family.medium_name(backend(self._family.medium_node) or b"")
+        named = ((name, backend(node)) for node, name in self._family.media.items())
+        name = next(read(value) for read, value in named if value is not None)
         mode = backend("mode")
         if mode is None:
             raise OperatorError(f"node {self._identity.path}/mode is missing", EINVAL)
@@ -249,6 +241,7 @@ class BlockBackend:
                 sectors=disk.sectors,
                 workers=family.config.workers,
                 max_batch_segments=family.config.max_batch_segments,
+                transport=Transport[family.config.transport.upper()],
             ),
             segment,
         )

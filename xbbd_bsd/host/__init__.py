@@ -7,6 +7,7 @@ as a value, and nothing else asks where it is.  Control thread.
 import importlib
 import os
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -14,6 +15,14 @@ from typing import Protocol
 from xbbd_bsd.errors import OperatorError
 
 SIMULATED = "sim:"
+
+MediumName = Callable[[bytes], bytes]
+"""From the value of a node that names a medium to the medium's path; OperatorError."""
+
+
+def path_itself(value: bytes) -> bytes:
+    """Of the node physical-device-path, which hotplug scripts write as it is."""
+    return value
 
 
 class Medium(Enum):
@@ -47,6 +56,9 @@ class Platform(Protocol):
     def probe_disk(self, fd: int) -> DiskGeometry:
         """Measure an open file or disk device; OperatorError if it is neither, HostError."""
 
+    def xen(self) -> "Host":
+        """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
+
 
 class Host(Protocol):
     """An operating system under a hypervisor."""
@@ -63,6 +75,10 @@ class Host(Protocol):
     def store_path(self) -> str:
         """The socket of XenStore's daemon."""
 
+    @property
+    def media(self) -> Mapping[str, MediumName]:
+        """Nodes by which the hotplug script of this system names a medium, best first."""
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Descriptors for a ring with that domain's event channel.
 
@@ -78,8 +94,8 @@ def platform() -> Platform:
     system = "freebsd" if sys.platform.startswith("freebsd") else sys.platform
     if system not in ("freebsd", "linux"):
         raise OperatorError(f"{system} is not supported, only FreeBSD and Linux are")
-    module: Platform = importlib.import_module(f"xbbd_bsd.host.{system}").PLATFORM
-    return module
+    found: Platform = importlib.import_module(f"xbbd_bsd.host.{system}").PLATFORM
+    return found
 
 
 def detect(spec: str | None) -> Host:
@@ -88,7 +104,7 @@ def detect(spec: str | None) -> Host:
     OperatorError if there is no such thing.
     """
     if spec is None:
-        raise OperatorError("real Xen is not supported yet: use --host sim:DIR")
+        return platform().xen()
     if not spec.startswith(SIMULATED) or spec == SIMULATED:
         raise OperatorError(f"--host {spec}: must be sim:DIR")
     from xbbd_bsd.sim.hypervisor import SimHost

@@ -13,7 +13,7 @@ import struct
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.host import DiskGeometry, Host, Medium
 
 # sys/disk.h, the same on amd64 and arm64.
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
@@ -40,6 +40,10 @@ class FreeBSD:
         except (HostError, OperatorError):
             stripe = 0  # only a hint, and not every class of provider gives it
         return DiskGeometry(Medium.DEVICE, size, sector_size, max(stripe, sector_size))
+
+    def xen(self) -> Host:
+        """OperatorError: this comes with a later version."""
+        raise OperatorError("Xen on FreeBSD is not served yet: use --host sim:DIR")
 
 
 def _ask(fd: int, request: int, form: str) -> int:

@@ -1,22 +1,41 @@
-"""Linux: how to measure a disk.
+"""Linux: how to measure a disk, and Xen's devices in its dom0.
 
-Only descriptors come in; who opened them is not known here.  Control thread.
+Who opened a disk is not known here, nor what travels on a ring.  Rules are
+those of xen-blkback and of Xen's hotplug scripts for Linux.  Control thread.
 """
 
 import errno
 import fcntl
 import os
+import re
 import stat
 import struct
+from collections.abc import Mapping
 from typing import Final
 
-from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.errors import HostError, OperatorError, printable
+from xbbd_bsd.host import (
+    DiskGeometry,
+    Host,
+    Medium,
+    MediumName,
+    RingDescriptors,
+    path_itself,
+)
+from xbbd_bsd.native import HvKind
 
 # linux/fs.h, the same on amd64 and arm64.
 BLKSSZGET: Final = 0x1268  # int: logical sector, bytes
 BLKPBSZGET: Final = 0x127B  # unsigned int: physical sector, bytes
 BLKGETSIZE64: Final = 0x80081272  # uint64_t: bytes
+
+# xen/evtchn.h: a domain in, the port as result.
+BIND_UNBOUND_PORT: Final = 0x00044502
+
+GNTDEV: Final = "/dev/xen/gntdev"
+GNTALLOC: Final = "/dev/xen/gntalloc"
+EVTCHN: Final = "/dev/xen/evtchn"
+XENSTORED: Final = "/run/xenstored/socket"
 
 
 class Linux:
@@ -35,6 +54,106 @@ class Linux:
             _ask(fd, BLKSSZGET, "i"),
             _ask(fd, BLKPBSZGET, "I"),
         )
+
+    def xen(self) -> Host:
+        """The Xen that we are a backend domain of; OperatorError if there is none."""
+        for path, module in ((GNTDEV, "xen-gntdev"), (EVTCHN, "xen-evtchn")):
+            if not os.path.exists(path):
+                raise OperatorError(
+                    f"{path} is missing: not on Xen, or its driver is not loaded"
+                    f" (modprobe {module}); --host sim:DIR needs neither"
+                )
+        return LinuxXen()
+
+
+class LinuxXen:
+    """Xen under Linux, as the daemon's host."""
+
+    name = "Xen"
+    hv = HvKind.XEN
+
+    @property
+    def store_path(self) -> str:
+        """Where xenstored listens; XENSTORED_PATH, as libxenstore has it, says otherwise."""
+        return os.environ.get("XENSTORED_PATH", XENSTORED)
+
+    @property
+    def media(self) -> Mapping[str, MediumName]:
+        return {"physical-device-path": path_itself, "physical-device": device_of_number}
+
+    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+        """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
+        grants = _open(GNTDEV, os.O_RDWR)
+        try:
+            return RingDescriptors(grants, _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))
+        except HostError:
+            os.close(grants)
+            raise
+
+    def probe_disk(self, fd: int) -> DiskGeometry:
+        return PLATFORM.probe_disk(fd)
+
+
+class LinuxDomain:
+    """The domain that we run in, as the home of frontends in user space."""
+
+    hv = HvKind.XEN
+
+    def __init__(self) -> None:
+        """HostError if this is no Xen domain, or xen-gntalloc is not loaded."""
+        self.grant_fd = _open(GNTALLOC, os.O_RDWR)
+        self._ports: dict[int, int] = {}
+
+    def unbound_port(self) -> tuple[int, int]:
+        """A new event channel for dom0 to bind: its number, and our end's descriptor."""
+        fd = _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK)
+        try:
+            port = fcntl.ioctl(fd, BIND_UNBOUND_PORT, bytearray(struct.pack("I", 0)))
+        except OSError as error:
+            os.close(fd)
+            raise HostError(f"no event channel: {error.strerror}", error.errno or 0) from None
+        self._ports[port] = fd
+        return port, fd
+
+    def close_port(self, port: int) -> None:
+        """Close an event channel."""
+        os.close(self._ports.pop(port))
+
+    def close(self) -> None:
+        """Close everything; pages that a backend still maps stay until it lets go."""
+        for port in list(self._ports):
+            self.close_port(port)
+        os.close(self.grant_fd)
+
+
+def device_of_number(value: bytes) -> bytes:
+    """The device with the numbers of a node physical-device, "MAJOR:MINOR" in hex.
+
+    OperatorError if that is no number of a block device here.
+    """
+    match = re.fullmatch(rb"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,5})", value)
+    if match is None:
+        raise OperatorError(
+            f"node physical-device is '{printable(value)}', not MAJOR:MINOR in hex", errno.EINVAL
+        )
+    number = os.makedev(int(match[1], 16), int(match[2], 16))
+    shown = f"{os.major(number)}:{os.minor(number)}"
+    try:
+        with open(f"/sys/dev/block/{shown}/uevent", "rb") as file:
+            names = re.findall(rb"^DEVNAME=(.+)$", file.read(), re.M)
+        path = b"/dev/" + bytes(names[0])
+        if os.stat(path).st_rdev != number:
+            raise OperatorError(f"{os.fsdecode(path)} is not block device {shown}", errno.ENXIO)
+    except (OSError, IndexError):
+        raise OperatorError(f"there is no block device {shown}", errno.ENXIO) from None
+    return path
+
+
+def _open(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"unable to open {path}: {error.strerror}", error.errno or 0) from None
 
 
 def _ask(fd: int, request: int, form: str) -> int:

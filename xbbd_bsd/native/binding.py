@@ -45,6 +45,19 @@ class HvKind(IntEnum):
     """Which filling of the hypervisor table the data plane uses."""
 
     SIM = lib.XBB_HV_SIM
+    XEN = lib.XBB_HV_XEN
+
+
+class Transport(IntEnum):
+    """How data moves between the guest's pages and the disk.
+
+    MAP: the disk works on mapped pages.  COPY: by a buffer, with grant copy.
+    BEST: what suits the hypervisor.
+    """
+
+    BEST = lib.XBB_TRANSPORT_BEST
+    MAP = lib.XBB_TRANSPORT_MAP
+    COPY = lib.XBB_TRANSPORT_COPY
 
 
 class DiskKind(IntEnum):

@@ -38,7 +38,9 @@ CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2", "-g", "-UNDEBU
 
 def platform_sources() -> tuple[str, ...]:
     """The files that exist once for each operating system."""
-    return ("disk_freebsd.c",) if sys.platform.startswith("freebsd") else ("disk_linux.c",)
+    if sys.platform.startswith("freebsd"):
+        return ("disk_freebsd.c",)
+    return ("disk_linux.c", "hv_linux.c", "hvfront_linux.c")
 
 
 def sources() -> list[str]:

@@ -1,6 +1,6 @@
 /*
  * disk_freebsd.c - what FreeBSD names differently: how a disk's cache is
- * flushed and how a thread gets its name.
+ * flushed and how a thread gets its name.  Its Xen devices are not served yet.
  */
 #include <sys/disk.h>
 #include <sys/ioctl.h>
@@ -9,6 +9,9 @@
 #include <unistd.h>
 
 #include "internal.h"
+
+const struct xbb_hv_ops *const xbb_hv_xen = NULL;
+const struct xbb_hvfront_ops *const xbb_hvfront_xen = NULL;
 
 /*
  * fsync(2) on a disk device leaves the drive's cache alone; DIOCGFLUSH does

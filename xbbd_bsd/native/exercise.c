@@ -6,7 +6,6 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "front.h"
@@ -35,15 +34,6 @@ next_random(uint64_t *state)
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
 	return (z ^ (z >> 31));
-}
-
-static uint64_t
-thread_cpu_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
 }
 
 /* Eight buckets for each power of two; stats.py knows the way back. */
@@ -234,7 +224,7 @@ wait_for_event(struct xbb_front *front, int timeout_ms)
 	if (n == 0)
 		return (-ETIMEDOUT);
 	if (n > 0)
-		n = front->ops->take(front->hv);
+		n = front_take(front);
 	return (n < 0 ? n : 0);
 }
 
@@ -321,10 +311,10 @@ xbb_front_exercise(struct xbb_front *front, const struct xbb_workload *load,
 			return (-ENOMEM);
 	}
 	XBB_SET(progress->running, 1);
-	cpu = thread_cpu_ns();
+	cpu = xbb_thread_cpu_ns();
 	ex.begun_ns = xbb_now_ns();
 	error = run(front, &ex, timeout_ms);
-	XBB_SET(progress->cpu_ns, thread_cpu_ns() - cpu);
+	XBB_SET(progress->cpu_ns, xbb_thread_cpu_ns() - cpu);
 	XBB_SET(progress->still_mapped, front->still_mapped);
 	XBB_SET(progress->bad_responses, front->bad_responses);
 	XBB_SET(progress->running, 0);
@@ -362,7 +352,7 @@ direct_main(void *arg)
 		return (NULL);
 	}
 	quota = (load->operations + load->depth - 1) / load->depth;
-	cpu = thread_cpu_ns();
+	cpu = xbb_thread_cpu_ns();
 	before = xbb_now_ns();
 	for (;;) {
 		at = next_random(&d->seed) %
@@ -384,7 +374,7 @@ direct_main(void *arg)
 		    (double)(now - d->begun_ns) >= load->seconds * 1e9))
 			break;
 	}
-	d->mine.cpu_ns = thread_cpu_ns() - cpu;
+	d->mine.cpu_ns = xbb_thread_cpu_ns() - cpu;
 	free(buffer);
 	return (NULL);
 }

@@ -23,6 +23,18 @@ sring(const struct xbb_front *front)
 	return ((struct xbb_sring *)(void *)front->ring_base);
 }
 
+/* Take an event: 1 there was one, 0 none, -EPIPE the backend has gone. */
+int
+front_take(struct xbb_front *front)
+{
+	int n;
+
+	n = front->ops->take(front->hv);
+	if (n > 0 && XBB_GET(front->ring_base[XBB_RING_ALIVE]) == 0)
+		return (-EPIPE);
+	return (n);
+}
+
 static uint32_t *
 ring_slot(const struct xbb_front *front, uint32_t index)
 {
@@ -56,7 +68,8 @@ grant_pages(struct xbb_front *front, struct xbb_error *error)
 	int e;
 
 	e = front->ops->open(&front->hv, front->params.grant_fd,
-	    front->params.event_fd, front->params.backend_domid);
+	    front->params.event_fd, front->params.port,
+	    front->params.backend_domid);
 	if (e != 0)
 		return (xbb_fail(error, "open domain", -e));
 	e = front->ops->grant(front->hv, front->params.ring_pages,
@@ -75,6 +88,7 @@ grant_pages(struct xbb_front *front, struct xbb_error *error)
 		front->free = &front->slots[i];
 	}
 	sring(front)->req_event = sring(front)->rsp_event = 1;
+	front->ring_base[XBB_RING_ALIVE] = 1;
 	return (0);
 }
 
@@ -353,7 +367,7 @@ wait_for_responses(struct xbb_front *front, uint64_t deadline_ns)
 	error = front->ops->wait(front->hv, left_ms);
 	pthread_mutex_lock(&front->lock);
 	if (error >= 0)
-		error = front->ops->take(front->hv);
+		error = front_take(front);
 	front->polling = false;
 	front_reap(front, transfer_done, NULL);
 	pthread_cond_broadcast(&front->reaped);
@@ -481,7 +495,7 @@ xbb_front_wait(struct xbb_front *front, int timeout_ms)
 	if (n <= 0)
 		return (n);
 	pthread_mutex_lock(&front->lock);
-	n = front->ops->take(front->hv);
+	n = front_take(front);
 	pthread_mutex_unlock(&front->lock);
 	return (n);
 }

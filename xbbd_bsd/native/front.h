@@ -62,6 +62,7 @@ typedef void	front_done(struct xbb_front *front, struct front_slot *slot,
 void	front_submit(struct xbb_front *front, uint8_t operation,
 	    uint64_t sector, uint32_t nsectors, uint16_t skew);
 void	front_push(struct xbb_front *front);
+int	front_take(struct xbb_front *front);
 bool	front_reap(struct xbb_front *front, front_done *done, void *arg);
 bool	front_has_responses(struct xbb_front *front);
 bool	front_final_check(struct xbb_front *front);

@@ -23,10 +23,14 @@ _PROGRESS_NUMBERS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class FrontParams:
-    """What a frontend is made of; descriptors stay the caller's and open."""
+    """What a frontend is made of; descriptors stay the caller's and open.
+
+    ``port`` is the number of the event channel whose own end ``event_fd`` is.
+    """
 
     grant_fd: int
     event_fd: int
+    port: int
     hv: HvKind
     backend_domid: int
     abi: Abi

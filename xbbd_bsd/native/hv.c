@@ -9,6 +9,8 @@ xbb_hv_lookup(uint32_t kind)
 	switch (kind) {
 	case XBB_HV_SIM:
 		return (&xbb_hv_sim);
+	case XBB_HV_XEN:
+		return (xbb_hv_xen);
 	default:
 		return (NULL);
 	}
@@ -20,6 +22,8 @@ xbb_hvfront_lookup(uint32_t kind)
 	switch (kind) {
 	case XBB_HV_SIM:
 		return (&xbb_hvfront_sim);
+	case XBB_HV_XEN:
+		return (xbb_hvfront_xen);
 	default:
 		return (NULL);
 	}

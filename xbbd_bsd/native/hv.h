@@ -16,6 +16,14 @@
 
 #define XBB_MAP_PAGES	256	/* room of a struct xbb_map */
 
+/* Bytes of one granted page, and where they go to or come from. */
+struct xbb_copy {
+	uint8_t		*local;
+	uint32_t	 ref;
+	uint16_t	 offset;	/* in the page */
+	uint16_t	 len;		/* offset + len: at most a page */
+};
+
 /* Granted pages, contiguous in our address space. */
 struct xbb_map {
 	uint8_t		*base;		/* NULL while not mapped */
@@ -44,13 +52,32 @@ struct xbb_hv_ops {
 	/* Map map->refs[0 .. npages - 1].  One bad reference fails them all. */
 	int	(*map)(struct xbb_hv *hv, struct xbb_map *map, bool writable);
 	void	(*unmap)(struct xbb_hv *hv, struct xbb_map *map);
+
+	/*
+	 * Copy up to XBB_MAP_PAGES pieces, to the guest or from it, without
+	 * mapping anything.  One bad reference fails them all, though others
+	 * may have been copied.
+	 */
+	int	(*copy)(struct xbb_hv *hv, const struct xbb_copy *pieces,
+		    uint32_t n, bool to_guest);
+	bool	(*can_copy)(struct xbb_hv *hv);
+	bool	prefers_copy;		/* where it can */
+
+	/*
+	 * Have that byte of a map cleared and the frontend told when the map
+	 * goes, even if our process dies.  NULL where a frontend learns of that
+	 * by itself.
+	 */
+	int	(*guard)(struct xbb_hv *hv, const struct xbb_map *map,
+		    uint32_t byte);
 };
 
 struct xbb_hvfront;
 
 struct xbb_hvfront_ops {
+	/* grant_fd, event_fd, port: see xbb_front_params in xbb.h. */
 	int	(*open)(struct xbb_hvfront **hvp, int grant_fd, int event_fd,
-		    uint32_t backend_domid);
+		    uint32_t port, uint32_t backend_domid);
 	void	(*close)(struct xbb_hvfront *hv);
 
 	/* Contiguous zeroed pages, granted for reading and writing. */
@@ -78,5 +105,9 @@ const struct xbb_hvfront_ops *xbb_hvfront_lookup(uint32_t kind);
 
 extern const struct xbb_hv_ops xbb_hv_sim;
 extern const struct xbb_hvfront_ops xbb_hvfront_sim;
+
+/* Real Xen, from the platform's files; NULL where there is no such file yet. */
+extern const struct xbb_hv_ops *const xbb_hv_xen;
+extern const struct xbb_hvfront_ops *const xbb_hvfront_xen;
 
 #endif /* XBB_HV_H */

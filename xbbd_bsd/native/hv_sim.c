@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "sim_memory.h"
@@ -260,6 +261,39 @@ sim_unmap(struct xbb_hv *hv, struct xbb_map *map)
 	map->base = NULL;
 }
 
+/* Checked and counted as a mapping is, for as long as it takes. */
+static int
+sim_copy(struct xbb_hv *hv, const struct xbb_copy *pieces, uint32_t n,
+    bool to_guest)
+{
+	const struct xbb_copy *piece;
+	uint32_t frame, i;
+	uint8_t *page;
+	int error;
+
+	for (i = 0; i < n; i++) {
+		piece = &pieces[i];
+		error = check_in(hv, piece->ref, to_guest, &frame);
+		if (error != 0)
+			return (error);
+		page = hv->domain.memory + (size_t)frame * XBB_PAGE_SIZE;
+		if (to_guest)
+			memcpy(page + piece->offset, piece->local, piece->len);
+		else
+			memcpy(piece->local, page + piece->offset, piece->len);
+		atomic_fetch_sub(&hv->ledger[piece->ref], 1);
+	}
+	return (0);
+}
+
+static bool
+sim_can_copy(struct xbb_hv *hv)
+{
+
+	(void)hv;
+	return (true);
+}
+
 const struct xbb_hv_ops xbb_hv_sim = {
 	.open = sim_open,
 	.close = sim_close,
@@ -270,4 +304,6 @@ const struct xbb_hv_ops xbb_hv_sim = {
 	.notify = sim_notify,
 	.map = sim_map,
 	.unmap = sim_unmap,
+	.copy = sim_copy,
+	.can_copy = sim_can_copy,
 };

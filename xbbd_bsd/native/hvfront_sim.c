@@ -168,12 +168,13 @@ sim_close(struct xbb_hvfront *hv)
 }
 
 static int
-sim_open(struct xbb_hvfront **hvp, int grant_fd, int event_fd,
+sim_open(struct xbb_hvfront **hvp, int grant_fd, int event_fd, uint32_t port,
     uint32_t backend_domid)
 {
 	struct xbb_hvfront *hv;
 	int error;
 
+	(void)port;			/* the socket says which */
 	hv = calloc(1, sizeof(*hv));
 	if (hv == NULL)
 		return (-ENOMEM);

@@ -80,6 +80,7 @@ struct xbb_coalesce {
 struct xbb_tally {
 	uint32_t	grants_mapped;
 	uint32_t	grants_unmapped;
+	uint32_t	grants_copied;
 	uint32_t	grant_errors;
 	uint32_t	flushes;
 	uint32_t	io_short;
@@ -113,6 +114,7 @@ struct xbb_pool {
 	struct xbb_batch_list run;	/* lock */
 	uint32_t	 idle;		/* lock: threads that nobody woke yet */
 	uint32_t	 waking;	/* lock: woken or new, not yet at the queue */
+	uint32_t	 begun;		/* lock: threads that have begun */
 	uint32_t	 tokens;	/* lock: wake-ups not yet noticed */
 	uint32_t	 nthreads;	/* ring thread, or close */
 	bool		 stop;		/* lock */
@@ -128,6 +130,8 @@ struct xbb_queue {
 	const struct xbb_tunables *tunables;
 	struct xbb_limits limits;
 	struct xbb_map	 ring_map;
+	uint8_t		*buffers;	/* one a thread if data is copied, else NULL */
+	size_t		 buffers_size;	/* bytes of all */
 
 	/* Ring thread only. */
 	struct xbb_ring	 ring;
@@ -153,6 +157,8 @@ struct xbb_queue {
 	_Atomic(struct xbb_batch *) done;	/* stack, filled by workers */
 	atomic_uint	 slowness;	/* of reads and writes, see transfer.c */
 	atomic_uint	 flush_slowness;	/* of flushes and barriers */
+	atomic_uint	 page_ns;	/* processor time a page of data takes */
+	atomic_uint	 runs;		/* batches carried out */
 	atomic_bool	 sleeping;	/* ring thread is about to poll */
 	atomic_bool	 draining;
 	atomic_uint	 state;		/* enum xbb_queue_state */
@@ -224,14 +230,20 @@ bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
 void	xbb_batch_list_put(struct xbb_batch_list *list, struct xbb_batch *batch);
 struct xbb_batch *xbb_batch_list_take(struct xbb_batch_list *list);
 
-/* grants.c - the pages of a batch or of one request, mapped in one call. */
+/* grants.c - the pages of a batch or of one request, in one call. */
 int	xbb_grants_map(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_map *map);
 void	xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_map *map);
+int	xbb_grants_copy(struct xbb_queue *q, struct xbb_batch *batch,
+	    uint8_t *buffer, bool to_guest);
 
-/* transfer.c - one batch from start to status; any thread of the queue. */
-void	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch);
+/*
+ * transfer.c - one batch from start to status; any thread of the queue, which
+ * says which it is: 0 the ring's, then the workers.
+ */
+void	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
+	    uint32_t thread);
 bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
 int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
 	    off_t offset, bool *was_short);
@@ -258,6 +270,7 @@ int	xbb_fail(struct xbb_error *error, const char *operation, int errnum);
 
 /* thread.c - the clock, and threads as the data plane wants them. */
 uint64_t xbb_now_ns(void);
+uint64_t xbb_thread_cpu_ns(void);
 int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */

@@ -3,6 +3,8 @@
  * back, and what callers see in between.  Runs on the caller's thread; while
  * the ring thread lives it touches only what internal.h calls shared.
  */
+#include <sys/mman.h>
+
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +44,7 @@ check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
 	    p->max_batch_segments < XBB_MAX_SEGMENTS ||
 	    p->max_batch_segments > XBB_MAX_BATCH_SEGMENTS ||
 	    p->max_grants < p->max_batch_segments ||
+	    p->transport > XBB_TRANSPORT_COPY ||
 	    xbb_ring_slots(xbb_layout(p->abi), p->ring_pages) >
 	    state->table_entries)
 		return (-EINVAL);
@@ -86,6 +89,8 @@ publish(const struct xbb_queue *q)
 
 	XBB_SET(rs->abi, q->params.abi);
 	XBB_SET(rs->ring_pages, q->params.ring_pages);
+	XBB_SET(rs->transport, q->buffers == NULL ?
+	    XBB_TRANSPORT_MAP : XBB_TRANSPORT_COPY);
 	XBB_SET(rs->max_requests, q->ring.nslots);
 	XBB_SET(rs->max_request_segments, (uint32_t)XBB_MAX_SEGMENTS);
 	XBB_SET(rs->max_request_size,
@@ -111,6 +116,29 @@ open_kick(int kick[2])
 	return (0);
 }
 
+/* Buffers of all threads, if data is to be copied; touched when used. */
+static int
+choose_transport(struct xbb_queue *q)
+{
+	const struct xbb_queue_params *p = &q->params;
+	const bool can_copy = q->ops->copy != NULL && q->ops->can_copy(q->hv);
+	void *base;
+
+	if (p->transport == XBB_TRANSPORT_COPY && !can_copy)
+		return (-EOPNOTSUPP);
+	if (p->transport == XBB_TRANSPORT_MAP || !can_copy ||
+	    (p->transport == XBB_TRANSPORT_BEST && !q->ops->prefers_copy))
+		return (0);
+	q->buffers_size = (size_t)(1 + p->workers) * p->max_batch_segments *
+	    XBB_PAGE_SIZE;
+	base = mmap(NULL, q->buffers_size, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANON, -1, 0);
+	if (base == MAP_FAILED)
+		return (-errno);
+	q->buffers = base;
+	return (0);
+}
+
 static int
 connect_ring(struct xbb_queue *q, struct xbb_error *error)
 {
@@ -120,6 +148,9 @@ connect_ring(struct xbb_queue *q, struct xbb_error *error)
 	e = q->ops->open(&q->hv, p->grant_fd, p->event_fd, p->domid);
 	if (e != 0)
 		return (xbb_fail(error, "open grant device", -e));
+	e = choose_transport(q);
+	if (e != 0)
+		return (xbb_fail(error, "prepare to copy grants", -e));
 	memcpy(q->ring_map.refs, p->ring_ref, sizeof(p->ring_ref));
 	q->ring_map.npages = p->ring_pages;
 	e = q->ops->map(q->hv, &q->ring_map, true);
@@ -130,6 +161,11 @@ connect_ring(struct xbb_queue *q, struct xbb_error *error)
 	e = q->ops->bind(q->hv, p->remote_port);
 	if (e != 0)
 		return (xbb_fail(error, "bind event channel", -e));
+	if (q->ops->guard != NULL) {
+		e = q->ops->guard(q->hv, &q->ring_map, XBB_RING_ALIVE);
+		if (e != 0)
+			return (xbb_fail(error, "guard ring", -e));
+	}
 	return (0);
 }
 
@@ -146,6 +182,8 @@ release(struct xbb_queue *q)
 		close(q->kick[0]);
 		close(q->kick[1]);
 	}
+	if (q->buffers != NULL)
+		munmap(q->buffers, q->buffers_size);
 	free(q->batches);
 	free(q);
 }

@@ -262,6 +262,7 @@ count_tally(struct xbb_counters *c, const struct xbb_tally *tally)
 
 	XBB_COUNT(c->grants_mapped_total, tally->grants_mapped);
 	XBB_COUNT(c->grants_unmapped_total, tally->grants_unmapped);
+	XBB_COUNT(c->grants_copied_total, tally->grants_copied);
 	XBB_COUNT(c->grant_errors, tally->grant_errors);
 	XBB_COUNT(c->flushes_done, tally->flushes);
 	XBB_COUNT(c->io_short, tally->io_short);
@@ -304,7 +305,7 @@ static void
 run_here(struct xbb_queue *q, struct xbb_batch *batch)
 {
 
-	xbb_batch_run(q, batch);
+	xbb_batch_run(q, batch, 0);
 	XBB_COUNT(q->rs->counters.io_inline, 1);
 	finish(q, batch);
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, check
+from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, Transport, check
 from xbbd_bsd.native.state import State
 
 
@@ -37,6 +37,7 @@ class QueueParams:
     max_batch_segments: int = 64
     max_grants: int = 2816
     ring: int = 0
+    transport: Transport = Transport.BEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Queue:
                 "workers": params.workers,
                 "max_batch_segments": params.max_batch_segments,
                 "max_grants": params.max_grants,
+                "transport": params.transport,
             },
         )
         error = ffi.new("struct xbb_error *")

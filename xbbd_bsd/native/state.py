@@ -16,6 +16,7 @@ from xbbd_bsd.native.binding import (
     Abi,
     Op,
     RequestState,
+    Transport,
     check,
 )
 
@@ -30,6 +31,7 @@ class RingView:
     connected: bool
     abi: Abi
     ring_pages: int
+    transport: Transport
     max_requests: int
     max_request_segments: int
     max_request_size: int
@@ -117,6 +119,7 @@ class State:
             connected=bool(r.connected),
             abi=Abi(r.abi),
             ring_pages=r.ring_pages,
+            transport=Transport(r.transport),
             max_requests=r.max_requests,
             max_request_segments=r.max_request_segments,
             max_request_size=r.max_request_size,

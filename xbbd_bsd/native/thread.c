@@ -15,6 +15,16 @@ xbb_now_ns(void)
 	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
 }
 
+/* Processor time of the calling thread. */
+uint64_t
+xbb_thread_cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
+}
+
 /* A thread that no signal reaches: those belong to the control plane. */
 int
 xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)

@@ -27,15 +27,17 @@ worker_main(void *arg)
 	struct xbb_queue *q = arg;
 	struct xbb_pool *pool = &q->pool;
 	struct xbb_batch *batch;
+	uint32_t self;
 
 	xbb_thread_name("xbb io");
 	pthread_mutex_lock(&pool->lock);
+	self = ++pool->begun;
 	pool->waking--;
 	for (;;) {
 		batch = xbb_batch_list_take(&pool->run);
 		if (batch != NULL) {
 			pthread_mutex_unlock(&pool->lock);
-			xbb_batch_run(q, batch);
+			xbb_batch_run(q, batch, self);
 			xbb_queue_done(q, batch);
 			pthread_mutex_lock(&pool->lock);
 			continue;

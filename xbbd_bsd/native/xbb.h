@@ -23,8 +23,9 @@
 #define XBB_MAX_BATCH_SEGMENTS	256	/* segments one disk operation may gather */
 #define XBB_MAX_WORKERS		64
 #define XBB_STATE_MAGIC		0x58424253	/* "SBBX" in memory */
-#define XBB_STATE_VERSION	1
+#define XBB_STATE_VERSION	2
 #define XBB_POLL_MAX_US		50	/* poll_max_us of a fresh state segment */
+#define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a backend unmaps it */
 #define XBB_LATENCY_BUCKETS	320	/* 8 a power of two, from 1 ns */
 
 /* Operations of a ring request (blkif.h). */
@@ -51,7 +52,15 @@ enum xbb_abi {
 
 /* Fillings of struct xbb_hv_ops (hv.h). */
 enum xbb_hv_kind {
-	XBB_HV_SIM		= 0
+	XBB_HV_SIM		= 0,
+	XBB_HV_XEN		= 1
+};
+
+/* How a request's data moves between the guest's pages and the disk. */
+enum xbb_transport {
+	XBB_TRANSPORT_BEST	= 0,	/* what suits the hypervisor */
+	XBB_TRANSPORT_MAP	= 1,	/* the disk works on mapped pages */
+	XBB_TRANSPORT_COPY	= 2	/* by a buffer, with grant copy */
 };
 
 /* What stands behind a disk descriptor. */
@@ -146,6 +155,7 @@ struct xbb_counters {
 	uint64_t	io_errors;
 	uint64_t	grants_mapped_total;
 	uint64_t	grants_unmapped_total;
+	uint64_t	grants_copied_total;
 	uint64_t	grant_errors;
 	uint64_t	notifies_received;
 	uint64_t	notifies_sent;
@@ -157,6 +167,7 @@ struct xbb_ring_state {
 	uint32_t	connected;		/* a queue serves this ring now */
 	uint32_t	abi;			/* enum xbb_abi */
 	uint32_t	ring_pages;
+	uint32_t	transport;		/* enum xbb_transport, MAP or COPY */
 	uint32_t	max_requests;		/* slots of the ring */
 	uint32_t	max_request_segments;
 	uint32_t	max_request_size;	/* bytes */
@@ -164,6 +175,7 @@ struct xbb_ring_state {
 	uint32_t	grants_mapped;		/* data pages of requests at the disk now */
 	uint32_t	req_cons;		/* next request index to read */
 	uint32_t	rsp_prod;		/* last response index pushed */
+	uint32_t	reserved;
 	uint64_t	reqs_offset;		/* bytes from the segment's start to the table */
 	struct xbb_counters counters;
 };
@@ -199,6 +211,7 @@ struct xbb_queue_params {
 	uint32_t	workers;		/* most I/O threads, 1 to XBB_MAX_WORKERS */
 	uint32_t	max_batch_segments;	/* 11 to XBB_MAX_BATCH_SEGMENTS */
 	uint32_t	max_grants;		/* most data pages mapped at once */
+	uint32_t	transport;		/* enum xbb_transport */
 };
 
 struct xbb_queue_status {
@@ -245,6 +258,7 @@ int	xbb_sim_mapped(int domain_fd, uint32_t *countp);
 struct xbb_front_params {
 	int32_t		grant_fd;		/* own domain's memory and grants */
 	int32_t		event_fd;		/* own end of the event channel */
+	uint32_t	port;			/* its number, as published */
 	uint32_t	hv;			/* enum xbb_hv_kind */
 	uint32_t	backend_domid;
 	uint32_t	abi;			/* enum xbb_abi */

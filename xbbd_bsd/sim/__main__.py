@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from xbbd_bsd.sim import bench, demo, guest, machine, nbd, toolstack
+from xbbd_bsd.sim import bench, demo, guest, machine, nbd
 
 
 def _positive(text: str) -> float:
@@ -40,16 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--depth", type=int, default=32, help="most requests in flight")
     command.add_argument("--hold", action="store_true", help="do not let go when asked to")
     command.set_defaults(call=guest.main)
-
-    command = commands.add_parser("attach", help="offer a living guest a disk, as xl would")
-    _add_disk(command)
-    command.add_argument("path")
-    command.add_argument("--mode", choices=("r", "w"), default="w")
-    command.set_defaults(call=toolstack.attach_main)
-
-    command = commands.add_parser("detach", help="take a disk back, as xl would")
-    _add_disk(command)
-    command.set_defaults(call=toolstack.detach_main, path="", mode="w")
 
     command = commands.add_parser("demo", help="show one disk from image to guest and back")
     command.add_argument("--seconds", type=_positive, default=10.0, help="of random I/O")

@@ -18,8 +18,8 @@ from typing import Any
 from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.native import Progress, Workload, direct_reads
 from xbbd_bsd.sim.chain import Chain
-from xbbd_bsd.sim.toolstack import DiskOffer
 from xbbd_bsd.stats import percentile
+from xbbd_bsd.toolstack import DiskOffer
 
 DOMID, XVDA = 1, 51712
 DISK_BYTES = 64 << 20

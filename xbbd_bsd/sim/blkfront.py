@@ -1,22 +1,22 @@
 """The guest's block driver: negotiates over the guest's own way to the store.
 
 It behaves as a kernel's blkfront does, and owns the frontend of the data plane,
-native.Front.  It trusts the backend's nodes no more than it must.  Runs on the
-thread of its loop; the frontend's transfers may be used from others.
+native.Front.  It trusts the backend's nodes no more than it must, and serves in
+a simulated domain as in a real one.  Runs on the thread of its loop; the
+frontend's transfers may be used from others.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from socket import socket
+from typing import Protocol
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind
-from xbbd_bsd.sim.hypervisor import Domain
-from xbbd_bsd.sim.waiting import wait_until
 from xbbd_bsd.xenbus.states import State, parse_state
 from xbbd_bsd.xenstore.client import Store, StoreError, Transaction, Watch
+from xbbd_bsd.xenstore.waiting import wait_until
 
 BACKEND_DOMID = 0
 LIMIT = 30.0  # seconds; a guest may have to wait for its toolstack
@@ -38,6 +38,24 @@ def ring_slots(abi: Abi, ring_pages: int) -> int:
     """Requests that a ring holds (__RING_SIZE of ring.h)."""
     fit = (ring_pages * 4096 - 64) // _SLOTS[abi]
     return 1 << (fit.bit_length() - 1)
+
+
+class Domain(Protocol):
+    """The domain that a driver lives in; descriptors stay the domain's."""
+
+    @property
+    def hv(self) -> HvKind:
+        """The data path's number for its hypervisor."""
+
+    @property
+    def grant_fd(self) -> int:
+        """What a frontend grants pages with."""
+
+    def unbound_port(self) -> tuple[int, int]:
+        """A new event channel for dom0 to bind: its number, and our end's descriptor."""
+
+    def close_port(self, port: int) -> None:
+        """Close an event channel."""
 
 
 class Blkfront:
@@ -68,8 +86,7 @@ class Blkfront:
         self._path = f"device/vbd/{vdev}"
         self._backend = ""
         self._watch: Watch | None = None
-        self._listener: socket | None = None
-        self._port = 0
+        self._port: int | None = None
         self._front: Front | None = None
         self._state = State.INITIALISING
         self.ring_pages = 0
@@ -127,9 +144,9 @@ class Blkfront:
         if self._front is not None:
             self._front.close()
             self._front = None
-        if self._listener is not None:
-            self._domain.close_port(self._port, self._listener)
-            self._listener = None
+        if self._port is not None:
+            self._domain.close_port(self._port)
+            self._port = None
 
     def _offered(self) -> bool:
         backend = self._store.get(f"{self._path}/backend")
@@ -163,12 +180,13 @@ class Blkfront:
         most = self._store.get(f"{self._backend}/max-ring-page-order") or b"0"
         order = min(self._ring_order, int(most) if most.isdigit() else 0)
         self.ring_pages = 1 << order
-        self._port, self._listener = self._domain.unbound_port()
+        self._port, event_fd = self._domain.unbound_port()
         self._front = Front(
             FrontParams(
                 self._domain.grant_fd,
-                self._listener.fileno(),
-                HvKind.SIM,
+                event_fd,
+                self._port,
+                self._domain.hv,
                 BACKEND_DOMID,
                 self._abi,
                 self.ring_pages,

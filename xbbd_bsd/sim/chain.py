@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from xbbd_bsd import toolstack
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.sim import toolstack
 from xbbd_bsd.sim.hypervisor import Layout, layout
-from xbbd_bsd.sim.toolstack import DiskOffer
+from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.xenstore.client import Store
 
 LIMIT = 20.0  # seconds for anything that should take a fraction of one

@@ -16,8 +16,8 @@ from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.native import State, sim_mapped
 from xbbd_bsd.sim import image
 from xbbd_bsd.sim.chain import Chain, Guest
-from xbbd_bsd.sim.toolstack import DiskOffer
 from xbbd_bsd.stats import oid, percentile
+from xbbd_bsd.toolstack import DiskOffer
 
 DOMID, XVDA = 1, 51712
 DEPTH = 32

@@ -10,12 +10,12 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, RingDescriptors
+from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself
 from xbbd_bsd.native import HvKind, sim_format
 
 SOCKET_PATH_MAX: Final = 103  # bytes; FreeBSD's sun_path holds 104 with the NUL
@@ -105,6 +105,10 @@ class SimHost:
     def store_path(self) -> str:
         return self._layout.store_socket(0)
 
+    @property
+    def media(self) -> Mapping[str, MediumName]:
+        return {"physical-device-path": path_itself}
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Bind a guest's event channel by connecting to it, and open its memory."""
         if port > LARGEST_PORT:
@@ -138,7 +142,7 @@ class Domain:
         """Come to life, introduced to the store; HostError if the machine does not let us."""
         self.domid = domid
         self.machine = machine
-        self._listeners: list[socket.socket] = []
+        self._listeners: dict[int, socket.socket] = {}
         self._ports = itertools.count(FIRST_PORT)
         self.lifeline = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -161,26 +165,30 @@ class Domain:
         """This domain's own way to the store."""
         return self.machine.store_socket(self.domid)
 
-    def unbound_port(self) -> tuple[int, socket.socket]:
-        """A new event channel for dom0 to bind: its number, and our end of it."""
+    @property
+    def hv(self) -> HvKind:
+        """The data path's number for this hypervisor."""
+        return HvKind.SIM
+
+    def unbound_port(self) -> tuple[int, int]:
+        """A new event channel for dom0 to bind: its number, and our end's descriptor."""
         port = next(self._ports)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.setblocking(False)
         listener.bind(self.machine.port(self.domid, port))
         listener.listen()
-        self._listeners.append(listener)
-        return port, listener
+        self._listeners[port] = listener
+        return port, listener.fileno()
 
-    def close_port(self, port: int, listener: socket.socket) -> None:
+    def close_port(self, port: int) -> None:
         """Close an event channel; the backend sees no event any more."""
-        self._listeners.remove(listener)
-        listener.close()
+        self._listeners.pop(port).close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.machine.port(self.domid, port))
 
     def close(self) -> None:
         """Die.  The machine cleans up."""
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.close()
         os.close(self.grant_fd)
         self.lifeline.close()

@@ -20,9 +20,9 @@ import _cffi_backend
 import xbbd_bsd
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.sim.chain import LIMIT, Chain
-from xbbd_bsd.sim.toolstack import DiskOffer
-from xbbd_bsd.sim.waiting import wait_until
+from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.xenbus.states import State, parse_state
+from xbbd_bsd.xenstore.waiting import wait_until
 
 DOMID, XVDA = 1, 51712
 LOOK_SECONDS = 0.25  # between looks whether nbdkit still lives

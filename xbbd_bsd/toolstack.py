@@ -1,24 +1,61 @@
 """What xl does for a disk, through dom0's store: offer it, wait, take it away.
 
-Nodes and their owners are those of libxl (libxl_disk.c, libxl_device.c), the
-hotplug node that of tools/hotplug/FreeBSD/block.  It knows no backend but by
-its nodes.  Runs on the thread of the store's loop; waiting runs that loop.
+Nodes and their owners are those of libxl 4.19 (libxl_disk.c, libxl_device.c),
+but for /libxl, which is libxl's own, and the full paths of scripts; the hotplug
+node is that of tools/hotplug/FreeBSD/block.  It knows no backend but by its
+nodes.  Runs on the thread of the store's loop; waiting runs that loop.
 """
 
-import argparse
 import asyncio
-import os
-import sys
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
+from errno import EINVAL
+from typing import Final
 
-from xbbd_bsd.errors import HostError, XbbdError
-from xbbd_bsd.sim.hypervisor import layout
-from xbbd_bsd.sim.waiting import wait_until
+from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.xenbus.states import State, parse_state
 from xbbd_bsd.xenstore.client import Store, Transaction
+from xbbd_bsd.xenstore.waiting import wait_until
 
 LIMIT = 10.0  # seconds; what libxl waits for a backend
+
+# Numbers of virtual disks (xen-vbd-interface(7)): major 202 with 16 partitions
+# for the first 16, then an extended form with 256.
+_XVD: Final = 202 << 8
+_EXTENDED: Final = 1 << 28
+
+
+def vdev_number(name: str) -> int:
+    """The number of a virtual disk by name ("xvda", "xvdb3") or number; OperatorError."""
+    match = re.fullmatch(r"xvd([a-z]{1,2})(\d{0,3})", name)
+    if match is not None:
+        disk = 0
+        for letter in match[1]:
+            disk = disk * 26 + ord(letter) - ord("a") + 1
+        disk, partition = disk - 1, int(match[2] or 0)
+        if disk < 16 and partition < 16:
+            return _XVD | disk << 4 | partition
+        if partition < 256:
+            return _EXTENDED | disk << 8 | partition
+    elif re.fullmatch(r"\d{1,9}|0x[0-9a-f]{1,8}", name):
+        return int(name, 0)
+    raise OperatorError(f"{name}: no virtual disk, write xvda or a number", EINVAL)
+
+
+def vdev_name(number: int) -> str:
+    """The name of a virtual disk as guests show it; the number itself if it has none."""
+    if number >> 8 == 202:
+        disk, partition = number >> 4 & 15, number & 15
+    elif number >> 28 == 1:
+        disk, partition = number >> 8 & 0xFFFFF, number & 255
+    else:
+        return str(number)
+    letters = ""
+    disk += 1
+    while disk:
+        disk, letter = divmod(disk - 1, 26)
+        letters = chr(ord("a") + letter) + letters
+    return f"xvd{letters}{partition or ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +88,12 @@ class DiskOffer:
         return {
             "frontend": self.frontend,
             "params": f"aio:{self.path}" if self.kind == "vbd3" else self.path,
-            "script": "/usr/local/etc/xen/scripts/block",
+            "script": "block-tap" if self.kind == "vbd3" else "block",
             "frontend-id": str(self.domid),
             "online": "1",
             "removable": "1" if self.cdrom else "0",
             "bootable": "1",
-            "dev": _device_name(self.vdev),
+            "dev": vdev_name(self.vdev),
             "type": "vbd3" if self.kind == "vbd3" else "phy",
             "mode": self.mode,
             "device-type": "cdrom" if self.cdrom else "disk",
@@ -77,11 +114,6 @@ class DiskOffer:
         }
 
 
-def _device_name(vdev: int) -> str:
-    """xvda for 51712 and so on; only what xvd's own major can say."""
-    return f"xvd{chr(ord('a') + ((vdev - 51712) >> 4) % 26)}"
-
-
 def offer(store: Store, disk: DiskOffer) -> None:
     """Write all nodes of both ends in one transaction."""
 
@@ -99,6 +131,11 @@ def offer(store: Store, disk: DiskOffer) -> None:
         store.mkdir(path)
         store.set_permissions(path, permissions)  # what is made below inherits them
     store.transaction(body)
+
+
+def offered(store: Store, disk: DiskOffer) -> bool:
+    """Whether the guest has such a disk, of any backend."""
+    return store.get(f"{disk.frontend}/backend") is not None
 
 
 def backend_state(store: Store, disk: DiskOffer) -> State:
@@ -160,49 +197,3 @@ def remove(store: Store, disk: DiskOffer) -> None:
     """Remove the nodes of both ends."""
     store.remove(disk.backend)
     store.remove(disk.frontend)
-
-
-def attach_main(options: argparse.Namespace) -> int:
-    """The command `attach`; its exit status."""
-
-    def body(store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer) -> None:
-        if not attach(store, loop, disk):
-            reason = store.get(f"{disk.backend}/hotplug-error") or b"the backend does not answer"
-            remove(store, disk)
-            raise HostError(reason.decode("utf-8", "replace"))
-
-    return _command("attach", options, body)
-
-
-def detach_main(options: argparse.Namespace) -> int:
-    """The command `detach`; its exit status."""
-
-    def body(store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer) -> None:
-        if not detach(store, loop, disk):
-            raise HostError("the backend did not close in time; its nodes are removed")
-
-    return _command("detach", options, body)
-
-
-def _command(
-    name: str,
-    options: argparse.Namespace,
-    body: Callable[[Store, asyncio.AbstractEventLoop, DiskOffer], None],
-) -> int:
-    """Connect to the machine's store and do one thing."""
-    path = os.path.abspath(options.path) if options.path else ""
-    disk = DiskOffer(options.domid, options.vdev, path, mode=options.mode)
-    loop = asyncio.new_event_loop()
-    try:
-        store = Store(layout(options.directory).store_socket(0), loop=loop)
-        store.connect()
-        try:
-            body(store, loop, disk)
-        finally:
-            store.close()
-    except (XbbdError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    finally:
-        loop.close()
-    return 0

@@ -1,7 +1,6 @@
 """Waiting for a change in the store, with a limit, by running the loop meanwhile.
 
-For the simulated machine's commands, which have nothing else to do; the daemon
-never waits.
+For commands and frontends, which have nothing else to do; the daemon never waits.
 """
 
 import asyncio
