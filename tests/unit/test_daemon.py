@@ -48,7 +48,7 @@ class StoreOnly:
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         raise HostError("no rings here")
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
+    def prepare_disk(self, fd: int) -> DiskGeometry:
         raise HostError("no disks here")
 
 

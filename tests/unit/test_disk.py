@@ -10,7 +10,7 @@ from xbbd_bsd.block.disk import Disk, open_disk
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, platform
 
-probe = platform().probe_disk
+prepare = platform().prepare_disk
 
 
 def make(path: Path, size: int) -> bytes:
@@ -22,14 +22,14 @@ def make(path: Path, size: int) -> bytes:
 def refusal(name: bytes, *, read_only: bool = True) -> OperatorError:
     before = os.listdir("/dev/fd")
     with pytest.raises(OperatorError) as raised:
-        open_disk(name, read_only=read_only, probe=probe)
+        open_disk(name, read_only=read_only, prepare=prepare)
     assert len(os.listdir("/dev/fd")) == len(before)
     return raised.value
 
 
 def test_a_file(tmp_path: Path) -> None:
     name = make(tmp_path / "disk", 1 << 20)
-    disk = open_disk(name, read_only=False, probe=probe)
+    disk = open_disk(name, read_only=False, prepare=prepare)
     assert (disk.sectors, disk.read_only) == (2048, False)
     assert disk.geometry == DiskGeometry(Medium.FILE, 1 << 20, 512, 512)
     assert (
@@ -44,7 +44,7 @@ def test_a_file(tmp_path: Path) -> None:
 
 
 def test_read_only_is_passed_down(tmp_path: Path) -> None:
-    disk = open_disk(make(tmp_path / "disk", 512), read_only=True, probe=probe)
+    disk = open_disk(make(tmp_path / "disk", 512), read_only=True, prepare=prepare)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.pwrite(disk.fd, b"x", 0)
     disk.close()
@@ -54,7 +54,7 @@ def test_a_file_is_never_looked_into(tmp_path: Path) -> None:
     """A guest could write an image format's magic into its raw disk (CVE-2008-2004)."""
     path = tmp_path / "disk"
     path.write_bytes(b"QFI\xfb" + bytes(8188))
-    disk = open_disk(os.fsencode(path), read_only=True, probe=probe)
+    disk = open_disk(os.fsencode(path), read_only=True, prepare=prepare)
     assert disk.sectors == 16
     disk.close()
 
@@ -139,11 +139,13 @@ def test_a_name_is_shown_as_one_line(tmp_path: Path) -> None:
 def test_devices_with_odd_measures(tmp_path: Path, geometry: DiskGeometry, reason: str) -> None:
     name = make(tmp_path / "disk", 512)
     with pytest.raises(OperatorError, match=reason):
-        open_disk(name, read_only=True, probe=lambda fd: geometry)
+        open_disk(name, read_only=True, prepare=lambda fd: geometry)
 
 
 def test_a_4k_device_is_measured_in_512_byte_sectors(tmp_path: Path) -> None:
     geometry = DiskGeometry(Medium.DEVICE, 8192, 4096, 4096)
-    disk: Disk = open_disk(make(tmp_path / "disk", 512), read_only=True, probe=lambda fd: geometry)
+    disk: Disk = open_disk(
+        make(tmp_path / "disk", 512), read_only=True, prepare=lambda fd: geometry
+    )
     assert disk.sectors == 16
     disk.close()

@@ -50,8 +50,8 @@ class DirectoryHost:
         channel.connect(self.listener.getsockname())
         return RingDescriptors(os.dup(self.domain_fd), channel.detach())
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
-        return platform().probe_disk(fd)
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        return platform().prepare_disk(fd)
 
     def close(self) -> None:
         self.listener.close()

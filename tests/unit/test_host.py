@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ FREEBSD_DISK: dict[int, bytes | int] = {
 DISK = DiskGeometry(Medium.DEVICE, 8 << 30, 512, 4096)
 
 
+# Flags that were set (0 stands for a question).
+SET: list[int] = []
+
+
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     """Every descriptor is of this type, and ioctl gives these answers: bytes, or an errno."""
@@ -47,6 +52,9 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         status = os.stat_result((file_type | 0o600, *[0] * 9))
         monkeypatch.setattr(os, "fstat", lambda fd: status)
         monkeypatch.setattr(fcntl, "ioctl", ioctl)
+        monkeypatch.setattr(
+            fcntl, "fcntl", lambda fd, call, flags=0: SET.append(flags) or os.O_RDWR
+        )
 
     return play
 
@@ -56,24 +64,28 @@ def test_files_have_sectors_of_512_bytes(platform: Platform, tmp_path: Path) -> 
     path = tmp_path / "disk"
     path.write_bytes(bytes(1000))
     with path.open("rb") as file:
-        geometry = platform.probe_disk(file.fileno())
+        geometry = platform.prepare_disk(file.fileno())
     assert geometry == DiskGeometry(Medium.FILE, 1000, 512, 512)
 
 
-def test_a_disk_on_linux(play: Play) -> None:
-    play(stat.S_IFBLK, LINUX_DISK)
-    assert LINUX.probe_disk(0) == DISK
+@pytest.mark.parametrize(("sector_size", "direct"), [(512, True), (4096, False)])
+def test_a_disk_on_linux(play: Play, sector_size: int, direct: bool) -> None:
+    """I/O goes past the page cache, unless that would ask too much of the guest's memory."""
+    play(stat.S_IFBLK, {**LINUX_DISK, 0x1268: struct.pack("i", sector_size)})
+    SET.clear()
+    assert LINUX.prepare_disk(0) == replace(DISK, sector_size=sector_size)
+    assert (os.O_RDWR | os.O_DIRECT in SET) == direct
 
 
 def test_a_disk_on_freebsd(play: Play) -> None:
     play(stat.S_IFCHR, FREEBSD_DISK)
-    assert FREEBSD.probe_disk(0) == DISK
+    assert FREEBSD.prepare_disk(0) == DISK
 
 
 @pytest.mark.parametrize("stripe", [errno.ENOTTY, errno.EINVAL, bytes(8)])
 def test_freebsd_need_not_know_the_physical_sector(play: Play, stripe: bytes | int) -> None:
     play(stat.S_IFCHR, {**FREEBSD_DISK, 0x4008648B: stripe})
-    assert FREEBSD.probe_disk(0).physical_sector_size == 512
+    assert FREEBSD.prepare_disk(0).physical_sector_size == 512
 
 
 @pytest.mark.parametrize(
@@ -88,7 +100,7 @@ def test_freebsd_need_not_know_the_physical_sector(play: Play, stripe: bytes | i
 def test_what_is_no_disk(play: Play, platform: Platform, file_type: int) -> None:
     play(file_type, {})
     with pytest.raises(OperatorError, match="neither a regular file nor a disk"):
-        platform.probe_disk(0)
+        platform.prepare_disk(0)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ def test_a_disk_that_is_broken(
 ) -> None:
     play(file_type, {request_number: errno.ENXIO})
     with pytest.raises(HostError, match=f"ioctl {request_number:#x}: ") as raised:
-        platform.probe_disk(0)
+        platform.prepare_disk(0)
     assert raised.value.errno == errno.ENXIO
 
 

@@ -40,11 +40,11 @@ class Disk:
         )
 
 
-def open_disk(name: bytes, *, read_only: bool, probe: Callable[[int], DiskGeometry]) -> Disk:
+def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeometry]) -> Disk:
     """Open the disk that the toolstack names.
 
     A name that does not begin with a slash is one of /dev, as the kernel driver
-    takes it.  `probe` measures an open descriptor.  Raises OperatorError.
+    takes it.  `prepare` makes a descriptor ready and measures it.  Raises OperatorError.
     """
     if not name or b"\0" in name:
         raise OperatorError(
@@ -60,7 +60,7 @@ def open_disk(name: bytes, *, read_only: bool, probe: Callable[[int], DiskGeomet
     try:
         with suppress(OSError):  # disks may refuse (FreeBSD's FIONBIO), and do not care
             os.set_blocking(fd, True)
-        geometry = probe(fd)
+        geometry = prepare(fd)
         _check(geometry)
     except OSError as error:
         os.close(fd)

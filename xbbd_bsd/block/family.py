@@ -149,7 +149,7 @@ class BlockBackend:
         mode = backend("mode")
         if mode is None:
             raise OperatorError(f"node {self._identity.path}/mode is missing", EINVAL)
-        disk = open_disk(name, read_only=b"w" not in mode, probe=self._family.host.probe_disk)
+        disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
         self._disk = disk
         self._info = DiskInfo(
             sectors=disk.sectors,

@@ -53,8 +53,11 @@ class RingDescriptors:
 class Platform(Protocol):
     """An operating system: one module of this package each."""
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
-        """Measure an open file or disk device; OperatorError if it is neither, HostError."""
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        """Make an open file or disk device ready for I/O and measure it.
+
+        OperatorError if it is neither, HostError.
+        """
 
     def xen(self) -> "Host":
         """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
@@ -85,7 +88,7 @@ class Host(Protocol):
         HostError, or GuestError if the guest has no such port.
         """
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
+    def prepare_disk(self, fd: int) -> DiskGeometry:
         """As Platform's."""
 
 
@@ -109,7 +112,7 @@ def detect(spec: str | None) -> Host:
         raise OperatorError(f"--host {spec}: must be sim:DIR")
     from xbbd_bsd.sim.hypervisor import SimHost
 
-    return SimHost(_directory(spec), platform().probe_disk)
+    return SimHost(_directory(spec), platform().prepare_disk)
 
 
 def run_directory(spec: str | None) -> str:

@@ -1,4 +1,4 @@
-"""FreeBSD: how to measure a disk.
+"""FreeBSD: what its disks are like.
 
 Only descriptors come in; who opened them is not known here.  Disks are
 character devices on FreeBSD, so what answers DIOCGMEDIASIZE is a disk, as the
@@ -26,8 +26,8 @@ _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 class FreeBSD:
     """Platform of FreeBSD."""
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
-        """Measure a regular file or disk device; OperatorError, HostError."""
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512)

@@ -1,4 +1,4 @@
-"""Linux: how to measure a disk, and Xen's devices in its dom0.
+"""Linux: what its disks are like, and Xen's devices in its dom0.
 
 Who opened a disk is not known here, nor what travels on a ring.  Rules are
 those of xen-blkback and of Xen's hotplug scripts for Linux.  Control thread.
@@ -11,6 +11,7 @@ import re
 import stat
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError, printable
@@ -41,19 +42,29 @@ XENSTORED: Final = "/run/xenstored/socket"
 class Linux:
     """Platform of Linux."""
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
-        """Measure a regular file or block device; OperatorError, HostError."""
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        """Measure it, and have I/O of a device go past the page cache, as on FreeBSD.
+
+        Of devices with sectors of 512 bytes, that is: of larger ones direct I/O
+        wants each piece of memory aligned, and guests need not.  OperatorError,
+        HostError.
+        """
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512)
         if not stat.S_ISBLK(status.st_mode):
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
-        return DiskGeometry(
+        geometry = DiskGeometry(
             Medium.DEVICE,
             _ask(fd, BLKGETSIZE64, "Q"),
             _ask(fd, BLKSSZGET, "i"),
             _ask(fd, BLKPBSZGET, "I"),
         )
+        if geometry.sector_size == 512:
+            with suppress(OSError):  # a device that cannot is served all the same
+                flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+                fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+        return geometry
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""
@@ -90,8 +101,8 @@ class LinuxXen:
             os.close(grants)
             raise
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
-        return PLATFORM.probe_disk(fd)
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        return PLATFORM.prepare_disk(fd)
 
 
 class LinuxDomain:

@@ -88,10 +88,10 @@ def layout(directory: str) -> Layout:
 class SimHost:
     """The simulated hypervisor as the daemon's host."""
 
-    def __init__(self, directory: str, probe_disk: Callable[[int], DiskGeometry]) -> None:
-        """`probe_disk` is the platform's: disks are not simulated."""
+    def __init__(self, directory: str, prepare_disk: Callable[[int], DiskGeometry]) -> None:
+        """`prepare_disk` is the platform's: disks are not simulated."""
         self._layout = layout(directory)
-        self._probe_disk = probe_disk
+        self._prepare_disk = prepare_disk
 
     @property
     def name(self) -> str:
@@ -131,8 +131,8 @@ class SimHost:
             ) from None
         return RingDescriptors(grants, events.detach())
 
-    def probe_disk(self, fd: int) -> DiskGeometry:
-        return self._probe_disk(fd)
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        return self._prepare_disk(fd)
 
 
 class Domain:
