@@ -49,12 +49,14 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             assert len(argument) == len(answer)
             return answer
 
+        def set_flags(fd: int, call: int, flags: int = 0) -> int:
+            SET.append(flags)
+            return os.O_RDWR
+
         status = os.stat_result((file_type | 0o600, *[0] * 9))
         monkeypatch.setattr(os, "fstat", lambda fd: status)
         monkeypatch.setattr(fcntl, "ioctl", ioctl)
-        monkeypatch.setattr(
-            fcntl, "fcntl", lambda fd, call, flags=0: SET.append(flags) or os.O_RDWR
-        )
+        monkeypatch.setattr(fcntl, "fcntl", set_flags)
 
     return play
 
