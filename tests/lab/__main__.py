@@ -1,0 +1,78 @@
+"""The lab's command line: python -m tests.lab COMMAND (README.md)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.lab import payload
+from tests.lab.images import LabError, build, cache, libc_version, say
+from tests.lab.initramfs import BadTree
+from tests.lab.machine import NO_RESULT, Boot, run
+
+TEST_TIMEOUT = 1800.0  # seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("build", help="make the images, as far as they are missing")
+    command.add_argument("--force", action="store_true", help="all of them")
+    command = commands.add_parser("test", help="run tests/real in dom0")
+    _add_boot(command, TEST_TIMEOUT)
+    command.add_argument("words", nargs="*", help="pytest's arguments, after --")
+    command = commands.add_parser("bench", help="measure xbbd against other backends")
+    _add_boot(command, TEST_TIMEOUT)
+    command.add_argument("words", nargs="*", help="arguments of tests.lab.bench, after --")
+    return parser
+
+
+def _add_boot(command: argparse.ArgumentParser, timeout: float) -> None:
+    command.add_argument("--timeout", type=float, default=timeout, help="seconds")
+    command.add_argument(
+        "--icount", type=int, metavar="N", help="virtual time: an instruction takes 2^N ns"
+    )
+    command.add_argument("--smp", type=int, default=1)
+    command.add_argument("--env", action="append", default=[], metavar="K=V", help="of the job")
+    command.add_argument("--out", type=Path, help="where results go (default: in the cache)")
+    command.add_argument("--quiet", action="store_true", help="do not print what the job says")
+
+
+def _boot(options: argparse.Namespace) -> int:
+    images = build()
+    boot = Boot(
+        timeout=options.timeout,
+        icount=options.icount,
+        smp=options.smp,
+        environment=dict(pair.split("=", 1) for pair in options.env),
+        quiet=options.quiet,
+    )
+    out: Path = (options.out or cache() / "out" / options.command).resolve()
+    say(f"results will be in {out}")
+    script = payload.TEST_JOB if options.command == "test" else payload.BENCH_JOB
+    words = options.words or (["tests/real"] if options.command == "test" else [])
+    with payload.job(script, words, libc_version(images.tree)) as job:
+        return run(images, job, out, boot)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit status, for a job the job's."""
+    options = _parser().parse_args(arguments)
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if options.command == "build":
+            build(force=options.force)
+            return 0
+        return _boot(options)
+    except (LabError, BadTree, OSError) as error:
+        say(str(error))
+        return NO_RESULT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""A Linux guest from its birth to its end, as jobs and tests in dom0 drive it.
+
+Commands go in by the guest's console, and their output comes back by it.  What
+kind of disk a guest has is not known here.  Run in dom0.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+LAB = Path("/lab")
+CONSOLES = Path("/var/log/xen/console")
+MEMORY = 384  # MiB; the initramfs alone unpacks to 100
+
+T = TypeVar("T")
+
+
+class GuestError(Exception):
+    """A guest did not do what it was told, or not in time."""
+
+
+def sh(*words: str, check: bool = True, limit: float = 120.0) -> str:
+    """Run a command of dom0; all it printed.  GuestError if it fails and that matters."""
+    done = subprocess.run(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+    if check and done.returncode:
+        raise GuestError(f"{' '.join(words)}: {done.returncode}: {done.stdout}")
+    return done.stdout.strip()
+
+
+def wait_for(what: str, look: Callable[[], T], limit: float, step: float = 0.1) -> T:
+    """Ask again and again until the answer is true; GuestError after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not (answer := look()):
+        if time.monotonic() > end:
+            raise GuestError(f"not within {limit:.0f} s: {what}")
+        time.sleep(step)
+    return answer
+
+
+def scratch() -> Path:
+    """The scratch disk as ext4, which takes direct I/O where tmpfs does not; made when asked."""
+    if not os.path.ismount("/scratch"):
+        disk = os.environ["SCRATCH_DISK"]
+        sh("modprobe", "-a", "ext4", "crc32c_generic")
+        lazily = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+        sh("mkfs.ext4", "-q", "-E", lazily, "-O", "^has_journal", disk)
+        sh("mount", disk, "/scratch")
+    return Path("/scratch")
+
+
+class DomU:
+    """A PV guest with the lab's kernel and initramfs."""
+
+    def __init__(
+        self,
+        name: str,
+        disks: Sequence[str] = (),
+        *,
+        memory: int = MEMORY,
+        on_reboot: str = "destroy",
+        blkfront: Mapping[str, int] | None = None,
+    ) -> None:
+        """`disks` as in xl.cfg(5); `blkfront`: parameters of its disk driver.  Not yet born."""
+        self.name = name
+        self.domid: int | None = None
+        self.log = CONSOLES / f"guest-{name}.log"
+        self._births = 0
+        words = ["console=hvc0 quiet panic=1 mitigations=off"]
+        words += [f"xen_blkfront.{key}={value}" for key, value in (blkfront or {}).items()]
+        lines = [
+            f'name = "{name}"',
+            'type = "pv"',
+            f'kernel = "{LAB}/vmlinux"',
+            f'ramdisk = "{LAB}/domu.cpio"',
+            f"memory = {memory}",
+            "vcpus = 1",
+            f'extra = "{" ".join(words)}"',
+            'on_poweroff = "destroy"',
+            f'on_reboot = "{on_reboot}"',
+            'on_crash = "destroy"',
+            f"disk = {json.dumps(list(disks))}",
+        ]
+        self.config = "\n".join(lines) + "\n"
+
+    def start(self, limit: float = 120.0) -> Self:
+        """Create it and wait until it takes commands; GuestError."""
+        self.log.unlink(missing_ok=True)
+        path = Path(f"/tmp/{self.name}.cfg")
+        path.write_text(self.config)
+        sh("xl", "create", "-q", str(path), limit=limit)
+        self.domid = int(sh("xl", "domid", self.name))
+        self._births = 1
+        self.expect(r"^domu: ready", limit)
+        return self
+
+    def restarted(self, limit: float = 120.0) -> None:
+        """Wait for its next life, begun by itself with on_reboot=restart."""
+        old = self.domid
+
+        def reborn() -> int | None:
+            found = sh("xl", "domid", self.name, check=False)
+            return int(found) if found.isdigit() and int(found) != old else None
+
+        self.domid = wait_for(f"{self.name} is restarted", reborn, limit)
+        self._births += 1
+        self.expect("(?s)" + r"^domu: ready.*?" * self._births, limit)
+
+    def shutdown(self, limit: float = 60.0) -> None:
+        """Have it power off."""
+        self.send("poweroff -f")
+        wait_for(f"{self.name} is off", lambda: not self.alive(), limit)
+        self.domid = None
+
+    def destroy(self) -> None:
+        """End it at once, if it is there at all."""
+        sh("xl", "destroy", self.name, check=False)
+        self.domid = None
+
+    def alive(self) -> bool:
+        """Whether Xen knows it."""
+        return self.domid is not None and sh("xl", "domid", self.name, check=False).isdigit()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.destroy()
+
+    def text(self) -> str:
+        """All that its console has printed, over all its lives."""
+        try:
+            return self.log.read_bytes().decode(errors="replace").replace("\r", "")
+        except FileNotFoundError:
+            return ""
+
+    def expect(self, pattern: str, limit: float = 60.0, start: int = 0) -> re.Match[str]:
+        """Wait for something on its console; GuestError with the console's end."""
+        search = re.compile(pattern, re.M)
+        try:
+            found = wait_for(pattern, lambda: search.search(self.text(), start), limit)
+        except GuestError as error:
+            raise GuestError(f"{self.name}: {error}; its console:\n{self.text()[-2000:]}") from None
+        assert found is not None
+        return found
+
+    def send(self, command: str) -> str:
+        """Give it a command without waiting; what its answer will end with."""
+        token = "@" + uuid.uuid4().hex[:12]
+        line = f"{token} {base64.b64encode(command.encode()).decode()}\n".encode()
+        if len(line) > 4000:
+            raise ValueError("too long for a line of the console")
+        tty = sh("xenstore-read", f"/local/domain/{self.domid}/console/tty")
+        fd = os.open(tty, os.O_RDWR | os.O_NOCTTY)
+        try:
+            while line:
+                line = line[os.write(fd, line) :]
+        finally:
+            os.close(fd)
+        return token
+
+    def run(self, command: str, timeout: float = 60.0, check: bool = False) -> tuple[int, str]:
+        """Run a shell command in it: exit status and output; GuestError if late, or `check`."""
+        start = len(self.text())
+        end = self.expect(rf"^{self.send(command)} rc=(\d+)$", timeout, start)
+        status, output = int(end[1]), self.text()[start : end.start()]
+        if check and status:
+            raise GuestError(f"{self.name}: {command}: {status}: {output}")
+        return status, output
+
+    def wait_disk(self, device: str, limit: float = 60.0) -> None:
+        """Wait until it has a block device of that name."""
+        self.run(
+            f"n=0; until [ -b /dev/{device} ]; do n=$((n+1));"
+            f" [ $n -gt {limit * 10:.0f} ] && exit 1; usleep 100000; done",
+            limit + 5,
+            check=True,
+        )
+
+    def attach(self, disk: str, limit: float = 60.0) -> None:
+        """Give it a disk, as in xl.cfg(5)."""
+        sh("xl", "block-attach", self.name, disk, limit=limit)
+
+    def detach(self, vdev: str, limit: float = 60.0) -> None:
+        """Take a disk that xl gave."""
+        sh("xl", "block-detach", self.name, vdev, limit=limit)
+
+    def fio(self, options: str, timeout: float = 120.0) -> dict[str, Any]:
+        """Run fio(1) with one job; what it reports of it in JSON."""
+        command = (
+            f"fio --name=f --output-format=json --output=/tmp/fio.json {options}"
+            " >/dev/null 2>/tmp/fio.err || cat /tmp/fio.err; gzip -c /tmp/fio.json | base64"
+        )
+        _, output = self.run(command, timeout)
+        try:
+            report = json.loads(gzip.decompress(base64.b64decode(output)))
+        except (ValueError, OSError):
+            raise GuestError(f"{self.name}: fio: {output[-800:]}") from None
+        job: dict[str, Any] = report["jobs"][0]
+        return job

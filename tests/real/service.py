@@ -1,0 +1,237 @@
+"""The daemon under test and the toolstack's side of it, in a real dom0.
+
+Holds no test.  It asks the kernel and Xen what the daemon holds, not the
+daemon.  One thread, that of pytest; the store's loop runs while it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xbbd_bsd import toolstack
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.host.linux import XENSTORED
+from xbbd_bsd.native import RingView, State
+from xbbd_bsd.toolstack import DiskOffer
+from xbbd_bsd.xenstore.client import Store
+
+LIMIT = 60.0  # seconds; the lab is an emulated machine
+
+
+def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
+    """Wait until `holds`, looking every few milliseconds."""
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
+        select.select([], [], [], 0.02)
+
+
+def command(*words: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
+    """Run a command of dom0; its exit status, and all it printed as `stdout`."""
+    return subprocess.run(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+
+
+def done(*words: str, limit: float = LIMIT) -> str:
+    """Run a command of dom0 that must succeed; what it printed."""
+    result = command(*words, limit=limit)
+    assert result.returncode == 0, f"{' '.join(words)}: {result.stdout}"
+    return result.stdout.strip()
+
+
+def active_grants() -> dict[int, set[int]]:
+    """Grants that somebody has mapped or copies, by domain, as Xen itself knows them.
+
+    Those of console and store, which every PV guest has, are left out.
+    """
+    done("xl", "dmesg", "-c")
+    done("xl", "debug-keys", "g")
+    found: dict[int, set[int]] = {}
+    domain = -1
+    for line in done("xl", "dmesg").splitlines():
+        if head := re.search(r"grant-table for remote d(\d+)", line):
+            domain = int(head[1])
+        elif entry := re.search(r"\[0x([0-9a-f]+)\]", line):
+            ref = int(entry[1], 16)
+            if ref > 1:  # GNTTAB_RESERVED_CONSOLE and _XENSTORE
+                found.setdefault(domain, set()).add(ref)
+    return found
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a daemon's process holds, as the kernel knows it."""
+
+    descriptors: int
+    threads: int
+    mappings: int  # of grants, in its address space
+    ports: int  # event channels of all processes named alike
+
+
+class Service:
+    """The daemon as a process of dom0."""
+
+    def __init__(self, directory: Path, config: str = "") -> None:
+        """`config` is text for the section [disk]; nothing runs before `start`."""
+        self.directory = directory
+        self.log_file = directory / "xbbd.log"
+        self.config = directory / "xbbd.conf"
+        self._write(config)
+        self.child: subprocess.Popen[bytes] | None = None
+        self.base = Holdings(0, 0, 0, 0)
+
+    def start(self) -> None:
+        """Run it, and note what it holds while no disk is attached."""
+        before = len(self.log())
+        with self.log_file.open("ab") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "xbbd_bsd.daemon", "-d", "-f", str(self.config)],
+                stdout=log,
+                stderr=log,
+            )
+        eventually(lambda: "serving" in self.log()[before:], "the daemon serves")
+        if not self.devices():
+            self.base = self.holdings()
+
+    def configure(self, config: str) -> None:
+        """Give the running daemon other text for the section [disk]."""
+        before = len(self.log())
+        self._write(config)
+        os.kill(self.pid, signal.SIGHUP)
+        eventually(lambda: "configuration" in self.log()[before:], "the configuration is read")
+
+    def _write(self, config: str) -> None:
+        self.config.write_text(f'[daemon]\nstate_dir = "{self.directory}/run"\n[disk]\n{config}\n')
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        assert self.child is not None
+        return self.child.pid
+
+    def log(self) -> str:
+        """All it has logged, over all its lives."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def log_line(self, pattern: str, limit: float = LIMIT) -> None:
+        """Wait for a line in its log."""
+        eventually(lambda: re.search(pattern, self.log()) is not None, f"log: {pattern}", limit)
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send it a signal that it shall end of; its exit status (negative: the signal)."""
+        assert self.child is not None
+        os.kill(self.child.pid, number)
+        return self.child.wait(LIMIT)
+
+    def devices(self) -> list[str]:
+        """Its state segments, one a device."""
+        run = self.directory / "run"
+        names = os.listdir(run) if run.exists() else []
+        return sorted(name for name in names if re.fullmatch(r"xbbd\.\d+", name))
+
+    def ring(self, unit: int = 0) -> RingView:
+        """What was negotiated for a device."""
+        state = State.open(str(self.directory / "run" / f"xbbd.{unit}"))
+        try:
+            return state.ring()
+        finally:
+            state.close()
+
+    def counters(self, unit: int = 0) -> dict[str, int]:
+        """The counters of a device."""
+        state = State.open(str(self.directory / "run" / f"xbbd.{unit}"))
+        try:
+            return state.counters()
+        finally:
+            state.close()
+
+    def holdings(self) -> Holdings:
+        """What its process holds now."""
+        process = Path(f"/proc/{self.pid}")
+        return Holdings(
+            len(os.listdir(process / "fd")),
+            len(os.listdir(process / "task")),
+            (process / "maps").read_text().count("/dev/xen/gntdev"),
+            Path("/proc/interrupts").read_text().count("evtchn:python"),
+        )
+
+    def check_idle(self) -> None:
+        """No disk is attached: it must hold what it held at the beginning, and say no wrong."""
+        if self.child is not None and self.child.poll() is None:
+            eventually(lambda: not self.devices(), "no state segment left")
+            eventually(
+                lambda: self.holdings() == self.base, f"{self.base} held, not {self.holdings()}"
+            )
+        assert "internal error" not in self.log(), self.log()
+        assert "Traceback" not in self.log(), self.log()
+
+
+class Toolstack:
+    """What xl 4.19 would do for disks of kind vbd3: the nodes by hand."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.store = Store(XENSTORED, loop=self.loop)
+        self.store.connect()
+
+    def attach(
+        self, domid: int, path: Path | str, vdev: str = "xvda", mode: str = "w"
+    ) -> DiskOffer:
+        """Offer a disk; HostError with the backend's reason, and nothing left."""
+        offer = DiskOffer(domid, toolstack.vdev_number(vdev), str(path), mode=mode, kind="vbd3")
+        if not toolstack.attach(self.store, self.loop, offer, LIMIT):
+            reason = self.store.get(f"{offer.backend}/hotplug-error") or b"no answer"
+            toolstack.remove(self.store, offer)
+            raise HostError(reason.decode())
+        return offer
+
+    def detach(self, offer: DiskOffer, limit: float = LIMIT) -> bool:
+        """Take it back; False if that was by force."""
+        return toolstack.detach(self.store, self.loop, offer, limit)
+
+    def node(self, path: str) -> str | None:
+        """A node as text."""
+        value = self.store.get(path)
+        return None if value is None else value.decode()
+
+    def disks(self) -> list[str]:
+        """The backend directories of all disks there are."""
+        found = []
+        for kind in ("vbd", "vbd3"):
+            for domid in self._list(f"backend/{kind}"):
+                found += [
+                    f"{kind}/{domid}/{vdev}" for vdev in self._list(f"backend/{kind}/{domid}")
+                ]
+        return found
+
+    def remove_all(self) -> None:
+        """Remove every disk by force: what a test that failed has left."""
+        for disk in self.disks():
+            frontend = self.store.get(f"backend/{disk}/frontend")
+            self.store.remove(f"backend/{disk}")
+            if frontend is not None:
+                self.store.remove(frontend.decode())
+
+    def _list(self, path: str) -> list[str]:
+        return self.store.list(path) if self.store.get(path) is not None else []
+
+    def close(self) -> None:
+        """Leave the store."""
+        self.store.close()
+        self.loop.close()

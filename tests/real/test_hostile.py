@@ -1,0 +1,220 @@
+"""A frontend of our own on real grants, in dom0 itself: how it works, and how it cheats."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.native.slots import REQ_PROD, RawRing, request
+from tests.real.service import Service, Toolstack, active_grants, done, eventually
+from xbbd_bsd.host.linux import GNTALLOC, LinuxDomain
+from xbbd_bsd.native import Abi, Op, Progress, Workload
+from xbbd_bsd.sim.blkfront import Blkfront
+from xbbd_bsd.toolstack import DiskOffer
+
+OKAY, ERROR = 0, -1
+
+# xen/gntalloc.h
+ALLOC_GREF, DEALLOC_GREF, WRITABLE = 0x00184705, 0x00104706, 1
+
+
+class Home:
+    """Dom0 as a guest of itself, with one disk."""
+
+    def __init__(self, toolstack: Toolstack, image: Path, **options: int) -> None:
+        self.toolstack = toolstack
+        self.domain = LinuxDomain()
+        self.offer: DiskOffer = toolstack.attach(0, image)
+        self.front = Blkfront(
+            self.domain,
+            self.offer.vdev,
+            store=toolstack.store,
+            loop=toolstack.loop,
+            abi=Abi.NATIVE,
+            **options,
+        )
+        self.front.wait_offer()
+        self.front.connect()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.front.withdraw()
+        self.toolstack.store.write(f"{self.offer.frontend}/state", b"6")
+        assert self.toolstack.detach(self.offer)
+        self.domain.close()
+
+
+@contextmanager
+def connected(toolstack: Toolstack, image: Path, **options: int) -> Iterator[Home]:
+    """Dom0 with a disk, until the end of the block."""
+    home = Home(toolstack, image, **options)
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+@pytest.fixture
+def home(toolstack: Toolstack, image: Path) -> Iterator[Home]:
+    """Dom0 with a disk of its own daemon."""
+    with connected(toolstack, image) as home:
+        yield home
+
+
+@contextmanager
+def granted(domid: int, flags: int) -> Iterator[int]:
+    """A page of ours, granted to a domain; revoked after the block."""
+    fd = os.open(GNTALLOC, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        call = bytearray(struct.pack("HHIQII", domid, flags, 1, 0, 0, 0))
+        fcntl.ioctl(fd, ALLOC_GREF, call)
+        index, ref = struct.unpack_from("QI", call, 8)
+        yield ref
+        fcntl.ioctl(fd, DEALLOC_GREF, struct.pack("QII", index, 1, 0))
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(("ring_order", "transport"), [(0, "copy"), (4, "copy"), (2, "map")])
+def test_random_io_against_a_model(
+    service: Service, toolstack: Toolstack, image: Path, ring_order: int, transport: str
+) -> None:
+    """The simulator's guest and oracle, on gntalloc and evtchn; by copy and by mapping."""
+    service.configure(f'transport = "{transport}"')
+    with connected(toolstack, image, ring_order=ring_order) as home:
+        assert service.ring().transport.name == transport.upper()
+        sectors = 8192
+        model = bytearray(sectors * 512)
+        progress = Progress()
+        home.front.front.exercise(
+            Workload(
+                seed=ring_order + 1,
+                sectors=sectors,
+                depth=32,
+                operations=6000,
+                flush_every=50,
+                barrier_every=50,
+                model=model,
+            ),
+            progress,
+        )
+        assert progress.mismatches == progress.errors == progress.bad_responses == 0
+        assert progress.barriers > 0
+        counters = service.counters()
+        assert counters["flushes_done"] >= progress.barriers  # one before and one after each
+        with image.open("rb") as file:
+            assert file.read(sectors * 512) == model
+    service.configure("")
+
+
+def raw(home: Home) -> RawRing:
+    return RawRing(home.front.front, Abi.NATIVE)
+
+
+def check_alive(home: Home, ring: RawRing) -> None:
+    """An honest request is still served."""
+    page = home.front.front.page_ref(0)
+    ring.put(request(Abi.NATIVE, op=Op.READ, id=77, sector=0, segments=[(page, 0, 7)]))
+    assert ring.responses(1, 30.0) == [(77, Op.READ, OKAY)]
+
+
+@pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
+@pytest.mark.parametrize("bad", ["revoked", "foreign", "out of range", "never made"])
+def test_grants_that_are_none(home: Home, op: Op, bad: str) -> None:
+    """Only the request that names it fails, in whichever place, and the ring lives on."""
+    ring = raw(home)
+    good = [home.front.front.page_ref(i) for i in range(11)]
+    domid = 1 if bad == "foreign" else 0
+    with granted(domid, WRITABLE) as ref:
+        bad_ref = {"out of range": 0x00FFFFFF, "never made": 4000}.get(bad, ref)
+        if bad != "revoked":
+            try_bad(ring, op, good, bad_ref)
+    if bad == "revoked":
+        try_bad(ring, op, good, ref)
+    check_alive(home, ring)
+
+
+def try_bad(ring: RawRing, op: Op, good: list[int], bad: int) -> None:
+    """The bad reference at the first, a middle and the last place of three requests at once."""
+    slots = []
+    for number, place in enumerate((0, 5, 10)):
+        refs = list(good)
+        refs[place] = bad
+        slots.append(
+            request(
+                Abi.NATIVE,
+                op=op,
+                id=number,
+                sector=number * 88,
+                segments=[(ref, 0, 7) for ref in refs],
+            )
+        )
+    honest = request(Abi.NATIVE, op=op, id=3, sector=3 * 88, segments=[(ref, 0, 7) for ref in good])
+    ring.put(*slots, honest)
+    assert sorted(ring.responses(4, 30.0)) == [
+        (0, op, ERROR),
+        (1, op, ERROR),
+        (2, op, ERROR),
+        (3, op, OKAY),
+    ]
+
+
+def test_a_page_granted_for_reading(home: Home) -> None:
+    """Enough to write the disk from it, not to read the disk into it."""
+    ring = raw(home)
+    with granted(0, 0) as ref:
+        for op, status in ((Op.WRITE, OKAY), (Op.READ, ERROR)):
+            ring.put(request(Abi.NATIVE, op=op, id=1, sector=0, segments=[(ref, 0, 7)]))
+            assert ring.responses(1, 30.0) == [(1, op, status)]
+
+
+@pytest.mark.parametrize("lie", [0x10000, -5, 33])
+def test_ring_indices_that_lie(service: Service, home: Home, lie: int) -> None:
+    """The ring stops and says why; the daemon goes on."""
+    ring = raw(home)
+    check_alive(home, ring)
+    ring.set_index(REQ_PROD, ring.index(REQ_PROD) + lie)
+    home.front.front.notify()
+    service.log_line("ring indices are impossible")
+    eventually(lambda: home.toolstack.node(f"{home.offer.backend}/state") == "5", "backend Closing")
+    assert not active_grants().get(0)
+
+
+def test_the_frontend_learns_that_the_daemon_died(service: Service, home: Home) -> None:
+    """By the byte and the event that the kernel sends when the mapping goes."""
+    buffer = bytearray(4096)
+    home.front.front.transfer(Op.READ, 0, 8, buffer)
+    assert service.signal(signal.SIGKILL) == -signal.SIGKILL
+    with pytest.raises(BrokenPipeError):
+        home.front.front.transfer(Op.READ, 0, 8, buffer, timeout=20.0)
+    service.start()
+    service.log_line("connected by an earlier daemon")
+
+
+def test_500_times_attached_and_detached(
+    service: Service, toolstack: Toolstack, image: Path
+) -> None:
+    """Nothing grows: neither what the daemon holds nor what xenstored keeps for it."""
+
+    def cycle(times: int) -> None:
+        for _ in range(times):
+            with connected(toolstack, image, depth=1) as home:
+                home.front.front.transfer(Op.READ, 0, 8, bytearray(4096))
+
+    cycle(20)
+    watches, holdings = watches_of_xenstored(), service.holdings()
+    cycle(500)
+    eventually(lambda: service.holdings() == holdings, f"{holdings}, not {service.holdings()}")
+    assert watches_of_xenstored() == watches
+
+
+def watches_of_xenstored() -> int:
+    """How many watches all clients together have, by the daemon's own account of its memory."""
+    return done("xenstore-control", "memreport").count("struct watch")

@@ -1,0 +1,103 @@
+"""Data through the ring of a real guest: fio's own verification, and what a flush is worth."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab.domu import DomU
+from tests.real.service import Service, Toolstack, eventually
+from xbbd_bsd.toolstack import DiskOffer
+
+VERIFY = (
+    "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite"
+    " --verify=crc32c --verify_fatal=1 --do_verify=1 --size=24M --randrepeat=0 --fsync=32"
+)
+
+
+@contextmanager
+def attached(toolstack: Toolstack, guest: DomU, path: Path | str) -> Iterator[None]:
+    """The guest with its disk."""
+    assert guest.domid is not None
+    offer = toolstack.attach(guest.domid, path)
+    guest.wait_disk("xvda")
+    yield
+    assert toolstack.detach(offer)
+
+
+@pytest.mark.parametrize("size", ["512", "4k", "11k", "64k", "1M"])
+def test_fio_finds_what_it_wrote(toolstack: Toolstack, guest: DomU, image: Path, size: str) -> None:
+    """Random writes of one size after another, 32 at a time, with flushes in between."""
+    amount = "--number_ios=2000" if size in ("512", "4k", "11k") else ""
+    with attached(toolstack, guest, image):
+        status, text = guest.run(f"{VERIFY} --bs={size} {amount} 2>&1 | tail -20", timeout=300)
+        assert status == 0, text
+        assert "err= 0" in text, text
+
+
+def test_fio_on_a_block_device(toolstack: Toolstack, guest: DomU, loop_device: str) -> None:
+    """Where the daemon's I/O goes past the page cache."""
+    with attached(toolstack, guest, loop_device):
+        status, text = guest.run(f"{VERIFY} --bs=16k 2>&1 | tail -20", timeout=300)
+        assert status == 0, text
+        assert "err= 0" in text, text
+
+
+def test_flushes_reach_the_file(
+    service: Service, toolstack: Toolstack, guest: DomU, image: Path, tmp_path: Path
+) -> None:
+    """Each fsync in the guest is an fdatasync in dom0, as strace(1) saw it."""
+    with attached(toolstack, guest, image):
+        trace = tmp_path / "trace"
+        tracer = subprocess.Popen(
+            ["strace", "-f", "-e", "trace=fdatasync", "-p", str(service.pid), "-o", str(trace)],
+            stderr=subprocess.DEVNULL,
+        )
+        eventually(
+            lambda: "TracerPid:\t0\n" not in Path(f"/proc/{service.pid}/status").read_text(),
+            "strace looks on",
+        )
+        before = service.counters()
+        guest.run(
+            "fio --name=f --filename=/dev/xvda --rw=randwrite --bs=4k --size=8M --number_ios=40"
+            " --fsync=1 --end_fsync=0 >/dev/null",
+            timeout=120,
+            check=True,
+        )
+        after = service.counters()
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(30)
+        asked = after["f_req"] - before["f_req"]
+        flushed = after["flushes_done"] - before["flushes_done"]
+        assert asked >= 40
+        assert 0 < flushed <= asked  # those that wait together are one
+        assert trace.read_text().count("fdatasync(") >= flushed
+
+
+def wait_connected(toolstack: Toolstack, offer: DiskOffer) -> None:
+    """Until the guest says so."""
+    state = f"{offer.frontend}/state"
+    eventually(lambda: toolstack.node(state) == "4", "guest Connected")
+
+
+def test_attach_latency(toolstack: Toolstack, guest: DomU, image: Path) -> None:
+    """How long from the nodes to a disk that the guest has; for the log, without a bar."""
+    assert guest.domid is not None
+    offers, disks = [], []
+    for _ in range(10):
+        begun = time.monotonic()
+        offer = toolstack.attach(guest.domid, image)
+        offers.append(time.monotonic() - begun)
+        wait_connected(toolstack, offer)
+        disks.append(time.monotonic() - begun)
+        assert toolstack.detach(offer)
+    print(
+        f"attach latency, median of {len(disks)}: {sorted(offers)[5] * 1000:.0f} ms until it is"
+        f" open, {sorted(disks)[5] * 1000:.0f} ms until the guest is connected"
+    )
