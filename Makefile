@@ -12,6 +12,9 @@ help:
 	@echo "make test    all tests (under 15 minutes)"
 	@echo "make lint    ruff, mypy, and C with all warnings as errors"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
+	@echo "make test-xen    real guests on a real Xen, in QEMU (about a quarter of an hour)"
+	@echo "make bench-xen   xbbd, blkback and qdisk there, in real time"
+	@echo "make bench-xen-virtual   the same in virtual time: the one to judge by"
 	@echo "make clean   remove everything that make made"
 
 build:
@@ -31,11 +34,22 @@ lint:
 	$(PY) -m mypy
 	for f in `$(PY) -m xbbd_bsd.native.build`; do \
 	    $(CC) $(CWARN) $$f || exit 1; done
-	for f in bootstrap.sh .ci/run tests/real/xenstored/run.sh; do \
-	    sh -n $$f || exit 1; done
+	for f in bootstrap.sh .ci/run tests/real/xenstored/run.sh \
+	    etc/block-xbbd tests/lab/guest/initrd-init \
+	    tests/lab/guest/domu-init; do sh -n $$f || exit 1; done
 
 bench: build
 	@$(PY) -m xbbd_bsd.sim bench
+
+# The lab builds its images the first time; see tests/lab/README.md.
+test-xen: build
+	@$(PY) -m tests.lab test
+
+bench-xen: build
+	@$(PY) -m tests.lab bench
+
+bench-xen-virtual: build
+	@$(PY) -m tests.lab bench --icount 2 --timeout 3600 --record
 
 clean:
 	rm -rf .venv build dist xbbd.egg-info .mypy_cache .ruff_cache \
@@ -43,4 +57,5 @@ clean:
 	rm -f xbbd_bsd/native/_xbb.c xbbd_bsd/native/_xbb*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: all help build demo test lint bench clean
+.PHONY: all help build demo test lint bench test-xen bench-xen \
+	bench-xen-virtual clean

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import payload
+from tests.lab.figures import record
 from tests.lab.images import LabError, build, cache, libc_version, say
 from tests.lab.initramfs import BadTree
 from tests.lab.machine import NO_RESULT, Boot, run
@@ -27,6 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("words", nargs="*", help="pytest's arguments, after --")
     command = commands.add_parser("bench", help="measure xbbd against other backends")
     _add_boot(command, TEST_TIMEOUT)
+    command.add_argument(
+        "--record", action="store_true", help="append the medians to tests/lab/figures.tsv"
+    )
     command.add_argument("words", nargs="*", help="arguments of tests.lab.bench, after --")
     return parser
 
@@ -54,9 +58,11 @@ def _boot(options: argparse.Namespace) -> int:
     out: Path = (options.out or cache() / "out" / options.command).resolve()
     say(f"results will be in {out}")
     script = payload.TEST_JOB if options.command == "test" else payload.BENCH_JOB
-    words = options.words or (["tests/real"] if options.command == "test" else [])
-    with payload.job(script, words, libc_version(images.tree)) as job:
-        return run(images, job, out, boot)
+    with payload.job(script, options.words, libc_version(images.tree)) as job:
+        status = run(images, job, out, boot)
+    if status == 0 and options.command == "bench" and options.record:
+        record(out / "results/bench.json", payload.ROOT)
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -184,7 +184,7 @@ class DomU:
     def run(self, command: str, timeout: float = 60.0, check: bool = False) -> tuple[int, str]:
         """Run a shell command in it: exit status and output; GuestError if late, or `check`."""
         start = len(self.text())
-        end = self.expect(rf"^{self.send(command)} rc=(\d+)$", timeout, start)
+        end = self.expect(rf"{self.send(command)} rc=(\d+)$", timeout, start)
         status, output = int(end[1]), self.text()[start : end.start()]
         if check and status:
             raise GuestError(f"{self.name}: {command}: {status}: {output}")

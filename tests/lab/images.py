@@ -143,7 +143,8 @@ def _build(home: Path, force: bool) -> Images:
     tree, key = _tree(home, force)
     images = home / "img"
     modules = next((tree / "usr/lib/modules").iterdir())
-    if not (tree / "lab/vmlinux").exists():
+    made = (tree / "lab/vmlinux", images / "xen", images / "vmlinux")
+    if not all(path.exists() for path in made):
         _boot_files(tree, modules, images)
     scripts = {path.name: path.read_bytes() for path in sorted(GUEST.iterdir())}
     guest_key = key_of(key, VERSION, DOMU_MODULES, DOMU_PROGRAMS, scripts["domu-init"])

@@ -66,8 +66,10 @@ def run(images: Images, job: Path, out: Path, boot: Boot) -> int:
     job.log (what the job printed), console.log (Xen and dom0), results/ (what it
     left in $RESULTS, and the logs of dom0), status.json.
     """
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "results", ignore_errors=True)
+    for name in ("console.log", "job.log", "qemu.log", "status.json"):
+        (out / name).unlink(missing_ok=True)  # nothing else: --out may name any directory
     with _work(cache()) as work:
         _write_job(work / "job.tar", job, boot)
         for name, size in (("results.img", 512 << 20), ("scratch.img", boot.scratch << 30)):
@@ -82,8 +84,10 @@ def run(images: Images, job: Path, out: Path, boot: Boot) -> int:
     (out / "status.json").write_text(
         json.dumps({"status": status, "wall_s": round(wall, 1), "qemu": code}) + "\n"
     )
-    if status in (TIMED_OUT, NO_RESULT):
-        say("the time was over" if timed_out else f"no result, see {out}/console.log")
+    if status == TIMED_OUT:
+        say("the time was over")
+    elif status == NO_RESULT:
+        say(f"no result, see {out}/console.log")
     return status
 
 

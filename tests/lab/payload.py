@@ -26,7 +26,8 @@ COPIED = ("tests", "etc", "pyproject.toml")
 
 TEST_JOB = """\
 exec python3 -u -m pytest -c pyproject.toml --rootdir /job -p no:cacheprovider \\
-    -o addopts="-ra --strict-markers --durations=10" --junit-xml="$RESULTS/tests.xml" {words}
+    -o addopts="-ra --strict-markers --durations=10" -o testpaths=tests/real \\
+    --junit-xml="$RESULTS/tests.xml" {words}
 """
 BENCH_JOB = "exec python3 -u -m tests.lab.bench {words}\n"
 

@@ -50,7 +50,7 @@ def nothing_left(service: Service, toolstack: Toolstack) -> Iterator[None]:
         service.start()
     yield
     try:
-        eventually(lambda: not toolstack.disks(), f"no disk left, not {toolstack.disks()}")
+        eventually(lambda: not toolstack.disks(), f"no disk left, not {toolstack.disks()}", 20)
         service.check_idle()
         assert not any(active_grants().values()), done("xl", "dmesg")
         assert "(null)" not in done("xl", "list"), "a domain that cannot die"

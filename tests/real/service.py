@@ -23,7 +23,7 @@ from xbbd_bsd.errors import HostError
 from xbbd_bsd.host.linux import XENSTORED
 from xbbd_bsd.native import RingView, State
 from xbbd_bsd.toolstack import DiskOffer
-from xbbd_bsd.xenstore.client import Store
+from xbbd_bsd.xenstore.client import Store, Transaction
 
 LIMIT = 60.0  # seconds; the lab is an emulated machine
 
@@ -94,10 +94,10 @@ class Service:
         self.config = directory / "xbbd.conf"
         self._write(config)
         self.child: subprocess.Popen[bytes] | None = None
-        self.base = Holdings(0, 0, 0, 0)
+        self.base: Holdings | None = None
 
     def start(self) -> None:
-        """Run it, and note what it holds while no disk is attached."""
+        """Run it; the first time, note what it holds while no disk is attached."""
         before = len(self.log())
         with self.log_file.open("ab") as log:
             self.child = subprocess.Popen(
@@ -106,7 +106,7 @@ class Service:
                 stderr=log,
             )
         eventually(lambda: "serving" in self.log()[before:], "the daemon serves")
-        if not self.devices():
+        if self.base is None:
             self.base = self.holdings()
 
     def configure(self, config: str) -> None:
@@ -204,6 +204,18 @@ class Toolstack:
     def detach(self, offer: DiskOffer, limit: float = LIMIT) -> bool:
         """Take it back; False if that was by force."""
         return toolstack.detach(self.store, self.loop, offer, limit)
+
+    def renew_frontend(self, offer: DiskOffer) -> None:
+        """Remove the frontend's nodes and write them anew; the backend's stay."""
+        self.store.remove(offer.frontend)
+        self.store.mkdir(offer.frontend)
+        self.store.set_permissions(offer.frontend, [f"n{offer.domid}", "r0"])
+
+        def body(transaction: Transaction) -> None:
+            for name, value in offer.frontend_nodes().items():
+                transaction.write(f"{offer.frontend}/{name}", value.encode())
+
+        self.store.transaction(body)
 
     def node(self, path: str) -> str | None:
         """A node as text."""

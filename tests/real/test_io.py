@@ -26,9 +26,12 @@ def attached(toolstack: Toolstack, guest: DomU, path: Path | str) -> Iterator[No
     """The guest with its disk."""
     assert guest.domid is not None
     offer = toolstack.attach(guest.domid, path)
-    guest.wait_disk("xvda")
-    yield
-    assert toolstack.detach(offer)
+    try:
+        guest.wait_disk("xvda")
+        yield
+    finally:
+        orderly = toolstack.detach(offer)
+    assert orderly
 
 
 @pytest.mark.parametrize("size", ["512", "4k", "11k", "64k", "1M"])
@@ -65,7 +68,7 @@ def test_flushes_reach_the_file(
         )
         before = service.counters()
         guest.run(
-            "fio --name=f --filename=/dev/xvda --rw=randwrite --bs=4k --size=8M --number_ios=40"
+            "fio --name=f --filename=/dev/xvda --rw=randwrite --bs=4k --size=8M --number_ios=41"
             " --fsync=1 --end_fsync=0 >/dev/null",
             timeout=120,
             check=True,
