@@ -15,7 +15,7 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, Platform
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
-from xbbd_bsd.host.linux import device_of_number
+from xbbd_bsd.host.linux import device_of_number, has_write_cache
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
@@ -53,7 +53,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             SET.append(flags)
             return os.O_RDWR
 
-        status = os.stat_result((file_type | 0o600, *[0] * 9))
+        status = os.stat_result((file_type | 0o600, *[0] * 9), {"st_rdev": 0})
         monkeypatch.setattr(os, "fstat", lambda fd: status)
         monkeypatch.setattr(fcntl, "ioctl", ioctl)
         monkeypatch.setattr(fcntl, "fcntl", set_flags)
@@ -143,3 +143,22 @@ def test_a_number_without_a_device() -> None:
     with pytest.raises(OperatorError, match="there is no block device 4094:5") as raised:
         device_of_number(b"ffe:5")
     assert raised.value.errno == errno.ENXIO
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "cache"),
+    [
+        ("8:1/queue", "write through\n", False),
+        ("queue", "write through\n", False),  # that of a partition's disk
+        ("8:1/queue", "write back\n", True),
+        ("8:1/queue", "", True),
+        ("nowhere", "write through\n", True),
+    ],
+)
+def test_a_write_cache_is_there_until_linux_denies_it(
+    tmp_path: Path, place: str, text: str, cache: bool
+) -> None:
+    (tmp_path / "8:1").mkdir()
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "write_cache").write_text(text)
+    assert has_write_cache(os.makedev(8, 1), str(tmp_path)) == cache

@@ -54,6 +54,12 @@ def test_physical_sectors_are_told_when_they_differ() -> None:
     assert nodes["sector-size"] == b"512"
 
 
+def test_a_disk_without_a_cache_wants_no_flushes() -> None:
+    """Of either kind: a frontend told of barriers alone would use those."""
+    nodes = DiskInfo(sectors=8, durable=True).to_nodes()
+    assert nodes["feature-flush-cache"] == nodes["feature-barrier"] == b"0"
+
+
 @pytest.mark.parametrize(
     ("disk", "info"),
     [

@@ -158,6 +158,7 @@ class BlockBackend:
             read_only=disk.read_only,
             cdrom=backend("device-type") == b"cdrom",
             removable=backend("removable") == b"1",
+            durable=disk.geometry.durable,
         )
         return str(disk)
 

@@ -41,7 +41,10 @@ _PROTOCOLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DiskInfo:
-    """A disk as the frontend sees it; `sectors` of 512 bytes, sizes in bytes."""
+    """A disk as the frontend sees it; `sectors` of 512 bytes, sizes in bytes.
+
+    `durable`: there is nothing to flush, and the frontend is spared asking.
+    """
 
     sectors: int
     sector_size: int = SECTOR
@@ -49,6 +52,7 @@ class DiskInfo:
     read_only: bool = False
     cdrom: bool = False
     removable: bool = False
+    durable: bool = False
 
     def to_nodes(self) -> dict[str, bytes]:
         """The backend's nodes that describe the disk, to be written before Connected."""
@@ -60,6 +64,8 @@ class DiskInfo:
         }
         if self.physical_sector_size != self.sector_size:
             nodes["physical-sector-size"] = b"%d" % self.physical_sector_size
+        if self.durable:
+            nodes |= {"feature-barrier": b"0", "feature-flush-cache": b"0"}
         return nodes
 
 

@@ -34,12 +34,16 @@ class Medium(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DiskGeometry:
-    """A disk's measures, all in bytes; files have sectors of 512."""
+    """A disk's measures, all in bytes; files have sectors of 512.
+
+    `durable`: what is written is safe at once, so that there is nothing to flush.
+    """
 
     medium: Medium
     size: int
     sector_size: int
     physical_sector_size: int
+    durable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

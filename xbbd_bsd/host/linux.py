@@ -12,6 +12,7 @@ import stat
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError, printable
@@ -60,11 +61,14 @@ class Linux:
             _ask(fd, BLKSSZGET, "i"),
             _ask(fd, BLKPBSZGET, "I"),
         )
-        if geometry.sector_size == 512:
-            with suppress(OSError):  # a device that cannot is served all the same
-                flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-                fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
-        return geometry
+        if geometry.sector_size != 512:
+            return geometry
+        try:
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
+        except OSError:  # a device that cannot is served all the same
+            return geometry
+        return replace(geometry, durable=not has_write_cache(status.st_rdev))
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""
@@ -135,6 +139,18 @@ class LinuxDomain:
         for port in list(self._ports):
             self.close_port(port)
         os.close(self.grant_fd)
+
+
+def has_write_cache(number: int, devices: str = "/sys/dev/block") -> bool:
+    """Whether a block device may lose what it was given last; yes, unless the kernel knows better.
+
+    As xen-blkback asks (bdev_write_cache()).  A partition's queue is its disk's.
+    """
+    for queue in ("queue", "../queue"):
+        path = f"{devices}/{os.major(number)}:{os.minor(number)}/{queue}/write_cache"
+        with suppress(OSError), open(path, "rb") as file:
+            return file.read().strip() != b"write through"
+    return True
 
 
 def device_of_number(value: bytes) -> bytes:
