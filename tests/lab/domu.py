@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import re
+import select
 import subprocess
 import time
 import uuid
@@ -51,7 +52,7 @@ def wait_for(what: str, look: Callable[[], T], limit: float, step: float = 0.1) 
     while not (answer := look()):
         if time.monotonic() > end:
             raise GuestError(f"not within {limit:.0f} s: {what}")
-        time.sleep(step)
+        select.select([], [], [], step)
     return answer
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domu import DomU
-from tests.real.service import Service, Toolstack, active_grants, command, done, eventually
+from tests.lab.domu import DomU, sh
+from tests.real.service import Service, Toolstack, active_grants, command, eventually
 
 # On any other computer there is nothing to test, and nothing to install either.
 collect_ignore_glob = [] if os.path.exists("/dev/xen/gntdev") else ["test_*.py"]
@@ -48,12 +48,13 @@ def nothing_left(service: Service, toolstack: Toolstack) -> Iterator[None]:
     """What every test must leave as it was."""
     if service.child is None or service.child.poll() is not None:
         service.start()
+    service.mark()
     yield
     try:
         eventually(lambda: not toolstack.disks(), f"no disk left, not {toolstack.disks()}", 20)
         service.check_idle()
-        assert not any(active_grants().values()), done("xl", "dmesg")
-        assert "(null)" not in done("xl", "list"), "a domain that cannot die"
+        assert not any(active_grants().values()), sh("xl", "dmesg")
+        assert "(null)" not in sh("xl", "list"), "a domain that cannot die"
     finally:
         toolstack.remove_all()
 
@@ -107,9 +108,9 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def loop_device(image: Path) -> Iterator[str]:
     """The image as a block device, which is what xl wants of a backendtype=phy."""
-    device = done("losetup", "--show", "-f", str(image))
+    device = sh("losetup", "--show", "-f", str(image))
     yield device
-    done("losetup", "-d", device)
+    sh("losetup", "-d", device)
 
 
 @pytest.fixture(scope="session")

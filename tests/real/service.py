@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.domu import sh, wait_for
 from xbbd_bsd import toolstack
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.host.linux import XENSTORED
@@ -30,14 +29,11 @@ LIMIT = 60.0  # seconds; the lab is an emulated machine
 
 def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
     """Wait until `holds`, looking every few milliseconds."""
-    end = time.monotonic() + limit
-    while not holds():
-        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
-        select.select([], [], [], 0.02)
+    wait_for(what, holds, limit, 0.02)
 
 
 def command(*words: str, limit: float = LIMIT) -> subprocess.CompletedProcess[str]:
-    """Run a command of dom0; its exit status, and all it printed as `stdout`."""
+    """Run a command of dom0 that may fail; all it printed is `stdout`."""
     return subprocess.run(
         words,
         stdout=subprocess.PIPE,
@@ -48,23 +44,16 @@ def command(*words: str, limit: float = LIMIT) -> subprocess.CompletedProcess[st
     )
 
 
-def done(*words: str, limit: float = LIMIT) -> str:
-    """Run a command of dom0 that must succeed; what it printed."""
-    result = command(*words, limit=limit)
-    assert result.returncode == 0, f"{' '.join(words)}: {result.stdout}"
-    return result.stdout.strip()
-
-
 def active_grants() -> dict[int, set[int]]:
     """Grants that somebody has mapped or copies, by domain, as Xen itself knows them.
 
     Those of console and store, which every PV guest has, are left out.
     """
-    done("xl", "dmesg", "-c")
-    done("xl", "debug-keys", "g")
+    sh("xl", "dmesg", "-c")
+    sh("xl", "debug-keys", "g")
     found: dict[int, set[int]] = {}
     domain = -1
-    for line in done("xl", "dmesg").splitlines():
+    for line in sh("xl", "dmesg").splitlines():
         if head := re.search(r"grant-table for remote d(\d+)", line):
             domain = int(head[1])
         elif entry := re.search(r"\[0x([0-9a-f]+)\]", line):
@@ -95,6 +84,7 @@ class Service:
         self._write(config)
         self.child: subprocess.Popen[bytes] | None = None
         self.base: Holdings | None = None
+        self._mark = 0
 
     def start(self) -> None:
         """Run it; the first time, note what it holds while no disk is attached."""
@@ -129,9 +119,15 @@ class Service:
         """All it has logged, over all its lives."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
-    def log_line(self, pattern: str, limit: float = LIMIT) -> None:
+    def mark(self) -> None:
+        """Let `log_line` look only at what is logged from now on."""
+        self._mark = len(self.log())
+
+    def log_line(self, pattern: str) -> None:
         """Wait for a line in its log."""
-        eventually(lambda: re.search(pattern, self.log()) is not None, f"log: {pattern}", limit)
+        eventually(
+            lambda: re.search(pattern, self.log()[self._mark :]) is not None, f"log: {pattern}"
+        )
 
     def signal(self, number: signal.Signals) -> int:
         """Send it a signal that it shall end of; its exit status (negative: the signal)."""
@@ -205,9 +201,8 @@ class Toolstack:
         """Take it back; False if that was by force."""
         return toolstack.detach(self.store, self.loop, offer, limit)
 
-    def renew_frontend(self, offer: DiskOffer) -> None:
-        """Remove the frontend's nodes and write them anew; the backend's stay."""
-        self.store.remove(offer.frontend)
+    def offer_again(self, offer: DiskOffer) -> None:
+        """Write the frontend's nodes, which were removed; the backend's are there."""
         self.store.mkdir(offer.frontend)
         self.store.set_permissions(offer.frontend, [f"n{offer.domid}", "r0"])
 

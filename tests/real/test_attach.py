@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domu import DomU
+from tests.lab.domu import DomU, sh
 from tests.real.conftest import Guests
-from tests.real.service import Service, Toolstack, done, eventually
+from tests.real.service import Service, Toolstack, eventually
 
 XL_DISK = "format=raw,vdev={vdev},access={access},backendtype=phy,target={target}"
 
@@ -38,11 +38,11 @@ def check_same_bytes(guest: DomU, dev: str, path: str | Path) -> None:
 @contextmanager
 def by_xl(_: Toolstack, guest: DomU, image: Path) -> Iterator[str]:
     """As xl does it, with the hotplug script that Xen ships, which wants a device."""
-    device = done("losetup", "--show", "-f", str(image))
+    device = sh("losetup", "--show", "-f", str(image))
     guest.attach(XL_DISK.format(vdev="xvda", access="rw", target=device))
     yield device
     guest.detach("xvda")
-    done("losetup", "-d", device)
+    sh("losetup", "-d", device)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_a_file_system_lives_through_detach(
             check=True,
         )
         check_same_bytes(guest, "xvda", image)
-    done("e2fsck", "-fn", str(image))
+    sh("e2fsck", "-fn", str(image))
     with way(toolstack, guest, image) as medium:
         guest.wait_disk("xvda")
         guest.run("e2fsck -fn /dev/xvda", timeout=120, check=True)
@@ -86,7 +86,7 @@ def test_a_file_system_lives_through_detach(
 
 def test_a_disk_at_boot(service: Service, guests: Guests, loop_device: str) -> None:
     """The root disk of most guests: given at xl create, there when the kernel looks."""
-    done("mkfs.ext4", "-q", loop_device)
+    sh("mkfs.ext4", "-q", loop_device)
     disk = XL_DISK.format(vdev="xvda", access="rw", target=loop_device)
     guest = DomU("boot", [disk])
     try:
@@ -100,7 +100,7 @@ def test_a_disk_at_boot(service: Service, guests: Guests, loop_device: str) -> N
         guest.shutdown()
     finally:
         guests.forget("boot")
-    done("e2fsck", "-fn", loop_device)
+    sh("e2fsck", "-fn", loop_device)
 
 
 def test_a_file_by_our_own_hotplug_script(guest: DomU, image: Path, hotplug_script: str) -> None:
@@ -127,7 +127,7 @@ def test_read_only(service: Service, toolstack: Toolstack, guest: DomU, image: P
 
 
 def test_several_guests_and_disks_at_once(
-    toolstack: Toolstack, guests: Guests, tmp_path: Path
+    service: Service, toolstack: Toolstack, guests: Guests, tmp_path: Path
 ) -> None:
     """Each finds on its disks what it wrote there, while all of them write."""
     offers = []
@@ -142,12 +142,18 @@ def test_several_guests_and_disks_at_once(
             guest.wait_disk(vdev)
         running.append(guest)
     for guest in running:
-        guest.run(
-            "for d in xvda xvdb xvdc; do (while :; do"
+        guest.send(
+            "for d in xvda xvdb xvdc; do (while [ ! -e /tmp/stop ]; do"
             " dd if=/dev/urandom of=/dev/$d bs=128k count=64 oflag=direct 2>/dev/null; done) &"
-            " echo $! >>/tmp/pids; done; sleep 4; kill $(cat /tmp/pids); rm /tmp/pids; wait; true",
-            timeout=90,
+            " done"
         )
+    units = range(len(offers))
+    eventually(
+        lambda: all(service.counters(unit)["wr_req"] > 200 for unit in units), "all disks write"
+    )
+    for guest in running:
+        guest.run("touch /tmp/stop; while killall -0 dd 2>/dev/null; do usleep 100000; done; true")
+        guest.run("rm /tmp/stop")
     for guest, vdev, path, _ in offers:
         check_same_bytes(guest, vdev, path)
     for _, _, _, offer in offers:
@@ -197,7 +203,10 @@ def test_the_driver_is_unbound_and_bound(
         assert service.holdings().mappings == 0
         guest.run(f"echo vbd-51712 >{driver}/bind", check=True)
         assert toolstack.node(f"{offer.backend}/state") == "6"
-        toolstack.renew_frontend(offer)
+        toolstack.store.remove(offer.frontend)
+        # Written again before the guest has seen them go they would be the old ones to it.
+        guest.run("while [ -e /sys/bus/xen/devices/vbd-51712 ]; do usleep 50000; done")
+        toolstack.offer_again(offer)
         guest.wait_disk("xvda")
         guest.run("dd if=/dev/urandom of=/dev/xvda bs=64k count=4 oflag=direct", check=True)
         check_same_bytes(guest, "xvda", image)

@@ -10,9 +10,9 @@ import hashlib
 import signal
 from pathlib import Path
 
-from tests.lab.domu import DomU
+from tests.lab.domu import DomU, sh
 from tests.real.conftest import Guests
-from tests.real.service import Service, Toolstack, command, done, eventually
+from tests.real.service import Service, Toolstack, command, eventually
 from tests.real.test_attach import check_same_bytes
 
 LOAD = (
@@ -30,7 +30,7 @@ def loaded(service: Service, guest: DomU) -> None:
 
 def unload(guest: DomU) -> None:
     """End the guest's I/O."""
-    guest.run("killall fio; sleep 1; while killall -9 fio 2>/dev/null; do sleep 1; done; true")
+    guest.run("while killall -9 fio 2>/dev/null; do usleep 100000; done; true")
 
 
 def test_detach_while_mounted(
@@ -55,7 +55,7 @@ def test_detach_while_mounted(
     service.check_idle()
     guests.forget("doomed")
     assert command("e2fsck", "-fy", loop_device).returncode in (0, 1)
-    assert done("debugfs", "-R", "cat file", loop_device).endswith("synced")
+    assert sh("debugfs", "-R", "cat file", loop_device).endswith("synced")
 
 
 def test_destroy_in_the_middle_of_io(service: Service, guests: Guests, loop_device: str) -> None:
@@ -63,7 +63,7 @@ def test_destroy_in_the_middle_of_io(service: Service, guests: Guests, loop_devi
     guest.attach(XL_DISK.format(loop_device))
     guest.wait_disk("xvda")
     loaded(service, guest)
-    done("xl", "destroy", guest.name)
+    sh("xl", "destroy", guest.name)
     guests.forget("doomed")
 
 
@@ -135,7 +135,7 @@ def test_the_daemon_is_killed_under_load(
     assert service.signal(signal.SIGKILL) == -signal.SIGKILL
     service.start()
     service.log_line("connected by an earlier daemon")
-    assert toolstack.node(f"{offer.backend}/state") == "5"
+    eventually(lambda: toolstack.node(f"{offer.backend}/state") == "5", "backend Closing")
     guests.forget("widow")
     toolstack.detach(offer)
 

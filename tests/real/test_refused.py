@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domu import DomU
-from tests.real.service import Toolstack, command, done
+from tests.lab.domu import DomU, sh
+from tests.real.service import Toolstack, command
 from xbbd_bsd.errors import HostError
 
 XL_LIMIT = 40.0  # seconds that xl gives a hotplug script
@@ -28,11 +28,11 @@ def bad_image(request: pytest.FixtureRequest, image: Path) -> Iterator[tuple[str
         # root may open anything, but for what a read-only file system holds.
         place = image.parent / "ro"
         place.mkdir()
-        done("mount", "-t", "tmpfs", "none", str(place))
+        sh("mount", "-t", "tmpfs", "none", str(place))
         (place / "disk.img").write_bytes(bytes(1 << 20))
-        done("mount", "-o", "remount,ro", str(place))
+        sh("mount", "-o", "remount,ro", str(place))
         yield str(place / "disk.img"), "Read-only file system"
-        done("umount", str(place))
+        sh("umount", str(place))
 
 
 def test_xl_reports_our_reason(
