@@ -113,6 +113,21 @@ def loop_device(image: Path) -> Iterator[str]:
     sh("losetup", "-d", device)
 
 
+_FIGURES: list[str] = []
+
+
+@pytest.fixture
+def figures() -> list[str]:
+    """Lines about what a test measured, printed at the end."""
+    return _FIGURES
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Measured in an emulated machine: for comparison with other runs only."""
+    for line in _FIGURES:
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def hotplug_script() -> str:
     """Our hotplug script, where xl looks for scripts; its name."""

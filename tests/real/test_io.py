@@ -93,8 +93,8 @@ def wait_connected(toolstack: Toolstack, offer: DiskOffer) -> None:
     eventually(lambda: toolstack.node(state) == "4", "guest Connected")
 
 
-def test_attach_latency(toolstack: Toolstack, guest: DomU, image: Path) -> None:
-    """How long from the nodes to a disk that the guest has; for the log, without a bar."""
+def test_attach_latency(toolstack: Toolstack, guest: DomU, image: Path, figures: list[str]) -> None:
+    """How long from the nodes to a disk that the guest has; a figure, without a bar."""
     assert guest.domid is not None
     offers, disks = [], []
     for letter in "abcdefghij":  # the guest must not take one for another that just went
@@ -104,7 +104,9 @@ def test_attach_latency(toolstack: Toolstack, guest: DomU, image: Path) -> None:
         wait_connected(toolstack, offer)
         disks.append(time.monotonic() - begun)
         assert toolstack.detach(offer)
-    print(
-        f"attach latency, median of {len(disks)}: {sorted(offers)[5] * 1000:.0f} ms until it is"
-        f" open, {sorted(disks)[5] * 1000:.0f} ms until the guest is connected"
+    offers.sort()
+    disks.sort()
+    figures.append(
+        f"attach latency, median of {len(disks)}: {offers[5] * 1000:.0f} ms until the disk is"
+        f" open, {disks[5] * 1000:.0f} ms until the guest is connected"
     )

@@ -121,9 +121,7 @@ class Blkfront:
 
     def close(self, limit: float = LIMIT) -> None:
         """Give the disk back: Closing, wait for the backend to let go, Closed."""
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        self._unwatch()
         if self._state is State.CONNECTED:
             self._switch(State.CLOSING)
             self._await_backend(
@@ -141,12 +139,18 @@ class Blkfront:
 
     def withdraw(self) -> None:
         """Take ring and event channel back, whatever the backend thinks."""
+        self._unwatch()
         if self._front is not None:
             self._front.close()
             self._front = None
         if self._port is not None:
             self._domain.close_port(self._port)
             self._port = None
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     def _offered(self) -> bool:
         backend = self._store.get(f"{self._path}/backend")
