@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+
+
+def pytest_configure() -> None:
+    """A shell that starts us in the background has SIGINT ignored, for our children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
