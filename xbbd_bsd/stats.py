@@ -15,6 +15,7 @@ TUNABLES: Final[Mapping[str, str]] = MappingProxyType(
         "flush_interval": "send a real flush for N flush requests",
         "no_coalesce_reqs": "Don't coalesce contiguous requests",
         "poll_max_us": "most microseconds to look for work before sleeping",
+        "persistent_grant_unused_seconds": "unmap persistent grants not used for so long",
     }
 )
 
@@ -33,18 +34,25 @@ COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
         "wr_req": "how many write requests we have received",
         "f_req": "how many flush requests we have received",
         "br_req": "how many barrier requests we have received",
+        "ds_req": "how many discard requests we have received",
+        "indirect_req": "how many of the requests had indirect segments",
         "rd_sect": "how many 512-byte sectors the read requests asked for",
         "wr_sect": "how many 512-byte sectors the write requests brought",
+        "ds_sect": "how many 512-byte sectors the discard requests named",
         "reqs_malformed": "how many I/O requests broke a rule of the protocol",
         "flushes_done": "how many real flushes were sent to the disk",
         "io_inline": "how many I/O dispatches the ring's own thread did",
         "io_handed_over": "how many I/O dispatches were given to a worker",
         "io_short": "how many disk operations moved less than asked",
         "io_errors": "how many disk operations failed",
+        "io_bounced": "how many I/O dispatches went by a buffer of ours",
+        "io_read_modify_write": "how many writes had to read the sectors around first",
         "grants_mapped_total": "how many grants have been mapped",
         "grants_unmapped_total": "how many grants have been unmapped",
         "grants_copied_total": "how many grants have been copied from or to",
         "grant_errors": "how many times mapping or copying grants failed",
+        "persistent_hits": "how many grants were found mapped already",
+        "persistent_misses": "how many grants had to be mapped to stay mapped",
         "notifies_received": "how many events the frontend has sent us",
         "notifies_sent": "how many events we have sent the frontend",
         "ring_sleeps": "how many times the ring's thread went to sleep",
@@ -58,7 +66,8 @@ GAUGES: Final[Mapping[str, str]] = MappingProxyType(
         "max_request_size": "maximum size in bytes of a request (negotiated)",
         "ring_pages": "communication channel pages (negotiated)",
         "inflight": "how many I/O requests are in flight now",
-        "grants_mapped": "how many grants are mapped now",
+        "grants_mapped": "how many grants requests at the disk use now",
+        "grants_persistent": "how many grants stay mapped now",
     }
 )
 

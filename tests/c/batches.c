@@ -35,7 +35,8 @@ follows(const struct batches *batches, const struct xbb_req *before,
 	if (req->operation == XBB_OP_FLUSH_DISKCACHE)
 		return (nseg == 0);
 	return ((req->operation == XBB_OP_READ ||
-	    req->operation == XBB_OP_WRITE) &&
+	    req->operation == XBB_OP_WRITE ||
+	    req->operation == XBB_OP_DISCARD) &&
 	    before->sector + before->nsectors == req->sector &&
 	    nseg <= batches->limits.max_segments);
 }
@@ -44,7 +45,8 @@ void
 batches_check(const struct batches *batches, const struct xbb_req *reqs)
 {
 	const struct xbb_batch *batch;
-	uint32_t b, n, nsectors, nseg, r;
+	uint64_t nsectors;
+	uint32_t b, n, nseg, r;
 	uint16_t at;
 
 	r = 0;
@@ -56,7 +58,8 @@ batches_check(const struct batches *batches, const struct xbb_req *reqs)
 		CHECK_EQ(batch->operation, reqs[r].operation);
 		CHECK(r == 0 || !follows(batches, &reqs[r - 1], &reqs[r],
 		    nseg + reqs[r].nseg));
-		n = nsectors = nseg = 0;
+		nsectors = 0;
+		n = nseg = 0;
 		for (at = batch->first; at != XBB_NONE; at = reqs[at].next) {
 			CHECK_EQ(at, r);
 			nseg += reqs[r].nseg;

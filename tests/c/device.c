@@ -32,6 +32,7 @@ device_open(struct device *device, uint64_t sectors, uint32_t nrings)
 	CHECK_EQ(xbb_state_format(fd, nrings, XBB_MAX_REQUESTS), 0);
 	CHECK_EQ(xbb_state_map(fd, 1, &device->state), 0);
 	close(fd);
+	CHECK_EQ(xbb_state_resize(device->state, sectors), 0);
 }
 
 void
@@ -85,6 +86,7 @@ open_front(struct pair *pair, const struct device *device,
 		.hv = XBB_HV_SIM,
 		.abi = options->abi,
 		.ring_pages = either(options->ring_pages, 1),
+		.max_segments = XBB_MAX_SEGMENTS,
 	};
 	struct xbb_error error;
 
@@ -122,7 +124,7 @@ pair_open(struct pair *pair, struct device *device, uint32_t ring,
 		.disk_kind = XBB_DISK_FILE,
 		.read_only = options->read_only,
 		.sector_size = either(options->sector_size, XBB_SECTOR_SIZE),
-		.sectors = device->sectors,
+		.block_size = either(options->sector_size, 512),
 		.workers = either(options->workers, 4),
 		.max_batch_segments = either(options->max_batch_segments, 64),
 		.max_grants = either(options->max_grants, 2816),

@@ -23,21 +23,31 @@ int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 /* What the rest of the data plane takes for granted of a valid request. */
 static void
-check_valid(const struct xbb_req *req, const struct xbb_limits *limits)
+check_valid(const struct xbb_req *req, const struct xbb_segment *seg,
+    const struct xbb_limits *limits)
 {
-	uint32_t i, nsectors;
+	uint64_t nsectors;
+	uint32_t i;
 
-	CHECK(req->operation <= XBB_OP_FLUSH_DISKCACHE);
-	CHECK(req->nseg <= XBB_MAX_SEGMENTS);
+	CHECK(req->operation <= XBB_OP_FLUSH_DISKCACHE ||
+	    (req->operation == XBB_OP_DISCARD && limits->discard));
+	CHECK(req->nseg <= (req->indirect ? limits->max_indirect_segments :
+	    XBB_MAX_SEGMENTS));
+	CHECK(!req->indirect || (req->nseg != 0 &&
+	    req->operation <= XBB_OP_WRITE_BARRIER));
 	nsectors = 0;
 	for (i = 0; i < req->nseg; i++) {
-		CHECK(req->seg[i].first_sect <= req->seg[i].last_sect);
-		CHECK(req->seg[i].last_sect < XBB_SECTORS_PER_PAGE);
-		nsectors += 1U + req->seg[i].last_sect -
-		    req->seg[i].first_sect;
+		CHECK(seg[i].first_sect <= seg[i].last_sect);
+		CHECK(seg[i].last_sect < XBB_SECTORS_PER_PAGE);
+		nsectors += 1U + seg[i].last_sect - seg[i].first_sect;
+	}
+	if (req->operation == XBB_OP_DISCARD) {
+		CHECK_EQ(req->nseg, 0);
+		nsectors = req->nsectors;
+		CHECK(nsectors != 0);
 	}
 	CHECK_EQ(req->nsectors, nsectors);
-	if (req->nseg == 0) {
+	if (nsectors == 0) {
 		CHECK(req->operation >= XBB_OP_WRITE_BARRIER);
 		return;
 	}
@@ -47,6 +57,20 @@ check_valid(const struct xbb_req *req, const struct xbb_limits *limits)
 	CHECK_EQ(nsectors * XBB_SECTOR_SIZE % limits->sector_size, 0);
 }
 
+static void
+fill_list(struct xbb_segment *seg, uint32_t nseg, const uint8_t *data,
+    size_t size)
+{
+	uint32_t i;
+
+	for (i = 0; i < nseg; i++)
+		seg[i] = (struct xbb_segment){
+			.gref = i,
+			.first_sect = data[i % size] % 9,
+			.last_sect = data[(i + 1) % size] % 9,
+		};
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -54,6 +78,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct batches batches = { .batch = batch };
 	struct xbb_req reqs[MOST_SLOTS];
 	struct xbb_limits limits = { .sectors = SECTORS };
+	struct xbb_segment seg[XBB_MAX_INDIRECT_SEGMENTS];
+	const struct xbb_segment *segs;
 	const struct xbb_layout *layout;
 	uint32_t n, *slot;
 	int status;
@@ -63,7 +89,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	layout = xbb_layout(data[0] % 3U);
 	limits.read_only = (data[0] & 0x10) != 0;
 	limits.sector_size = (data[0] & 0x20) != 0 ? 4096 : 512;
-	batches.limits.max_segments = (data[0] & 0x40) != 0 ? 11 : 256;
+	limits.discard = (data[0] & 0x08) == 0;
+	limits.max_indirect_segments = (data[0] & 0x04) != 0 ? 0 : 40;
+	batches.limits.max_segments = (data[0] & 0x40) != 0 ? 40 : 256;
 	batches.limits.disabled = (data[0] & 0x80) != 0;
 	data++;
 	size--;
@@ -73,12 +101,20 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    size -= layout->slot_size, data += layout->slot_size) {
 		memcpy(slot, data, layout->slot_size);
 		xbb_request_decode(layout, slot, &reqs[n]);
-		status = xbb_request_validate(&limits, &reqs[n]);
+		segs = reqs[n].seg;
+		if (reqs[n].indirect && xbb_request_admit(&limits,
+		    &reqs[n]) == XBB_RSP_OKAY) {
+			/* What the indirect page holds: the slot's own bytes. */
+			CHECK(xbb_indirect_pages(reqs[n].nseg) == 1);
+			fill_list(seg, reqs[n].nseg, data, layout->slot_size);
+			segs = seg;
+		}
+		status = xbb_request_validate(&limits, &reqs[n], segs);
 		CHECK(status == XBB_RSP_OKAY || status == XBB_RSP_ERROR ||
 		    status == XBB_RSP_EOPNOTSUPP);
 		if (status != XBB_RSP_OKAY)
 			continue;
-		check_valid(&reqs[n++], &limits);
+		check_valid(&reqs[n++], segs, &limits);
 		batches_add(&batches, reqs);
 	}
 	batches_check(&batches, reqs);
@@ -99,7 +135,7 @@ invent(const struct xbb_layout *layout, uint8_t *slot, uint64_t *seed,
 	random_bytes(seed, slot, layout->slot_size);
 	if (random_below(seed, 8) == 0)
 		return;
-	slot[0] = (uint8_t)random_below(seed, 5);
+	slot[0] = (uint8_t)random_below(seed, 7);
 	slot[1] = (uint8_t)random_below(seed, XBB_MAX_SEGMENTS + 1);
 	if (random_below(seed, 3) == 0)
 		sector = random_below(seed, SECTORS + 100);

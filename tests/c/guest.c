@@ -110,7 +110,9 @@ guest_put(struct guest *guest, uint8_t operation, uint64_t sector,
 
 	CHECK(tag < guest->nslots);
 	guest->id[tag] = ++guest->generation << 16 | tag;
-	guest->operation[tag] = operation;
+	/* An indirect request is answered as the operation inside. */
+	guest->operation[tag] = operation == XBB_OP_INDIRECT ? nseg :
+	    operation;
 	guest->answered[tag] = false;
 	guest->outstanding++;
 	guest_request(guest, slot, operation, guest->id[tag], sector, seg,

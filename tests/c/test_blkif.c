@@ -27,16 +27,56 @@ static const uint8_t slot32[108] = {
 	0x09, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
 };
 
+/* The same ids and sectors: a discard, and 3 segments written indirectly. */
+static const uint8_t discard64[112] = {
+	0x05, 0x01,				/* discard, secure */
+	0x00, 0x00, 0x00, 0x00, 0x00, 0x00,	/* handle, padding */
+	0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,	/* id */
+	0x05, 0x04, 0x03, 0x02, 0x01, 0x00, 0x00, 0x00,	/* sector */
+	0x18, 0x17, 0x16, 0x15, 0x14, 0x00, 0x00, 0x00,	/* sectors */
+};
+
+static const uint8_t discard32[108] = {
+	0x05, 0x01,				/* discard, secure */
+	0x00, 0x00,				/* handle */
+	0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,	/* id */
+	0x05, 0x04, 0x03, 0x02, 0x01, 0x00, 0x00, 0x00,	/* sector */
+	0x18, 0x17, 0x16, 0x15, 0x14, 0x00, 0x00, 0x00,	/* sectors */
+};
+
+static const uint8_t indirect64[112] = {
+	0x06, 0x01, 0x03, 0x01,			/* indirect, write, 259 */
+	0x00, 0x00, 0x00, 0x00,			/* padding */
+	0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,	/* id */
+	0x05, 0x04, 0x03, 0x02, 0x01, 0x00, 0x00, 0x00,	/* sector */
+	0x00, 0x00, 0x00, 0x00,			/* handle, padding */
+	0xa4, 0xa3, 0xa2, 0xa1, 0x09, 0x00, 0x00, 0x00,	/* references */
+	0x03, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00,
+	0x05, 0x00, 0x00, 0x00, 0x06, 0x00, 0x00, 0x00,
+	0x07, 0x00, 0x00, 0x00, 0x08, 0x00, 0x00, 0x80,
+};
+
+static const uint8_t indirect32[108] = {
+	0x06, 0x01, 0x03, 0x01,			/* indirect, write, 259 */
+	0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,	/* id */
+	0x05, 0x04, 0x03, 0x02, 0x01, 0x00, 0x00, 0x00,	/* sector */
+	0x00, 0x00, 0x00, 0x00,			/* handle, padding */
+	0xa4, 0xa3, 0xa2, 0xa1, 0x09, 0x00, 0x00, 0x00,	/* references */
+	0x03, 0x00, 0x00, 0x00, 0x04, 0x00, 0x00, 0x00,
+	0x05, 0x00, 0x00, 0x00, 0x06, 0x00, 0x00, 0x00,
+	0x07, 0x00, 0x00, 0x00, 0x08, 0x00, 0x00, 0x80,
+};
+
 static const struct {
 	uint32_t	abi;
-	const uint8_t	*slot;
+	const uint8_t	*slot, *discard, *indirect;
 	uint32_t	slot_size, rsp_size;
 	uint32_t	handle;		/* offset */
 	uint32_t	slots[XBB_MAX_RING_ORDER + 1];
 } abis[] = {
-	{ XBB_ABI_NATIVE, slot64, 112, 16, 2, { 32, 64, 128, 256, 512, 1024 } },
-	{ XBB_ABI_X86_32, slot32, 108, 12, 2, { 32, 64, 128, 256, 512, 1024 } },
-	{ XBB_ABI_X86_64, slot64, 112, 16, 2, { 32, 64, 128, 256, 512, 1024 } },
+	{ XBB_ABI_NATIVE, slot64, discard64, indirect64, 112, 16, 2, { 32, 64, 128, 256, 512, 1024 } },
+	{ XBB_ABI_X86_32, slot32, discard32, indirect32, 108, 12, 2, { 32, 64, 128, 256, 512, 1024 } },
+	{ XBB_ABI_X86_64, slot64, discard64, indirect64, 112, 16, 2, { 32, 64, 128, 256, 512, 1024 } },
 };
 
 /* A slot in memory that ends where it ends, for the sanitizer. */
@@ -84,6 +124,7 @@ check_decode_and_encode(void)
 		memset(&req, 0xee, sizeof(req));
 		xbb_request_decode(layout, slot, &req);
 		CHECK_EQ(req.operation, XBB_OP_WRITE);
+		CHECK_EQ(req.indirect, 0);
 		CHECK_EQ(req.nseg, 2);
 		CHECK_EQ(req.id, 0x1122334455667788);
 		CHECK_EQ(req.sector, 0x0102030405);
@@ -101,6 +142,53 @@ check_decode_and_encode(void)
 		CHECK(memcmp(slot, abis[a].slot, abis[a].slot_size) == 0);
 		free(slot);
 	}
+}
+
+/* What is not made of segments in the slot. */
+static void
+check_other_requests(void)
+{
+	static const uint32_t refs[] =
+	    { 0xa1a2a3a4, 9, 3, 4, 5, 6, 7, 0x80000008 };
+	const struct xbb_layout *layout;
+	struct xbb_req req;
+	uint32_t *slot;
+	uint32_t a;
+
+	for (a = 0; a < COUNTOF(abis); a++) {
+		layout = xbb_layout(abis[a].abi);
+		slot = slot_copy(abis[a].discard, abis[a].slot_size);
+		memset(&req, 0xee, sizeof(req));
+		xbb_request_decode(layout, slot, &req);
+		CHECK_EQ(req.operation, XBB_OP_DISCARD);
+		CHECK_EQ(req.indirect, 0);
+		CHECK_EQ(req.flags, XBB_DISCARD_SECURE);
+		CHECK_EQ(req.nseg, 0);
+		CHECK_EQ(req.id, 0x1122334455667788);
+		CHECK_EQ(req.sector, 0x0102030405);
+		CHECK_EQ(req.nsectors, 0x1415161718);
+		memset(slot, 0xee, abis[a].slot_size);
+		xbb_request_encode(layout, &req, slot);
+		CHECK(memcmp(slot, abis[a].discard, abis[a].slot_size) == 0);
+		free(slot);
+
+		slot = slot_copy(abis[a].indirect, abis[a].slot_size);
+		memset(&req, 0xee, sizeof(req));
+		xbb_request_decode(layout, slot, &req);
+		CHECK_EQ(req.operation, XBB_OP_WRITE);
+		CHECK(req.indirect);
+		CHECK_EQ(req.nseg, 259);
+		CHECK_EQ(req.id, 0x1122334455667788);
+		CHECK_EQ(req.sector, 0x0102030405);
+		CHECK(memcmp(req.indirect_ref, refs, sizeof(refs)) == 0);
+		memset(slot, 0xee, abis[a].slot_size);
+		xbb_request_encode(layout, &req, slot);
+		CHECK(memcmp(slot, abis[a].indirect, abis[a].slot_size) == 0);
+		free(slot);
+	}
+	CHECK_EQ(xbb_indirect_pages(1), 1);
+	CHECK_EQ(xbb_indirect_pages(512), 1);
+	CHECK_EQ(xbb_indirect_pages(513), 2);
 }
 
 /* More segments than there can be: what exists is read, nothing beyond. */
@@ -189,7 +277,7 @@ static const struct rule {
 
 	{ "operation 4", 4, 1, 0, 7, 0, 100, 512, false, NEVER, 0 },
 	{ "discard", 5, 0, 0, 0, 0, 100, 512, false, NEVER, 0 },
-	{ "indirect", 6, 1, 0, 0, 0, 100, 512, false, NEVER, 0 },
+	{ "indirect inside", 6, 1, 0, 0, 0, 100, 512, false, NEVER, 0 },
 	{ "operation 255", 255, 255, 9, 0, TOP, 100, 512, true, NEVER, 0 },
 
 	{ "last sector", RD, 1, 0, 0, 99, 100, 512, false, OK, 1 },
@@ -227,6 +315,8 @@ check_rules(void)
 		rule = &rules[r];
 		memset(&req, 0xee, sizeof(req));
 		req.operation = rule->operation;
+		req.indirect = 0;
+		req.flags = 0;
 		req.nseg = rule->nseg;
 		req.sector = rule->sector;
 		for (i = 0; i < XBB_MAX_SEGMENTS; i++) {
@@ -238,7 +328,8 @@ check_rules(void)
 			.sector_size = rule->sector_size,
 			.read_only = rule->read_only,
 		};
-		if (xbb_request_validate(&limits, &req) != rule->status)
+		if (xbb_request_validate(&limits, &req, req.seg) !=
+		    rule->status)
 			check_failed(__FILE__, __LINE__, rule->what, 0, 0);
 		if (rule->status == OK && req.nsectors != rule->nsectors)
 			check_failed(__FILE__, __LINE__, rule->what,
@@ -260,7 +351,7 @@ check_each_segment(void)
 		req.nseg = XBB_MAX_SEGMENTS;
 		for (i = 0; i < XBB_MAX_SEGMENTS; i++)
 			req.seg[i].last_sect = i == bad ? 8 : 7;
-		CHECK_EQ(xbb_request_validate(&limits, &req),
+		CHECK_EQ(xbb_request_validate(&limits, &req, req.seg),
 		    bad < XBB_MAX_SEGMENTS ? BAD : OK);
 	}
 }
@@ -296,6 +387,7 @@ main(void)
 
 	check_layouts();
 	check_decode_and_encode();
+	check_other_requests();
 	check_decode_of_lies();
 	check_rules();
 	check_each_segment();

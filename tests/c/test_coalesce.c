@@ -45,6 +45,9 @@ check_rules(void)
 	const struct xbb_req flush = request(XBB_OP_FLUSH_DISKCACHE, 0, 0);
 	const struct xbb_req durable = request(XBB_OP_FLUSH_DISKCACHE, 100, 2);
 	const struct xbb_req barrier = request(XBB_OP_WRITE_BARRIER, 100, 2);
+	const struct xbb_req discard = {
+		.operation = XBB_OP_DISCARD, .sector = 100, .nsectors = 16,
+	};
 	struct xbb_coalesce limits = usual;
 
 	CHECK(joins(read, request(XBB_OP_READ, 116, 1), usual));
@@ -65,12 +68,26 @@ check_rules(void)
 	CHECK(!joins(barrier, request(XBB_OP_WRITE_BARRIER, 0, 0), usual));
 	CHECK(!joins(write, request(XBB_OP_WRITE_BARRIER, 116, 2), usual));
 
+	CHECK(joins(discard, request(XBB_OP_DISCARD, 116, 0), usual));
+	CHECK(!joins(discard, request(XBB_OP_DISCARD, 117, 0), usual));
+	CHECK(!joins(discard, request(XBB_OP_WRITE, 116, 1), usual));
+	CHECK(!joins(write, request(XBB_OP_DISCARD, 116, 0), usual));
+
 	limits.max_segments = 11;
 	CHECK(joins(read, request(XBB_OP_READ, 116, 9), limits));
 	CHECK(!joins(read, request(XBB_OP_READ, 116, 10), limits));
 	limits.disabled = true;
 	CHECK(!joins(read, request(XBB_OP_READ, 116, 1), limits));
 	CHECK(!joins(flush, flush, limits));
+}
+
+/* Any of the four sectors from here on? */
+static bool
+touches(const struct xbb_batch *batch, uint64_t sector)
+{
+
+	return (batch->sector < sector + 4 &&
+	    batch->sector + batch->nsectors > sector);
 }
 
 /* Sector ranges small enough to be compared sector by sector. */
@@ -89,8 +106,15 @@ check_overlap(void)
 		for (s = 0; s < 12; s++)
 			common |= s >= a.sector && s < a.sector + a.nsectors &&
 			    s >= b.sector && s < b.sector + b.nsectors;
-		CHECK_EQ(xbb_batch_overlaps(&a, &b), common);
+		CHECK_EQ(xbb_batch_overlaps(&a, &b, 512), common);
+		/* A larger block is shared by more. */
+		common = false;
+		for (s = 0; s < 3; s++)
+			common |= touches(&a, s * 4) && touches(&b, s * 4);
+		CHECK_EQ(xbb_batch_overlaps(&a, &b, 2048), common);
 	}
+	a = b = (struct xbb_batch){ .sector = 3 };
+	CHECK(!xbb_batch_overlaps(&a, &b, 512));
 }
 
 static void
@@ -145,6 +169,7 @@ check_random(struct batches *batches, struct xbb_req *reqs, uint64_t *seed)
 	static const uint8_t operations[] = {
 		XBB_OP_READ, XBB_OP_READ, XBB_OP_READ, XBB_OP_WRITE,
 		XBB_OP_WRITE, XBB_OP_WRITE_BARRIER, XBB_OP_FLUSH_DISKCACHE,
+		XBB_OP_DISCARD,
 	};
 	uint64_t sector = 0;
 	uint32_t i, n, same;
@@ -169,6 +194,10 @@ check_random(struct batches *batches, struct xbb_req *reqs, uint64_t *seed)
 		    random_below(seed, 4) != 0)
 			nseg = 0;
 		reqs[i] = request(operation, sector, nseg);
+		if (operation == XBB_OP_DISCARD) {
+			reqs[i].nseg = 0;
+			reqs[i].nsectors = 1 + random_below(seed, 1 << 20);
+		}
 		reqs[i].next = (uint16_t)random_next(seed);
 		sector += reqs[i].nsectors;
 		batches_add(batches, reqs);

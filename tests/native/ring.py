@@ -74,6 +74,11 @@ def ring(
     max_grants: int = 2816,
     transport: Transport = TRANSPORT,
     sectors: int | None = None,
+    max_segments: int = 11,
+    persistent: int = 0,
+    discard: bool = False,
+    block_size: int = 0,
+    bounce: bool = False,
 ) -> Iterator[Ring]:
     """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes."""
     domain = tmp_path / "domain"
@@ -94,10 +99,22 @@ def ring(
         listener.listen()
         listener.setblocking(False)
         front = Front(
-            FrontParams(domain_fd, listener.fileno(), 1, HvKind.SIM, 0, abi, ring_pages, depth)
+            FrontParams(
+                domain_fd,
+                listener.fileno(),
+                1,
+                HvKind.SIM,
+                0,
+                abi,
+                ring_pages,
+                depth,
+                max_segments,
+                bool(persistent),
+            )
         )
         backend.connect(listener.getsockname())
         state = State.create(str(tmp_path / "state"))
+        state.resize(size // 512 if sectors is None else sectors)
         params = QueueParams(
             grant_fd=domain_fd,
             event_fd=backend.fileno(),
@@ -111,9 +128,13 @@ def ring(
             disk_kind=DiskKind.FILE,
             read_only=read_only,
             sector_size=sector_size,
-            sectors=size // 512 if sectors is None else sectors,
+            block_size=block_size,
+            bounce=bounce,
+            discard=discard,
             workers=workers,
-            max_batch_segments=max_batch_segments,
+            max_batch_segments=max(max_batch_segments, max_segments),
+            max_indirect_segments=max_segments if max_segments > 11 else 0,
+            max_persistent=persistent,
             max_grants=max_grants,
             transport=transport,
         )

@@ -50,6 +50,24 @@ def request(
     return (head + body).ljust(layout.slot, b"\0")
 
 
+def discard(abi: Abi, *, id: int, sector: int, nsectors: int, flag: int = 0) -> bytes:
+    """The bytes of a BLKIF_OP_DISCARD."""
+    layout = LAYOUTS[abi]
+    head = struct.pack(layout.head, 5, flag, 0, id, sector)
+    return (head + struct.pack("<Q", nsectors)).ljust(layout.slot, b"\0")
+
+
+def indirect(
+    abi: Abi, *, op: int, id: int, sector: int = 0, nr_segments: int, grefs: Sequence[int]
+) -> bytes:
+    """The bytes of a BLKIF_OP_INDIRECT whose operation is ``op``."""
+    layout = LAYOUTS[abi]
+    head = struct.pack(layout.head, 6, op, nr_segments, id, sector)
+    return (head + struct.pack("<HH8I", 51712, 0, *grefs, *[0] * (8 - len(grefs)))).ljust(
+        layout.slot, b"\0"
+    )
+
+
 class RawRing:
     """The shared ring of a frontend, written and read as plain bytes."""
 

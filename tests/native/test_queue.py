@@ -205,7 +205,6 @@ def test_read_only_disk(tmp_path: Path) -> None:
     [
         ({"op": 4}, EOPNOTSUPP),
         ({"op": 5}, EOPNOTSUPP),
-        ({"op": 6}, EOPNOTSUPP),
         ({"op": 255}, EOPNOTSUPP),
         ({"op": 0, "segments": []}, ERROR),
         ({"op": 1, "segments": []}, ERROR),

@@ -9,31 +9,21 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from errno import ENOENT
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import State, sim_mapped
 from xbbd_bsd.sim.chain import Chain, Guest, Process
 from xbbd_bsd.toolstack import DiskOffer, remove
 
 XVDA = 51712
-LIMIT = 15.0
-
-
-def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
-    """Wait until ``holds``, looking every few milliseconds."""
-    end = time.monotonic() + limit
-    while not holds():
-        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
-        select.select([], [], [], 0.005)
 
 
 def command_lines() -> str:

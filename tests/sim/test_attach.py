@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.conftest import XVDA, Machine, eventually
+from tests.sim.conftest import XVDA, Machine
+from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi
 from xbbd_bsd.toolstack import DiskOffer

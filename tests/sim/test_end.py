@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.conftest import XVDA, Machine, eventually
+from tests.sim.conftest import XVDA, Machine
+from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer

@@ -11,9 +11,12 @@ from __future__ import annotations
 from xbbd_bsd.native.binding import (
     LATENCY_BUCKETS,
     MAX_BATCH_SEGMENTS,
+    MAX_INDIRECT_SEGMENTS,
+    MAX_PERSISTENT,
     MAX_REQUESTS,
     MAX_RING_ORDER,
     MAX_RING_PAGES,
+    MAX_RINGS,
     MAX_SEGMENTS,
     MAX_WORKERS,
     PAGE_SIZE,
@@ -26,18 +29,23 @@ from xbbd_bsd.native.binding import (
     RequestState,
     StopReason,
     Transport,
+    can_punch,
     check,
+    max_requests,
     sim_format,
     sim_mapped,
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
 from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus
-from xbbd_bsd.native.state import InflightRequest, RingView, Segment, State
+from xbbd_bsd.native.state import Devstat, InflightRequest, RingView, Segment, State
 
 __all__ = [
     "LATENCY_BUCKETS",
     "MAX_BATCH_SEGMENTS",
+    "MAX_INDIRECT_SEGMENTS",
+    "MAX_PERSISTENT",
     "MAX_REQUESTS",
+    "MAX_RINGS",
     "MAX_RING_ORDER",
     "MAX_RING_PAGES",
     "MAX_SEGMENTS",
@@ -45,6 +53,7 @@ __all__ = [
     "PAGE_SIZE",
     "SECTOR_SIZE",
     "Abi",
+    "Devstat",
     "DiskKind",
     "Front",
     "FrontParams",
@@ -63,8 +72,10 @@ __all__ = [
     "StopReason",
     "Transport",
     "Workload",
+    "can_punch",
     "check",
     "direct_reads",
+    "max_requests",
     "sim_format",
     "sim_mapped",
 ]

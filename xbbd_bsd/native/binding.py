@@ -19,6 +19,9 @@ MAX_RING_PAGES: int = lib.XBB_MAX_RING_PAGES
 MAX_RING_ORDER: int = lib.XBB_MAX_RING_ORDER
 MAX_REQUESTS: int = lib.XBB_MAX_REQUESTS
 MAX_SEGMENTS: int = lib.XBB_MAX_SEGMENTS
+MAX_INDIRECT_SEGMENTS: int = lib.XBB_MAX_INDIRECT_SEGMENTS
+MAX_PERSISTENT: int = lib.XBB_MAX_PERSISTENT
+MAX_RINGS: int = lib.XBB_MAX_RINGS
 MAX_BATCH_SEGMENTS: int = lib.XBB_MAX_BATCH_SEGMENTS
 MAX_WORKERS: int = lib.XBB_MAX_WORKERS
 LATENCY_BUCKETS: int = lib.XBB_LATENCY_BUCKETS
@@ -39,6 +42,7 @@ class Op(IntEnum):
     WRITE = lib.XBB_OP_WRITE
     WRITE_BARRIER = lib.XBB_OP_WRITE_BARRIER
     FLUSH_DISKCACHE = lib.XBB_OP_FLUSH_DISKCACHE
+    DISCARD = lib.XBB_OP_DISCARD
 
 
 class HvKind(IntEnum):
@@ -111,6 +115,16 @@ def check(result: int, operation: str, error: Any = None) -> None:
     if error is not None and error.errnum != 0:
         what = f"{operation}: {ffi.string(error.operation).decode()}"
     raise HostError(f"{what}: {os.strerror(-result)}", errno=-result)
+
+
+def can_punch(fd: int) -> bool:
+    """Whether holes can be made in an open file; nothing of it is changed."""
+    return bool(lib.xbb_file_can_punch(fd))
+
+
+def max_requests(abi: Abi, ring_pages: int) -> int:
+    """How many requests a ring of so many pages holds."""
+    return int(lib.xbb_max_requests(abi, ring_pages))
 
 
 def sim_format(domain_fd: int, pages: int) -> None:

@@ -9,10 +9,17 @@
 
 #include "internal.h"
 
-/* The same in every ABI (blkif.h). */
+/*
+ * The same in every ABI (blkif.h).  Where others have their segments a discard
+ * has its length, and an indirect request a handle and its references.
+ */
 enum {
 	REQ_OPERATION	= 0,
 	REQ_NSEG	= 1,
+	REQ_FLAG	= 1,	/* discard */
+	REQ_INNER	= 1,	/* indirect: the operation */
+	REQ_INNER_NSEG	= 2,	/* indirect: 16 bits */
+	SEG_REFS	= 4,	/* indirect: from the handle on */
 	SEG_SIZE	= 8,
 	SEG_GREF	= 0,
 	SEG_FIRST	= 4,
@@ -38,7 +45,8 @@ static const struct xbb_layout layouts[] = {
 
 _Static_assert(sizeof(void *) == 8, "the native ABI is laid out for LP64");
 _Static_assert(sizeof(struct xbb_sring) == 64, "ring header of ring.h");
-_Static_assert(sizeof(struct xbb_req) == 128, "the table is an ABI too");
+_Static_assert(sizeof(struct xbb_req) == 136, "the table is an ABI too");
+_Static_assert(sizeof(struct xbb_segment) == SEG_SIZE, "as in an indirect page");
 
 const struct xbb_layout *
 xbb_layout(uint32_t abi)
@@ -61,29 +69,72 @@ xbb_ring_slots(const struct xbb_layout *layout, uint32_t ring_pages)
 	return (slots);
 }
 
+uint32_t
+xbb_max_requests(uint32_t abi, uint32_t ring_pages)
+{
+	const struct xbb_layout *layout = xbb_layout(abi);
+
+	return (layout == NULL ? 0 : xbb_ring_slots(layout, ring_pages));
+}
+
+/* Pages that the segments of an indirect request take. */
+uint32_t
+xbb_indirect_pages(uint32_t nseg)
+{
+
+	return ((nseg * SEG_SIZE + XBB_PAGE_SIZE - 1) / XBB_PAGE_SIZE);
+}
+
+static void
+decode_segments(const uint8_t *from, struct xbb_req *req)
+{
+	uint32_t i, nseg;
+
+	nseg = req->nseg <= XBB_MAX_SEGMENTS ? req->nseg : XBB_MAX_SEGMENTS;
+	for (i = 0; i < nseg; i++, from += SEG_SIZE) {
+		memcpy(&req->seg[i].gref, from + SEG_GREF,
+		    sizeof(req->seg[i].gref));
+		req->seg[i].first_sect = from[SEG_FIRST];
+		req->seg[i].last_sect = from[SEG_LAST];
+		req->seg[i].reserved = 0;
+	}
+}
+
 /*
  * A slot, already copied out of the ring, into a request.  Takes whatever is
- * there: nseg may exceed the array, of which only what exists is filled.
+ * there: nseg may exceed what is possible, and only what exists is filled.  An
+ * indirect request becomes one of the operation inside, which is also what the
+ * response names: Linux frontends check that.
  */
 void
 xbb_request_decode(const struct xbb_layout *layout, const uint32_t *slot,
     struct xbb_req *req)
 {
-	const uint8_t *from = (const uint8_t *)slot, *seg;
-	uint32_t i, nseg;
+	const uint8_t *from = (const uint8_t *)slot;
 
 	req->operation = from[REQ_OPERATION];
-	req->nseg = from[REQ_NSEG];
+	req->indirect = req->operation == XBB_OP_INDIRECT;
+	req->flags = 0;
+	req->nsectors = 0;
 	memcpy(&req->id, from + layout->id, sizeof(req->id));
 	memcpy(&req->sector, from + layout->sector, sizeof(req->sector));
-	nseg = req->nseg <= XBB_MAX_SEGMENTS ? req->nseg : XBB_MAX_SEGMENTS;
-	for (i = 0; i < nseg; i++) {
-		seg = from + layout->seg + i * SEG_SIZE;
-		memcpy(&req->seg[i].gref, seg + SEG_GREF,
-		    sizeof(req->seg[i].gref));
-		req->seg[i].first_sect = seg[SEG_FIRST];
-		req->seg[i].last_sect = seg[SEG_LAST];
-		req->seg[i].reserved = 0;
+	switch (req->operation) {
+	case XBB_OP_INDIRECT:
+		req->operation = from[REQ_INNER];
+		memcpy(&req->nseg, from + REQ_INNER_NSEG, sizeof(req->nseg));
+		memcpy(req->indirect_ref, from + layout->seg + SEG_REFS,
+		    sizeof(req->indirect_ref));
+		break;
+	case XBB_OP_DISCARD:
+		req->flags = from[REQ_FLAG];
+		req->nseg = 0;
+		memcpy(&req->nsectors, from + layout->seg,
+		    sizeof(req->nsectors));
+		break;
+	default:
+		req->nseg = from[REQ_NSEG];
+		decode_segments(from + layout->seg, req);
+		break;
 	}
 }
 
@@ -95,12 +146,25 @@ xbb_request_encode(const struct xbb_layout *layout, const struct xbb_req *req,
 	uint8_t *to = (uint8_t *)slot, *seg;
 	uint32_t i;
 
-	assert(req->nseg <= XBB_MAX_SEGMENTS);
 	memset(to, 0, layout->slot_size);
-	to[REQ_OPERATION] = req->operation;
-	to[REQ_NSEG] = req->nseg;
+	to[REQ_OPERATION] = req->indirect ? XBB_OP_INDIRECT : req->operation;
 	memcpy(to + layout->id, &req->id, sizeof(req->id));
 	memcpy(to + layout->sector, &req->sector, sizeof(req->sector));
+	if (req->indirect) {
+		to[REQ_INNER] = req->operation;
+		memcpy(to + REQ_INNER_NSEG, &req->nseg, sizeof(req->nseg));
+		memcpy(to + layout->seg + SEG_REFS, req->indirect_ref,
+		    sizeof(req->indirect_ref));
+		return;
+	}
+	if (req->operation == XBB_OP_DISCARD) {
+		to[REQ_FLAG] = req->flags;
+		memcpy(to + layout->seg, &req->nsectors,
+		    sizeof(req->nsectors));
+		return;
+	}
+	assert(req->nseg <= XBB_MAX_SEGMENTS);
+	to[REQ_NSEG] = (uint8_t)req->nseg;
 	for (i = 0; i < req->nseg; i++) {
 		seg = to + layout->seg + i * SEG_SIZE;
 		memcpy(seg + SEG_GREF, &req->seg[i].gref,
@@ -111,29 +175,9 @@ xbb_request_encode(const struct xbb_layout *layout, const struct xbb_req *req,
 }
 
 /*
- * The segments of a request: XBB_RSP_OKAY and nsectors set, or why not.
- */
-static int
-validate_segments(struct xbb_req *req)
-{
-	uint32_t i, nsectors;
-
-	if (req->nseg > XBB_MAX_SEGMENTS)
-		return (XBB_RSP_ERROR);
-	nsectors = 0;
-	for (i = 0; i < req->nseg; i++) {
-		if (req->seg[i].last_sect >= XBB_SECTORS_PER_PAGE ||
-		    req->seg[i].first_sect > req->seg[i].last_sect)
-			return (XBB_RSP_ERROR);
-		nsectors += req->seg[i].last_sect - req->seg[i].first_sect + 1;
-	}
-	req->nsectors = nsectors;
-	return (XBB_RSP_OKAY);
-}
-
-/*
- * The one gate.  Returns the status to answer with: XBB_RSP_OKAY when the
- * request may be carried out, and nsectors is then set.
+ * May a request of this operation and this many segments be carried out, as
+ * far as its slot tells?  To be asked before the segments of an indirect one
+ * are fetched.
  *
  * An operation that was never offered gets EOPNOTSUPP, so that a frontend that
  * tried its luck stops trying; everything else that is wrong is an ERROR, as
@@ -141,11 +185,11 @@ validate_segments(struct xbb_req *req)
  * with segments carries data that must reach the disk like any other.
  */
 int
-xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req)
+xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
 {
-	uint32_t align;
 
-	req->nsectors = 0;
+	if (req->indirect && limits->max_indirect_segments == 0)
+		return (XBB_RSP_EOPNOTSUPP);
 	switch (req->operation) {
 	case XBB_OP_READ:
 		if (req->nseg == 0)
@@ -163,18 +207,68 @@ xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req)
 		if (req->nseg != 0 && limits->read_only)
 			return (XBB_RSP_ERROR);
 		break;
+	case XBB_OP_DISCARD:
+		/* Nobody can promise that a hole in a file is beyond recovery. */
+		if (!limits->discard || (req->flags & XBB_DISCARD_SECURE) != 0)
+			return (XBB_RSP_EOPNOTSUPP);
+		if (limits->read_only)
+			return (XBB_RSP_ERROR);
+		break;
 	default:
 		return (XBB_RSP_EOPNOTSUPP);
 	}
-	if (req->nseg == 0)
-		return (XBB_RSP_OKAY);
-	if (validate_segments(req) != XBB_RSP_OKAY)
-		return (XBB_RSP_ERROR);
+	if (!req->indirect)
+		return (req->nseg <= XBB_MAX_SEGMENTS ? XBB_RSP_OKAY :
+		    XBB_RSP_ERROR);
+	/* blkif.h: reads and writes; FreeBSD's frontend adds barriers. */
+	return (req->operation <= XBB_OP_WRITE_BARRIER && req->nseg != 0 &&
+	    req->nseg <= limits->max_indirect_segments ? XBB_RSP_OKAY :
+	    XBB_RSP_ERROR);
+}
 
+/* Sectors of the segments, or 0 if one is impossible. */
+static uint64_t
+count_sectors(const struct xbb_segment *seg, uint32_t nseg)
+{
+	uint64_t nsectors;
+	uint32_t i;
+
+	nsectors = 0;
+	for (i = 0; i < nseg; i++) {
+		if (seg[i].last_sect >= XBB_SECTORS_PER_PAGE ||
+		    seg[i].first_sect > seg[i].last_sect)
+			return (0);
+		nsectors += seg[i].last_sect - seg[i].first_sect + 1U;
+	}
+	return (nsectors);
+}
+
+/*
+ * The one gate, given the request's segments.  Returns the status to answer
+ * with: XBB_RSP_OKAY when the request may be carried out, and nsectors is then
+ * set.
+ */
+int
+xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req,
+    const struct xbb_segment *seg)
+{
+	uint32_t align;
+	int status;
+
+	status = xbb_request_admit(limits, req);
+	if (status != XBB_RSP_OKAY)
+		return (status);
+	if (req->operation != XBB_OP_DISCARD) {
+		req->nsectors = count_sectors(seg, req->nseg);
+		if (req->nseg == 0)
+			return (XBB_RSP_OKAY);
+	}
+	if (req->nsectors == 0)
+		return (XBB_RSP_ERROR);
 	align = limits->sector_size / XBB_SECTOR_SIZE;
 	if (req->sector % align != 0 || req->nsectors % align != 0)
 		return (XBB_RSP_ERROR);
-	/* In this order nothing can wrap: nsectors is at most 88. */
+	/* In this order nothing can wrap. */
 	if (req->nsectors > limits->sectors ||
 	    req->sector > limits->sectors - req->nsectors)
 		return (XBB_RSP_ERROR);

@@ -14,22 +14,28 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 COMMON = (
+    "batch.c",
     "blkif.c",
     "coalesce.c",
+    "data.c",
+    "devstat.c",
+    "direct.c",
     "exercise.c",
     "front.c",
+    "front_transfer.c",
     "grants.c",
     "hv.c",
     "hv_sim.c",
     "hvfront_sim.c",
     "idle.c",
     "open.c",
+    "persist.c",
+    "probes.c",
     "queue.c",
     "ring.c",
     "sim_memory.c",
     "state.c",
     "thread.c",
-    "transfer.c",
     "workers.c",
 )
 # Assertions stay in: a data plane that contradicts itself must stop, not write.

@@ -24,13 +24,16 @@ xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
 	batch->first = batch->last = req;
 	batch->operation = reqs[req].operation;
 	batch->faked = false;
+	batch->persistent = false;
+	batch->begun_ns = batch->ended_ns = 0;
 	batch->next = NULL;
 	reqs[req].next = XBB_NONE;
 }
 
 /*
- * May the request join?  Reads and writes that continue where the batch ends,
- * as long as the segments fit; flushes, of which one serves all that wait.
+ * May the request join?  Reads, writes and discards that continue where the
+ * batch ends, as long as the segments fit; flushes, of which one serves all
+ * that wait.
  */
 bool
 xbb_batch_admits(const struct xbb_batch *batch, const struct xbb_req *req,
@@ -44,6 +47,8 @@ xbb_batch_admits(const struct xbb_batch *batch, const struct xbb_req *req,
 	case XBB_OP_WRITE:
 		return (req->sector == batch->sector + batch->nsectors &&
 		    (uint32_t)batch->nseg + req->nseg <= limits->max_segments);
+	case XBB_OP_DISCARD:
+		return (req->sector == batch->sector + batch->nsectors);
 	case XBB_OP_FLUSH_DISKCACHE:
 		return (batch->nseg == 0 && req->nseg == 0);
 	default:
@@ -91,13 +96,19 @@ xbb_batch_flushes(const struct xbb_batch *batch)
 	    batch->operation == XBB_OP_FLUSH_DISKCACHE));
 }
 
-/* Do two batches touch a common sector? */
+/*
+ * Do two batches touch a common block?  Not sector: of a disk with larger
+ * blocks, one that is written in part is read and written whole.
+ */
 bool
-xbb_batch_overlaps(const struct xbb_batch *a, const struct xbb_batch *b)
+xbb_batch_overlaps(const struct xbb_batch *a, const struct xbb_batch *b,
+    uint32_t block_size)
 {
+	const uint64_t block = block_size / XBB_SECTOR_SIZE;
 
-	return (a->sector < b->sector + b->nsectors &&
-	    b->sector < a->sector + a->nsectors);
+	return (a->sector / block <= (b->sector + b->nsectors - 1) / block &&
+	    b->sector / block <= (a->sector + a->nsectors - 1) / block &&
+	    a->nsectors != 0 && b->nsectors != 0);
 }
 
 void

@@ -1,8 +1,13 @@
 /*
- * disk_linux.c - what Linux names differently: how a disk's cache is flushed
- * and how a thread gets its name.
+ * disk_linux.c - what Linux names differently: how a disk's cache is flushed,
+ * how sectors are discarded, and how a thread gets its name.
  */
+#include <sys/ioctl.h>
+
+#include <fcntl.h>
 #include <unistd.h>
+
+#include <linux/fs.h>
 
 #include "internal.h"
 
@@ -16,6 +21,22 @@ xbb_disk_flush(int fd, uint32_t disk_kind)
 		if (errno != EINTR)
 			return (-errno);
 	return (0);
+}
+
+/* A hole in a file, which keeps its size; BLKDISCARD of a device. */
+int
+xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
+{
+	uint64_t range[2] = { (uint64_t)offset, (uint64_t)len };
+	int error;
+
+	do
+		error = disk_kind == XBB_DISK_DEVICE ?
+		    ioctl(fd, BLKDISCARD, range) :
+		    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		    offset, len);
+	while (error != 0 && errno == EINTR);
+	return (error == 0 ? 0 : -errno);
 }
 
 void

@@ -1,16 +1,14 @@
 /*
  * exercise.c - random I/O as a guest would do it, checked against a plain copy
- * of the disk, and the same reads without ring and backend as a yardstick.
- * Runs on the calling thread; the yardstick makes one thread for each request
- * in flight.
+ * of the disk.  An operation that failed leaves sectors of which nobody knows
+ * what they hold, until they are written again.  Runs on the calling thread.
  */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "front.h"
 
-#define BUSY_WRITE	0xff		/* a sector being written, or unknown */
+#define BUSY_WRITE	0xff		/* a sector being written */
 #define BUSY_READS	0xfe		/* most reads of one sector at once */
 
 struct exercise {
@@ -22,11 +20,12 @@ struct exercise {
 	uint64_t	 now;		/* of this pass */
 	uint32_t	 inflight;
 	uint8_t		*busy;		/* one a sector, if there is a model */
+	uint8_t		*unknown;	/* likewise: not what the model says */
 };
 
 /* splitmix64: any seed will do, and it fills pages quickly. */
-static uint64_t
-next_random(uint64_t *state)
+uint64_t
+xbb_random(uint64_t *state)
 {
 	uint64_t z;
 
@@ -91,52 +90,67 @@ compare(struct exercise *ex, const struct front_slot *slot, uint64_t at)
 	model = ex->load->model + at * XBB_SECTOR_SIZE;
 	if (memcmp(data, model, (size_t)slot->nsectors * XBB_SECTOR_SIZE) == 0)
 		return;
-	for (i = 0; memcmp(data + i * XBB_SECTOR_SIZE,
-	    model + i * XBB_SECTOR_SIZE, XBB_SECTOR_SIZE) == 0; i++)
-		continue;
-	if (ex->progress->mismatches == 0)
-		XBB_SET(ex->progress->first_mismatch, slot->sector + i);
-	XBB_COUNT(ex->progress->mismatches, 1);
+	for (i = 0; i < slot->nsectors; i++) {
+		if (ex->unknown[at + i] || memcmp(data + i * XBB_SECTOR_SIZE,
+		    model + i * XBB_SECTOR_SIZE, XBB_SECTOR_SIZE) == 0)
+			continue;
+		if (ex->progress->mismatches == 0)
+			XBB_SET(ex->progress->first_mismatch,
+			    slot->sector + i);
+		XBB_COUNT(ex->progress->mismatches, 1);
+		return;
+	}
+}
+
+static void
+count_done(struct exercise *ex, const struct front_slot *slot)
+{
+	struct xbb_progress *p = ex->progress;
+
+	switch (slot->operation) {
+	case XBB_OP_READ:
+		XBB_COUNT(p->reads, 1);
+		XBB_COUNT(p->sectors_read, slot->nsectors);
+		return;
+	case XBB_OP_WRITE_BARRIER:
+		XBB_COUNT(p->barriers, 1);
+		break;
+	case XBB_OP_WRITE:
+		XBB_COUNT(p->writes, 1);
+		break;
+	case XBB_OP_DISCARD:
+		XBB_COUNT(p->discards, 1);
+		return;
+	default:
+		XBB_COUNT(p->flushes, 1);
+		return;
+	}
+	XBB_COUNT(p->sectors_written, slot->nsectors);
 }
 
 static void
 operation_done(struct xbb_front *front, struct front_slot *slot,
     int16_t status, void *arg)
 {
+	const bool okay = status == XBB_RSP_OKAY;
 	struct exercise *ex = arg;
-	struct xbb_progress *p = ex->progress;
 	uint64_t at;
 
 	(void)front;
 	ex->inflight--;
 	at = slot->sector - ex->load->first_sector;
-	xbb_latency_add(p->latency, ex->now - slot->started_ns);
-	if (status != XBB_RSP_OKAY) {
-		/* What a failed write left there nobody knows: it stays busy. */
-		XBB_COUNT(p->errors, 1);
-		if (slot->operation == XBB_OP_READ)
-			mark_idle(ex, at, slot->nsectors, false);
+	xbb_latency_add(ex->progress->latency, ex->now - slot->started_ns);
+	if (okay)
+		count_done(ex, slot);
+	else
+		XBB_COUNT(ex->progress->errors, 1);
+	if (ex->busy == NULL || slot->operation == XBB_OP_FLUSH_DISKCACHE)
 		return;
-	}
-	switch (slot->operation) {
-	case XBB_OP_READ:
-		XBB_COUNT(p->reads, 1);
-		XBB_COUNT(p->sectors_read, slot->nsectors);
-		if (ex->load->model != NULL)
+	if (slot->operation == XBB_OP_READ) {
+		if (okay)
 			compare(ex, slot, at);
-		break;
-	case XBB_OP_WRITE_BARRIER:
-		XBB_COUNT(p->barriers, 1);
-		XBB_COUNT(p->sectors_written, slot->nsectors);
-		break;
-	case XBB_OP_WRITE:
-		XBB_COUNT(p->writes, 1);
-		XBB_COUNT(p->sectors_written, slot->nsectors);
-		break;
-	default:
-		XBB_COUNT(p->flushes, 1);
-		return;
-	}
+	} else
+		memset(ex->unknown + at, !okay, slot->nsectors);
 	mark_idle(ex, at, slot->nsectors, slot->operation != XBB_OP_READ);
 }
 
@@ -152,7 +166,7 @@ invent(struct exercise *ex, struct front_slot *slot, uint64_t at, uint32_t n,
 	data = slot->data + skew * XBB_SECTOR_SIZE;
 	word = (uint64_t *)(void *)data;
 	for (i = 0; i < n * (XBB_SECTOR_SIZE / sizeof(*word)); i++)
-		word[i] = next_random(&ex->random);
+		word[i] = xbb_random(&ex->random);
 	if (ex->load->model != NULL)
 		memcpy(ex->load->model + at * XBB_SECTOR_SIZE, data,
 		    (size_t)n * XBB_SECTOR_SIZE);
@@ -162,7 +176,22 @@ static bool
 one_in(struct exercise *ex, uint32_t n)
 {
 
-	return (n != 0 && next_random(&ex->random) % n == 0);
+	return (n != 0 && xbb_random(&ex->random) % n == 0);
+}
+
+static uint8_t
+choose(struct exercise *ex)
+{
+	const struct xbb_workload *load = ex->load;
+
+	if (one_in(ex, load->flush_every))
+		return (XBB_OP_FLUSH_DISKCACHE);
+	if (one_in(ex, load->discard_every))
+		return (XBB_OP_DISCARD);
+	if (xbb_random(&ex->random) % 100 < load->read_percent)
+		return (XBB_OP_READ);
+	return (one_in(ex, load->barrier_every) ?
+	    XBB_OP_WRITE_BARRIER : XBB_OP_WRITE);
 }
 
 /* Submit one random operation; false if the range drawn was in use. */
@@ -170,37 +199,41 @@ static bool
 submit(struct xbb_front *front, struct exercise *ex)
 {
 	const struct xbb_workload *load = ex->load;
+	const uint32_t most = front_max_sectors(front);
+	const uint8_t op = choose(ex);
 	struct front_slot *slot = front->free;
 	uint32_t n, steps;
 	uint16_t skew;
 	uint64_t at;
-	uint8_t op;
 
 	slot->started_ns = ex->now;
-	if (one_in(ex, load->flush_every)) {
-		front_submit(front, XBB_OP_FLUSH_DISKCACHE, 0, 0, 0);
+	if (op == XBB_OP_FLUSH_DISKCACHE) {
+		front_submit(front, op, 0, 0, 0, false);
 		return (true);
 	}
 	steps = (load->max_sectors - load->min_sectors) / load->align_sectors;
 	n = load->min_sectors + load->align_sectors *
-	    (uint32_t)(next_random(&ex->random) % (steps + 1));
-	at = next_random(&ex->random) %
+	    (uint32_t)(xbb_random(&ex->random) % (steps + 1));
+	at = xbb_random(&ex->random) %
 	    ((load->sectors - n) / load->align_sectors + 1) *
 	    load->align_sectors;
-	op = next_random(&ex->random) % 100 < load->read_percent ?
-	    XBB_OP_READ : one_in(ex, load->barrier_every) ?
-	    XBB_OP_WRITE_BARRIER : XBB_OP_WRITE;
 	if (!mark_busy(ex, at, n, op != XBB_OP_READ))
 		return (false);
 	/* Data need not begin at a page; figures are taken as if it did. */
-	skew = ex->busy != NULL && n <= FRONT_MAX_SECTORS -
-	    XBB_SECTORS_PER_PAGE ? (uint16_t)(next_random(&ex->random) %
-	    XBB_SECTORS_PER_PAGE) : 0;
-	if (op != XBB_OP_READ)
+	skew = ex->busy != NULL && n + XBB_SECTORS_PER_PAGE <= most ?
+	    (uint16_t)(xbb_random(&ex->random) % XBB_SECTORS_PER_PAGE) : 0;
+	if (op == XBB_OP_DISCARD) {
+		/* What a disk may read as afterwards; ours read as zeros. */
+		if (load->model != NULL)
+			memset(load->model + at * XBB_SECTOR_SIZE, 0,
+			    (size_t)n * XBB_SECTOR_SIZE);
+	} else if (op != XBB_OP_READ)
 		invent(ex, slot, at, n, skew);
 	else if (load->model != NULL)
-		memset(slot->data, 0xa5, XBB_MAX_SEGMENTS * XBB_PAGE_SIZE);
-	front_submit(front, op, load->first_sector + at, n, skew);
+		memset(slot->data + skew * XBB_SECTOR_SIZE, 0xa5,
+		    (size_t)n * XBB_SECTOR_SIZE);
+	front_submit(front, op, load->first_sector + at, n, skew,
+	    one_in(ex, load->indirect_every));
 	return (true);
 }
 
@@ -281,15 +314,16 @@ run(struct xbb_front *front, struct exercise *ex, int timeout_ms)
 	}
 }
 
-static bool
-is_sane(const struct xbb_workload *load, uint32_t most_inflight)
+bool
+xbb_workload_is_sane(const struct xbb_workload *load, uint32_t most_inflight,
+    uint32_t most_sectors)
 {
 
 	return (load->depth >= 1 && load->depth <= most_inflight &&
 	    load->align_sectors >= 1 && load->min_sectors >= 1 &&
 	    load->min_sectors % load->align_sectors == 0 &&
 	    load->min_sectors <= load->max_sectors &&
-	    load->max_sectors <= FRONT_MAX_SECTORS &&
+	    load->max_sectors <= most_sectors &&
 	    load->max_sectors <= load->sectors && load->read_percent <= 100);
 }
 
@@ -303,12 +337,14 @@ xbb_front_exercise(struct xbb_front *front, const struct xbb_workload *load,
 	uint64_t cpu;
 	int error;
 
-	if (!is_sane(load, front->params.depth))
+	if (!xbb_workload_is_sane(load, front->params.depth,
+	    front_max_sectors(front)))
 		return (-EINVAL);
 	if (load->model != NULL) {
-		ex.busy = calloc(load->sectors, 1);
+		ex.busy = calloc(load->sectors, 2);
 		if (ex.busy == NULL)
 			return (-ENOMEM);
+		ex.unknown = ex.busy + load->sectors;
 	}
 	XBB_SET(progress->running, 1);
 	cpu = xbb_thread_cpu_ns();
@@ -319,103 +355,5 @@ xbb_front_exercise(struct xbb_front *front, const struct xbb_workload *load,
 	XBB_SET(progress->bad_responses, front->bad_responses);
 	XBB_SET(progress->running, 0);
 	free(ex.busy);
-	return (error);
-}
-
-/* The yardstick. */
-
-struct direct {
-	const struct xbb_workload *load;
-	struct xbb_progress mine;
-	uint64_t	 begun_ns;
-	uint64_t	 seed;
-	int		 fd;
-	int		 error;
-	pthread_t	 thread;
-};
-
-static void *
-direct_main(void *arg)
-{
-	struct direct *d = arg;
-	const struct xbb_workload *load = d->load;
-	struct iovec iov;
-	uint64_t at, before, cpu, now, quota;
-	uint32_t n;
-	bool was_short;
-	void *buffer;
-
-	n = load->max_sectors;
-	if (posix_memalign(&buffer, XBB_PAGE_SIZE,
-	    (size_t)n * XBB_SECTOR_SIZE) != 0) {
-		d->error = -ENOMEM;
-		return (NULL);
-	}
-	quota = (load->operations + load->depth - 1) / load->depth;
-	cpu = xbb_thread_cpu_ns();
-	before = xbb_now_ns();
-	for (;;) {
-		at = next_random(&d->seed) %
-		    ((load->sectors - n) / load->align_sectors + 1) *
-		    load->align_sectors;
-		iov = (struct iovec){ buffer, (size_t)n * XBB_SECTOR_SIZE };
-		d->error = xbb_transfer(d->fd, false, &iov, 1,
-		    (off_t)((load->first_sector + at) * XBB_SECTOR_SIZE),
-		    &was_short);
-		if (d->error != 0)
-			break;
-		now = xbb_now_ns();
-		xbb_latency_add(d->mine.latency, now - before);
-		before = now;
-		d->mine.reads++;
-		d->mine.sectors_read += n;
-		if ((quota != 0 && d->mine.reads >= quota) ||
-		    (load->seconds > 0 &&
-		    (double)(now - d->begun_ns) >= load->seconds * 1e9))
-			break;
-	}
-	d->mine.cpu_ns = xbb_thread_cpu_ns() - cpu;
-	free(buffer);
-	return (NULL);
-}
-
-int
-xbb_direct_reads(int disk_fd, const struct xbb_workload *load,
-    struct xbb_progress *progress)
-{
-	struct direct *threads;
-	uint64_t begun;
-	uint32_t i, j, started;
-	int error;
-
-	if (!is_sane(load, XBB_MAX_REQUESTS))
-		return (-EINVAL);
-	threads = calloc(load->depth, sizeof(*threads));
-	if (threads == NULL)
-		return (-ENOMEM);
-	begun = xbb_now_ns();
-	error = 0;
-	for (started = 0; started < load->depth; started++) {
-		threads[started].load = load;
-		threads[started].fd = disk_fd;
-		threads[started].begun_ns = begun;
-		threads[started].seed = load->seed + started;
-		error = xbb_thread_start(&threads[started].thread, direct_main,
-		    &threads[started]);
-		if (error != 0)
-			break;
-	}
-	for (i = 0; i < started; i++) {
-		pthread_join(threads[i].thread, NULL);
-		progress->reads += threads[i].mine.reads;
-		progress->sectors_read += threads[i].mine.sectors_read;
-		progress->cpu_ns += threads[i].mine.cpu_ns;
-		for (j = 0; j < XBB_LATENCY_BUCKETS; j++)
-			progress->latency[j] += threads[i].mine.latency[j];
-		if (error == 0)
-			error = threads[i].error;
-	}
-	progress->elapsed_ns = xbb_now_ns() - begun;
-	free(threads);
 	return (error);
 }

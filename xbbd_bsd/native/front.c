@@ -1,12 +1,10 @@
 /*
  * front.c - the guest's end of a ring: for the simulated guest, the NBD export
  * and the tests.  It keeps to the protocol as a kernel's blkfront does, grants
- * its pages for one request at a time where the hypervisor can, and notices a
- * backend that answers twice or keeps a page mapped.  It shares the layouts of
- * blkif.c with the backend and nothing else.
- *
- * Threads: transfers may overlap; whoever finds nobody polling waits for
- * events on behalf of all.
+ * its pages for one request at a time where the hypervisor can, unless they are
+ * to stay granted, and notices a backend that answers twice or keeps a page
+ * mapped.  It shares the layouts of blkif.c with the backend and nothing else.
+ * The lock, if there is one, is its callers' business (front_transfer.c).
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -64,7 +62,7 @@ release(struct xbb_front *front)
 static int
 grant_pages(struct xbb_front *front, struct xbb_error *error)
 {
-	uint32_t i;
+	uint32_t i, lists;
 	int e;
 
 	e = front->ops->open(&front->hv, front->params.grant_fd,
@@ -80,10 +78,18 @@ grant_pages(struct xbb_front *front, struct xbb_error *error)
 	    front->page_ref);
 	if (e != 0)
 		return (xbb_fail(error, "grant pages", -e));
+	lists = front->params.depth * front->params.max_segments;
 	for (i = 0; i < front->params.depth; i++) {
 		front->slots[i].data = front->page_base +
-		    (size_t)i * XBB_MAX_SEGMENTS * XBB_PAGE_SIZE;
-		front->slots[i].refs = front->page_ref + i * XBB_MAX_SEGMENTS;
+		    (size_t)i * front->params.max_segments * XBB_PAGE_SIZE;
+		front->slots[i].refs = front->page_ref +
+		    i * front->params.max_segments;
+		if (front->npages > lists) {
+			front->slots[i].list = (uint32_t *)(void *)
+			    (front->page_base +
+			    (size_t)(lists + i) * XBB_PAGE_SIZE);
+			front->slots[i].list_ref = front->page_ref[lists + i];
+		}
 		front->slots[i].next_free = front->free;
 		front->free = &front->slots[i];
 	}
@@ -108,13 +114,18 @@ xbb_front_open(const struct xbb_front_params *params, struct xbb_error *error,
 	if (front->ops == NULL || front->layout == NULL ||
 	    params->ring_pages < 1 || params->ring_pages > XBB_MAX_RING_PAGES ||
 	    (params->ring_pages & (params->ring_pages - 1)) != 0 ||
+	    params->max_segments < XBB_MAX_SEGMENTS ||
+	    params->max_segments > XBB_MAX_INDIRECT_SEGMENTS ||
 	    params->depth < 1 || params->depth >
 	    (front->nslots = xbb_ring_slots(front->layout,
 	    params->ring_pages))) {
 		free(front);
 		return (xbb_fail(error, "check parameters", EINVAL));
 	}
-	front->npages = params->depth * XBB_MAX_SEGMENTS;
+	/* Data pages, then a page a request that lists its segments. */
+	front->npages = params->depth * params->max_segments;
+	if (params->max_segments > XBB_MAX_SEGMENTS)
+		front->npages += params->depth;
 	front->slots = calloc(params->depth, sizeof(*front->slots));
 	front->page_ref = calloc(front->npages, sizeof(*front->page_ref));
 	if (front->slots == NULL || front->page_ref == NULL) {
@@ -149,42 +160,71 @@ xbb_front_ring_refs(struct xbb_front *front, uint32_t *refs)
 	    front->params.ring_pages * sizeof(*refs));
 }
 
-/* Let the backend at the pages of a request, or take that back. */
+/* Let the backend at a page, or take that back; the first failure stays. */
+static void
+permit_page(struct xbb_front *front, uint32_t ref, int access, int *errorp)
+{
+	int error;
+
+	error = front->ops->set_access(front->hv, ref, access);
+	if (*errorp == 0)
+		*errorp = error;
+}
+
+/* The same for all pages of a request. */
 static int
 permit(struct xbb_front *front, const struct front_slot *slot, int access)
 {
-	uint32_t i, npages;
-	int error, worst;
+	uint32_t i;
+	int error;
 
-	if (front->ops->set_access == NULL)
+	if (front->ops->set_access == NULL || front->params.persistent)
 		return (0);
-	npages = (slot->skew + slot->nsectors + XBB_SECTORS_PER_PAGE - 1) /
-	    XBB_SECTORS_PER_PAGE;
-	worst = 0;
-	for (i = 0; i < npages; i++) {
-		error = front->ops->set_access(front->hv, slot->refs[i],
-		    access);
-		if (error != 0)
-			worst = error;
+	error = 0;
+	for (i = 0; i < slot->nseg; i++)
+		permit_page(front, slot->refs[i], access, &error);
+	if (slot->indirect)
+		permit_page(front, slot->list_ref, access == 0 ? 0 : 1,
+		    &error);
+	return (error);
+}
+
+/* Describe the slot's sectors; how many segments that takes. */
+static uint16_t
+fill_segments(const struct front_slot *slot, struct xbb_segment *seg)
+{
+	uint32_t at, left;
+	uint16_t n;
+
+	n = 0;
+	at = slot->skew;
+	for (left = slot->nsectors; left > 0; n++) {
+		seg[n].gref = slot->refs[n];
+		seg[n].reserved = 0;
+		seg[n].first_sect = (uint8_t)at;
+		seg[n].last_sect = (uint8_t)(at + left < XBB_SECTORS_PER_PAGE ?
+		    at + left - 1 : XBB_SECTORS_PER_PAGE - 1);
+		left -= seg[n].last_sect - at + 1;
+		at = 0;
 	}
-	return (worst);
+	return (n);
 }
 
 /*
- * Put a request on the ring, data from slot->data + skew sectors on.  The
- * backend is told by front_push().
+ * Put a request on the ring, data from slot->data + skew sectors on.  What has
+ * more segments than fit there goes indirect, and so does anything with data if
+ * that is asked for.  The backend is told by front_push().
  */
 void
 front_submit(struct xbb_front *front, uint8_t operation, uint64_t sector,
-    uint32_t nsectors, uint16_t skew)
+    uint32_t nsectors, uint16_t skew, bool indirect)
 {
+	struct xbb_segment seg[XBB_MAX_INDIRECT_SEGMENTS];
 	struct front_slot *slot = front->free;
 	uint32_t words[XBB_SLOT_WORDS];
-	struct xbb_segment *seg;
-	struct xbb_req req;
-	uint32_t at, left;
+	struct xbb_req req = { 0 };
 
-	assert(skew + nsectors <= FRONT_MAX_SECTORS && !slot->busy);
+	assert(!slot->busy);
 	front->free = slot->next_free;
 	slot->id = (uint64_t)++front->generation << 32 |
 	    (uint32_t)(slot - front->slots);
@@ -192,23 +232,29 @@ front_submit(struct xbb_front *front, uint8_t operation, uint64_t sector,
 	slot->sector = sector;
 	slot->nsectors = nsectors;
 	slot->skew = skew;
+	slot->nseg = 0;
 	slot->busy = true;
 	front->inflight++;
-	permit(front, slot, operation == XBB_OP_READ ? 2 : 1);
 
+	if (operation != XBB_OP_DISCARD) {
+		assert(skew + nsectors <= front_max_sectors(front));
+		slot->nseg = fill_segments(slot, seg);
+	}
+	slot->indirect = slot->nseg > XBB_MAX_SEGMENTS ||
+	    (indirect && slot->nseg != 0 && slot->list != NULL);
+	permit(front, slot, operation == XBB_OP_READ ? 2 : 1);
 	req.id = slot->id;
 	req.operation = operation;
 	req.sector = sector;
-	req.nseg = 0;
-	for (at = skew, left = nsectors; left > 0; req.nseg++) {
-		seg = &req.seg[req.nseg];
-		seg->gref = slot->refs[req.nseg];
-		seg->first_sect = (uint8_t)at;
-		seg->last_sect = (uint8_t)(at + left < XBB_SECTORS_PER_PAGE ?
-		    at + left - 1 : XBB_SECTORS_PER_PAGE - 1);
-		left -= seg->last_sect - at + 1;
-		at = 0;
-	}
+	req.nsectors = nsectors;
+	req.nseg = slot->nseg;
+	req.indirect = slot->indirect;
+	if (slot->indirect) {
+		req.indirect_ref[0] = slot->list_ref;
+		xbb_copy_words(slot->list, (const uint32_t *)(void *)seg,
+		    slot->nseg * sizeof(seg[0]));
+	} else
+		memcpy(req.seg, seg, slot->nseg * sizeof(seg[0]));
 	xbb_request_encode(front->layout, &req, words);
 	xbb_copy_words(ring_slot(front, front->req_prod_pvt), words,
 	    front->layout->slot_size);
@@ -308,130 +354,6 @@ front_reap(struct xbb_front *front, front_done *done, void *arg)
 		front->inflight--;
 	}
 	return (true);
-}
-
-/* Transfers of any size by any number of threads. */
-
-struct front_transfer {
-	uint64_t	 outstanding;	/* requests not yet answered */
-	bool		 failed;
-};
-
-static void
-transfer_done(struct xbb_front *front, struct front_slot *slot,
-    int16_t status, void *arg)
-{
-
-	(void)front;
-	(void)arg;
-	if (slot->transfer == NULL)
-		return;			/* whoever wanted it gave up */
-	if (status != XBB_RSP_OKAY)
-		slot->transfer->failed = true;
-	else if (slot->operation == XBB_OP_READ)
-		memcpy(slot->buffer, slot->data,
-		    (size_t)slot->nsectors * XBB_SECTOR_SIZE);
-	slot->transfer->outstanding--;
-	slot->transfer = NULL;
-}
-
-/*
- * Wait for responses to anybody's requests.  0 when some came or another
- * thread looked, else a negative errno.
- */
-static int
-wait_for_responses(struct xbb_front *front, uint64_t deadline_ns)
-{
-	struct timespec ts;
-	uint64_t now;
-	int error, left_ms;
-
-	now = xbb_now_ns();
-	if (now >= deadline_ns)
-		return (-ETIMEDOUT);
-	left_ms = (int)((deadline_ns - now) / 1000000) + 1;
-	if (front->polling) {
-		/* The poller has a limit of its own; look again every so often. */
-		clock_gettime(CLOCK_REALTIME, &ts);
-		ts.tv_sec++;
-		pthread_cond_timedwait(&front->reaped, &front->lock, &ts);
-		return (0);
-	}
-	if (front_final_check(front)) {
-		front_reap(front, transfer_done, NULL);
-		pthread_cond_broadcast(&front->reaped);
-		return (0);
-	}
-	front->polling = true;
-	pthread_mutex_unlock(&front->lock);
-	error = front->ops->wait(front->hv, left_ms);
-	pthread_mutex_lock(&front->lock);
-	if (error >= 0)
-		error = front_take(front);
-	front->polling = false;
-	front_reap(front, transfer_done, NULL);
-	pthread_cond_broadcast(&front->reaped);
-	return (error < 0 ? error : 0);
-}
-
-/* Nobody will look at these any more, whatever their answers. */
-static void
-abandon(struct xbb_front *front, struct front_transfer *transfer)
-{
-	uint32_t i;
-
-	for (i = 0; i < front->params.depth; i++)
-		if (front->slots[i].transfer == transfer)
-			front->slots[i].transfer = NULL;
-}
-
-int
-xbb_front_transfer(struct xbb_front *front, uint32_t operation,
-    uint64_t sector, uint64_t nsectors, uint8_t *data, int timeout_ms)
-{
-	struct front_transfer transfer = { 0 };
-	struct front_slot *slot;
-	uint64_t before, deadline, left, limit;
-	uint32_t n;
-	bool bare;
-	int error;
-
-	limit = (uint64_t)timeout_ms * 1000000;
-	deadline = xbb_now_ns() + limit;
-	left = nsectors;
-	bare = nsectors == 0;		/* a flush or barrier without data */
-	error = 0;
-	pthread_mutex_lock(&front->lock);
-	for (;;) {
-		while ((left > 0 || bare) && (slot = front->free) != NULL) {
-			n = left < FRONT_MAX_SECTORS ? (uint32_t)left :
-			    FRONT_MAX_SECTORS;
-			if (n != 0 && operation != XBB_OP_READ)
-				memcpy(slot->data, data,
-				    (size_t)n * XBB_SECTOR_SIZE);
-			slot->transfer = &transfer;
-			slot->buffer = data;
-			front_submit(front, (uint8_t)operation, sector, n, 0);
-			transfer.outstanding++;
-			sector += n;
-			left -= n;
-			bare = false;
-			if (data != NULL)
-				data += (size_t)n * XBB_SECTOR_SIZE;
-		}
-		front_push(front);
-		if (left == 0 && !bare && transfer.outstanding == 0)
-			break;
-		before = transfer.outstanding;
-		error = wait_for_responses(front, deadline);
-		if (error != 0)
-			break;
-		if (transfer.outstanding != before)
-			deadline = xbb_now_ns() + limit;
-	}
-	abandon(front, &transfer);
-	pthread_mutex_unlock(&front->lock);
-	return (error != 0 ? error : transfer.failed ? -EIO : 0);
 }
 
 /* What a frontend that misbehaves needs. */

@@ -1,6 +1,6 @@
 /*
- * front.h - a frontend from the inside, for front.c (ring and transfers) and
- * exercise.c (random I/O against a model).  The backend's files know nothing
+ * front.h - a frontend from the inside, for front.c (the ring),
+ * front_transfer.c and exercise.c (random I/O against a model).  The backend's files know nothing
  * of it.
  */
 #ifndef XBB_FRONT_H
@@ -8,19 +8,21 @@
 
 #include "internal.h"
 
-#define FRONT_MAX_SECTORS	(XBB_MAX_SEGMENTS * XBB_SECTORS_PER_PAGE)
-
 struct front_transfer;
 
 /* A request's place: its data pages, and what is in flight with them. */
 struct front_slot {
-	uint8_t		*data;		/* XBB_MAX_SEGMENTS pages */
+	uint8_t		*data;		/* params.max_segments pages */
 	const uint32_t	*refs;		/* of these pages */
+	uint32_t	*list;		/* page for indirect segments, or NULL */
+	uint32_t	 list_ref;	/* of that page */
 	uint64_t	 id;		/* on the ring: generation and index */
 	uint64_t	 sector;
 	uint64_t	 started_ns;
 	uint32_t	 nsectors;
 	uint16_t	 skew;		/* sectors left out before the data */
+	uint16_t	 nseg;
+	bool		 indirect;
 	uint8_t		 operation;
 	bool		 busy;
 	struct front_slot *next_free;
@@ -54,17 +56,30 @@ struct xbb_front {
 	uint64_t	 bad_responses;
 };
 
+/* Most sectors of one request with data. */
+static inline uint32_t
+front_max_sectors(const struct xbb_front *front)
+{
+
+	return (front->params.max_segments * XBB_SECTORS_PER_PAGE);
+}
+
 /* Called for each response, with the lock if there is one. */
 typedef void	front_done(struct xbb_front *front, struct front_slot *slot,
 		    int16_t status, void *arg);
 
 /* Submit takes front->free, which must not be NULL; the caller fills data first. */
 void	front_submit(struct xbb_front *front, uint8_t operation,
-	    uint64_t sector, uint32_t nsectors, uint16_t skew);
+	    uint64_t sector, uint32_t nsectors, uint16_t skew, bool indirect);
 void	front_push(struct xbb_front *front);
 int	front_take(struct xbb_front *front);
 bool	front_reap(struct xbb_front *front, front_done *done, void *arg);
 bool	front_has_responses(struct xbb_front *front);
 bool	front_final_check(struct xbb_front *front);
+
+/* exercise.c - what direct.c shares. */
+uint64_t xbb_random(uint64_t *state);
+bool	xbb_workload_is_sane(const struct xbb_workload *load,
+	    uint32_t most_inflight, uint32_t most_sectors);
 
 #endif /* XBB_FRONT_H */

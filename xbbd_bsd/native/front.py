@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import LATENCY_BUCKETS, PAGE_SIZE, Abi, HvKind, Op, check
+from xbbd_bsd.native.binding import (
+    LATENCY_BUCKETS,
+    MAX_SEGMENTS,
+    PAGE_SIZE,
+    Abi,
+    HvKind,
+    Op,
+    check,
+)
 
 _PROGRESS_NUMBERS = tuple(
     name
@@ -26,6 +34,8 @@ class FrontParams:
     """What a frontend is made of; descriptors stay the caller's and open.
 
     ``port`` is the number of the event channel whose own end ``event_fd`` is.
+    Requests of more than 11 segments, up to ``max_segments``, go indirect.
+    ``persistent``: grants are never withdrawn.
     """
 
     grant_fd: int
@@ -36,6 +46,8 @@ class FrontParams:
     abi: Abi
     ring_pages: int
     depth: int
+    max_segments: int = MAX_SEGMENTS
+    persistent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +68,13 @@ class Workload:
     read_percent: int = 50
     flush_every: int = 0
     barrier_every: int = 0
+    discard_every: int = 0
+    indirect_every: int = 0
     min_sectors: int = 1
     max_sectors: int = 88
     align_sectors: int = 1
     poll_us: int = 0
-    model: bytearray | None = None
+    model: bytearray | memoryview | None = None
 
     def native(self) -> tuple[Any, object]:
         """The C struct, and what must stay alive with it."""
@@ -133,7 +147,8 @@ class Front:
     ) -> None:
         """Move ``nsectors`` 512-byte sectors, in as many requests as it takes.
 
-        ``data`` is filled by a read and holds what a write writes.  Raises
+        ``data`` is filled by a read and holds what a write writes; a flush and
+        a discard have none.  Raises
         OSError: EIO (the backend answered with an error), ETIMEDOUT (nothing
         for ``timeout`` seconds), EPIPE (the backend has gone).
         """
@@ -142,7 +157,7 @@ class Front:
             buffer = ffi.from_buffer("uint8_t[]", data, require_writable=op == Op.READ)
             if len(buffer) < nsectors * 512:
                 raise ValueError("buffer too small")
-        elif nsectors != 0:
+        elif nsectors != 0 and op != Op.DISCARD:
             raise ValueError("no buffer")
         result = lib.xbb_front_transfer(
             self._front, op, sector, nsectors, buffer, int(timeout * 1000)

@@ -29,7 +29,7 @@ struct xbb_map {
 	uint8_t		*base;		/* NULL while not mapped */
 	uint64_t	 token;		/* the filling's own */
 	uint32_t	 npages;
-	uint32_t	 refs[XBB_MAP_PAGES];
+	const uint32_t	*refs;		/* the caller's */
 };
 
 struct xbb_hv;

@@ -118,7 +118,7 @@ rest(struct xbb_queue *q)
 {
 	struct pollfd pfd[2];
 	char drop[64];
-	int error, n;
+	int error, limit_ms, n;
 
 	atomic_store(&q->sleeping, true);
 	/* Whoever makes work for us looks at sleeping afterwards. */
@@ -137,9 +137,10 @@ rest(struct xbb_queue *q)
 	pfd[1] = (struct pollfd){ .events = POLLIN,
 	    .fd = q->masked ? -1 : q->ops->event_fd(q->hv) };
 	XBB_COUNT(q->rs->counters.ring_sleeps, 1);
-	n = poll(pfd, 2, q->masked ? IDLE_EVENTS_MS : -1);
+	limit_ms = q->masked ? IDLE_EVENTS_MS : xbb_persist_trim(q);
+	n = poll(pfd, 2, limit_ms);
 	atomic_store(&q->sleeping, false);
-	if (n == 0)
+	if (n == 0 && q->masked)
 		q->idle_events = 0;
 	if (n > 0 && pfd[0].revents != 0)
 		while (read(q->kick[0], drop, sizeof(drop)) == sizeof(drop))

@@ -67,7 +67,9 @@ struct xbb_ring {
 struct xbb_limits {
 	uint64_t	sectors;	/* size of the disk */
 	uint32_t	sector_size;	/* bytes, a power of two >= 512 */
+	uint32_t	max_indirect_segments;	/* 0: not offered */
 	bool		read_only;
+	bool		discard;	/* offered */
 };
 
 /* How far requests may be merged. */
@@ -85,6 +87,8 @@ struct xbb_tally {
 	uint32_t	flushes;
 	uint32_t	io_short;
 	uint32_t	io_errors;
+	uint32_t	io_bounced;
+	uint32_t	io_read_modify_write;
 	bool		disk_gone;	/* ENXIO from the disk */
 };
 
@@ -92,12 +96,15 @@ struct xbb_tally {
 struct xbb_batch {
 	struct xbb_tally tally;		/* result */
 	uint64_t	 sector;	/* first sector on the disk */
-	uint32_t	 nsectors;
+	uint64_t	 nsectors;
+	uint64_t	 begun_ns;	/* when it was given to the disk */
+	uint64_t	 ended_ns;	/* and was done */
 	uint16_t	 nseg;
 	uint16_t	 nreq;
 	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
 	uint8_t		 operation;
 	bool		 faked;		/* a flush that the tunables suppress */
+	bool		 persistent;	/* all its pages are pinned */
 	struct xbb_batch *next;		/* link of the list it is on */
 	struct xbb_batch *prev_started, *next_started;
 };
@@ -121,20 +128,62 @@ struct xbb_pool {
 	pthread_t	 thread[XBB_MAX_WORKERS];
 };
 
+/* A page that stays mapped, and the pages that were mapped with it. */
+struct xbb_persist_page {
+	uint8_t		*base;
+	uint32_t	 ref;
+	uint32_t	 users;		/* segments of started batches */
+	uint16_t	 next;		/* of the same hash, or free */
+	uint16_t	 sibling;	/* of the same chunk */
+	uint16_t	 chunk;
+};
+
+struct xbb_persist_chunk {
+	uint8_t		*base;
+	uint64_t	 token;
+	uint64_t	 used_ns;	/* when last */
+	uint32_t	 npages;
+	uint32_t	 users;
+	uint16_t	 first;		/* page */
+	uint16_t	 older, newer;	/* by use; older links the free ones */
+};
+
+#define XBB_PERSIST_BUCKETS	1024
+
+/* Grants of a ring that stay mapped (persist.c). */
+struct xbb_persist {
+	struct xbb_persist_page *page;		/* max of each */
+	struct xbb_persist_chunk *chunk;
+	uint16_t	*pinned;	/* page of each segment of each request */
+	size_t		 pinned_size;	/* bytes */
+	uint32_t	 max;
+	uint32_t	 npages;	/* in use */
+	uint16_t	 free_page, free_chunk;
+	uint16_t	 oldest, newest;	/* chunks */
+	uint16_t	 bucket[XBB_PERSIST_BUCKETS];
+};
+
 struct xbb_queue {
 	struct xbb_queue_params params;
 	const struct xbb_hv_ops *ops;
 	struct xbb_hv	*hv;
+	const uint64_t	*sectors;	/* of the disk now, in the state segment */
 	struct xbb_ring_state *rs;	/* in the state segment */
 	struct xbb_req	*reqs;		/* the in-flight table, there too */
+	struct xbb_segment *segments;	/* of indirect requests, by table entry */
+	size_t		 segments_size;	/* bytes */
+	uint32_t	 max_segments;	/* of a request */
 	const struct xbb_tunables *tunables;
 	struct xbb_limits limits;
 	struct xbb_map	 ring_map;
-	uint8_t		*buffers;	/* one a thread if data is copied, else NULL */
-	size_t		 buffers_size;	/* bytes of all */
+	bool		 copies;	/* grants are copied, not mapped */
+	uint8_t		*buffers;	/* one a thread if data goes by one, else NULL */
+	size_t		 buffer_size;	/* bytes of one */
+	struct xbb_persist persist;	/* max 0: not negotiated */
 
 	/* Ring thread only. */
 	struct xbb_ring	 ring;
+	uint64_t	 now_ns;	/* when the ring was last read */
 	uint16_t	 free_req;	/* list of free table entries */
 	uint32_t	 inflight;	/* entries not free */
 	struct xbb_batch *batches;	/* as many as table entries */
@@ -180,6 +229,55 @@ struct xbb_queue {
 #define XBB_COUNT(counter, n) \
 	XBB_SET(counter, XBB_GET(counter) + (n))
 
+/* The segments of the request at a table entry. */
+static inline const struct xbb_segment *
+xbb_req_segments(const struct xbb_queue *q, uint16_t r)
+{
+
+	return (q->reqs[r].indirect ?
+	    q->segments + (size_t)r * q->max_segments : q->reqs[r].seg);
+}
+
+/* Goes through the segments of a batch, in the order of its data. */
+struct xbb_walk {
+	const struct xbb_queue *q;
+	const struct xbb_segment *seg;	/* the current one */
+	uint16_t	 r, last;	/* its request, and the batch's last */
+	uint32_t	 i;		/* its number in the request */
+};
+
+static inline struct xbb_walk
+xbb_walk_batch(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	return ((struct xbb_walk){ .q = q, .r = batch->first,
+	    .last = batch->last });
+}
+
+static inline bool
+xbb_walk_next(struct xbb_walk *walk)
+{
+
+	if (walk->seg != NULL)
+		walk->i++;
+	while (walk->i == walk->q->reqs[walk->r].nseg) {
+		if (walk->r == walk->last)
+			return (false);
+		walk->r = walk->q->reqs[walk->r].next;
+		walk->i = 0;
+	}
+	walk->seg = &xbb_req_segments(walk->q, walk->r)[walk->i];
+	return (true);
+}
+
+/* Bytes of a segment. */
+static inline uint32_t
+xbb_segment_bytes(const struct xbb_segment *seg)
+{
+
+	return (XBB_SECTOR_SIZE * (seg->last_sect - seg->first_sect + 1U));
+}
+
 /* Tell the processor that this is a loop which waits. */
 static inline void
 xbb_relax(void)
@@ -198,8 +296,11 @@ void	xbb_request_decode(const struct xbb_layout *layout,
 	    const uint32_t *slot, struct xbb_req *req);
 void	xbb_request_encode(const struct xbb_layout *layout,
 	    const struct xbb_req *req, uint32_t *slot);
+int	xbb_request_admit(const struct xbb_limits *limits,
+	    const struct xbb_req *req);
 int	xbb_request_validate(const struct xbb_limits *limits,
-	    struct xbb_req *req);
+	    struct xbb_req *req, const struct xbb_segment *seg);
+uint32_t xbb_indirect_pages(uint32_t nseg);
 void	xbb_response_encode(uint64_t id, uint8_t operation, int16_t status,
 	    uint32_t words[4]);
 
@@ -223,30 +324,59 @@ bool	xbb_batch_admits(const struct xbb_batch *batch,
 void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
 	    uint16_t req);
 bool	xbb_batch_overlaps(const struct xbb_batch *a,
-	    const struct xbb_batch *b);
+	    const struct xbb_batch *b, uint32_t block_size);
 bool	xbb_batch_writes(const struct xbb_batch *batch);
 bool	xbb_batch_flushes(const struct xbb_batch *batch);
 bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
 void	xbb_batch_list_put(struct xbb_batch_list *list, struct xbb_batch *batch);
 struct xbb_batch *xbb_batch_list_take(struct xbb_batch_list *list);
 
-/* grants.c - the pages of a batch or of one request, in one call. */
+/* grants.c - the pages of a batch in one call; pages of indirect segments. */
 int	xbb_grants_map(struct xbb_queue *q, struct xbb_batch *batch,
-	    struct xbb_map *map);
+	    struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES]);
 void	xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_map *map);
 int	xbb_grants_copy(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint8_t *buffer, bool to_guest);
+int	xbb_grants_fetch(struct xbb_queue *q, const struct xbb_req *req,
+	    struct xbb_segment *to);
+
+/* persist.c - grants that stay mapped.  Ring thread, but for xbb_persist_base(). */
+int	xbb_persist_open(struct xbb_queue *q, uint32_t nreqs);
+void	xbb_persist_close(struct xbb_queue *q);
+bool	xbb_persist_pin_batch(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_persist_unpin_batch(struct xbb_queue *q, struct xbb_batch *batch);
+bool	xbb_persist_pages(struct xbb_queue *q, const uint32_t *refs, uint32_t n,
+	    const uint8_t **bases);
+uint8_t	*xbb_persist_base(const struct xbb_queue *q, uint16_t r, uint32_t i);
+int	xbb_persist_trim(struct xbb_queue *q);
+
+/* data.c - a batch's data between the guest's pages and the disk. */
+int	xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch,
+	    uint32_t thread);
+int	xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch);
+int	xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch);
+int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
+	    off_t offset, bool *was_short);
+size_t	xbb_data_buffer_size(const struct xbb_queue *q);
 
 /*
- * transfer.c - one batch from start to status; any thread of the queue, which
+ * batch.c - one batch from start to status; any thread of the queue, which
  * says which it is: 0 the ring's, then the workers.
  */
 void	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
 bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
-int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
-	    off_t offset, bool *was_short);
+void	xbb_judge_flush(struct xbb_queue *q, uint64_t took);
+
+/* devstat.c - the records of devstat(9).  Ring thread. */
+void	xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns);
+void	xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
+	    uint64_t nsectors, uint64_t begun_ns, uint64_t now_ns);
+
+/* probes.c - what a tracer may hook. */
+void	xbb_probe_dispatch(const struct xbb_queue *q,
+	    const struct xbb_batch *batch);
 
 /* workers.c - the pool of I/O threads. */
 int	xbb_pool_init(struct xbb_pool *pool);
@@ -275,6 +405,7 @@ int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
+int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
 void	xbb_thread_name(const char *name);
 
 /* exercise.c - the frontend's side of figures. */

@@ -39,11 +39,18 @@ check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
 	    p->ring_pages > XBB_MAX_RING_PAGES ||
 	    !is_power_of_two(p->sector_size) ||
 	    p->sector_size < XBB_SECTOR_SIZE ||
-	    p->sectors > INT64_MAX / XBB_SECTOR_SIZE ||
+	    !is_power_of_two(p->block_size) ||
+	    p->block_size < p->sector_size ||
+	    p->block_size > XBB_MAX_BLOCK_SIZE ||
+	    (p->block_size > p->sector_size && !p->bounce) ||
 	    p->workers < 1 || p->workers > XBB_MAX_WORKERS ||
 	    p->max_batch_segments < XBB_MAX_SEGMENTS ||
 	    p->max_batch_segments > XBB_MAX_BATCH_SEGMENTS ||
+	    (p->max_indirect_segments != 0 &&
+	    p->max_indirect_segments < XBB_MAX_SEGMENTS) ||
+	    p->max_indirect_segments > p->max_batch_segments ||
 	    p->max_grants < p->max_batch_segments ||
+	    p->max_persistent > XBB_MAX_PERSISTENT ||
 	    p->transport > XBB_TRANSPORT_COPY ||
 	    xbb_ring_slots(xbb_layout(p->abi), p->ring_pages) >
 	    state->table_entries)
@@ -51,25 +58,55 @@ check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
 	return (0);
 }
 
+/*
+ * Room for the segments of indirect requests, a piece for each table entry;
+ * memory is taken as it is touched.
+ */
+static int
+prepare_segments(struct xbb_queue *q, uint32_t nreqs)
+{
+	void *base;
+
+	if (q->params.max_indirect_segments == 0)
+		return (0);
+	q->segments_size = (size_t)nreqs * q->max_segments *
+	    sizeof(*q->segments);
+	base = mmap(NULL, q->segments_size, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANON, -1, 0);
+	if (base == MAP_FAILED)
+		return (-errno);
+	q->segments = base;
+	return (0);
+}
+
 /* Lay out the lists of a fresh queue, once nothing else can stop it. */
 static int
 prepare(struct xbb_queue *q, struct xbb_state *state)
 {
-	const struct xbb_layout *layout = xbb_layout(q->params.abi);
+	const struct xbb_queue_params *p = &q->params;
 	uint32_t i, n;
+	int error;
 
-	n = xbb_ring_slots(layout, q->params.ring_pages);
+	n = xbb_ring_slots(xbb_layout(p->abi), p->ring_pages);
 	q->batches = calloc(n, sizeof(*q->batches));
 	if (q->batches == NULL)
 		return (-ENOMEM);
-	q->rs = &state->ring[q->params.ring];
+	error = prepare_segments(q, n);
+	if (error == 0)
+		error = xbb_persist_open(q, n);
+	if (error != 0)
+		return (error);
+	q->sectors = &state->sectors;
+	q->rs = &state->ring[p->ring];
 	q->reqs = (struct xbb_req *)(void *)((uint8_t *)state +
 	    q->rs->reqs_offset);
 	q->tunables = &state->tunables;
 	q->limits = (struct xbb_limits){
-		.sectors = q->params.sectors,
-		.sector_size = q->params.sector_size,
-		.read_only = q->params.read_only != 0,
+		.sectors = XBB_GET(state->sectors),
+		.sector_size = p->sector_size,
+		.max_indirect_segments = p->max_indirect_segments,
+		.read_only = p->read_only != 0,
+		.discard = p->discard != 0,
 	};
 	memset(q->reqs, 0, n * sizeof(*q->reqs));
 	for (i = 0; i < n; i++) {
@@ -89,14 +126,18 @@ publish(const struct xbb_queue *q)
 
 	XBB_SET(rs->abi, q->params.abi);
 	XBB_SET(rs->ring_pages, q->params.ring_pages);
-	XBB_SET(rs->transport, q->buffers == NULL ?
-	    XBB_TRANSPORT_MAP : XBB_TRANSPORT_COPY);
+	XBB_SET(rs->transport, q->copies ?
+	    XBB_TRANSPORT_COPY : XBB_TRANSPORT_MAP);
 	XBB_SET(rs->max_requests, q->ring.nslots);
-	XBB_SET(rs->max_request_segments, (uint32_t)XBB_MAX_SEGMENTS);
-	XBB_SET(rs->max_request_size,
-	    (uint32_t)(XBB_MAX_SEGMENTS * XBB_PAGE_SIZE));
+	XBB_SET(rs->max_request_segments, q->max_segments);
+	XBB_SET(rs->max_request_size, q->max_segments * XBB_PAGE_SIZE);
 	XBB_SET(rs->inflight, 0);
 	XBB_SET(rs->grants_mapped, 0);
+	XBB_SET(rs->persistent, q->persist.max != 0);
+	XBB_SET(rs->grants_persistent, 0);
+	/* What an earlier queue did not finish will never end. */
+	XBB_SET(rs->dispatched.start_count, rs->dispatched.end_count);
+	XBB_SET(rs->received.start_count, rs->received.end_count);
 	XBB_SET(rs->req_cons, q->ring.req_cons);
 	XBB_SET(rs->rsp_prod, q->ring.rsp_prod);
 	XBB_SET(rs->connected, 1);
@@ -116,23 +157,31 @@ open_kick(int kick[2])
 	return (0);
 }
 
-/* Buffers of all threads, if data is to be copied; touched when used. */
+/* Shall grants be copied? */
 static int
 choose_transport(struct xbb_queue *q)
 {
 	const struct xbb_queue_params *p = &q->params;
 	const bool can_copy = q->ops->copy != NULL && q->ops->can_copy(q->hv);
-	void *base;
 
 	if (p->transport == XBB_TRANSPORT_COPY && !can_copy)
 		return (-EOPNOTSUPP);
-	if (p->transport == XBB_TRANSPORT_MAP || !can_copy ||
-	    (p->transport == XBB_TRANSPORT_BEST && !q->ops->prefers_copy))
+	q->copies = can_copy && (p->transport == XBB_TRANSPORT_COPY ||
+	    (p->transport == XBB_TRANSPORT_BEST && q->ops->prefers_copy));
+	return (0);
+}
+
+/* Buffers of all threads, if data goes by one; memory taken as touched. */
+static int
+prepare_buffers(struct xbb_queue *q)
+{
+	void *base;
+
+	if (!q->copies && !q->params.bounce)
 		return (0);
-	q->buffers_size = (size_t)(1 + p->workers) * p->max_batch_segments *
-	    XBB_PAGE_SIZE;
-	base = mmap(NULL, q->buffers_size, PROT_READ | PROT_WRITE,
-	    MAP_PRIVATE | MAP_ANON, -1, 0);
+	q->buffer_size = xbb_data_buffer_size(q);
+	base = mmap(NULL, (1 + q->params.workers) * q->buffer_size,
+	    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
 	if (base == MAP_FAILED)
 		return (-errno);
 	q->buffers = base;
@@ -149,9 +198,11 @@ connect_ring(struct xbb_queue *q, struct xbb_error *error)
 	if (e != 0)
 		return (xbb_fail(error, "open grant device", -e));
 	e = choose_transport(q);
+	if (e == 0)
+		e = prepare_buffers(q);
 	if (e != 0)
 		return (xbb_fail(error, "prepare to copy grants", -e));
-	memcpy(q->ring_map.refs, p->ring_ref, sizeof(p->ring_ref));
+	q->ring_map.refs = p->ring_ref;
 	q->ring_map.npages = p->ring_pages;
 	e = q->ops->map(q->hv, &q->ring_map, true);
 	if (e != 0)
@@ -174,6 +225,7 @@ static void
 release(struct xbb_queue *q)
 {
 
+	xbb_persist_close(q);
 	if (q->ring_map.base != NULL)
 		q->ops->unmap(q->hv, &q->ring_map);
 	if (q->hv != NULL)
@@ -183,7 +235,9 @@ release(struct xbb_queue *q)
 		close(q->kick[1]);
 	}
 	if (q->buffers != NULL)
-		munmap(q->buffers, q->buffers_size);
+		munmap(q->buffers, (1 + q->params.workers) * q->buffer_size);
+	if (q->segments != NULL)
+		munmap(q->segments, q->segments_size);
 	free(q->batches);
 	free(q);
 }
@@ -201,6 +255,8 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 	if (q == NULL)
 		return (xbb_fail(error, "allocate queue", ENOMEM));
 	q->params = *params;
+	q->max_segments = params->max_indirect_segments > XBB_MAX_SEGMENTS ?
+	    params->max_indirect_segments : XBB_MAX_SEGMENTS;
 	q->ops = xbb_hv_lookup(params->hv);
 	q->kick[0] = q->kick[1] = -1;
 	e = open_kick(q->kick);

@@ -85,12 +85,17 @@ respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
 	XBB_COUNT(c->reqs_queued_for_completion, 1);
 	if (status != XBB_RSP_OKAY)
 		XBB_COUNT(c->reqs_completed_with_error, 1);
+	xbb_devstat_end(&q->rs->received, req->operation,
+	    status == XBB_RSP_OKAY ? req->nsectors : 0, req->received_ns,
+	    q->now_ns);
 }
 
 static void
 count_request(struct xbb_counters *c, const struct xbb_req *req)
 {
 
+	if (req->indirect)
+		XBB_COUNT(c->indirect_req, 1);
 	switch (req->operation) {
 	case XBB_OP_READ:
 		XBB_COUNT(c->rd_req, 1);
@@ -102,6 +107,10 @@ count_request(struct xbb_counters *c, const struct xbb_req *req)
 	case XBB_OP_WRITE_BARRIER:
 		XBB_COUNT(c->br_req, 1);
 		break;
+	case XBB_OP_DISCARD:
+		XBB_COUNT(c->ds_req, 1);
+		XBB_COUNT(c->ds_sect, req->nsectors);
+		return;
 	default:
 		XBB_COUNT(c->f_req, 1);
 		break;
@@ -132,16 +141,56 @@ enqueue(struct xbb_queue *q, uint16_t r)
 }
 
 /*
- * Take every request that waits on the ring; what is valid gets an entry of the
- * table.  True if there was any.
+ * Is the request valid?  The segments of an indirect one are fetched to the
+ * place where they will stay if it is.
  */
+static int
+examine(struct xbb_queue *q, struct xbb_req *req, uint16_t r)
+{
+	struct xbb_segment *fetched;
+	int status;
+
+	if (!req->indirect)
+		return (xbb_request_validate(&q->limits, req, req->seg));
+	status = xbb_request_admit(&q->limits, req);
+	if (status != XBB_RSP_OKAY)
+		return (status);
+	fetched = q->segments + (size_t)r * q->max_segments;
+	if (xbb_grants_fetch(q, req, fetched) != 0)
+		return (XBB_RSP_ERROR);
+	return (xbb_request_validate(&q->limits, req, fetched));
+}
+
+/* A request just copied out: into the table, or answered at once. */
+static void
+accept(struct xbb_queue *q, struct xbb_req *req)
+{
+	const uint16_t r = q->free_req;
+	int status;
+
+	/* Never empty: a ring has no more slots than the table entries. */
+	assert(r != XBB_NONE);
+	xbb_devstat_start(&q->rs->received, req->received_ns);
+	status = examine(q, req, r);
+	if (status != XBB_RSP_OKAY) {
+		XBB_COUNT(q->rs->counters.reqs_malformed, 1);
+		respond(q, req, (int16_t)status);
+		return;
+	}
+	count_request(&q->rs->counters, req);
+	q->free_req = q->reqs[r].next;
+	q->reqs[r] = *req;
+	XBB_SET(q->reqs[r].state, XBB_REQ_ACCEPTED);
+	XBB_SET(q->rs->inflight, ++q->inflight);
+	enqueue(q, r);
+}
+
+/* Take every request that waits on the ring.  True if there was any. */
 static bool
 gather(struct xbb_queue *q)
 {
 	uint32_t slot[XBB_SLOT_WORDS], n, unread;
 	struct xbb_req req = { 0 };
-	uint16_t r;
-	int status;
 
 	if (xbb_ring_unread(&q->ring, &unread) != 0) {
 		xbb_queue_stop(q, XBB_STOP_RING, EPROTO);
@@ -149,27 +198,14 @@ gather(struct xbb_queue *q)
 	}
 	if (unread == 0)
 		return (false);
-	req.received_ns = xbb_now_ns();
+	q->now_ns = req.received_ns = xbb_now_ns();
+	q->limits.sectors = XBB_GET(*q->sectors);
 	for (n = 0; n < unread; n++) {
 		req.ring_index = q->ring.req_cons;
 		xbb_ring_copy_request(&q->ring, slot);
 		xbb_request_decode(q->ring.layout, slot, &req);
 		XBB_COUNT(q->rs->counters.reqs_received, 1);
-		status = xbb_request_validate(&q->limits, &req);
-		if (status != XBB_RSP_OKAY) {
-			XBB_COUNT(q->rs->counters.reqs_malformed, 1);
-			respond(q, &req, status);
-			continue;
-		}
-		count_request(&q->rs->counters, &req);
-		/* Never empty: a ring has no more slots than the table entries. */
-		r = q->free_req;
-		assert(r != XBB_NONE);
-		q->free_req = q->reqs[r].next;
-		q->reqs[r] = req;
-		XBB_SET(q->reqs[r].state, XBB_REQ_ACCEPTED);
-		XBB_SET(q->rs->inflight, ++q->inflight);
-		enqueue(q, r);
+		accept(q, &req);
 	}
 	XBB_SET(q->rs->req_cons, q->ring.req_cons);
 	return (true);
@@ -201,7 +237,7 @@ may_start(struct xbb_queue *q, const struct xbb_batch *batch)
 		return (true);
 	for (s = q->started; s != NULL; s = s->next_started)
 		if ((writes || xbb_batch_writes(s)) &&
-		    xbb_batch_overlaps(batch, s))
+		    xbb_batch_overlaps(batch, s, q->params.block_size))
 			return (false);
 	return (true);
 }
@@ -247,6 +283,8 @@ start(struct xbb_queue *q, struct xbb_batch *batch)
 	if (xbb_batch_writes(batch))
 		q->started_writes++;
 	q->barrier_started = xbb_batch_is_barrier(batch);
+	xbb_persist_pin_batch(q, batch);
+	xbb_devstat_start(&q->rs->dispatched, q->now_ns);
 
 	/* As the kernel counts: forced when something else already waits. */
 	if (q->pending.head != NULL)
@@ -266,7 +304,23 @@ count_tally(struct xbb_counters *c, const struct xbb_tally *tally)
 	XBB_COUNT(c->grant_errors, tally->grant_errors);
 	XBB_COUNT(c->flushes_done, tally->flushes);
 	XBB_COUNT(c->io_short, tally->io_short);
+	XBB_COUNT(c->io_bounced, tally->io_bounced);
+	XBB_COUNT(c->io_read_modify_write, tally->io_read_modify_write);
 	XBB_COUNT(c->io_errors, tally->io_errors);
+}
+
+/* Sectors of a batch that were really moved. */
+static uint64_t
+sectors_done(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	uint64_t done;
+	uint16_t r;
+
+	done = 0;
+	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next)
+		if (q->reqs[r].status == XBB_RSP_OKAY)
+			done += q->reqs[r].nsectors;
+	return (done);
 }
 
 /* A started batch has come back: answer its requests, free everything. */
@@ -275,6 +329,11 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 {
 	uint16_t next, r;
 
+	if (q->now_ns < batch->ended_ns)
+		q->now_ns = batch->ended_ns;
+	xbb_devstat_end(&q->rs->dispatched, batch->operation,
+	    sectors_done(q, batch), batch->begun_ns, batch->ended_ns);
+	xbb_persist_unpin_batch(q, batch);
 	if (batch->prev_started != NULL)
 		batch->prev_started->next_started = batch->next_started;
 	else
@@ -328,7 +387,7 @@ dispatch(struct xbb_queue *q)
 		batch = xbb_batch_list_take(&q->pending);
 		start(q, batch);
 		lone = q->nstarted == 1 && q->pending.head == NULL &&
-		    !xbb_batch_flushes(batch);
+		    batch->nseg != 0 && !xbb_batch_flushes(batch);
 		if (lone || !xbb_batch_is_slow(q, batch)) {
 			run_here(q, batch);
 			return (true);

@@ -14,10 +14,14 @@ class QueueParams:
     """Everything a queue is made of.
 
     Descriptors stay the caller's and must stay open until the queue is closed.
-    ``sectors`` is in 512-byte sectors, ``sector_size`` in bytes.  The number of
-    ``ring_refs`` is the number of ring pages, a power of two up to 32.
-    ``wake_fd`` must be non-blocking; a byte arrives there when the queue has
-    drained.
+    ``sector_size`` is the alignment that the frontend must keep, ``block_size``
+    what the disk itself wants, 0 for the same; both in bytes.  ``bounce``: the
+    disk wants one aligned buffer, as it must if its blocks are larger.  The
+    number of ``ring_refs`` is the number of ring pages, a power of two up to 32.
+    ``max_indirect_segments`` is 0 or 11 to ``max_batch_segments``;
+    ``max_persistent`` the grants that may stay mapped, 0 if the frontend did
+    not ask for that.  ``wake_fd`` must be non-blocking; a byte arrives there
+    when the queue has drained.  The size of the disk is the segment's.
     """
 
     grant_fd: int
@@ -32,10 +36,15 @@ class QueueParams:
     disk_kind: DiskKind
     read_only: bool
     sector_size: int
-    sectors: int
+    block_size: int = 0
+    bounce: bool = False
+    discard: bool = False
     workers: int = 8
     max_batch_segments: int = 64
+    max_indirect_segments: int = 0
     max_grants: int = 2816
+    max_persistent: int = 0
+    unit: int = 0
     ring: int = 0
     transport: Transport = Transport.BEST
 
@@ -76,10 +85,15 @@ class Queue:
                 "disk_kind": params.disk_kind,
                 "read_only": params.read_only,
                 "sector_size": params.sector_size,
-                "sectors": params.sectors,
+                "block_size": params.block_size or params.sector_size,
+                "bounce": params.bounce,
+                "discard": params.discard,
                 "workers": params.workers,
                 "max_batch_segments": params.max_batch_segments,
+                "max_indirect_segments": params.max_indirect_segments,
                 "max_grants": params.max_grants,
+                "max_persistent": params.max_persistent,
+                "unit": params.unit,
                 "transport": params.transport,
             },
         )

@@ -32,6 +32,7 @@ xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries)
 		.nrings = nrings,
 		.table_entries = table_entries,
 		.tunables.poll_max_us = XBB_POLL_MAX_US,
+		.tunables.persistent_grant_unused_seconds = XBB_UNUSED_SECONDS,
 	};
 	static const uint8_t zeros[XBB_PAGE_SIZE];
 	uint64_t at;
@@ -107,4 +108,14 @@ xbb_tunable_set(int32_t *tunable, int32_t value)
 {
 
 	XBB_SET(*tunable, value);
+}
+
+int
+xbb_state_resize(struct xbb_state *state, uint64_t sectors)
+{
+
+	if (sectors > INT64_MAX / XBB_SECTOR_SIZE)
+		return (-EINVAL);
+	XBB_SET(state->sectors, sectors);
+	return (0);
 }

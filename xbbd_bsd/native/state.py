@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
     MAX_REQUESTS,
+    PAGE_SIZE,
     Abi,
     Op,
     RequestState,
@@ -37,6 +38,8 @@ class RingView:
     max_request_size: int
     inflight: int
     grants_mapped: int
+    persistent: bool
+    grants_persistent: int
     req_cons: int
     rsp_prod: int
 
@@ -51,8 +54,30 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Devstat:
+    """A record as devstat(9) keeps one; times in nanoseconds.
+
+    ``operations``, ``bytes`` and ``duration_ns`` are by kind, in the order of
+    devicestat.h: no data, read, write, free.
+    """
+
+    start_count: int
+    end_count: int
+    operations: tuple[int, ...]
+    bytes: tuple[int, ...]
+    duration_ns: tuple[int, ...]
+    tag_simple: int
+    tag_ordered: int
+    busy_ns: int
+    busy_from_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class InflightRequest:
-    """A request that was accepted and not yet answered."""
+    """A request that was accepted and not yet answered.
+
+    The segments of an indirect one lie elsewhere, in its ``indirect_refs``.
+    """
 
     id: int
     operation: Op
@@ -62,6 +87,7 @@ class InflightRequest:
     received_ns: int
     ring_index: int
     segments: tuple[Segment, ...]
+    indirect_refs: tuple[int, ...]
 
 
 class State:
@@ -125,6 +151,8 @@ class State:
             max_request_size=r.max_request_size,
             inflight=r.inflight,
             grants_mapped=r.grants_mapped,
+            persistent=bool(r.persistent),
+            grants_persistent=r.grants_persistent,
             req_cons=r.req_cons,
             rsp_prod=r.rsp_prod,
         )
@@ -132,6 +160,46 @@ class State:
     def tunables(self) -> dict[str, int]:
         """The tunables by name."""
         return {name: int(getattr(self._state.tunables, name)) for name in TUNABLES}
+
+    @property
+    def rings(self) -> int:
+        """How many rings the segment has room for."""
+        return int(self._state.nrings)
+
+    @property
+    def sectors(self) -> int:
+        """The size of the disk as requests are checked against it, 512-byte sectors."""
+        return int(self._state.sectors)
+
+    def resize(self, sectors: int) -> None:
+        """Say how large the disk is, in 512-byte sectors; at any time.  HostError if absurd."""
+        check(lib.xbb_state_resize(self._state, sectors), f"resize to {sectors} sectors")
+
+    def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:
+        """What was given to the disk (xbb), or what the frontend asked for (xbbi).
+
+        Of one ring or added up; ``busy_ns`` then is the busiest ring's.
+        """
+        which = "received" if received else "dispatched"
+        records = [getattr(self._state.ring[i], which) for i in self._rings(ring)]
+
+        def kinds(name: str) -> tuple[int, ...]:
+            return tuple(sum(int(getattr(r, name)[k]) for r in records) for k in range(4))
+
+        def total(name: str) -> int:
+            return sum(int(getattr(r, name)) for r in records)
+
+        return Devstat(
+            start_count=total("start_count"),
+            end_count=total("end_count"),
+            operations=kinds("operations"),
+            bytes=kinds("bytes"),
+            duration_ns=kinds("duration_ns"),
+            tag_simple=total("tag_simple"),
+            tag_ordered=total("tag_ordered"),
+            busy_ns=max(int(r.busy_ns) for r in records),
+            busy_from_ns=max(int(r.busy_from_ns) for r in records),
+        )
 
     def set_tunable(self, name: str, value: int) -> None:
         """Change a tunable (32-bit signed); the data plane sees it at the next request.
@@ -157,9 +225,14 @@ class State:
                 nsectors=req.nsectors,
                 received_ns=req.received_ns,
                 ring_index=req.ring_index,
-                segments=tuple(
+                segments=()
+                if req.indirect
+                else tuple(
                     Segment(s.gref, s.first_sect, s.last_sect) for s in req.seg[0 : req.nseg]
                 ),
+                indirect_refs=tuple(req.indirect_ref[0 : -(-req.nseg * 8 // PAGE_SIZE)])
+                if req.indirect
+                else (),
             )
             for req in table
             if req.state != RequestState.FREE

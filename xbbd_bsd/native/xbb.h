@@ -20,11 +20,16 @@
 #define XBB_MAX_RINGS		8	/* rings a state segment has room for */
 #define XBB_MAX_REQUESTS	1024	/* slots of the largest ring */
 #define XBB_MAX_SEGMENTS	11	/* BLKIF_MAX_SEGMENTS_PER_REQUEST */
+#define XBB_MAX_INDIRECT_PAGES	8	/* BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST */
+#define XBB_MAX_INDIRECT_SEGMENTS 256	/* most we offer, as Linux does */
 #define XBB_MAX_BATCH_SEGMENTS	256	/* segments one disk operation may gather */
 #define XBB_MAX_WORKERS		64
 #define XBB_STATE_MAGIC		0x58424253	/* "SBBX" in memory */
-#define XBB_STATE_VERSION	2
+#define XBB_MAX_BLOCK_SIZE	65536	/* bytes of the largest sector a disk may have */
+#define XBB_MAX_PERSISTENT	4096	/* grants that a ring may keep mapped */
+#define XBB_STATE_VERSION	3
 #define XBB_POLL_MAX_US		50	/* poll_max_us of a fresh state segment */
+#define XBB_UNUSED_SECONDS	60	/* persistent_grant_unused_seconds, likewise */
 #define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a backend unmaps it */
 #define XBB_LATENCY_BUCKETS	320	/* 8 a power of two, from 1 ns */
 
@@ -33,7 +38,14 @@ enum xbb_op {
 	XBB_OP_READ		= 0,
 	XBB_OP_WRITE		= 1,
 	XBB_OP_WRITE_BARRIER	= 2,
-	XBB_OP_FLUSH_DISKCACHE	= 3
+	XBB_OP_FLUSH_DISKCACHE	= 3,
+	XBB_OP_DISCARD		= 5,
+	XBB_OP_INDIRECT		= 6	/* on the ring only: says how segments are passed */
+};
+
+/* Flags of a discard (blkif.h). */
+enum xbb_discard_flag {
+	XBB_DISCARD_SECURE	= 1
 };
 
 /* Status of a ring response (blkif.h). */
@@ -110,16 +122,21 @@ struct xbb_segment {
 struct xbb_req {
 	uint64_t	id;		/* the guest's, echoed in the response */
 	uint64_t	sector;		/* first sector on the disk */
+	uint64_t	nsectors;	/* sum over the segments, or to discard */
 	uint64_t	received_ns;	/* CLOCK_MONOTONIC when copied */
-	uint32_t	nsectors;	/* sum over the segments */
 	uint32_t	ring_index;	/* its request index on the ring */
-	uint8_t		state;		/* enum xbb_req_state */
-	uint8_t		operation;	/* enum xbb_op */
-	uint8_t		nseg;
-	uint8_t		reserved;
 	int16_t		status;		/* enum xbb_rsp, once DONE */
 	uint16_t	next;		/* link of the list it is on */
-	struct xbb_segment seg[XBB_MAX_SEGMENTS];
+	uint16_t	nseg;
+	uint8_t		state;		/* enum xbb_req_state */
+	uint8_t		operation;	/* enum xbb_op; the inner one if indirect */
+	uint8_t		indirect;	/* segments lie in pages of their own */
+	uint8_t		flags;		/* enum xbb_discard_flag */
+	uint16_t	reserved;
+	union {
+		struct xbb_segment seg[XBB_MAX_SEGMENTS];
+		uint32_t indirect_ref[XBB_MAX_INDIRECT_PAGES];
+	};
 };
 
 /* Written by the control plane at any time, read by the data plane at use. */
@@ -128,6 +145,7 @@ struct xbb_tunables {
 	int32_t		flush_interval;		/* do one flush of N; 0: each */
 	int32_t		no_coalesce_reqs;	/* every request a batch of its own */
 	int32_t		poll_max_us;		/* most time to look for work before sleeping */
+	int32_t		persistent_grant_unused_seconds; /* unmap those not used for so long; 0: never */
 };
 
 /* Counters of a ring; descriptions are in stats.py, checked by a test. */
@@ -145,21 +163,49 @@ struct xbb_counters {
 	uint64_t	wr_req;
 	uint64_t	f_req;
 	uint64_t	br_req;
+	uint64_t	ds_req;
+	uint64_t	indirect_req;
 	uint64_t	rd_sect;
 	uint64_t	wr_sect;
+	uint64_t	ds_sect;
 	uint64_t	reqs_malformed;
 	uint64_t	flushes_done;
 	uint64_t	io_inline;
 	uint64_t	io_handed_over;
 	uint64_t	io_short;
 	uint64_t	io_errors;
+	uint64_t	io_bounced;
+	uint64_t	io_read_modify_write;
 	uint64_t	grants_mapped_total;
 	uint64_t	grants_unmapped_total;
 	uint64_t	grants_copied_total;
 	uint64_t	grant_errors;
+	uint64_t	persistent_hits;
+	uint64_t	persistent_misses;
 	uint64_t	notifies_received;
 	uint64_t	notifies_sent;
 	uint64_t	ring_sleeps;
+};
+
+/* Kinds of transaction in a devstat record (devicestat.h). */
+enum xbb_devstat_kind {
+	XBB_DEVSTAT_NO_DATA	= 0,
+	XBB_DEVSTAT_READ	= 1,
+	XBB_DEVSTAT_WRITE	= 2,
+	XBB_DEVSTAT_FREE	= 3
+};
+
+/* A record as devstat(9) keeps one, times in nanoseconds of CLOCK_MONOTONIC. */
+struct xbb_devstat {
+	uint64_t	start_count;		/* transactions begun */
+	uint64_t	end_count;		/* and ended */
+	uint64_t	operations[4];		/* by enum xbb_devstat_kind */
+	uint64_t	bytes[4];
+	uint64_t	duration_ns[4];
+	uint64_t	tag_simple;
+	uint64_t	tag_ordered;		/* barriers */
+	uint64_t	busy_ns;		/* with a transaction under way */
+	uint64_t	busy_from_ns;		/* not yet added to busy_ns, while under way */
 };
 
 /* One ring: what was negotiated, where it stands, and its counters. */
@@ -173,10 +219,13 @@ struct xbb_ring_state {
 	uint32_t	max_request_size;	/* bytes */
 	uint32_t	inflight;		/* entries not FREE */
 	uint32_t	grants_mapped;		/* data pages of requests at the disk now */
+	uint32_t	persistent;		/* grants stay mapped */
+	uint32_t	grants_persistent;	/* so many do now */
 	uint32_t	req_cons;		/* next request index to read */
 	uint32_t	rsp_prod;		/* last response index pushed */
-	uint32_t	reserved;
 	uint64_t	reqs_offset;		/* bytes from the segment's start to the table */
+	struct xbb_devstat dispatched;		/* as given to the disk (xbb) */
+	struct xbb_devstat received;		/* as they came in (xbbi) */
 	struct xbb_counters counters;
 };
 
@@ -187,7 +236,9 @@ struct xbb_state {
 	uint64_t	size;			/* bytes of the whole segment */
 	uint32_t	nrings;
 	uint32_t	table_entries;		/* entries of each ring's table */
+	uint64_t	sectors;		/* size of the disk now, 512-byte sectors */
 	struct xbb_tunables tunables;
+	uint32_t	reserved;
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
 
@@ -205,12 +256,17 @@ struct xbb_queue_params {
 	uint32_t	ring_pages;		/* a power of two */
 	uint32_t	ring_ref[XBB_MAX_RING_PAGES];
 	uint32_t	disk_kind;		/* enum xbb_disk_kind */
+	uint32_t	unit;			/* of the device, for tracing */
 	uint32_t	read_only;
-	uint32_t	sector_size;		/* alignment of I/O, bytes */
-	uint64_t	sectors;		/* size of the disk, 512-byte sectors */
+	uint32_t	sector_size;		/* alignment the frontend must keep, bytes */
+	uint32_t	block_size;		/* alignment the disk wants, bytes, >= sector_size */
+	uint32_t	bounce;			/* the disk wants one aligned buffer */
+	uint32_t	discard;		/* offered */
 	uint32_t	workers;		/* most I/O threads, 1 to XBB_MAX_WORKERS */
 	uint32_t	max_batch_segments;	/* 11 to XBB_MAX_BATCH_SEGMENTS */
+	uint32_t	max_indirect_segments;	/* offered, 0 or 11 to max_batch_segments */
 	uint32_t	max_grants;		/* most data pages mapped at once */
+	uint32_t	max_persistent;		/* grants kept mapped; 0: not negotiated */
 	uint32_t	transport;		/* enum xbb_transport */
 };
 
@@ -225,17 +281,21 @@ struct xbb_queue;
 /*
  * State segment.  xbb_state_format() sizes and initialises a fresh file;
  * xbb_state_map() maps an existing one and refuses (EINVAL) what is not one.
- * xbb_tunable_set() changes a tunable of a mapped one as a whole, at any time.
+ * xbb_tunable_set() changes a tunable of a mapped one as a whole, at any time;
+ * xbb_state_resize() what requests may touch, before a queue opens and while
+ * it runs (EINVAL: more bytes than an off_t counts).
  */
 int	xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries);
 int	xbb_state_map(int fd, int writable, struct xbb_state **statep);
 void	xbb_state_unmap(struct xbb_state *state);
 void	xbb_tunable_set(int32_t *tunable, int32_t value);
+int	xbb_state_resize(struct xbb_state *state, uint64_t sectors);
 
 /*
  * Queue.  xbb_queue_open() maps the ring, binds the event channel and starts
- * the ring's thread; a ring of the segment has one queue at a time.  xbb_queue_drain() and xbb_queue_status() may overlap
- * anything but close.  xbb_queue_close() drains if nobody did, joins the
+ * the ring's thread; a ring of the segment has one queue at a time.
+ * xbb_queue_drain() and xbb_queue_status() may overlap anything but close.
+ * xbb_queue_close() drains if nobody did, joins the
  * threads, and gives back every mapping and the event channel: it waits for
  * I/O in flight, so a caller that must not wait calls it once DRAINED.
  */
@@ -245,6 +305,12 @@ int	xbb_queue_open(const struct xbb_queue_params *params,
 void	xbb_queue_drain(struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue, struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);
+
+/* Can holes be made in this file?  Asked beyond its end, where nothing is. */
+int	xbb_file_can_punch(int fd);
+
+/* Most requests a ring of so many pages holds; 0 for an ABI that is none. */
+uint32_t xbb_max_requests(uint32_t abi, uint32_t ring_pages);
 
 /*
  * Simulated machine (hv_sim.c).  A domain is a directory; format makes its
@@ -264,6 +330,8 @@ struct xbb_front_params {
 	uint32_t	abi;			/* enum xbb_abi */
 	uint32_t	ring_pages;		/* a power of two */
 	uint32_t	depth;			/* most requests in flight, up to the ring's slots */
+	uint32_t	max_segments;		/* of a request, 11 to XBB_MAX_INDIRECT_SEGMENTS */
+	uint32_t	persistent;		/* grants are never withdrawn */
 };
 
 struct xbb_front;
@@ -279,8 +347,10 @@ struct xbb_workload {
 	uint32_t	read_percent;		/* the rest are writes */
 	uint32_t	flush_every;		/* one flush in so many operations; 0: none */
 	uint32_t	barrier_every;		/* one write in so many a barrier; 0: none */
+	uint32_t	discard_every;		/* one operation in so many a discard; 0: none */
+	uint32_t	indirect_every;		/* one small request in so many indirect; 0: none */
 	uint32_t	min_sectors;		/* size of an operation */
-	uint32_t	max_sectors;		/* at most 88 */
+	uint32_t	max_sectors;		/* at most 8 a segment */
 	uint32_t	align_sectors;		/* start and size are multiples of this */
 	uint32_t	poll_us;		/* look so long for responses before sleeping */
 	uint8_t		*model;			/* plain copy of the range; NULL: do not verify */
@@ -296,6 +366,7 @@ struct xbb_progress {
 	uint64_t	writes;
 	uint64_t	flushes;
 	uint64_t	barriers;
+	uint64_t	discards;
 	uint64_t	sectors_read;
 	uint64_t	sectors_written;
 	uint64_t	errors;			/* responses other than OKAY */

@@ -1,0 +1,430 @@
+"""What a frontend may negotiate beyond the basic protocol, on one queue.
+
+Indirect segments, grants that stay mapped, discard, disks with larger sectors
+than the guest sees, a size that changes.  The oracle is a plain copy of the
+disk, as in test_queue.py.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from tests.native.ring import Ring, ring
+from tests.native.slots import RawRing, discard, indirect, request
+from tests.waiting import eventually
+from xbbd_bsd.native import Abi, Op, Progress, Transport, Workload, sim_mapped
+
+OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
+SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"  # set by test_variants.py
+TRANSPORTS = [Transport.MAP, Transport.COPY]
+
+
+def exercise(r: Ring, **numbers: int) -> Progress:
+    """Random I/O against a model of the whole disk; it and the disk agree at the end."""
+    model = bytearray(r.disk.read_bytes())
+    progress = Progress()
+    numbers.setdefault("operations", 1000 if SLOW_DISK else 4000)
+    load = Workload(seed=1, sectors=len(model) // 512, model=model, **numbers)
+    r.front.exercise(load, progress)
+    assert progress.mismatches == progress.errors == 0, f"sector {progress.first_mismatch}"
+    assert progress.still_mapped == progress.bad_responses == 0
+    assert r.disk.read_bytes() == model
+    counters = r.state.counters()
+    assert counters["reqs_completed"] == counters["reqs_received"]
+    assert counters["reqs_completed_with_error"] == 0
+    return progress
+
+
+def mapped(r: Ring) -> int:
+    """Pages of the guest that are mapped now."""
+    return sim_mapped(r.domain_fd)
+
+
+# Indirect segments.
+
+
+@pytest.mark.parametrize("persistent", [0, 1056])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("abi", list(Abi))
+def test_indirect_requests_against_a_model(
+    tmp_path: Path, abi: Abi, transport: Transport, persistent: int
+) -> None:
+    with ring(
+        tmp_path,
+        abi=abi,
+        ring_pages=2,
+        depth=16,
+        max_segments=256,
+        transport=transport,
+        persistent=persistent,
+    ) as r:
+        progress = exercise(
+            r,
+            depth=16,
+            operations=300,
+            max_sectors=2048,
+            indirect_every=2,
+            flush_every=20,
+            barrier_every=10,
+        )
+        assert progress.reads
+        assert progress.writes
+        assert progress.barriers
+        assert r.counter("indirect_req") > 100
+        assert r.state.ring().max_request_segments == 256
+        assert r.state.ring().max_request_size == 1 << 20
+        assert r.state.ring().transport is transport
+
+
+def segments_in(page: memoryview, segments: list[tuple[int, int, int]]) -> None:
+    """Write a list of segments into an indirect page."""
+    for i, segment in enumerate(segments):
+        struct.pack_into("<IBBH", page, i * 8, *segment, 0xDEAD)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize(
+    ("nr_segments", "op", "change", "status"),
+    [
+        (40, Op.READ, None, OKAY),
+        (1, Op.READ, None, OKAY),
+        (40, Op.WRITE_BARRIER, None, OKAY),
+        (41, Op.READ, None, ERROR),  # above what was offered
+        (65535, Op.READ, None, ERROR),
+        (0, Op.READ, None, ERROR),
+        (40, Op.FLUSH_DISKCACHE, None, ERROR),
+        (40, Op.DISCARD, None, EOPNOTSUPP),
+        (40, 6, None, EOPNOTSUPP),  # indirect in indirect
+        (40, 77, None, EOPNOTSUPP),
+        (40, Op.READ, (39, 5, 4), ERROR),
+        (40, Op.READ, (0, 0, 8), ERROR),
+        (40, Op.WRITE, (20, 255, 255), ERROR),
+    ],
+)
+def test_an_indirect_request_is_checked_like_any_other(
+    tmp_path: Path,
+    nr_segments: int,
+    op: int,
+    change: tuple[int, int, int] | None,
+    status: int,
+    transport: Transport,
+) -> None:
+    """The response names the operation inside: Linux checks that."""
+    with ring(tmp_path, max_segments=40, depth=4, transport=transport) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        segments = [(r.front.page_ref(i), 0, 7) for i in range(40)]
+        if change is not None:
+            number, first, last = change
+            segments[number] = (segments[number][0], first, last)
+        segments_in(r.front.page(160), segments)
+        raw.put(
+            indirect(
+                Abi.NATIVE,
+                op=op,
+                id=9,
+                nr_segments=nr_segments,
+                grefs=[r.front.page_ref(160)],
+            ),
+            request(Abi.NATIVE, op=0, id=1, segments=[(*segments[1][:1], 0, 7)]),
+        )
+        assert sorted(raw.responses(2)) == [(1, 0, OKAY), (9, int(op), status)]
+
+
+@pytest.mark.parametrize("abi", list(Abi))
+def test_an_indirect_request_that_was_not_offered(tmp_path: Path, abi: Abi) -> None:
+    with ring(tmp_path, abi=abi) as r:
+        raw = RawRing(r.front, abi)
+        raw.put(indirect(abi, op=Op.WRITE, id=3, nr_segments=1, grefs=[r.front.page_ref(0)]))
+        assert raw.responses(1) == [(3, Op.WRITE, EOPNOTSUPP)]
+
+
+@pytest.mark.parametrize("persistent", [0, 64])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("bad", ["list", "first", "middle", "last"])
+def test_a_bad_reference_of_an_indirect_request(
+    tmp_path: Path, bad: str, transport: Transport, persistent: int
+) -> None:
+    with ring(tmp_path, max_segments=40, depth=4, transport=transport, persistent=persistent) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        segments = [(r.front.page_ref(i), 0, 7) for i in range(40)]
+        list_ref = r.front.page_ref(160)
+        if bad == "list":
+            list_ref = 16000
+        else:
+            number = {"first": 0, "middle": 20, "last": 39}[bad]
+            segments[number] = (16001, 0, 7)
+        segments_in(r.front.page(160), segments)
+        raw.put(
+            request(Abi.NATIVE, op=0, id=1, segments=segments[1:2]),
+            indirect(Abi.NATIVE, op=0, id=2, nr_segments=40, grefs=[list_ref]),
+            request(Abi.NATIVE, op=0, id=3, segments=segments[2:3]),
+        )
+        assert sorted(raw.responses(3)) == [(1, 0, OKAY), (2, 0, ERROR), (3, 0, OKAY)]
+        assert r.counter("grant_errors") >= 1
+        if not persistent:
+            assert mapped(r) == 1
+
+
+def test_a_list_of_segments_over_two_pages(tmp_path: Path) -> None:
+    """More than 512 segments are never offered, so more references are not looked at."""
+    with ring(tmp_path, max_segments=256, depth=4) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        segments_in(r.front.page(1024), [(r.front.page_ref(i), 0, 7) for i in range(256)])
+        raw.put(
+            indirect(
+                Abi.NATIVE,
+                op=0,
+                id=2,
+                nr_segments=256,
+                grefs=[r.front.page_ref(1024), 16000, 16001],
+            )
+        )
+        assert raw.responses(1) == [(2, 0, OKAY)]
+
+
+# Grants that stay mapped.
+
+
+@pytest.mark.parametrize("pages", [4, 64, 1056])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_persistent_grants_against_a_model(
+    tmp_path: Path, transport: Transport, pages: int
+) -> None:
+    """With room for all, for some, and for hardly any."""
+    with ring(tmp_path, persistent=pages, transport=transport) as r:
+        exercise(r, depth=32, flush_every=50, barrier_every=50)
+        view = r.state.ring()
+        assert view.persistent
+        assert 0 < view.grants_persistent <= pages
+        assert mapped(r) == 1 + view.grants_persistent
+        if pages == 1056:
+            assert r.counter("grants_copied_total") == 0
+            assert r.counter("persistent_misses") == view.grants_persistent == 352
+        else:
+            assert r.counter("persistent_misses") > pages
+
+
+def test_a_page_is_mapped_once_and_used_again(tmp_path: Path) -> None:
+    with ring(tmp_path, persistent=64) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        slot = request(Abi.NATIVE, op=0, id=1, segments=[(r.front.page_ref(0), 0, 7)] * 11)
+        for _ in range(10):
+            raw.put(slot)
+            assert raw.responses(1) == [(1, 0, OKAY)]
+        assert r.state.ring().grants_persistent == 1
+        assert r.counter("grants_mapped_total") == 1
+        # Within the first request the page was missing eleven times and mapped once.
+        assert r.counter("persistent_misses") == 1
+
+
+def test_unused_grants_are_unmapped(tmp_path: Path) -> None:
+    with ring(tmp_path, persistent=64) as r:
+        r.state.set_tunable("persistent_grant_unused_seconds", 1)
+        r.front.transfer(Op.READ, 0, 88, bytearray(88 * 512))
+        assert mapped(r) == 12
+        eventually(lambda: mapped(r) == 1, "unused grants are unmapped")
+        assert r.state.ring().grants_persistent == 0
+        r.front.transfer(Op.READ, 0, 88, bytearray(88 * 512))
+        assert mapped(r) == 12
+
+
+def test_a_grant_for_reading_only_is_used_the_ordinary_way(tmp_path: Path) -> None:
+    """A persistent mapping is writable; a frontend that does not allow that is served anyway."""
+    with ring(tmp_path, persistent=64) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        r.front.page(0)[:] = b"\x5a" * 4096
+        r.front.set_access(r.front.page_ref(0), 1)
+        segments = [(r.front.page_ref(0), 0, 7)]
+        raw.put(request(Abi.NATIVE, op=Op.WRITE, id=1, sector=8, segments=segments))
+        assert raw.responses(1) == [(1, Op.WRITE, OKAY)]
+        raw.put(request(Abi.NATIVE, op=Op.READ, id=2, sector=8, segments=segments))
+        assert raw.responses(1) == [(2, Op.READ, ERROR)]
+        assert r.disk.read_bytes()[4096:8192] == b"\x5a" * 4096
+        assert r.state.ring().grants_persistent == 0
+
+
+def test_grants_of_a_hostile_frontend_are_bounded(tmp_path: Path) -> None:
+    """Ever new references: no more stay mapped than allowed, and all are served."""
+    with ring(tmp_path, persistent=16, depth=32, max_segments=64) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        for i in range(500):
+            raw.put(request(Abi.NATIVE, op=0, id=i, segments=[(r.front.page_ref(i), 0, 7)]))
+            assert raw.responses(1) == [(i, 0, OKAY)]
+            assert mapped(r) <= 1 + 16
+        assert r.state.ring().grants_persistent == 16
+
+
+# Discard.
+
+
+@pytest.mark.parametrize("abi", list(Abi))
+def test_discard_makes_a_hole(tmp_path: Path, abi: Abi) -> None:
+    with ring(tmp_path, abi=abi, discard=True) as r:
+        data = bytearray(os.urandom(1 << 20))
+        r.front.transfer(Op.WRITE, 0, 2048, data)
+        before = r.disk.stat().st_blocks
+        raw = RawRing(r.front, abi)
+        raw.rsp_cons = raw.index(8)
+        raw.put(discard(abi, id=7, sector=8, nsectors=1024))
+        assert raw.responses(1) == [(7, Op.DISCARD, OKAY)]
+        data[4096 : 4096 + 1024 * 512] = bytes(1024 * 512)
+        assert r.disk.read_bytes()[: 1 << 20] == data
+        assert r.disk.stat().st_size == 8 << 20
+        assert r.disk.stat().st_blocks < before
+        assert (r.counter("ds_req"), r.counter("ds_sect")) == (1, 1024)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "status"),
+    [
+        ({"discard": False}, {}, EOPNOTSUPP),
+        ({}, {"flag": 1}, EOPNOTSUPP),  # secure: nobody can promise that
+        ({}, {"flag": 0xFE}, OKAY),
+        ({}, {"nsectors": 0}, ERROR),
+        ({}, {"sector": 16384}, ERROR),
+        ({}, {"sector": 16377}, ERROR),
+        ({}, {"sector": 16376}, OKAY),
+        ({}, {"nsectors": 2**64 - 1}, ERROR),
+        ({}, {"sector": 2**64 - 8}, ERROR),
+        ({}, {"sector": 2**63, "nsectors": 2**63}, ERROR),
+        ({}, {"sector": 0, "nsectors": 16384}, OKAY),
+        ({"sector_size": 4096}, {"sector": 1}, ERROR),
+        ({"sector_size": 4096}, {"nsectors": 9}, ERROR),
+        ({"read_only": True}, {}, ERROR),
+    ],
+)
+def test_a_discard_is_checked(
+    tmp_path: Path, options: dict[str, int], fields: dict[str, int], status: int
+) -> None:
+    with ring(tmp_path, **{"discard": True, **options}) as r:  # type: ignore[arg-type]
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(discard(Abi.NATIVE, **{"id": 1, "sector": 8, "nsectors": 8, **fields}))
+        assert raw.responses(1) == [(1, Op.DISCARD, status)]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_discards_among_reads_and_writes(tmp_path: Path, transport: Transport) -> None:
+    with ring(tmp_path, discard=True, transport=transport) as r:
+        progress = exercise(r, depth=32, discard_every=5, flush_every=50, barrier_every=20)
+        assert progress.discards > 100
+        record = r.state.devstat()
+        assert record.operations[3] > 0  # FREE
+        assert record.bytes[3] == r.counter("ds_sect") * 512
+
+
+# Disks with larger sectors than the guest sees.
+
+
+@pytest.mark.parametrize("persistent", [0, 1056])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("block_size", [4096, 16384, 65536])
+def test_a_disk_of_larger_sectors_presented_as_512(
+    tmp_path: Path, block_size: int, transport: Transport, persistent: int
+) -> None:
+    with ring(
+        tmp_path,
+        block_size=block_size,
+        bounce=True,
+        transport=transport,
+        max_segments=32,
+        depth=32,
+        persistent=persistent,
+    ) as r:
+        exercise(r, depth=32, operations=1500, max_sectors=64, flush_every=50, barrier_every=20)
+        assert r.counter("io_read_modify_write") > 100
+        assert r.counter("io_bounced") >= r.counter("io_read_modify_write")
+
+
+def test_neighbours_in_one_block_do_not_lose_each_other(tmp_path: Path) -> None:
+    """Writes of single sectors at once: each reads and writes the block, one after the other."""
+    with ring(tmp_path, block_size=4096, bounce=True, workers=8) as r:
+        r.state.set_tunable("no_coalesce_reqs", 1)
+        raw = RawRing(r.front, Abi.NATIVE)
+        for i in range(32):
+            r.front.page(i)[:] = bytes([i + 1]) * 4096
+        for _ in range(20):
+            raw.put(
+                *(
+                    request(
+                        Abi.NATIVE,
+                        op=Op.WRITE,
+                        id=i,
+                        sector=i,
+                        segments=[(r.front.page_ref(i), 0, 0)],
+                    )
+                    for i in range(32)
+                )
+            )
+            assert all(status == OKAY for _, _, status in raw.responses(32))
+            expected = b"".join(bytes([i + 1]) * 512 for i in range(32))
+            assert r.disk.read_bytes()[: 32 * 512] == expected
+        assert r.counter("io_read_modify_write") == 32 * 20
+
+
+def test_a_discard_keeps_what_shares_a_block(tmp_path: Path) -> None:
+    with ring(tmp_path, block_size=4096, bounce=True, discard=True) as r:
+        data = bytearray(os.urandom(8 * 4096))
+        r.front.transfer(Op.WRITE, 0, 64, data)
+        r.front.transfer(Op.DISCARD, 5, 20)  # blocks 1 and 2 whole, 0 and 3 in part
+        data[4096 : 3 * 4096] = bytes(2 * 4096)
+        assert r.disk.read_bytes()[: 8 * 4096] == data
+        r.front.transfer(Op.DISCARD, 1, 6)  # within one block
+        assert r.disk.read_bytes()[: 8 * 4096] == data
+
+
+def test_one_aligned_buffer_for_a_disk_that_wants_it(tmp_path: Path) -> None:
+    with ring(tmp_path, bounce=True, transport=Transport.MAP) as r:
+        exercise(r, depth=32)
+        assert r.counter("io_bounced") == r.counter("total_dispatch")
+        assert r.counter("io_read_modify_write") == 0
+
+
+# A size that changes.
+
+
+def test_growth_and_shrink_are_seen_by_the_next_request(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        page = [(r.front.page_ref(0), 0, 7)]
+
+        def read_at(sector: int) -> int:
+            raw.put(request(Abi.NATIVE, op=0, id=1, sector=sector, segments=page))
+            return raw.responses(1)[0][2]
+
+        assert (read_at(16376), read_at(16384)) == (OKAY, ERROR)
+        os.truncate(r.disk, 16 << 20)
+        r.state.resize(32768)
+        assert (read_at(16384), read_at(32760), read_at(32768)) == (OKAY, OKAY, ERROR)
+        r.state.resize(8)
+        assert (read_at(0), read_at(8)) == (OKAY, ERROR)
+
+
+# Accounting.
+
+
+def test_devstat_records(tmp_path: Path) -> None:
+    with ring(tmp_path, discard=True) as r:
+        r.front.transfer(Op.WRITE, 0, 88, bytearray(88 * 512))
+        r.front.transfer(Op.READ, 0, 8, bytearray(8 * 512))
+        r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+        r.front.transfer(Op.WRITE_BARRIER, 0, 8, bytearray(4096))
+        r.front.transfer(Op.DISCARD, 0, 16)
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.rsp_cons = raw.index(8)
+        raw.put(request(Abi.NATIVE, op=77, id=1))
+        raw.responses(1)
+        r.queue.drain()
+        r.wait_drained()
+        given, came = r.state.devstat(), r.state.devstat(received=True)
+        assert given.operations == (1, 1, 2, 1)
+        assert given.bytes == came.bytes == (0, 4096, 96 * 512, 16 * 512)
+        assert came.operations == (2, 1, 2, 1)  # what is refused is never dispatched
+        assert (given.start_count, given.end_count) == (5, 5)
+        assert (came.start_count, came.end_count) == (6, 6)
+        assert (given.tag_simple, given.tag_ordered) == (4, 1)
+        assert min(given.duration_ns) > 0
+        assert came.busy_ns >= given.busy_ns > 0

@@ -1,0 +1,325 @@
+/*
+ * data.c - a batch's data between the guest's pages and the disk: straight from
+ * the pages, where they are mapped and the disk takes scattered memory, or by a
+ * buffer, in which a disk with larger sectors than the guest sees gets whole
+ * ones.  Runs on an I/O thread or on the ring's, and changes nothing of the
+ * queue but the batch's tally.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/*
+ * Move all bytes of iov, however many calls that takes; iov is used up.
+ * Returns 0 or a negative errno; -EIO when the disk ends early, for a size
+ * that was checked against it.
+ */
+int
+xbb_transfer(int fd, bool write, struct iovec *iov, int niov, off_t offset,
+    bool *was_short)
+{
+	ssize_t n;
+
+	while (niov > 0) {
+		n = write ? pwritev(fd, iov, niov, offset) :
+		    preadv(fd, iov, niov, offset);
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return (-errno);
+		}
+		if (n == 0)
+			return (-EIO);
+		offset += n;
+		while (niov > 0 && (size_t)n >= iov->iov_len) {
+			n -= iov->iov_len;
+			iov++;
+			niov--;
+		}
+		if (niov > 0) {
+			*was_short = true;
+			iov->iov_base = (uint8_t *)iov->iov_base + n;
+			iov->iov_len -= n;
+		}
+	}
+	return (0);
+}
+
+/* Note what the disk said, as opposed to what a guest did wrong. */
+static int
+note(struct xbb_batch *batch, int error)
+{
+
+	batch->tally.io_errors += error != 0;
+	batch->tally.disk_gone |= error == -ENXIO;
+	return (error);
+}
+
+int
+xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	uint64_t before;
+	int error;
+
+	batch->tally.flushes++;
+	before = xbb_now_ns();
+	error = xbb_disk_flush(q->params.disk_fd, q->params.disk_kind);
+	xbb_judge_flush(q, xbb_now_ns() - before);
+	return (note(batch, error));
+}
+
+int
+xbb_file_can_punch(int fd)
+{
+	off_t end;
+
+	end = lseek(fd, 0, SEEK_END);
+	if (end < 0)
+		return (0);
+	/* Whole pages: some file systems want that. */
+	end = (end + XBB_PAGE_SIZE - 1) / XBB_PAGE_SIZE * XBB_PAGE_SIZE;
+	return (xbb_disk_discard(fd, XBB_DISK_FILE, end, XBB_PAGE_SIZE) == 0);
+}
+
+/* Of a disk with larger sectors only those that lie in the range entirely. */
+int
+xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	const uint64_t block = q->params.block_size;
+	uint64_t end, start;
+
+	start = (batch->sector * XBB_SECTOR_SIZE + block - 1) / block * block;
+	end = (batch->sector + batch->nsectors) * XBB_SECTOR_SIZE / block *
+	    block;
+	if (start >= end)
+		return (0);
+	return (note(batch, xbb_disk_discard(q->params.disk_fd,
+	    q->params.disk_kind, (off_t)start, (off_t)(end - start))));
+}
+
+static int
+transfer(struct xbb_queue *q, struct xbb_batch *batch, bool write,
+    struct iovec *iov, int niov, uint64_t offset)
+{
+	bool was_short;
+	int error;
+
+	was_short = false;
+	error = xbb_transfer(q->params.disk_fd, write, iov, niov,
+	    (off_t)offset, &was_short);
+	batch->tally.io_short += was_short;
+	return (note(batch, error));
+}
+
+/*
+ * The disk's part.  What a barrier promises about durability is done around
+ * the data: everything older first, then the data, then it is durable too.
+ */
+static int
+move(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
+    int niov, uint64_t offset)
+{
+	int error;
+
+	error = 0;
+	if (xbb_batch_is_barrier(batch))
+		error = xbb_data_flush(q, batch);
+	if (error == 0)
+		error = transfer(q, batch, batch->operation != XBB_OP_READ,
+		    iov, niov, offset);
+	if (error == 0 && xbb_batch_is_barrier(batch))
+		error = xbb_data_flush(q, batch);
+	return (error);
+}
+
+/*
+ * Describe the segments of the batch in pages that are pinned, or mapped one
+ * after the other from base on; neighbours become one vector.
+ */
+static int
+fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint8_t *base, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint8_t *data, *page;
+	int niov;
+
+	niov = 0;
+	for (page = base; xbb_walk_next(&walk); page += XBB_PAGE_SIZE) {
+		data = batch->persistent ?
+		    xbb_persist_base(q, walk.r, walk.i) : page;
+		data += walk.seg->first_sect * XBB_SECTOR_SIZE;
+		if (niov == 0 || data != (uint8_t *)iov[niov - 1].iov_base +
+		    iov[niov - 1].iov_len) {
+			iov[niov].iov_base = data;
+			iov[niov].iov_len = 0;
+			niov++;
+		}
+		iov[niov - 1].iov_len += xbb_segment_bytes(walk.seg);
+	}
+	return (niov);
+}
+
+static int
+move_straight(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	const uint64_t offset = batch->sector * XBB_SECTOR_SIZE;
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t refs[XBB_MAP_PAGES];
+	struct xbb_map map;
+	int error;
+
+	if (batch->persistent)
+		return (move(q, batch, iov, fill_iov(q, batch, NULL, iov),
+		    offset));
+	error = xbb_grants_map(q, batch, &map, refs);
+	if (error != 0)
+		return (error);
+	error = move(q, batch, iov, fill_iov(q, batch, map.base, iov), offset);
+	xbb_grants_unmap(q, batch, &map);
+	return (error);
+}
+
+/* By a buffer. */
+
+static void
+copy_iov(uint8_t *buffer, const struct iovec *iov, int niov, bool to_guest)
+{
+	int i;
+
+	for (i = 0; i < niov; i++) {
+		if (to_guest)
+			memcpy(iov[i].iov_base, buffer, iov[i].iov_len);
+		else
+			memcpy(buffer, iov[i].iov_base, iov[i].iov_len);
+		buffer += iov[i].iov_len;
+	}
+}
+
+/* The batch's data between the guest's pages and a buffer. */
+static int
+exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
+    bool to_guest)
+{
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t refs[XBB_MAP_PAGES];
+	struct xbb_map map;
+	int error;
+
+	if (batch->persistent) {
+		copy_iov(buffer, iov, fill_iov(q, batch, NULL, iov), to_guest);
+		return (0);
+	}
+	if (q->copies)
+		return (xbb_grants_copy(q, batch, buffer, to_guest));
+	error = xbb_grants_map(q, batch, &map, refs);
+	if (error != 0)
+		return (error);
+	copy_iov(buffer, iov, fill_iov(q, batch, map.base, iov), to_guest);
+	xbb_grants_unmap(q, batch, &map);
+	return (0);
+}
+
+/* The bytes of the disk that a batch makes us move: whole blocks. */
+struct span {
+	uint64_t	 offset;	/* on the disk */
+	uint64_t	 length;
+	uint64_t	 before;	/* bytes ahead of the batch's data */
+	uint64_t	 after;		/* and behind it */
+	uint8_t		*buffer;	/* for all of it, aligned */
+	uint8_t		*scratch;	/* for one block */
+};
+
+/* A buffer has room for one block, then for the longest span. */
+size_t
+xbb_data_buffer_size(const struct xbb_queue *q)
+{
+
+	return (3 * (size_t)q->params.block_size +
+	    (size_t)q->params.max_batch_segments * XBB_PAGE_SIZE);
+}
+
+static struct span
+span_of(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint32_t thread)
+{
+	const uint64_t block = q->params.block_size;
+	const uint64_t data = batch->sector * XBB_SECTOR_SIZE;
+	const uint64_t size = batch->nsectors * XBB_SECTOR_SIZE;
+	struct span span;
+
+	span.before = data % block;
+	span.offset = data - span.before;
+	span.length = (span.before + size + block - 1) / block * block;
+	span.after = span.length - span.before - size;
+	span.scratch = q->buffers + thread * q->buffer_size;
+	span.buffer = span.scratch + block;
+	return (span);
+}
+
+/* What lies around the data in its first and last block, from the disk. */
+static int
+read_around(struct xbb_queue *q, struct xbb_batch *batch,
+    const struct span *span)
+{
+	const uint64_t block = q->params.block_size;
+	const uint64_t last = span->length - block;
+	struct iovec iov;
+	int error;
+
+	error = 0;
+	if (span->before != 0) {
+		iov = (struct iovec){ span->scratch, block };
+		error = transfer(q, batch, false, &iov, 1, span->offset);
+		if (error != 0)
+			return (error);
+		memcpy(span->buffer, span->scratch, span->before);
+	}
+	if (span->after != 0) {
+		if (span->before == 0 || last != 0) {
+			iov = (struct iovec){ span->scratch, block };
+			error = transfer(q, batch, false, &iov, 1,
+			    span->offset + last);
+		}
+		memcpy(span->buffer + span->length - span->after,
+		    span->scratch + block - span->after, span->after);
+	}
+	return (error);
+}
+
+/*
+ * A write of less than whole blocks reads what is around it first.  Nothing of
+ * this queue touches these blocks meanwhile (xbb_batch_overlaps()), and a disk
+ * for which this is done has one queue.
+ */
+static int
+move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	const struct span span = span_of(q, batch, thread);
+	struct iovec iov = { span.buffer, span.length };
+	uint8_t *data = span.buffer + span.before;
+	int error;
+
+	batch->tally.io_bounced++;
+	if (batch->operation == XBB_OP_READ) {
+		error = move(q, batch, &iov, 1, span.offset);
+		return (error != 0 ? error : exchange(q, batch, data, true));
+	}
+	error = exchange(q, batch, data, false);
+	if (error == 0 && (span.before != 0 || span.after != 0)) {
+		batch->tally.io_read_modify_write++;
+		error = read_around(q, batch, &span);
+	}
+	return (error != 0 ? error : move(q, batch, &iov, 1, span.offset));
+}
+
+/* Move the data of a batch that has some.  0 or a negative errno. */
+int
+xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+
+	if (q->params.bounce || (q->copies && !batch->persistent))
+		return (move_bounced(q, batch, thread));
+	return (move_straight(q, batch));
+}
