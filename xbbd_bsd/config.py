@@ -22,9 +22,17 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "workers": (1, 64),
     "max_ring_page_order": (0, 5),
     "max_batch_segments": (11, 256),
+    "max_queues": (1, 8),
+    "max_indirect_segments": (0, 256),
+    "max_persistent_grants": (0, 4096),
+    "persistent_grant_unused_seconds": (0, 86_400),
+    "resize_interval": (0, 3600),
     "flush_interval": (0, 1_000_000),
     "poll_max_us": (0, 10_000),
 }
+
+
+CHOICES: Final[Mapping[str, tuple[int, ...]]] = {"sector_size": (0, 512)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +57,14 @@ class DiskConfig:
     offered to guests, 4096 << order bytes.  max_batch_segments: most pages of
     one disk operation.  transport: how data moves between guest and disk, by
     mapping its pages, by grant copy, or as suits the hypervisor.
-    disable_flush, flush_interval, no_coalesce_reqs and poll_max_us: the
-    tunables of the same names (stats.py).
+    max_queues: most rings of one guest's disk.  max_indirect_segments: most
+    segments of a request, 0 or 11 to 256; 0 offers no indirect ones.
+    max_persistent_grants: most grants a ring keeps mapped, 0 for none.
+    discard: whether discarding is offered where the disk can.  sector_size: 512
+    presents disks with larger sectors as having such, 0 all as they are.
+    resize_interval: seconds between looks at the size of disks, 0 for none.
+    disable_flush, flush_interval, no_coalesce_reqs, poll_max_us and
+    persistent_grant_unused_seconds: the tunables of the same names (stats.py).
     """
 
     workers: int = 8
@@ -61,6 +75,13 @@ class DiskConfig:
     no_coalesce_reqs: bool = False
     poll_max_us: int = 50
     transport: str = "best"
+    max_queues: int = 4
+    max_indirect_segments: int = 256
+    max_persistent_grants: int = 1056
+    persistent_grant_unused_seconds: int = 60
+    discard: bool = True
+    sector_size: int = 0
+    resize_interval: int = 5
 
     def tunables(self) -> dict[str, int]:
         """The part that a running data path can be given, as it wants it."""
@@ -69,6 +90,7 @@ class DiskConfig:
             "flush_interval": self.flush_interval,
             "no_coalesce_reqs": int(self.no_coalesce_reqs),
             "poll_max_us": self.poll_max_us,
+            "persistent_grant_unused_seconds": self.persistent_grant_unused_seconds,
         }
 
 
@@ -145,6 +167,13 @@ def _value(where: str, key: str, value: object, default: object) -> object:
         if not isinstance(value, bool):
             raise OperatorError(f"{where} = {value!r}: must be true or false")
         return value
+    if key in CHOICES:
+        if isinstance(value, bool) or value not in CHOICES[key]:
+            allowed = " or ".join(str(choice) for choice in CHOICES[key])
+            raise OperatorError(f"{where} = {value!r}: must be {allowed}")
+        return value
+    if key == "max_indirect_segments" and value in range(1, 11):
+        raise OperatorError(f"{where} = {value!r}: must be 0, or 11 to 256")
     if isinstance(default, int):
         low, high = RANGES[key]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:

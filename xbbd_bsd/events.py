@@ -171,6 +171,33 @@ class Connected(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class Resized(DeviceEvent):
+    """The disk has another size; requests are checked against it from now on."""
+
+    text = "the disk has {after} sectors of 512 bytes, not {before} any more"
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class SizeRefused(DeviceEvent):
+    """The disk has become too small to be one."""
+
+    severity = Severity.WARNING
+    text = "the disk has only {size} bytes, less than a sector: the guest is told nothing"
+    size: int
+
+
+@dataclass(frozen=True)
+class MediumIgnored(DeviceEvent):
+    """The toolstack names another medium for an open disk, which is refused (xen-blkback too)."""
+
+    severity = Severity.WARNING
+    text = "{node} names another medium, which is ignored while the disk is open"
+    node: str
+
+
+@dataclass(frozen=True)
 class Disconnected(DeviceEvent):
     """The ring and its event channel are given back."""
 

@@ -34,7 +34,9 @@ ALLOC_GREF, DEALLOC_GREF, WRITABLE = 0x00184705, 0x00104706, 1
 class Home:
     """Dom0 as a guest of itself, with one disk."""
 
-    def __init__(self, toolstack: Toolstack, image: Path, **options: int) -> None:
+    def __init__(
+        self, toolstack: Toolstack, image: Path, ring_order: int = 0, depth: int = 32
+    ) -> None:
         self.toolstack = toolstack
         self.domain = LinuxDomain()
         self.offer: DiskOffer = toolstack.attach(0, image)
@@ -44,7 +46,8 @@ class Home:
             store=toolstack.store,
             loop=toolstack.loop,
             abi=Abi.NATIVE,
-            **options,
+            ring_order=ring_order,
+            depth=depth,
         )
         self.front.wait_offer()
         self.front.connect()

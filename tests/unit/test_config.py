@@ -32,6 +32,14 @@ disable_flush = true
 flush_interval = 10
 no_coalesce_reqs = true
 poll_max_us = 0
+transport = "map"
+max_queues = 2
+max_indirect_segments = 11
+max_persistent_grants = 0
+persistent_grant_unused_seconds = 5
+discard = false
+sector_size = 512
+resize_interval = 0
 """
 
 
@@ -46,6 +54,14 @@ def test_empty_means_defaults() -> None:
             flush_interval=0,
             no_coalesce_reqs=False,
             poll_max_us=50,
+            transport="best",
+            max_queues=4,
+            max_indirect_segments=256,
+            max_persistent_grants=1056,
+            persistent_grant_unused_seconds=60,
+            discard=True,
+            sector_size=0,
+            resize_interval=5,
         ),
     )
 
@@ -53,7 +69,7 @@ def test_empty_means_defaults() -> None:
 def test_every_key() -> None:
     assert parse(EVERYTHING, "xbbd.conf") == Config(
         DaemonConfig(("vbd3",), "/var/db/xbbd", "/var/run/xbbd.pid", ("control", "data")),
-        DiskConfig(16, 5, 128, True, 10, True, 0),
+        DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0),
     )
 
 
@@ -71,6 +87,11 @@ def test_every_key() -> None:
         ("[disk]\nworkers = 1.5", "workers = 1.5: must be a whole number, 1 to 64"),
         ("[disk]\nmax_ring_page_order = 6", "must be a whole number, 0 to 5"),
         ("[disk]\nmax_batch_segments = 10", "must be a whole number, 11 to 256"),
+        ("[disk]\nmax_queues = 0", "must be a whole number, 1 to 8"),
+        ("[disk]\nmax_indirect_segments = 10", "= 10: must be 0, or 11 to 256"),
+        ("[disk]\nmax_indirect_segments = 257", "must be a whole number, 0 to 256"),
+        ("[disk]\nsector_size = 4096", "sector_size = 4096: must be 0 or 512"),
+        ("[disk]\nsector_size = false", "sector_size = False: must be 0 or 512"),
         ("[disk]\nflush_interval = -1", "must be a whole number, 0 to 1000000"),
         ("[disk]\ndisable_flush = 1", "disable_flush = 1: must be true or false"),
         ("[daemon]\nkinds = []", 'must be a list of at least one of "vbd", "vbd3"'),
@@ -116,6 +137,14 @@ def test_difference_names_each_key_once() -> None:
         "disk.flush_interval",
         "disk.no_coalesce_reqs",
         "disk.poll_max_us",
+        "disk.transport",
+        "disk.max_queues",
+        "disk.max_indirect_segments",
+        "disk.max_persistent_grants",
+        "disk.persistent_grant_unused_seconds",
+        "disk.discard",
+        "disk.sector_size",
+        "disk.resize_interval",
     ]
     assert difference(new, new) == ()
 
@@ -127,6 +156,7 @@ def test_tunables_are_those_of_the_data_path() -> None:
         "flush_interval": 10,
         "no_coalesce_reqs": 1,
         "poll_max_us": 0,
+        "persistent_grant_unused_seconds": 5,
     }
     assert tuple(tunables) == tuple(TUNABLES)
 

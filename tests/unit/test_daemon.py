@@ -51,6 +51,9 @@ class StoreOnly:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         raise HostError("no disks here")
 
+    def disk_size(self, fd: int) -> int:
+        raise HostError("no disks here")
+
 
 @pytest.fixture
 def server(short_path: Path) -> Iterator[ServerThread]:

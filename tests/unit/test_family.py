@@ -53,6 +53,9 @@ class DirectoryHost:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         return platform().prepare_disk(fd)
 
+    def disk_size(self, fd: int) -> int:
+        return platform().disk_size(fd)
+
     def close(self) -> None:
         self.listener.close()
         os.close(self.domain_fd)
@@ -155,7 +158,8 @@ def test_capabilities_follow_the_configuration(bench: Bench) -> None:
 
 def test_data_goes_through(bench: Bench) -> None:
     bench.open()
-    assert bench.connect() == {"sectors": b"2048", "info": b"0", "sector-size": b"512"}
+    nodes = bench.connect()
+    assert (nodes["sectors"], nodes["info"], nodes["sector-size"]) == (b"2048", b"0", b"512")
     assert bench.queue() is Queue.RUNNING
     data = bytearray(os.urandom(8192))
     bench.front.transfer(Op.WRITE, 16, 16, data, LIMIT)

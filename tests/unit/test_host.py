@@ -15,7 +15,7 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, Platform
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
-from xbbd_bsd.host.linux import device_of_number, has_write_cache
+from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
@@ -33,6 +33,12 @@ FREEBSD_DISK: dict[int, bytes | int] = {
 DISK = DiskGeometry(Medium.DEVICE, 8 << 30, 512, 4096)
 
 
+def candelete(value: int) -> bytes:
+    """FreeBSD's answer to GEOM::candelete: struct diocgattr_arg."""
+    head = struct.pack("@64si4x", b"GEOM::candelete", 4)
+    return (head + struct.pack("i", value)).ljust(328, b"\0")
+
+
 # Flags that were set (0 stands for a question).
 SET: list[int] = []
 
@@ -42,11 +48,14 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     """Every descriptor is of this type, and ioctl gives these answers: bytes, or an errno."""
 
     def play(file_type: int, answers: dict[int, bytes | int]) -> None:
-        def ioctl(fd: int, request: int, argument: bytes) -> bytes:
+        def ioctl(fd: int, request: int, argument: bytes | int) -> bytes:
             answer = answers.get(request, errno.ENOTTY)
             if isinstance(answer, int):
                 raise OSError(answer, os.strerror(answer))
+            assert not isinstance(argument, int)
             assert len(argument) == len(answer)
+            if isinstance(argument, bytearray):
+                argument[:] = answer
             return answer
 
         def set_flags(fd: int, call: int, flags: int = 0) -> int:
@@ -70,18 +79,78 @@ def test_files_have_sectors_of_512_bytes(platform: Platform, tmp_path: Path) -> 
     assert geometry == DiskGeometry(Medium.FILE, 1000, 512, 512)
 
 
-@pytest.mark.parametrize(("sector_size", "direct"), [(512, True), (4096, False)])
-def test_a_disk_on_linux(play: Play, sector_size: int, direct: bool) -> None:
-    """I/O goes past the page cache, unless that would ask too much of the guest's memory."""
+@pytest.mark.parametrize(("sector_size", "aligned"), [(512, False), (4096, True)])
+def test_a_disk_on_linux(play: Play, sector_size: int, aligned: bool) -> None:
+    """I/O goes past the page cache; of larger sectors the guest's memory cannot be asked."""
     play(stat.S_IFBLK, {**LINUX_DISK, 0x1268: struct.pack("i", sector_size)})
     SET.clear()
-    assert LINUX.prepare_disk(0) == replace(DISK, sector_size=sector_size)
-    assert (os.O_RDWR | os.O_DIRECT in SET) == direct
+    assert LINUX.prepare_disk(0) == replace(DISK, sector_size=sector_size, aligned=aligned)
+    assert os.O_RDWR | os.O_DIRECT in SET
 
 
-def test_a_disk_on_freebsd(play: Play) -> None:
-    play(stat.S_IFCHR, FREEBSD_DISK)
-    assert FREEBSD.prepare_disk(0) == DISK
+@pytest.mark.parametrize(
+    ("answer", "discard"),
+    [
+        (errno.ENOTTY, None),
+        (candelete(0), None),
+        (candelete(1), (4096, 0)),
+    ],
+)
+def test_a_disk_on_freebsd(
+    play: Play, answer: bytes | int, discard: tuple[int, int] | None
+) -> None:
+    """physio(9) takes one piece of memory at a time."""
+    play(stat.S_IFCHR, {**FREEBSD_DISK, 0xC148648E: answer})
+    assert FREEBSD.prepare_disk(0) == replace(DISK, aligned=True, discard=discard)
+
+
+@pytest.mark.parametrize("platform", [LINUX, FREEBSD])
+def test_the_size_of_an_open_disk(play: Play, platform: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(1000))
+    with path.open("rb") as file:
+        assert platform.disk_size(file.fileno()) == 1000
+    if platform is LINUX:
+        play(stat.S_IFBLK, LINUX_DISK)
+    else:
+        play(stat.S_IFCHR, FREEBSD_DISK)
+    assert platform.disk_size(0) == 8 << 30
+
+
+@pytest.mark.parametrize("platform", [LINUX, FREEBSD])
+def test_a_file_can_discard_if_it_may_be_written(platform: Platform, tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(8192))
+    with path.open("r+b") as file:
+        discard = platform.prepare_disk(file.fileno()).discard
+    assert discard is not None
+    assert discard[0] >= 512
+    assert path.stat().st_size == 8192
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"queue/discard_max_bytes": "0"}, None),
+        ({}, None),
+        ({"queue/discard_max_bytes": "4096", "queue/discard_granularity": "512"}, (512, 0)),
+        (
+            {
+                "queue/discard_max_bytes": "4096",
+                "queue/discard_granularity": "4096",
+                "discard_alignment": "1024",
+            },
+            (4096, 1024),
+        ),
+    ],
+)
+def test_discard_limits_of_linux(
+    tmp_path: Path, limits: dict[str, str], expected: tuple[int, int] | None
+) -> None:
+    (tmp_path / "8:1/queue").mkdir(parents=True)
+    for name, value in limits.items():
+        (tmp_path / "8:1" / name).write_text(value + "\n")
+    assert discard_limits(os.makedev(8, 1), str(tmp_path)) == expected
 
 
 @pytest.mark.parametrize("stripe", [errno.ENOTTY, errno.EINVAL, bytes(8)])

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbbd_bsd.block.negotiate import DiskInfo, Protocol, RingParams, capabilities
+from xbbd_bsd.block.negotiate import (
+    Discard,
+    DiskInfo,
+    FrontendParams,
+    Offer,
+    Protocol,
+    RingParams,
+)
 from xbbd_bsd.errors import GuestError
 
 Frontend = dict[str, bytes]
@@ -17,21 +24,44 @@ LINUX = {  # Linux's blkfront, one page
 }
 
 
-def read(nodes: Frontend, max_order: int = 4) -> RingParams:
-    return RingParams.from_nodes(nodes.get, max_order)
+OFFER = Offer(max_ring_page_order=4, max_queues=4, max_indirect_segments=256, persistent=True)
 
 
-def refusal(nodes: Frontend, max_order: int = 4) -> str:
+def read(nodes: Frontend, offer: Offer = OFFER) -> FrontendParams:
+    return FrontendParams.from_nodes(nodes.get, offer)
+
+
+def read_ring(nodes: Frontend, offer: Offer = OFFER) -> RingParams:
+    (ring,) = read(nodes, offer).rings
+    return ring
+
+
+def refusal(nodes: Frontend, offer: Offer = OFFER) -> str:
     with pytest.raises(GuestError) as raised:
-        read(nodes, max_order)
+        read(nodes, offer)
     return str(raised.value)
 
 
-def test_capabilities() -> None:
-    assert capabilities(4) == {
+def test_the_whole_offer() -> None:
+    assert OFFER.to_nodes() == {
         "feature-barrier": b"1",
         "feature-flush-cache": b"1",
+        "feature-persistent": b"1",
         "max-ring-page-order": b"4",
+        "max-ring-pages": b"16",
+        "multi-queue-max-queues": b"4",
+        "feature-max-indirect-segments": b"256",
+    }
+
+
+def test_what_is_not_offered_has_no_node() -> None:
+    """A frontend may take feature-max-indirect-segments = 0 for an offer; one queue is no offer."""
+    assert Offer().to_nodes() == {
+        "feature-barrier": b"1",
+        "feature-flush-cache": b"1",
+        "feature-persistent": b"0",
+        "max-ring-page-order": b"0",
+        "max-ring-pages": b"1",
     }
 
 
@@ -40,18 +70,37 @@ def test_disk_of_512_byte_sectors() -> None:
         "sectors": b"2199023255552",
         "info": b"0",
         "sector-size": b"512",
+        "physical-sector-size": b"512",
+        "feature-barrier": b"1",
+        "feature-flush-cache": b"1",
+        "feature-discard": b"0",
     }
 
 
 def test_a_4k_disk_has_its_size_in_512_byte_sectors() -> None:
-    disk = DiskInfo(sectors=8000, sector_size=4096, physical_sector_size=4096)
-    assert disk.to_nodes() == {"sectors": b"8000", "info": b"0", "sector-size": b"4096"}
-
-
-def test_physical_sectors_are_told_when_they_differ() -> None:
-    nodes = DiskInfo(sectors=8000, physical_sector_size=4096).to_nodes()
+    nodes = DiskInfo(sectors=8000, sector_size=4096, physical_sector_size=4096).to_nodes()
+    assert (nodes["sectors"], nodes["sector-size"]) == (b"8000", b"4096")
     assert nodes["physical-sector-size"] == b"4096"
-    assert nodes["sector-size"] == b"512"
+
+
+def test_physical_sectors_may_be_larger() -> None:
+    nodes = DiskInfo(sectors=8000, physical_sector_size=4096).to_nodes()
+    assert (nodes["sector-size"], nodes["physical-sector-size"]) == (b"512", b"4096")
+
+
+def test_a_disk_that_can_discard() -> None:
+    """Never securely: nobody can promise that a hole is beyond recovery."""
+    nodes = DiskInfo(sectors=8000, discard=Discard(4096, 512)).to_nodes()
+    assert {name: value for name, value in nodes.items() if "discard" in name} == {
+        "feature-discard": b"1",
+        "discard-granularity": b"4096",
+        "discard-alignment": b"512",
+        "discard-secure": b"0",
+    }
+
+
+def test_a_change_of_size_is_one_node() -> None:
+    assert DiskInfo(sectors=8000, sector_size=4096).size_nodes() == {"sectors": b"8000"}
 
 
 def test_a_disk_without_a_cache_wants_no_flushes() -> None:
@@ -74,7 +123,8 @@ def test_info_bits(disk: DiskInfo, info: bytes) -> None:
 
 
 def test_single_page() -> None:
-    assert read(LINUX) == RingParams(12, (8,), Protocol.X86_64)
+    rings = (RingParams(12, (8,)),)
+    assert read(LINUX) == FrontendParams(rings, Protocol.X86_64, persistent=True)
 
 
 def test_several_pages() -> None:
@@ -87,8 +137,93 @@ def test_several_pages() -> None:
         "ring-ref2": b"0",
         "ring-ref3": b"4294967295",
     }
-    expected = RingParams(4294967295, (100, 7, 0, 4294967295), Protocol.NATIVE)
-    assert read(nodes) == expected
+    expected = RingParams(4294967295, (100, 7, 0, 4294967295))
+    assert read(nodes) == FrontendParams((expected,), Protocol.NATIVE)
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted", "persistent"),
+    [(True, b"1", True), (True, b"0", False), (True, None, False), (False, b"1", False)],
+)
+def test_grants_stay_mapped_if_both_like_that(
+    offered: bool, wanted: bytes | None, persistent: bool
+) -> None:
+    nodes = {"ring-ref": b"8", "event-channel": b"12"}
+    if wanted is not None:
+        nodes["feature-persistent"] = wanted
+    assert read(nodes, Offer(persistent=offered)).persistent is persistent
+
+
+QUEUES = {
+    "multi-queue-num-queues": b"2",
+    "queue-0/event-channel": b"12",
+    "queue-0/ring-ref": b"8",
+    "queue-1/event-channel": b"13",
+    "queue-1/ring-ref": b"9",
+    "ring-ref": b"77",  # an earlier driver's, as are these
+    "event-channel": b"78",
+}
+
+
+def test_several_queues() -> None:
+    assert read(QUEUES).rings == (RingParams(12, (8,)), RingParams(13, (9,)))
+
+
+def test_several_queues_of_several_pages() -> None:
+    nodes = {"multi-queue-num-queues": b"2", "ring-page-order": b"1"}
+    for queue in range(2):
+        nodes[f"queue-{queue}/event-channel"] = b"%d" % queue
+        for page in range(2):
+            nodes[f"queue-{queue}/ring-ref{page}"] = b"%d" % (10 * queue + page)
+    assert read(nodes).rings == (RingParams(0, (0, 1)), RingParams(1, (10, 11)))
+
+
+def test_one_queue_is_where_it_is_without_queues() -> None:
+    """Linux writes its only ring into the device's own directory, whatever the number says."""
+    assert read_ring(LINUX | {"multi-queue-num-queues": b"1"}) == RingParams(12, (8,))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ({"multi-queue-num-queues": b"0"}, "multi-queue-num-queues is 0, not within 1 to 4"),
+        ({"multi-queue-num-queues": b"5"}, "multi-queue-num-queues is 5, not within 1 to 4"),
+        ({"multi-queue-num-queues": b"3"}, "queue-2/event-channel is missing"),
+        ({"queue-1/ring-ref": b"x"}, "queue-1/ring-ref is 'x', not a 32-bit number"),
+        ({"ring-page-order": b"1"}, "queue-0/ring-ref0 is missing"),
+        ({"queue-1/event-channel": b"12"}, None),
+    ],
+)
+def test_queues_that_are_refused(nodes: Frontend, message: str | None) -> None:
+    expected = (
+        f"frontend node {message}"
+        if message is not None
+        else "frontend nodes event-channel are not all different"
+    )
+    assert refusal(QUEUES | nodes) == expected
+
+
+@pytest.mark.parametrize(("pages", "refs"), [(b"1", (5,)), (b"2", (1, 2)), (b"4", (1, 2, 3, 4))])
+def test_pages_in_the_older_spelling(pages: bytes, refs: tuple[int, ...]) -> None:
+    nodes = {"event-channel": b"12", "num-ring-pages": pages}
+    if len(refs) == 1:
+        nodes["ring-ref"] = b"5"
+    for page, ref in enumerate(refs if len(refs) > 1 else ()):
+        nodes[f"ring-ref{page}"] = b"%d" % ref
+    assert read_ring(nodes).refs == refs
+
+
+@pytest.mark.parametrize("pages", [b"0", b"3", b"32", b"4294967295"])
+def test_pages_that_are_refused(pages: bytes) -> None:
+    nodes = {"event-channel": b"12", "num-ring-pages": pages}
+    message = f"frontend node num-ring-pages is {int(pages)}, no power of two up to 16"
+    assert refusal(nodes) == message
+
+
+def test_the_order_counts_more_than_the_number_of_pages() -> None:
+    """FreeBSD's frontend writes both."""
+    nodes = {"event-channel": b"1", "ring-page-order": b"1", "num-ring-pages": b"7"}
+    assert read_ring(nodes | {"ring-ref0": b"3", "ring-ref1": b"4"}).refs == (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +252,7 @@ def test_protocols(name: bytes | None, protocol: Protocol) -> None:
     ],
 )
 def test_both_spellings_of_a_single_page(nodes: Frontend, refs: tuple[int, ...]) -> None:
-    assert read({"event-channel": b"12", **nodes}).refs == refs
+    assert read_ring({"event-channel": b"12", **nodes}).refs == refs
 
 
 @pytest.mark.parametrize(
@@ -183,7 +318,8 @@ def test_numbers_are_plain_decimal_of_32_bits(node: str, value: bytes) -> None:
     assert len(message) < 400
 
 
-NAMES = ["event-channel", "ring-ref", "ring-page-order", "protocol"]
+NAMES = ["event-channel", "ring-ref", "ring-page-order", "num-ring-pages", "protocol"]
+NAMES += ["multi-queue-num-queues", "feature-persistent"]
 NAMES += [f"ring-ref{page}" for page in range(33)]
 
 
@@ -196,7 +332,7 @@ NAMES += [f"ring-ref{page}" for page in range(33)]
 def test_any_frontend_is_parameters_or_a_guests_error(nodes: Frontend, max_order: int) -> None:
     message = None
     try:
-        ring = read(nodes, max_order)
+        ring = read_ring(nodes, Offer(max_ring_page_order=max_order))
     except GuestError as error:
         message = str(error)
     if message is not None:
@@ -216,4 +352,4 @@ def test_what_a_frontend_writes_is_what_we_read(port: int, refs: list[int]) -> N
     nodes = {f"ring-ref{page}": b"%d" % ref for page, ref in enumerate(refs)}
     nodes["event-channel"] = b"%d" % port
     nodes["ring-page-order"] = b"%d" % (len(refs).bit_length() - 1)
-    assert read(nodes, 5) == RingParams(port, tuple(refs), Protocol.NATIVE)
+    assert read_ring(nodes, Offer(max_ring_page_order=5)) == RingParams(port, tuple(refs))

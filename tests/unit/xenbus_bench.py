@@ -57,6 +57,7 @@ class FakeBackend:
         self.disk_open = False
         self.queue = Queue.NONE
         self.fault: XbbdError | None = None
+        self.news: Mapping[str, bytes] = {}
         self.looks = 0
         self._family = family
 
@@ -88,6 +89,10 @@ class FakeBackend:
     def drain(self) -> None:
         self._deed("drain")
         self.queue = Queue.DRAINING
+
+    def told(self) -> None:
+        self._deed("told")
+        self.news = {}
 
     def finish(self, queue: Queue = Queue.DRAINED, fault: XbbdError | None = None) -> None:
         """The queue's threads have ended, and say so."""

@@ -1,23 +1,24 @@
-"""The family of block backends: a disk, the negotiation, and a queue in C.
+"""The family of block backends: a disk, the negotiation, and rings served in C.
 
 It serves the directories "vbd" (xl's backendtype=phy) and "vbd3" (tap), which
 differ only in the node that names the disk.  It does not know states, watches
 or other devices; the data path it knows as descriptors and numbers.  Control
-thread; the queue's threads are told apart by a byte in a socket pair.
+thread.
 """
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from dataclasses import replace
 from errno import EINVAL
 
 from xbbd_bsd.block.disk import Disk, open_disk
-from xbbd_bsd.block.negotiate import DiskInfo, RingParams, capabilities
+from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
+from xbbd_bsd.block.rings import MakeParams, Rings
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
-from xbbd_bsd.events import Event, QueueStarted
+from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, Medium, MediumName
 from xbbd_bsd.native import (
@@ -29,8 +30,8 @@ from xbbd_bsd.native import (
     State,
     StopReason,
     Transport,
+    max_requests,
 )
-from xbbd_bsd.native import Queue as RingQueue
 from xbbd_bsd.xenbus.family import Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
@@ -67,6 +68,8 @@ class BlockFamily:
         self.state_dir = state_dir
         self.loop = loop
         self.segments: set[State] = set()
+        self.backends: set[BlockBackend] = set()  # with an open disk
+        self._look: asyncio.TimerHandle | None = None
 
     def configure(self, config: DiskConfig, tunables: Iterable[str]) -> None:
         """Use a new configuration from now on; give those tunables to what runs already."""
@@ -75,6 +78,19 @@ class BlockFamily:
         for name in tunables:
             for segment in self.segments:
                 segment.set_tunable(name, values[name])
+
+    def opened(self, backend: "BlockBackend") -> None:
+        """From now on look at the size of its disk every so often."""
+        self.backends.add(backend)
+        if self._look is None and self.config.resize_interval:
+            self._look = self.loop.call_later(self.config.resize_interval, self._look_at_sizes)
+
+    def _look_at_sizes(self) -> None:
+        self._look = None
+        for backend in self.backends:
+            backend.measure()
+        if self.backends and self.config.resize_interval:
+            self._look = self.loop.call_later(self.config.resize_interval, self._look_at_sizes)
 
     def create(
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
@@ -96,12 +112,14 @@ class BlockBackend:
         self._identity = identity
         self._wake = wake
         self._journal = journal
-        self._max_order = family.config.max_ring_page_order
+        self._offer = Offer()
         self._segment: State | None = None
         self._disk: Disk | None = None
         self._info: DiskInfo | None = None
-        self._ring: RingQueue | None = None
-        self._held = ExitStack()  # what the ring needs, given back after it
+        self._medium: tuple[str, bytes] | None = None
+        self._odd_size = 0  # bytes; one that was complained about
+        self._rings: Rings | None = None
+        self._news: Mapping[str, bytes] = {}
 
     @property
     def disk_open(self) -> bool:
@@ -109,9 +127,9 @@ class BlockBackend:
 
     @property
     def queue(self) -> Queue:
-        if self._ring is None:
+        if self._rings is None:
             return Queue.NONE
-        status = self._ring.status()
+        status = self._rings.status
         if status.state is QueueState.RUNNING:
             return Queue.RUNNING
         if status.state is QueueState.DRAINING:
@@ -120,9 +138,9 @@ class BlockBackend:
 
     @property
     def fault(self) -> XbbdError | None:
-        if self._ring is None:
+        if self._rings is None:
             return None
-        status = self._ring.status()
+        status = self._rings.status
         reason = os.strerror(status.errno) if status.errno else "no reason given"
         match status.reason:
             case StopReason.RING:
@@ -133,65 +151,136 @@ class BlockBackend:
                 return HostError(f"the event channel fails: {reason}", status.errno)
         return None
 
+    @property
+    def news(self) -> Mapping[str, bytes]:
+        return self._news
+
+    def told(self) -> None:
+        self._news = {}
+
     def capabilities(self) -> Mapping[str, bytes]:
+        config = self._family.config
         if self._segment is None:
             self._segment = self._make_segment()
             self._family.segments.add(self._segment)
-        self._max_order = self._family.config.max_ring_page_order
-        return capabilities(self._max_order)
+        self._offer = Offer(
+            max_ring_page_order=config.max_ring_page_order,
+            # Sectors that are parts of the disk's are read and written within one queue.
+            max_queues=1 if config.sector_size else min(config.max_queues, self._segment.rings),
+            max_indirect_segments=config.max_indirect_segments,
+            persistent=config.max_persistent_grants > 0,
+        )
+        return self._offer.to_nodes()
 
     def medium_named(self, backend: Nodes) -> bool:
-        return any(backend(node) is not None for node in self._family.media)
+        """Also tells the operator of an attempt to change it under a guest."""
+        named = self._named(backend)
+        if self._disk is not None and named is not None and named != self._medium:
+            self._medium = named
+            self._journal(MediumIgnored(str(self._identity), named[0]))
+        return named is not None
+
+    def _named(self, backend: Nodes) -> tuple[str, bytes] | None:
+        """The best node that names a medium, with its value."""
+        for node in self._family.media:
+            if (value := backend(node)) is not None:
+                return node, value
+        return None
 
     def open(self, backend: Nodes) -> str:
-        named = ((name, backend(node)) for node, name in self._family.media.items())
-        name = next(read(value) for read, value in named if value is not None)
+        self._medium = self._named(backend)
+        assert self._medium is not None
+        node, value = self._medium
+        name = self._family.media[node](value)
         mode = backend("mode")
         if mode is None:
             raise OperatorError(f"node {self._identity.path}/mode is missing", EINVAL)
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
+        geometry = disk.geometry
+        discard = self._family.config.discard and backend("discard-enable") != b"0"
         self._disk = disk
+        self._odd_size = 0
         self._info = DiskInfo(
             sectors=disk.sectors,
-            sector_size=disk.geometry.sector_size,
-            physical_sector_size=disk.geometry.physical_sector_size,
+            sector_size=self._family.config.sector_size or geometry.sector_size,
+            physical_sector_size=geometry.physical_sector_size,
             read_only=disk.read_only,
             cdrom=backend("device-type") == b"cdrom",
             removable=backend("removable") == b"1",
-            durable=disk.geometry.durable,
+            durable=geometry.durable,
+            discard=Discard(*geometry.discard) if discard and geometry.discard else None,
         )
+        self._family.opened(self)
         return str(disk)
+
+    def measure(self) -> None:
+        """See whether the open disk has grown or shrunk, and go by what it is now.
+
+        What is there of a sector at the end does not count.
+        """
+        if self._disk is None or self._info is None:
+            return
+        try:
+            size = self._family.host.disk_size(self._disk.fd)
+        except (HostError, OSError):
+            return  # a disk that is gone shows by its I/O
+        whole = size - size % self._disk.geometry.sector_size
+        if whole == self._disk.geometry.size:
+            return
+        if whole == 0:
+            if size != self._odd_size:
+                self._odd_size = size
+                self._journal(SizeRefused(str(self._identity), size))
+            return
+        before = self._info.sectors
+        self._disk = replace(self._disk, geometry=replace(self._disk.geometry, size=whole))
+        self._info = replace(self._info, sectors=self._disk.sectors)
+        self._journal(Resized(str(self._identity), before, self._info.sectors))
+        if self._segment is not None:
+            self._segment.resize(self._info.sectors)
+        if self._rings is not None:
+            self._news = self._info.size_nodes()
+            self._wake()
 
     def connect(self, frontend: Nodes) -> Connection:
         assert self._disk is not None
         assert self._info is not None
         assert self._segment is not None
-        offer = RingParams.from_nodes(frontend, self._max_order)
-        with ExitStack() as held:
-            try:
-                self._ring = self._start(offer, self._disk, self._segment, held)
-            except OSError as error:
-                raise HostError(
-                    f"unable to start a queue: {error.strerror}", error.errno or 0
-                ) from None
-            self._held = held.pop_all()
-        refs = " ".join(str(ref) for ref in offer.refs)
-        self._journal(QueueStarted(str(self._identity), offer.port, offer.protocol.value, refs))
-        pages = "1 page" if len(offer.refs) == 1 else f"{len(offer.refs)} pages"
-        return Connection(self._info.to_nodes(), f"ring of {pages}, {offer.protocol.value} layout")
+        wanted = FrontendParams.from_nodes(frontend, self._offer)
+        self._segment.resize(self._info.sectors)
+        try:
+            self._rings = Rings(
+                wanted.rings,
+                self._maker(wanted, self._disk, self._info),
+                host=self._family.host,
+                domid=self._identity.domid,
+                segment=self._segment,
+                loop=self._family.loop,
+                woken=self._woken,
+            )
+        except OSError as error:
+            raise HostError(
+                f"unable to start a queue: {error.strerror}", error.errno or 0
+            ) from None
+        self._news = {}
+        for ring in wanted.rings:
+            refs = " ".join(str(ref) for ref in ring.refs)
+            name = str(self._identity)
+            self._journal(QueueStarted(name, ring.port, wanted.protocol.value, refs))
+        return Connection(self._info.to_nodes(), _described(wanted))
 
     def drain(self) -> None:
-        if self._ring is not None:
-            self._ring.drain()
+        if self._rings is not None:
+            self._rings.drain()
 
     def disconnect(self) -> None:
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
-        self._held.close()
+        if self._rings is not None:
+            rings, self._rings = self._rings, None
+            rings.close()
 
     def close(self) -> None:
         if self._disk is not None:
+            self._family.backends.discard(self)
             self._disk.close()
             self._disk = None
 
@@ -204,57 +293,61 @@ class BlockBackend:
             self._segment = None
 
     def _make_segment(self) -> State:
+        config = self._family.config
         path = os.path.join(self._family.state_dir, f"xbbd.{self._identity.unit}")
         try:
-            segment = State.create(path)
+            segment = State.create(
+                path,
+                rings=config.max_queues,
+                table_entries=max(
+                    max_requests(abi, 1 << config.max_ring_page_order) for abi in Abi
+                ),
+            )
         except OSError as error:
             text = f"unable to make the state segment {path}: {error.strerror}"
             raise HostError(text, error.errno or 0) from None
-        for name, value in self._family.config.tunables().items():
+        for name, value in config.tunables().items():
             segment.set_tunable(name, value)
         return segment
 
-    def _start(self, offer: RingParams, disk: Disk, segment: State, held: ExitStack) -> RingQueue:
-        """A queue at work; what must outlive it is put into `held`."""
-        family = self._family
-        reader, writer = socket.socketpair()
-        held.callback(writer.close)
-        held.callback(reader.close)
-        reader.setblocking(False)
-        writer.setblocking(False)
-        descriptors = family.host.open_ring(self._identity.domid, offer.port)
-        held.callback(os.close, descriptors.grants)
-        held.callback(os.close, descriptors.events)
-        ring = RingQueue(
-            QueueParams(
-                grant_fd=descriptors.grants,
-                event_fd=descriptors.events,
-                disk_fd=disk.fd,
-                wake_fd=writer.fileno(),
-                hv=HvKind(family.host.hv),
-                domid=self._identity.domid,
-                remote_port=offer.port,
-                abi=Abi[offer.protocol.name],
-                ring_refs=offer.refs,
-                disk_kind=_DISK_KINDS[disk.geometry.medium],
-                read_only=disk.read_only,
-                sector_size=disk.geometry.sector_size,
-                sectors=disk.sectors,
-                workers=family.config.workers,
-                max_batch_segments=family.config.max_batch_segments,
-                transport=Transport[family.config.transport.upper()],
-            ),
-            segment,
-        )
-        family.loop.add_reader(reader, self._woken, reader)
-        held.callback(family.loop.remove_reader, reader)
-        return ring
+    def _maker(self, wanted: FrontendParams, disk: Disk, info: DiskInfo) -> MakeParams:
+        """How a queue of this connection is made."""
+        config = self._family.config
+        geometry = disk.geometry
 
-    def _woken(self, reader: socket.socket) -> None:
-        with suppress(BlockingIOError):
-            reader.recv(64)
-        if self._ring is not None:
-            status = self._ring.status()
+        def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
+            return QueueParams(
+                grant_fd=grants,
+                event_fd=events,
+                disk_fd=disk.fd,
+                wake_fd=wake,
+                hv=HvKind(self._family.host.hv),
+                domid=self._identity.domid,
+                remote_port=ring.port,
+                abi=Abi[wanted.protocol.name],
+                ring=number,
+                ring_refs=ring.refs,
+                disk_kind=_DISK_KINDS[geometry.medium],
+                unit=self._identity.unit,
+                read_only=disk.read_only,
+                sector_size=info.sector_size,
+                block_size=geometry.sector_size,
+                bounce=geometry.aligned or geometry.sector_size > info.sector_size,
+                discard=info.discard is not None,
+                workers=config.workers,
+                max_batch_segments=max(
+                    config.max_batch_segments, self._offer.max_indirect_segments
+                ),
+                max_indirect_segments=self._offer.max_indirect_segments,
+                max_persistent=config.max_persistent_grants if wanted.persistent else 0,
+                transport=Transport[config.transport.upper()],
+            )
+
+        return make
+
+    def _woken(self) -> None:
+        if self._rings is not None:
+            status = self._rings.status
             self._journal(
                 QueueWoke(
                     str(self._identity),
@@ -264,3 +357,12 @@ class BlockBackend:
                 )
             )
         self._wake()
+
+
+def _described(wanted: FrontendParams) -> str:
+    """A connection in words, for the log."""
+    count, pages = len(wanted.rings), len(wanted.rings[0].refs)
+    rings = "ring" if count == 1 else f"{count} rings"
+    size = "1 page" if pages == 1 else f"{pages} pages"
+    grants = ", persistent grants" if wanted.persistent else ""
+    return f"{rings} of {size}, {wanted.protocol.value} layout{grants}"

@@ -37,6 +37,8 @@ class DiskGeometry:
     """A disk's measures, all in bytes; files have sectors of 512.
 
     `durable`: what is written is safe at once, so that there is nothing to flush.
+    `aligned`: a transfer is whole sectors in one piece of aligned memory.
+    `discard`: granularity and alignment of discarding, None if it cannot.
     """
 
     medium: Medium
@@ -44,6 +46,8 @@ class DiskGeometry:
     sector_size: int
     physical_sector_size: int
     durable: bool = False
+    aligned: bool = False
+    discard: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,9 @@ class Platform(Protocol):
 
     def xen(self) -> "Host":
         """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
+
+    def disk_size(self, fd: int) -> int:
+        """How large an open disk is now, bytes; HostError."""
 
 
 class Host(Protocol):
@@ -95,6 +102,9 @@ class Host(Protocol):
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """As Platform's."""
 
+    def disk_size(self, fd: int) -> int:
+        """As Platform's."""
+
 
 def platform() -> Platform:
     """The operating system we run on; OperatorError if it is neither FreeBSD nor Linux."""
@@ -116,7 +126,7 @@ def detect(spec: str | None) -> Host:
         raise OperatorError(f"--host {spec}: must be sim:DIR")
     from xbbd_bsd.sim.hypervisor import SimHost
 
-    return SimHost(_directory(spec), platform().prepare_disk)
+    return SimHost(_directory(spec), platform())
 
 
 def run_directory(spec: str | None) -> str:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError
@@ -19,6 +20,9 @@ from xbbd_bsd.host import DiskGeometry, Host, Medium
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
 DIOCGMEDIASIZE: Final = 0x40086481  # off_t: bytes
 DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not known
+
+DIOCGATTR: Final = 0xC148648E  # struct diocgattr_arg: name, length, value
+_ATTRIBUTE: Final = struct.Struct("@64sii256s")  # the value begins at 72
 
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 
@@ -30,7 +34,10 @@ class FreeBSD:
         """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
-            return DiskGeometry(Medium.FILE, status.st_size, 512, 512)
+            # fspacectl(2) works on any file system, if only by writing zeros.
+            writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            discard = (status.st_blksize, 0) if writable else None
+            return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
         if not stat.S_ISCHR(status.st_mode):
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
         size = _ask(fd, DIOCGMEDIASIZE, "q")
@@ -39,11 +46,34 @@ class FreeBSD:
             stripe = _ask(fd, DIOCGSTRIPESIZE, "q")
         except (HostError, OperatorError):
             stripe = 0  # only a hint, and not every class of provider gives it
-        return DiskGeometry(Medium.DEVICE, size, sector_size, max(stripe, sector_size))
+        return DiskGeometry(
+            Medium.DEVICE,
+            size,
+            sector_size,
+            max(stripe, sector_size),
+            aligned=True,
+            discard=(max(stripe, sector_size), 0) if _can_delete(fd) else None,
+        )
+
+    def disk_size(self, fd: int) -> int:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size
+        return _ask(fd, DIOCGMEDIASIZE, "q")
 
     def xen(self) -> Host:
         """OperatorError: this comes with a later version."""
         raise OperatorError("Xen on FreeBSD is not served yet: use --host sim:DIR")
+
+
+def _can_delete(fd: int) -> bool:
+    """Whether the provider takes BIO_DELETE (GEOM attribute candelete, an int)."""
+    request = bytearray(_ATTRIBUTE.pack(b"GEOM::candelete", 4, 0, b""))
+    try:
+        fcntl.ioctl(fd, DIOCGATTR, request)
+    except OSError:
+        return False
+    return bool(int.from_bytes(request[72:76], sys.byteorder))
 
 
 def _ask(fd: int, request: int, form: str) -> int:

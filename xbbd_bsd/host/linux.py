@@ -24,12 +24,13 @@ from xbbd_bsd.host import (
     RingDescriptors,
     path_itself,
 )
-from xbbd_bsd.native import HvKind
+from xbbd_bsd.native import HvKind, can_punch
 
 # linux/fs.h, the same on amd64 and arm64.
 BLKSSZGET: Final = 0x1268  # int: logical sector, bytes
 BLKPBSZGET: Final = 0x127B  # unsigned int: physical sector, bytes
 BLKGETSIZE64: Final = 0x80081272  # uint64_t: bytes
+BLKFLSBUF: Final = 0x1261  # none: write back and forget what is cached
 
 # xen/evtchn.h: a domain in, the port as result.
 BIND_UNBOUND_PORT: Final = 0x00044502
@@ -46,13 +47,20 @@ class Linux:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """Measure it, and have I/O of a device go past the page cache, as on FreeBSD.
 
-        Of devices with sectors of 512 bytes, that is: of larger ones direct I/O
-        wants each piece of memory aligned, and guests need not.  OperatorError,
-        HostError.
+        What is in that cache is written back and forgotten, as xen-blkback does.
+        OperatorError, HostError.
         """
         status = os.fstat(fd)
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
-            return DiskGeometry(Medium.FILE, status.st_size, 512, 512)
+            holes = writable and can_punch(fd)
+            return DiskGeometry(
+                Medium.FILE,
+                status.st_size,
+                512,
+                512,
+                discard=(status.st_blksize, 0) if holes else None,
+            )
         if not stat.S_ISBLK(status.st_mode):
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
         geometry = DiskGeometry(
@@ -61,14 +69,27 @@ class Linux:
             _ask(fd, BLKSSZGET, "i"),
             _ask(fd, BLKPBSZGET, "I"),
         )
-        if geometry.sector_size != 512:
-            return geometry
+        if writable:
+            geometry = replace(geometry, discard=discard_limits(status.st_rdev))
+        with suppress(OSError):  # not every driver has anything to forget
+            fcntl.ioctl(fd, BLKFLSBUF, 0)
         try:
             flags = fcntl.fcntl(fd, fcntl.F_GETFL)
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
         except OSError:  # a device that cannot is served all the same
             return geometry
-        return replace(geometry, durable=not has_write_cache(status.st_rdev))
+        return replace(
+            geometry,
+            durable=not has_write_cache(status.st_rdev),
+            # Then each piece of memory would have to be a whole sector too.
+            aligned=geometry.sector_size > 512,
+        )
+
+    def disk_size(self, fd: int) -> int:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size
+        return _ask(fd, BLKGETSIZE64, "Q")
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""
@@ -108,6 +129,9 @@ class LinuxXen:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         return PLATFORM.prepare_disk(fd)
 
+    def disk_size(self, fd: int) -> int:
+        return PLATFORM.disk_size(fd)
+
 
 class LinuxDomain:
     """The domain that we run in, as the home of frontends in user space."""
@@ -144,13 +168,34 @@ class LinuxDomain:
 def has_write_cache(number: int, devices: str = "/sys/dev/block") -> bool:
     """Whether a block device may lose what it was given last; yes, unless the kernel knows better.
 
-    As xen-blkback asks (bdev_write_cache()).  A partition's queue is its disk's.
+    As xen-blkback asks (bdev_write_cache()).
     """
+    return _queue_limit(number, "write_cache", devices) != b"write through"
+
+
+def discard_limits(number: int, devices: str = "/sys/dev/block") -> tuple[int, int] | None:
+    """Granularity and alignment of discards of a block device, bytes; None if it has none."""
+
+    def limit(name: str) -> int:
+        value = _queue_limit(number, name, devices)
+        return int(value) if value.isdigit() else 0
+
+    if limit("discard_max_bytes") == 0:
+        return None
+    alignment = b""
+    path = f"{devices}/{os.major(number)}:{os.minor(number)}/discard_alignment"
+    with suppress(OSError), open(path, "rb") as file:
+        alignment = file.read().strip()
+    return limit("discard_granularity"), int(alignment) if alignment.isdigit() else 0
+
+
+def _queue_limit(number: int, name: str, devices: str) -> bytes:
+    """What the kernel says of a device's queue, b"" if nothing; a partition's is its disk's."""
     for queue in ("queue", "../queue"):
-        path = f"{devices}/{os.major(number)}:{os.minor(number)}/{queue}/write_cache"
+        path = f"{devices}/{os.major(number)}:{os.minor(number)}/{queue}/{name}"
         with suppress(OSError), open(path, "rb") as file:
-            return file.read().strip() != b"write through"
-    return True
+            return file.read().strip()
+    return b""
 
 
 def device_of_number(value: bytes) -> bytes:

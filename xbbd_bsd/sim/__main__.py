@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_disk(command)
     command.add_argument("--abi", choices=("native", "x86_32", "x86_64"), default="x86_64")
     command.add_argument("--ring-order", type=int, choices=range(6), default=0)
-    command.add_argument("--depth", type=int, default=32, help="most requests in flight")
+    command.add_argument("--depth", type=int, default=32, help="most requests in flight, a ring")
+    command.add_argument("--queues", type=int, default=1, help="rings wanted")
+    command.add_argument("--max-segments", type=int, default=11, help="of a request, to 256")
+    command.add_argument("--persistent", action="store_true", help="grants stay mapped")
     command.add_argument("--hold", action="store_true", help="do not let go when asked to")
     command.set_defaults(call=guest.main)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import Abi, Front, FrontParams, HvKind
+from xbbd_bsd.native import MAX_SEGMENTS, Abi, Front, FrontParams, HvKind, max_requests
 from xbbd_bsd.xenbus.states import State, parse_state
 from xbbd_bsd.xenstore.client import Store, StoreError, Transaction, Watch
 from xbbd_bsd.xenstore.waiting import wait_until
@@ -22,7 +22,6 @@ BACKEND_DOMID = 0
 LIMIT = 30.0  # seconds; a guest may have to wait for its toolstack
 
 PROTOCOLS = {Abi.NATIVE: None, Abi.X86_32: "x86_32-abi", Abi.X86_64: "x86_64-abi"}
-_SLOTS = {Abi.NATIVE: 112, Abi.X86_32: 108, Abi.X86_64: 112}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +31,7 @@ class Disk:
     sectors: int
     sector_size: int
     info: int
-
-
-def ring_slots(abi: Abi, ring_pages: int) -> int:
-    """Requests that a ring holds (__RING_SIZE of ring.h)."""
-    fit = (ring_pages * 4096 - 64) // _SLOTS[abi]
-    return 1 << (fit.bit_length() - 1)
+    discard: bool = False
 
 
 class Domain(Protocol):
@@ -71,11 +65,14 @@ class Blkfront:
         abi: Abi = Abi.X86_64,
         ring_order: int = 0,
         depth: int = 32,
+        queues: int = 1,
+        max_segments: int = MAX_SEGMENTS,
+        persistent: bool = False,
     ) -> None:
         """Nothing is touched before `connect`.
 
-        `ring_order` is lowered to what the backend offers, `depth` to what the
-        ring holds.
+        `ring_order`, `queues`, `max_segments` and `persistent` are lowered to
+        what the backend offers, `depth`, which is of one ring, to what that holds.
         """
         self._domain = domain
         self._store = store
@@ -83,21 +80,25 @@ class Blkfront:
         self._abi = abi
         self._ring_order = ring_order
         self._depth = depth
+        self._queues = queues
+        self._max_segments = max_segments
+        self._persistent = persistent
         self._path = f"device/vbd/{vdev}"
         self._backend = ""
         self._watch: Watch | None = None
-        self._port: int | None = None
-        self._front: Front | None = None
+        self._ports: list[int] = []
+        self.fronts: list[Front] = []
         self._state = State.INITIALISING
         self.ring_pages = 0
         self.disk = Disk(0, 512, 0)
         self.on_closing: Callable[[], None] = lambda: None
+        self.on_resized: Callable[[], None] = lambda: None
 
     @property
     def front(self) -> Front:
-        """The ring, once connected."""
-        assert self._front is not None, "not connected"
-        return self._front
+        """The ring, or the first of several, once connected."""
+        assert self.fronts, "not connected"
+        return self.fronts[0]
 
     def wait_offer(self, limit: float = LIMIT) -> None:
         """Wait until the toolstack offers a disk that the backend does not refuse; HostError.
@@ -115,7 +116,7 @@ class Blkfront:
         self._await_backend(lambda state: state is State.INIT_WAIT, limit)
         self._publish()
         self._await_backend(lambda state: state is State.CONNECTED, limit)
-        self.disk = Disk(self._number("sectors"), self._number("sector-size"), self._number("info"))
+        self._read_disk()
         self._switch(State.CONNECTED)
         self._watch = self._store.watch(f"{self._backend}/state", self._backend_changed)
 
@@ -140,12 +141,10 @@ class Blkfront:
     def withdraw(self) -> None:
         """Take ring and event channel back, whatever the backend thinks."""
         self._unwatch()
-        if self._front is not None:
-            self._front.close()
-            self._front = None
-        if self._port is not None:
-            self._domain.close_port(self._port)
-            self._port = None
+        while self.fronts:
+            self.fronts.pop().close()
+        while self._ports:
+            self._domain.close_port(self._ports.pop())
 
     def _unwatch(self) -> None:
         if self._watch is not None:
@@ -164,8 +163,14 @@ class Blkfront:
         return parse_state(self._store.get(f"{self._backend}/state"))
 
     def _backend_changed(self, _: str) -> None:
+        """Connected once more means that the disk has changed its size."""
         if self._backend_state() is not State.CONNECTED:
             self.on_closing()
+            return
+        before = self.disk
+        self._read_disk()
+        if self.disk != before:
+            self.on_resized()
 
     def _await_backend(self, holds: Callable[[State], bool], limit: float) -> None:
         def reached() -> bool:
@@ -180,30 +185,47 @@ class Blkfront:
     def _refused(self) -> bool:
         return self._store.get(f"{self._backend}/hotplug-status") == b"error"
 
+    def _offers(self, name: str, otherwise: int) -> int:
+        """A number that the backend offers."""
+        value = self._store.get(f"{self._backend}/{name}") or b""
+        return int(value) if value.isdigit() else otherwise
+
     def _publish(self) -> None:
-        most = self._store.get(f"{self._backend}/max-ring-page-order") or b"0"
-        order = min(self._ring_order, int(most) if most.isdigit() else 0)
+        order = min(self._ring_order, self._offers("max-ring-page-order", 0))
+        queues = min(self._queues, self._offers("multi-queue-max-queues", 1))
+        persistent = self._persistent and self._offers("feature-persistent", 0) == 1
+        segments = min(self._max_segments, self._offers("feature-max-indirect-segments", 0))
         self.ring_pages = 1 << order
-        self._port, event_fd = self._domain.unbound_port()
-        self._front = Front(
-            FrontParams(
-                self._domain.grant_fd,
-                event_fd,
-                self._port,
-                self._domain.hv,
-                BACKEND_DOMID,
-                self._abi,
-                self.ring_pages,
-                min(self._depth, ring_slots(self._abi, self.ring_pages)),
-            )
-        )
-        refs = self._front.ring_refs
-        nodes = {"event-channel": self._port}
-        if order == 0:
-            nodes["ring-ref"] = refs[0]
-        else:
+        nodes: dict[str, int] = {"feature-persistent": int(persistent)}
+        if order:
             nodes["ring-page-order"] = order
-            nodes |= {f"ring-ref{page}": ref for page, ref in enumerate(refs)}
+        if queues > 1:
+            nodes["multi-queue-num-queues"] = queues
+        for queue in range(queues):
+            port, event_fd = self._domain.unbound_port()
+            self._ports.append(port)
+            front = Front(
+                FrontParams(
+                    self._domain.grant_fd,
+                    event_fd,
+                    port,
+                    self._domain.hv,
+                    BACKEND_DOMID,
+                    self._abi,
+                    self.ring_pages,
+                    min(self._depth, max_requests(self._abi, self.ring_pages)),
+                    max(segments, MAX_SEGMENTS),
+                    persistent,
+                )
+            )
+            self.fronts.append(front)
+            prefix = f"queue-{queue}/" if queues > 1 else ""
+            nodes[f"{prefix}event-channel"] = port
+            if order == 0:
+                nodes[f"{prefix}ring-ref"] = front.ring_refs[0]
+            else:
+                for page, ref in enumerate(front.ring_refs):
+                    nodes[f"{prefix}ring-ref{page}"] = ref
         protocol = PROTOCOLS[self._abi]
 
         def body(transaction: Transaction) -> None:
@@ -215,6 +237,14 @@ class Blkfront:
 
         self._store.transaction(body)
         self._state = State.INITIALISED
+
+    def _read_disk(self) -> None:
+        self.disk = Disk(
+            self._number("sectors"),
+            self._number("sector-size"),
+            self._number("info"),
+            self._offers("feature-discard", 0) == 1,
+        )
 
     def _switch(self, state: State) -> None:
         if self._store.get(f"{self._path}/state") is not None:  # else the toolstack took it

@@ -5,11 +5,13 @@
 Reads commands from standard input and answers each with one JSON object a line:
 
     copy FILE              the whole disk into FILE; its SHA-256
-    exercise KEY=VALUE...  random I/O against a model (fields of native.Workload;
-                           verify=0 leaves the model out)
+    exercise KEY=VALUE...  random I/O against a model, on all queues at once (fields
+                           of native.Workload; verify=0 leaves the model out,
+                           model=FILE keeps it in a file, else it is read first)
     close                  give the disk back, stay alive
     open                   connect to it again
     lie                    publish requests that no ring can hold
+    size                   the size of the disk, in sectors, once that has changed
 
 When the backend closes, the guest lets go too, unless started with --hold (as
 if the disk were mounted).  End of input or SIGTERM closes the disk and ends the
@@ -24,13 +26,11 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
 
 from xbbd_bsd.errors import HostError, XbbdError
-from xbbd_bsd.native import Abi, Op, Progress, Workload
+from xbbd_bsd.native import Abi, Op
 from xbbd_bsd.sim.blkfront import Blkfront
+from xbbd_bsd.sim.exercise import Exercise
 from xbbd_bsd.sim.hypervisor import Domain, layout
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
@@ -38,26 +38,10 @@ CHUNK_SECTORS = 4096  # of a copy
 REPORT_SECONDS = 0.5
 FOR_EVER = 1e9  # seconds
 
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    field.name: float if field.name == "seconds" else int
-    for field in fields(Workload)
-    if field.name != "model"
-}
-
 
 def say(event: str, **values: object) -> None:
     """One line of JSON for whoever runs us."""
     print(json.dumps({"event": event, **values}), flush=True)
-
-
-def figures(progress: Progress) -> dict[str, object]:
-    """Everything an exercise has counted."""
-    names = (
-        "elapsed_ns", "cpu_ns", "reads", "writes", "flushes", "barriers", "sectors_read",
-        "sectors_written", "errors", "mismatches", "first_mismatch", "still_mapped",
-        "bad_responses",
-    )  # fmt: skip
-    return {name: getattr(progress, name) for name in names}
 
 
 def copy_out(blkfront: Blkfront, path: str) -> dict[str, object]:
@@ -76,22 +60,6 @@ def copy_out(blkfront: Blkfront, path: str) -> dict[str, object]:
     return {"bytes": sectors * 512, "seconds": seconds, "sha256": digest.hexdigest()}
 
 
-def workload(blkfront: Blkfront, words: list[str]) -> Workload:
-    """The exercise that KEY=VALUE words describe; the model is read from the disk."""
-    given = dict(word.split("=", 1) for word in words)
-    verify = given.pop("verify", "1") != "0"
-    numbers = {name: _NUMBERS[name](value) for name, value in given.items()}
-    first = numbers.setdefault("first_sector", 0)
-    sectors = numbers.setdefault("sectors", blkfront.disk.sectors - first)
-    numbers.setdefault("seed", 1)
-    numbers.setdefault("depth", 32)
-    model = None
-    if verify:
-        model = bytearray(sectors * 512)
-        blkfront.front.transfer(Op.READ, first, sectors, model)
-    return Workload(**numbers, model=model)
-
-
 class Guest:
     """The process: domain, driver, and the commands on standard input."""
 
@@ -108,12 +76,17 @@ class Guest:
             abi=Abi[options.abi.upper()],
             ring_order=options.ring_order,
             depth=options.depth,
+            queues=options.queues,
+            max_segments=options.max_segments,
+            persistent=options.persistent,
         )
         self._hold = options.hold
         self._connected = False
-        self._progress: Progress | None = None
+        self._exercise: Exercise | None = None
         self._input = asyncio.StreamReader(loop=self._loop)
         self._let_go = asyncio.Event()
+        self._resized = asyncio.Event()
+        self._blkfront.on_resized = self._resized.set
 
     def run(self) -> None:
         """From birth to the end of input."""
@@ -147,8 +120,8 @@ class Guest:
         if not self._connected:
             raise SystemExit(0)
         transport.close()
-        if self._progress is not None:
-            self._progress.stop()
+        if self._exercise is not None:
+            self._exercise.stop()
 
     def _connect(self) -> None:
         self._let_go.clear()
@@ -176,8 +149,8 @@ class Guest:
         say("backend closing")
         if not self._hold:
             self._let_go.set()
-            if self._progress is not None:
-                self._progress.stop()
+            if self._exercise is not None:
+                self._exercise.stop()
 
     async def _next_line(self) -> bytes:
         """The next command; nothing at the end of input or when the backend closes."""
@@ -204,25 +177,34 @@ class Guest:
         if name == "copy":
             say("copied", **await asyncio.to_thread(copy_out, self._blkfront, words[0]))
         elif name == "exercise":
-            load = await asyncio.to_thread(workload, self._blkfront, words)
-            say("begun")
-            await self._exercise(load)
+            await self._do_exercise(words)
         elif name == "lie":
             self._blkfront.front.ring.cast("I")[0] += 0x10000
             self._blkfront.front.notify()
             say("lied")
+        elif name == "size":
+            await self._resized.wait()
+            self._resized.clear()
+            say("resized", sectors=self._blkfront.disk.sectors)
         else:
             raise ValueError(f"no such command: {name}")
 
-    async def _exercise(self, load: Workload) -> None:
-        progress = self._progress = Progress()
-        task = asyncio.create_task(asyncio.to_thread(self._blkfront.front.exercise, load, progress))
-        while not (await asyncio.wait({task}, timeout=REPORT_SECONDS))[0]:
-            say("progress", **figures(progress))
-        self._progress = None
-        await task
-        model = None if load.model is None else hashlib.sha256(load.model).hexdigest()
-        say("exercised", **figures(progress), latency=progress.latency, model_sha256=model)
+    async def _do_exercise(self, words: list[str]) -> None:
+        exercise = self._exercise = await asyncio.to_thread(Exercise, self._blkfront, words)
+        say("begun")
+        task = asyncio.create_task(asyncio.to_thread(exercise.run))
+        try:
+            while not (await asyncio.wait({task}, timeout=REPORT_SECONDS))[0]:
+                say("progress", **exercise.figures())
+            await task
+        finally:
+            self._exercise = None
+        say(
+            "exercised",
+            **exercise.figures(),
+            latency=exercise.latency(),
+            model_sha256=exercise.model_sha256(),
+        )
 
 
 def main(options: argparse.Namespace) -> int:

@@ -10,12 +10,12 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself
+from xbbd_bsd.host import DiskGeometry, MediumName, Platform, RingDescriptors, path_itself
 from xbbd_bsd.native import HvKind, sim_format
 
 SOCKET_PATH_MAX: Final = 103  # bytes; FreeBSD's sun_path holds 104 with the NUL
@@ -88,10 +88,10 @@ def layout(directory: str) -> Layout:
 class SimHost:
     """The simulated hypervisor as the daemon's host."""
 
-    def __init__(self, directory: str, prepare_disk: Callable[[int], DiskGeometry]) -> None:
-        """`prepare_disk` is the platform's: disks are not simulated."""
+    def __init__(self, directory: str, platform: Platform) -> None:
+        """`platform` has the disks: they are not simulated."""
         self._layout = layout(directory)
-        self._prepare_disk = prepare_disk
+        self._platform = platform
 
     @property
     def name(self) -> str:
@@ -132,7 +132,10 @@ class SimHost:
         return RingDescriptors(grants, events.detach())
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
-        return self._prepare_disk(fd)
+        return self._platform.prepare_disk(fd)
+
+    def disk_size(self, fd: int) -> int:
+        return self._platform.disk_size(fd)
 
 
 class Domain:

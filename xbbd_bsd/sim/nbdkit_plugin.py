@@ -62,7 +62,14 @@ def _connect() -> None:
     store = Store(domain.store_path, loop=loop)
     store.connect()
     blkfront = Blkfront(
-        domain, int(_options["vdev"]), store=store, loop=loop, ring_order=2, depth=128
+        domain,
+        int(_options["vdev"]),
+        store=store,
+        loop=loop,
+        ring_order=2,
+        depth=128,
+        max_segments=64,
+        persistent=True,
     )
     blkfront.wait_offer()
     blkfront.connect()

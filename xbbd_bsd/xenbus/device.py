@@ -169,6 +169,7 @@ class Device:
             medium=medium,
             disk=self._backend.disk_open,
             queue=queue,
+            news=bool(self._backend.news),
             guest_ready=guest in self._connect_on,
             failure=self._failure,
             withdrawn=self._withdrawn,
@@ -253,6 +254,9 @@ class Device:
                 connection = backend.connect(self._guests)
                 self._journal(Connected(self.name, connection.text))
                 return connection.nodes
+            case Action.TELL:
+                # With our state once more, which is what frontends watch.
+                return {**backend.news, "state": State.CONNECTED.node}
             case Action.DRAIN:
                 backend.drain()
             case Action.DISCONNECT:
@@ -284,6 +288,8 @@ class Device:
         match action:
             case Action.PUBLISH:
                 self._announced = True
+            case Action.TELL:
+                self._backend.told()
             case Action.FAIL:
                 self._failure = Failure.REPORTED_ATTACH
                 # Set after our own write.  Its own first event names the directory, so one
@@ -298,8 +304,8 @@ class Device:
             self.look()
 
     def _blame(self, action: Action, error: XbbdError) -> None:
-        """An action failed.  If it was the report itself, there is nobody left to tell."""
-        if action in (Action.FAIL, Action.REPORT, Action.REFUSE, Action.ABANDON):
+        """An action failed.  If it was telling somebody, there is nobody left to tell."""
+        if action in (Action.FAIL, Action.REPORT, Action.REFUSE, Action.ABANDON, Action.TELL):
             self._journal(StoreRefused(self.name, str(error)))
             self._done(action)
         elif action in (Action.PUBLISH, Action.OPEN):

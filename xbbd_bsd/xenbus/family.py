@@ -63,6 +63,13 @@ class Backend(Protocol):
     def fault(self) -> XbbdError | None:
         """Why the data path stops by itself, from when it does until `disconnect`."""
 
+    @property
+    def news(self) -> Mapping[str, bytes]:
+        """Nodes that have changed since a connected frontend was told; mostly none."""
+
+    def told(self) -> None:
+        """The frontend knows the news."""
+
     def capabilities(self) -> Mapping[str, bytes]:
         """The nodes that tell the frontend what we can do; makes what the device needs to exist."""
 

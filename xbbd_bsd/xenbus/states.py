@@ -102,6 +102,7 @@ class Action(Enum):
     PUBLISH = "publish capabilities"
     OPEN = "open the disk"
     CONNECT = "connect the ring"
+    TELL = "tell what has changed"
     DRAIN = "drain"
     DISCONNECT = "disconnect the ring"
     CLOSE = "close the disk"
@@ -120,9 +121,10 @@ class Facts:
     ours, guest: the two state nodes.  present: our nodes are there.  online:
     the toolstack wants the device.  announced: capabilities were published by
     this daemon.  medium: the node that names the disk is there.  disk: it is
-    open.  guest_ready: the guest is in a state in which its kind of frontend
-    wants to be connected.  withdrawn: the toolstack has written our state since
-    an attach failure.  stopping: the daemon leaves.  overdue: and cannot wait.
+    open.  news: the frontend is to be told of a change.  guest_ready: the guest is
+    in a state in which its kind of frontend wants to be connected.  withdrawn:
+    the toolstack has written our state since an attach failure.  stopping: the
+    daemon leaves.  overdue: and cannot wait.
     """
 
     ours: State
@@ -133,6 +135,7 @@ class Facts:
     medium: bool = False
     disk: bool = False
     queue: Queue = Queue.NONE
+    news: bool = False
     guest_ready: bool = False
     failure: Failure = Failure.NONE
     withdrawn: bool = False
@@ -230,6 +233,8 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: f.queue is Queue.RUNNING, Action.DRAIN),
     Row(_CONNECTED, _NOT_ALIVE, "queue running",
         lambda f: f.queue is Queue.RUNNING, Action.DRAIN, _S.CLOSING),
+    Row(_CONNECTED, _ALIVE, "queue running, news",
+        lambda f: f.queue is Queue.RUNNING and f.news, Action.TELL),
     Row(_CONNECTED, _ALIVE, "queue running",
         lambda f: f.queue is Queue.RUNNING, Action.WAIT),
     Row(_CONNECTED, _ANY, "queue draining or stopped",

@@ -1,0 +1,88 @@
+"""The rings of one connection: descriptors, queues in C, and how they end together.
+
+A frontend may have one ring or several; they start together, and one that stops
+by itself takes the others along, since a disk that answers only in part is
+none.  It knows no XenStore and no state table.  Control thread; the queues'
+threads are told apart by a byte in a socket pair.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+
+from xbbd_bsd.block.negotiate import RingParams
+from xbbd_bsd.host import Host
+from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, StopReason
+
+MakeParams = Callable[[int, RingParams, int, int, int], QueueParams]
+"""Ring's number, what was offered, descriptors of grants, events, wake-up: a queue's parameters."""
+
+
+class Rings:
+    """All rings of a connected frontend, from the start to `close`."""
+
+    def __init__(
+        self,
+        offered: tuple[RingParams, ...],
+        make: MakeParams,
+        *,
+        host: Host,
+        domid: int,
+        segment: State,
+        loop: asyncio.AbstractEventLoop,
+        woken: Callable[[], None],
+    ) -> None:
+        """Start a queue for each; `woken` is called on the loop when one has drained.
+
+        OSError, HostError or GuestError, and nothing is left behind then.
+        """
+        self._queues: list[Queue] = []
+        self._woken = woken
+        with ExitStack() as held:
+            reader, writer = socket.socketpair()
+            held.callback(writer.close)
+            held.callback(reader.close)
+            reader.setblocking(False)
+            writer.setblocking(False)
+            for number, ring in enumerate(offered):
+                descriptors = host.open_ring(domid, ring.port)
+                held.callback(os.close, descriptors.grants)
+                held.callback(os.close, descriptors.events)
+                params = make(number, ring, descriptors.grants, descriptors.events, writer.fileno())
+                queue = Queue(params, segment)
+                held.callback(queue.close)
+                self._queues.append(queue)
+            loop.add_reader(reader, self._read, reader)
+            held.callback(loop.remove_reader, reader)
+            self._held = held.pop_all()
+
+    @property
+    def status(self) -> QueueStatus:
+        """Of all as one: drained when the last is, with the first reason there was."""
+        found = [queue.status() for queue in self._queues]
+        reasons = [status for status in found if status.reason is not StopReason.NONE]
+        states = {status.state for status in found}
+        # Where they differ some have ended, and the rest will.
+        state = states.pop() if len(states) == 1 else QueueState.DRAINING
+        if not reasons:
+            return QueueStatus(state, StopReason.NONE, 0)
+        return QueueStatus(state, reasons[0].reason, reasons[0].errno)
+
+    def drain(self) -> None:
+        """Take no new request; `woken` is called when all accepted ones are answered."""
+        for queue in self._queues:
+            queue.drain()
+
+    def close(self) -> None:
+        """Give everything back.  Waits for I/O in flight unless all have drained."""
+        self._queues.clear()
+        self._held.close()
+
+    def _read(self, reader: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            reader.recv(64)
+        if any(queue.status().state is not QueueState.RUNNING for queue in self._queues):
+            self.drain()
+        self._woken()
