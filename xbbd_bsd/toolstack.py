@@ -72,6 +72,7 @@ class DiskOffer:
     mode: str = "w"
     kind: str = "vbd"
     cdrom: bool = False
+    discard: bool = True
 
     @property
     def backend(self) -> str:
@@ -97,7 +98,7 @@ class DiskOffer:
             "type": "vbd3" if self.kind == "vbd3" else "phy",
             "mode": self.mode,
             "device-type": "cdrom" if self.cdrom else "disk",
-            "discard-enable": "1",
+            "discard-enable": "1" if self.discard else "0",
             "specification": "xen",
             "state": "1",
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ def exercise(r: Ring, **numbers: int) -> Progress:
     model = bytearray(r.disk.read_bytes())
     progress = Progress()
     numbers.setdefault("operations", 1000 if SLOW_DISK else 4000)
-    load = Workload(seed=1, sectors=len(model) // 512, model=model, **numbers)
+    load = replace(
+        Workload(seed=1, sectors=len(model) // 512, depth=1, model=model),
+        **numbers,  # type: ignore[arg-type]
+    )
     r.front.exercise(load, progress)
     assert progress.mismatches == progress.errors == 0, f"sector {progress.first_mismatch}"
     assert progress.still_mapped == progress.bad_responses == 0

@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import ENOENT
 from pathlib import Path
 
@@ -132,13 +133,20 @@ class Machine:
             guest.stop()
 
 
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    """A running machine; afterwards nothing may be left."""
-    with Chain() as chain:
+@contextmanager
+def running_machine(config: str = "") -> Iterator[Machine]:
+    """A machine whose daemon runs with this configuration; afterwards nothing may be left."""
+    with Chain(config) as chain:
         running = Machine(chain)
         yield running
         running.check_nothing_left()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A running machine; afterwards nothing may be left."""
+    with running_machine() as running:
+        yield running
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ class Bench:
         self.backend.capabilities()
         return self.backend.open(self.backend_nodes.get)
 
-    def connect(self) -> dict[str, bytes]:
+    def connect(self) -> dict[str, bytes | None]:
         return dict(self.backend.connect(self.frontend_nodes.get).nodes)
 
     def drained(self) -> None:

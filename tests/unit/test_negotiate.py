@@ -55,13 +55,15 @@ def test_the_whole_offer() -> None:
 
 
 def test_what_is_not_offered_has_no_node() -> None:
-    """A frontend may take feature-max-indirect-segments = 0 for an offer; one queue is no offer."""
+    """Nor one that was left by an earlier offer, of a daemon with another configuration."""
     assert Offer().to_nodes() == {
         "feature-barrier": b"1",
         "feature-flush-cache": b"1",
         "feature-persistent": b"0",
         "max-ring-page-order": b"0",
         "max-ring-pages": b"1",
+        "multi-queue-max-queues": None,
+        "feature-max-indirect-segments": None,
     }
 
 
@@ -74,6 +76,9 @@ def test_disk_of_512_byte_sectors() -> None:
         "feature-barrier": b"1",
         "feature-flush-cache": b"1",
         "feature-discard": b"0",
+        "discard-granularity": None,
+        "discard-alignment": None,
+        "discard-secure": None,
     }
 
 

@@ -32,7 +32,7 @@ from xbbd_bsd.native import (
     Transport,
     max_requests,
 )
-from xbbd_bsd.xenbus.family import Connection, Identity, Nodes
+from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
 
@@ -117,7 +117,7 @@ class BlockBackend:
         self._disk: Disk | None = None
         self._info: DiskInfo | None = None
         self._medium: tuple[str, bytes] | None = None
-        self._odd_size = 0  # bytes; one that was complained about
+        self._odd_size = -1  # bytes; one that was complained about
         self._rings: Rings | None = None
         self._news: Mapping[str, bytes] = {}
 
@@ -158,13 +158,16 @@ class BlockBackend:
     def told(self) -> None:
         self._news = {}
 
-    def capabilities(self) -> Mapping[str, bytes]:
+    def capabilities(self) -> Changes:
         config = self._family.config
         if self._segment is None:
             self._segment = self._make_segment()
             self._family.segments.add(self._segment)
+        # The segment is as large as the configuration wanted it when the device was found.
+        orders = range(config.max_ring_page_order + 1)
+        order = max(n for n in orders if _requests(n) <= self._segment.table_entries)
         self._offer = Offer(
-            max_ring_page_order=config.max_ring_page_order,
+            max_ring_page_order=order,
             # Sectors that are parts of the disk's are read and written within one queue.
             max_queues=1 if config.sector_size else min(config.max_queues, self._segment.rings),
             max_indirect_segments=config.max_indirect_segments,
@@ -199,7 +202,7 @@ class BlockBackend:
         geometry = disk.geometry
         discard = self._family.config.discard and backend("discard-enable") != b"0"
         self._disk = disk
-        self._odd_size = 0
+        self._odd_size = -1
         self._info = DiskInfo(
             sectors=disk.sectors,
             sector_size=self._family.config.sector_size or geometry.sector_size,
@@ -299,9 +302,7 @@ class BlockBackend:
             segment = State.create(
                 path,
                 rings=config.max_queues,
-                table_entries=max(
-                    max_requests(abi, 1 << config.max_ring_page_order) for abi in Abi
-                ),
+                table_entries=_requests(config.max_ring_page_order),
             )
         except OSError as error:
             text = f"unable to make the state segment {path}: {error.strerror}"
@@ -357,6 +358,11 @@ class BlockBackend:
                 )
             )
         self._wake()
+
+
+def _requests(order: int) -> int:
+    """Most requests that a ring of 2 ** `order` pages holds, of any layout."""
+    return max(max_requests(abi, 1 << order) for abi in Abi)
 
 
 def _described(wanted: FrontendParams) -> str:

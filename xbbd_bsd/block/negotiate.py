@@ -66,30 +66,26 @@ class DiskInfo:
     durable: bool = False
     discard: Discard | None = None
 
-    def to_nodes(self) -> dict[str, bytes]:
+    def to_nodes(self) -> dict[str, bytes | None]:
         """The backend's nodes that describe the disk, to be written before Connected.
 
-        What a frontend may find from an earlier connection is always written,
-        so that it is never out of date.
+        None for those that must not be there, from an earlier connection.
         """
         info = CDROM * self.cdrom | REMOVABLE * self.removable | READONLY * self.read_only
         flush = b"%d" % (not self.durable)
-        nodes = {
+        discard = self.discard
+        return {
             **self.size_nodes(),
             "info": b"%d" % info,
             "sector-size": b"%d" % self.sector_size,
             "physical-sector-size": b"%d" % self.physical_sector_size,
             "feature-barrier": flush,
             "feature-flush-cache": flush,
-            "feature-discard": b"%d" % (self.discard is not None),
+            "feature-discard": b"%d" % (discard is not None),
+            "discard-granularity": b"%d" % discard.granularity if discard else None,
+            "discard-alignment": b"%d" % discard.alignment if discard else None,
+            "discard-secure": b"0" if discard else None,
         }
-        if self.discard is not None:
-            nodes |= {
-                "discard-granularity": b"%d" % self.discard.granularity,
-                "discard-alignment": b"%d" % self.discard.alignment,
-                "discard-secure": b"0",
-            }
-        return nodes
 
     def size_nodes(self) -> dict[str, bytes]:
         """Those of the nodes that change when the disk grows or shrinks."""
@@ -110,24 +106,25 @@ class Offer:
     max_indirect_segments: int = 0
     persistent: bool = False
 
-    def to_nodes(self) -> dict[str, bytes]:
-        """The nodes that say so; what is not offered has no node, but for grants.
+    def to_nodes(self) -> dict[str, bytes | None]:
+        """The nodes that say so; None for those that must not be there, from an earlier offer.
 
-        Ring sizes are told in both spellings: frontends of XenServer's line and
-        old FreeBSD know pages only.
+        Frontends may take a number of 0 for an offer.  Ring sizes are told in both
+        spellings: those of XenServer's line and old FreeBSD know pages only.
         """
-        nodes = {
+
+        def unless(number: int, none: int) -> bytes | None:
+            return None if number == none else b"%d" % number
+
+        return {
             "feature-barrier": b"1",
             "feature-flush-cache": b"1",
             "feature-persistent": b"%d" % self.persistent,
             "max-ring-page-order": b"%d" % self.max_ring_page_order,
             "max-ring-pages": b"%d" % (1 << self.max_ring_page_order),
+            "multi-queue-max-queues": unless(self.max_queues, 1),
+            "feature-max-indirect-segments": unless(self.max_indirect_segments, 0),
         }
-        if self.max_queues > 1:
-            nodes["multi-queue-max-queues"] = b"%d" % self.max_queues
-        if self.max_indirect_segments:
-            nodes["feature-max-indirect-segments"] = b"%d" % self.max_indirect_segments
-        return nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +135,48 @@ class RingParams:
     refs: tuple[int, ...]
 
     @classmethod
-    def from_nodes(cls, node: Nodes, pages: int | None, prefix: str = "") -> "RingParams":
-        """Read a ring's nodes, whose names begin with `prefix`; GuestError.
-
-        Frontends differ in the spelling of a single page.  If the number of
-        pages was said, ring-ref0 counts, or ring-ref where that is absent and
-        there is one page; if not, only ring-ref does, whatever an earlier driver
-        left behind.
-        """
+    def from_nodes(cls, node: Nodes, pages: "Pages", prefix: str = "") -> "RingParams":
+        """Read a ring's nodes, whose names begin with `prefix`; GuestError."""
         port = _required(node, f"{prefix}event-channel")
-        if pages is None or (pages == 1 and node(f"{prefix}ring-ref0") is None):
-            return cls(port, (_required(node, f"{prefix}ring-ref"),))
-        refs = (_required(node, f"{prefix}ring-ref{page}") for page in range(pages))
-        return cls(port, tuple(refs))
+        names = [f"{prefix}ring-ref{page}" for page in range(pages.count)]
+        # A single page may be spelled either way, if its number was said at all.
+        if not pages.numbered or (pages.count == 1 and node(names[0]) is None):
+            names[0] = f"{prefix}ring-ref"
+        return cls(port, tuple(_required(node, name) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """How many pages each ring has, and whether the first has a number like the others."""
+
+    count: int = 1
+    numbered: bool = False
+
+    @classmethod
+    def from_nodes(cls, node: Nodes, max_order: int) -> "Pages":
+        """Read the frontend's nodes; GuestError for more than 2 ** `max_order` pages.
+
+        Where one page is all that was offered, a frontend says nothing about
+        pages, and what is found is an earlier connection's.
+        """
+        if (value := node("ring-page-order")) is not None:
+            order = _decimal("ring-page-order", value)
+            if order <= max_order:
+                return cls(1 << order, numbered=True)
+            if max_order != 0:
+                raise GuestError(f"frontend node ring-page-order is {order}, above {max_order}")
+        # XenServer's line; the oldest FreeBSD, whose first page has no number.
+        for name, numbered in (("num-ring-pages", True), ("ring-pages", False)):
+            if (value := node(name)) is None:
+                continue
+            count = _decimal(name, value)
+            if 1 <= count <= 1 << max_order and count & (count - 1) == 0:
+                return cls(count, numbered)
+            if max_order != 0:
+                raise GuestError(
+                    f"frontend node {name} is {count}, no power of two up to {1 << max_order}"
+                )
+        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +190,11 @@ class FrontendParams:
     @classmethod
     def from_nodes(cls, node: Nodes, offer: Offer) -> "FrontendParams":
         """Read a frontend's nodes, which may not go beyond the offer; GuestError."""
-        pages = _ring_pages(node, offer.max_ring_page_order)
-        count = 1
-        if (value := node("multi-queue-num-queues")) is not None:
-            count = _decimal("multi-queue-num-queues", value)
-            if not 1 <= count <= offer.max_queues:
-                raise GuestError(
-                    f"frontend node multi-queue-num-queues is {count},"
-                    f" not within 1 to {offer.max_queues}"
-                )
-        if count == 1:  # then its nodes are where they are without several queues
-            rings: tuple[RingParams, ...] = (RingParams.from_nodes(node, pages),)
-        else:
-            rings = tuple(RingParams.from_nodes(node, pages, f"queue-{n}/") for n in range(count))
+        pages = Pages.from_nodes(node, offer.max_ring_page_order)
+        count = _queues(node, offer.max_queues)
+        # The nodes of an only ring are where they are without several queues.
+        prefixes = [f"queue-{queue}/" for queue in range(count)] if count > 1 else [""]
+        rings = tuple(RingParams.from_nodes(node, pages, prefix) for prefix in prefixes)
         if len({ring.port for ring in rings}) != count:
             raise GuestError("frontend nodes event-channel are not all different")
         return cls(
@@ -186,23 +204,17 @@ class FrontendParams:
         )
 
 
-def _ring_pages(node: Nodes, max_order: int) -> int | None:
-    """How many pages a ring has; None if the frontend does not say, and so means one."""
-    value = node("ring-page-order")
-    if value is not None:
-        order = _decimal("ring-page-order", value)
-        if order > max_order:
-            raise GuestError(f"frontend node ring-page-order is {order}, above {max_order}")
-        return 1 << order
-    value = node("num-ring-pages")
+def _queues(node: Nodes, most: int) -> int:
+    """How many rings there are; GuestError.  As with pages, one is not talked about."""
+    value = node("multi-queue-num-queues")
     if value is None:
-        return None
-    pages = _decimal("num-ring-pages", value)
-    if not 1 <= pages <= 1 << max_order or pages & (pages - 1):
-        raise GuestError(
-            f"frontend node num-ring-pages is {pages}, no power of two up to {1 << max_order}"
-        )
-    return pages
+        return 1
+    count = _decimal("multi-queue-num-queues", value)
+    if count > most == 1:
+        return 1
+    if not 1 <= count <= most:
+        raise GuestError(f"frontend node multi-queue-num-queues is {count}, not within 1 to {most}")
+    return count
 
 
 def _protocol(name: bytes | None) -> Protocol:

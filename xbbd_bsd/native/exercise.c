@@ -149,8 +149,8 @@ operation_done(struct xbb_front *front, struct front_slot *slot,
 	if (slot->operation == XBB_OP_READ) {
 		if (okay)
 			compare(ex, slot, at);
-	} else
-		memset(ex->unknown + at, !okay, slot->nsectors);
+	} else if (okay)
+		memset(ex->unknown + at, 0, slot->nsectors);
 	mark_idle(ex, at, slot->nsectors, slot->operation != XBB_OP_READ);
 }
 
@@ -222,6 +222,8 @@ submit(struct xbb_front *front, struct exercise *ex)
 	/* Data need not begin at a page; figures are taken as if it did. */
 	skew = ex->busy != NULL && n + XBB_SECTORS_PER_PAGE <= most ?
 	    (uint16_t)(xbb_random(&ex->random) % XBB_SECTORS_PER_PAGE) : 0;
+	if (ex->busy != NULL && op != XBB_OP_READ)
+		memset(ex->unknown + at, 1, n);	/* until it is answered */
 	if (op == XBB_OP_DISCARD) {
 		/* What a disk may read as afterwards; ours read as zeros. */
 		if (load->model != NULL)
@@ -344,7 +346,8 @@ xbb_front_exercise(struct xbb_front *front, const struct xbb_workload *load,
 		ex.busy = calloc(load->sectors, 2);
 		if (ex.busy == NULL)
 			return (-ENOMEM);
-		ex.unknown = ex.busy + load->sectors;
+		ex.unknown = load->unknown != NULL ? load->unknown :
+		    ex.busy + load->sectors;
 	}
 	XBB_SET(progress->running, 1);
 	cpu = xbb_thread_cpu_ns();

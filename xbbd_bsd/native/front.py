@@ -56,7 +56,8 @@ class Workload:
 
     Ends after so many operations or seconds, whichever is not 0 and first.
     ``model`` is a plain copy of the range: reads are compared with it, writes
-    are done to it as well.
+    are done to it as well.  ``unknown`` has a byte a sector, not 0 where the
+    model may be wrong: a write failed, or was never answered.
     """
 
     seed: int
@@ -75,20 +76,23 @@ class Workload:
     align_sectors: int = 1
     poll_us: int = 0
     model: bytearray | memoryview | None = None
+    unknown: bytearray | memoryview | None = None
 
     def native(self) -> tuple[Any, object]:
         """The C struct, and what must stay alive with it."""
-        model = ffi.NULL
-        if self.model is not None:
-            if len(self.model) != self.sectors * 512:
-                raise ValueError("the model is not a copy of the range")
-            model = ffi.from_buffer("uint8_t[]", self.model)
         c = ffi.new("struct xbb_workload *")
+        alive = []
         for name in self.__slots__:
-            if name != "model":
-                setattr(c, name, getattr(self, name))
-        c.model = ffi.cast("uint8_t *", model)
-        return c, model
+            value = getattr(self, name)
+            if name not in ("model", "unknown"):
+                setattr(c, name, value)
+            elif value is not None:
+                if len(value) != self.sectors * (512 if name == "model" else 1):
+                    raise ValueError(f"{name} is not of the size of the range")
+                buffer = ffi.from_buffer("uint8_t[]", value)
+                setattr(c, name, ffi.cast("uint8_t *", buffer))
+                alive.append(buffer)
+        return c, alive
 
 
 class Progress:

@@ -167,6 +167,11 @@ class State:
         return int(self._state.nrings)
 
     @property
+    def table_entries(self) -> int:
+        """How many requests in flight each ring has room for."""
+        return int(self._state.table_entries)
+
+    @property
     def sectors(self) -> int:
         """The size of the disk as requests are checked against it, 512-byte sectors."""
         return int(self._state.sectors)

@@ -354,6 +354,7 @@ struct xbb_workload {
 	uint32_t	align_sectors;		/* start and size are multiples of this */
 	uint32_t	poll_us;		/* look so long for responses before sleeping */
 	uint8_t		*model;			/* plain copy of the range; NULL: do not verify */
+	uint8_t		*unknown;		/* a byte a sector: not as in the model; NULL: own */
 };
 
 /* Filled while the exercise runs; another thread may read it and set stop. */

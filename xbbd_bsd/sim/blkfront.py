@@ -79,9 +79,9 @@ class Blkfront:
         self._loop = loop
         self._abi = abi
         self._ring_order = ring_order
-        self._depth = depth
+        self._wanted_depth = depth
         self._queues = queues
-        self._max_segments = max_segments
+        self._wanted_segments = max_segments
         self._persistent = persistent
         self._path = f"device/vbd/{vdev}"
         self._backend = ""
@@ -90,6 +90,8 @@ class Blkfront:
         self.fronts: list[Front] = []
         self._state = State.INITIALISING
         self.ring_pages = 0
+        self.depth = 0
+        self.max_segments = MAX_SEGMENTS
         self.disk = Disk(0, 512, 0)
         self.on_closing: Callable[[], None] = lambda: None
         self.on_resized: Callable[[], None] = lambda: None
@@ -121,13 +123,15 @@ class Blkfront:
         self._watch = self._store.watch(f"{self._backend}/state", self._backend_changed)
 
     def close(self, limit: float = LIMIT) -> None:
-        """Give the disk back: Closing, wait for the backend to let go, Closed."""
+        """Give the disk back: Closing, Closed, and its pages once the backend has let go."""
         self._unwatch()
         if self._state is State.CONNECTED:
             self._switch(State.CLOSING)
             self._await_backend(
                 lambda state: state in (State.CLOSING, State.CLOSED, State.GONE), limit
             )
+            self._switch(State.CLOSED)
+            self._await_backend(lambda state: state in (State.CLOSED, State.GONE), limit)
         self.withdraw()
         self._switch(State.CLOSED)
 
@@ -194,8 +198,10 @@ class Blkfront:
         order = min(self._ring_order, self._offers("max-ring-page-order", 0))
         queues = min(self._queues, self._offers("multi-queue-max-queues", 1))
         persistent = self._persistent and self._offers("feature-persistent", 0) == 1
-        segments = min(self._max_segments, self._offers("feature-max-indirect-segments", 0))
+        segments = min(self._wanted_segments, self._offers("feature-max-indirect-segments", 0))
+        self.max_segments = max(segments, MAX_SEGMENTS)
         self.ring_pages = 1 << order
+        self.depth = min(self._wanted_depth, max_requests(self._abi, self.ring_pages))
         nodes: dict[str, int] = {"feature-persistent": int(persistent)}
         if order:
             nodes["ring-page-order"] = order
@@ -213,8 +219,8 @@ class Blkfront:
                     BACKEND_DOMID,
                     self._abi,
                     self.ring_pages,
-                    min(self._depth, max_requests(self._abi, self.ring_pages)),
-                    max(segments, MAX_SEGMENTS),
+                    self.depth,
+                    self.max_segments,
                     persistent,
                 )
             )

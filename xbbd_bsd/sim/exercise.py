@@ -3,7 +3,7 @@
 Each ring has a thread and a slice of the range of its own, so that what each
 reads and writes is known; slices meet where they like, in the middle of a page
 or a large sector.  The model is a copy of the range, in memory or in a file that
-outlives the guest.
+outlives the guest; there a byte a sector follows, not 0 where nobody knows.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from xbbd_bsd.sim.blkfront import Blkfront
 _NUMBERS: dict[str, Callable[[str], Any]] = {
     field.name: float if field.name == "seconds" else int
     for field in fields(Workload)
-    if field.name != "model"
+    if field.name not in ("model", "unknown")
 }
 _SUMS = (
     "cpu_ns", "reads", "writes", "flushes", "barriers", "discards", "sectors_read",
@@ -45,8 +45,10 @@ class Exercise:
         numbers.setdefault("seed", 1)
         numbers.setdefault("depth", 32)
         self._model: memoryview | None = None
+        self._unknown: memoryview | None = None
         if path is not None:
-            self._model = _mapped(path, sectors * 512)
+            mapped = _mapped(path, sectors * 513)
+            self._model, self._unknown = mapped[: sectors * 512], mapped[sectors * 512 :]
         elif verify:
             self._model = memoryview(bytearray(sectors * 512))
             blkfront.front.transfer(Op.READ, first, sectors, self._model)
@@ -71,6 +73,7 @@ class Exercise:
                 "operations": -(-operations // rings),
             },
             model=None if self._model is None else self._model[begin * 512 : end * 512],
+            unknown=None if self._unknown is None else self._unknown[begin:end],
         )
 
     def run(self) -> None:

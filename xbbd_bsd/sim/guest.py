@@ -143,6 +143,10 @@ class Guest:
             sector_size=disk.sector_size,
             info=disk.info,
             ring_pages=self._blkfront.ring_pages,
+            rings=len(self._blkfront.fronts),
+            depth=self._blkfront.depth,
+            max_segments=self._blkfront.max_segments,
+            discard=disk.discard,
         )
 
     def _backend_closing(self) -> None:

@@ -9,7 +9,7 @@ values and follows no path (XSA-175).  Control thread.
 import asyncio
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
@@ -26,7 +26,7 @@ from xbbd_bsd.events import (
     StateChanged,
     StoreRefused,
 )
-from xbbd_bsd.xenbus.family import Family, Identity
+from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.states import (
     Action,
     Decision,
@@ -241,7 +241,7 @@ class Device:
         else:
             self._done(decision.action)
 
-    def _act(self, action: Action) -> Mapping[str, bytes]:
+    def _act(self, action: Action) -> Changes:
         """Do it; the nodes to write with the next state."""
         backend = self._backend
         match action:
@@ -332,7 +332,7 @@ class Device:
         return f"error/{self._path}/error"
 
     def _reset(self) -> None:
-        self._write({}, remove=("hotplug-error", "hotplug-status", self._error_node))
+        self._write({"hotplug-error": None, "hotplug-status": None, self._error_node: None})
         self._failure = Failure.NONE
         self._error = None
         self._withdrawn = False
@@ -354,7 +354,7 @@ class Device:
             self._state_watch.cancel()
             self._state_watch = None
 
-    def _write(self, nodes: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
+    def _write(self, nodes: Changes) -> None:
         """Change nodes of ours all at once, unless the toolstack has removed us meanwhile."""
 
         def path(name: str) -> str:
@@ -363,10 +363,11 @@ class Device:
         def body(transaction: Transaction) -> None:
             if transaction.get(f"{self._path}/frontend") is None:
                 raise _Vanished
-            for name in remove:
-                transaction.remove(path(name))
             for name, value in nodes.items():
-                transaction.write(path(name), value)
+                if value is None:
+                    transaction.remove(path(name))
+                else:
+                    transaction.write(path(name), value)
 
         self._store.transaction(body)
 

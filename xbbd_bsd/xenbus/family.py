@@ -18,6 +18,10 @@ Nodes = Callable[[str], bytes | None]
 """Reads one node of a directory, e.g. `backend("mode")`; None when it is absent."""
 
 
+Changes = Mapping[str, bytes | None]
+"""Nodes of ours to write all at once; None for those that must not be there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who a device is: kind of directory, guest, device number there, and our unit number."""
@@ -40,7 +44,7 @@ class Identity:
 class Connection:
     """A data path that was started: what to tell the frontend, and the log."""
 
-    nodes: Mapping[str, bytes]
+    nodes: Changes
     text: str
 
 
@@ -70,7 +74,7 @@ class Backend(Protocol):
     def told(self) -> None:
         """The frontend knows the news."""
 
-    def capabilities(self) -> Mapping[str, bytes]:
+    def capabilities(self) -> Changes:
         """The nodes that tell the frontend what we can do; makes what the device needs to exist."""
 
     def medium_named(self, backend: Nodes) -> bool:

@@ -1,0 +1,351 @@
+"""Random everything against an oracle: operations, sizes, queues, resets, resizes, faults.
+
+    python -m tests.sim.soak --seconds 1800 --seed 7
+
+A machine with a real daemon whose disk fails on demand, and a few guests.  Each
+guest has an image and a model of its first sectors, which outlives guest and
+connection: what a guest wrote before it was killed is what the next one reads.
+Sectors whose write failed or was never answered are unknown until written again.
+Meanwhile tunables, configuration and the size of the image change, disks are
+detached and attached again, the daemon is stopped and started.
+
+A wrong byte, an answer out of the blue, an error that nobody caused, or anything
+that is held afterwards ends it, with the seed and the last steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import random
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.sim.conftest import XVDA, Machine, running_machine
+from tests.waiting import eventually
+from xbbd_bsd.native import State
+from xbbd_bsd.sim.chain import Guest
+from xbbd_bsd.toolstack import DiskOffer, remove
+
+SECTORS = 8192  # that have a model, at the beginning of each image
+FAULTS = struct.Struct("6I")
+LIMIT = 60.0  # seconds for anything a guest is told to do
+
+
+def build_faulty_disk(directory: Path) -> Path:
+    """The library to preload."""
+    library = directory / "faulty_disk.so"
+    source = Path(__file__).with_name("faulty_disk.c")
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+TUNABLES = (
+    ("disable_flush", (0, 1)),
+    ("flush_interval", (0, 1, 7)),
+    ("no_coalesce_reqs", (0, 1)),
+    ("poll_max_us", (0, 50, 1000)),
+    ("persistent_grant_unused_seconds", (0, 1, 60)),
+)
+
+
+@dataclass
+class Disk:
+    """A guest, its image, and what the image should hold."""
+
+    domid: int
+    image: Path
+    model: Path
+    guest: Guest | None = None
+    offer: DiskOffer | None = None
+    agreed: dict[str, Any] = field(default_factory=dict)  # when it connected
+
+    def check(self) -> int:
+        """Compare image and model; how many sectors are unknown."""
+        model = self.model.read_bytes()
+        data, unknown = model[: SECTORS * 512], model[SECTORS * 512 :]
+        image = self.image.read_bytes()[: SECTORS * 512]
+        if image != data:
+            for sector in range(SECTORS):
+                at = slice(sector * 512, sector * 512 + 512)
+                assert unknown[sector] or image[at] == data[at], f"{self.image}: sector {sector}"
+        return sum(map(bool, unknown))
+
+
+class Soak:
+    """One run."""
+
+    def __init__(self, machine: Machine, directory: Path, faults: Path, seed: int) -> None:
+        self.machine = machine
+        self.random = random.Random(seed)
+        self.seed = seed
+        self.steps: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.faulty = False
+        with faults.open("r+b") as file:
+            self.faults = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        self.disks = [self._make_disk(directory, domid) for domid in (1, 2, 3)]
+
+    def _make_disk(self, directory: Path, domid: int) -> Disk:
+        image, model = directory / f"{domid}.img", directory / f"{domid}.model"
+        data = self.random.randbytes(SECTORS * 512)
+        image.write_bytes(data)
+        os.truncate(image, 2 * SECTORS * 512)
+        model.write_bytes(data + bytes(SECTORS))
+        return Disk(domid, image, model)
+
+    def note(self, step: str) -> None:
+        self.steps.append(step)
+        self.counts[step.split()[0]] += 1
+
+    def run(self, seconds: float) -> None:
+        """Rounds until the time is over, then the last comparison."""
+        end = time.monotonic() + seconds
+        try:
+            while time.monotonic() < end:
+                self._round()
+            self.set_faults()
+            for disk in self.disks:
+                self._end_guest(disk, "close")
+                self.counts["unknown sectors at the end"] += disk.check()
+        except BaseException:
+            print(f"seed {self.seed}, last steps:", *self.steps[-40:], sep="\n  ", flush=True)
+            print(self.machine.chain.tails(), flush=True)
+            for unit in range(len(self.machine.segments())):
+                state = self.machine.state(unit)
+                print({name: n for name, n in state.counters().items() if n}, flush=True)
+                state.close()
+            raise
+
+    def _round(self) -> None:
+        """Something for each guest, then all at work at once, with disturbances."""
+        self.set_faults()  # attaching is not what is tested here
+        for disk in self.disks:  # an odd size is refused then
+            os.truncate(disk.image, disk.image.stat().st_size // 512 * 512)
+        if self.random.random() < 0.1:
+            self._reconfigure()
+        if self.random.random() < 0.05:
+            self._restart_daemon()
+        for disk in self.disks:
+            self._change(disk)
+        working = [disk for disk in self.disks if disk.guest is not None]
+        self.faulty = False
+        for disk in working:
+            self._begin_exercise(disk)
+        for _ in range(self.random.randrange(6)):
+            self._disturb()
+            select.select([], [], [], self.random.uniform(0.01, 0.2))
+        for disk in working:
+            chance = self.random.random()
+            if chance < 0.05:
+                self._end_guest(disk, "kill")
+            elif chance < 0.10:
+                self._end_guest(disk, "detach")
+            else:
+                self._end_exercise(disk)
+
+    # Between exercises.
+
+    def _change(self, disk: Disk) -> None:
+        chance = self.random.random()
+        if disk.guest is None:
+            self._begin_guest(disk)
+        elif chance < 0.15:
+            self._reopen(disk)
+        elif chance < 0.20:
+            self._end_guest(disk, "close")
+        elif chance < 0.23:
+            self._end_guest(disk, "kill")
+
+    def _begin_guest(self, disk: Disk) -> None:
+        r = self.random
+        options = ["--abi", r.choice(("native", "x86_32", "x86_64"))]
+        options += ["--ring-order", str(r.randrange(5))]
+        options += ["--queues", str(r.choice((1, 1, 2, 4)))]
+        options += ["--max-segments", str(r.choice((11, 11, 32, 64, 256)))]
+        options += ["--depth", str(r.choice((1, 4, 15)))]
+        options += ["--persistent"] * r.randrange(2)
+        self.note(f"guest {disk.domid} {' '.join(options)}")
+        disk.guest = self.machine.guest(disk.domid, *options)
+        kind = r.choice(("vbd", "vbd3"))
+        disk.offer = DiskOffer(disk.domid, XVDA, str(disk.image), kind=kind)
+        self.machine.attach(disk.offer)
+        disk.agreed = disk.guest.event("connected", LIMIT)
+
+    def _end_guest(self, disk: Disk, how: str) -> None:
+        guest, offer = disk.guest, disk.offer
+        if guest is None or offer is None:
+            return
+        self.note(f"{how} {disk.domid}")
+        if how == "kill":
+            guest.signal(signal.SIGKILL)
+            guest.wait(LIMIT)
+            remove(self.machine.chain.store, offer)
+        else:
+            assert self.machine.chain.detach(offer), "the backend does not close"
+            if how == "detach":  # in the middle of an exercise
+                self._end_exercise(disk)
+            guest.stop(LIMIT)
+        self.machine.offers.remove(offer)
+        self.machine.guests.remove(guest)
+        disk.guest = disk.offer = None
+        living = sum(other.guest is not None for other in self.disks)
+        eventually(
+            lambda: len(self.machine.segments()) == living,
+            f"the device of guest {disk.domid} is forgotten",
+            LIMIT,
+        )
+
+    def _reopen(self, disk: Disk) -> None:
+        assert disk.guest is not None
+        self.note(f"reopen {disk.domid}")
+        disk.guest.tell("close")
+        disk.guest.event("closed", LIMIT)
+        disk.guest.tell("open")
+        disk.agreed = disk.guest.event("connected", LIMIT)
+
+    def _reconfigure(self) -> None:
+        r = self.random
+        keys = {
+            "resize_interval": 1,
+            "workers": r.choice((1, 2, 8)),
+            "max_batch_segments": r.choice((11, 64, 256)),
+            "max_indirect_segments": r.choice((0, 11, 64, 256)),
+            "max_persistent_grants": r.choice((0, 16, 1056)),
+            "max_ring_page_order": r.randrange(5),
+            "transport": r.choice(('"best"', '"map"', '"copy"')),
+            "discard": r.choice(("true", "true", "false")),
+        }
+        text = "\n".join(f"{key} = {value}" for key, value in keys.items())
+        self.note("configure " + text.replace("\n", ", "))
+        Path(self.machine.chain.config_file).write_text(f"[disk]\n{text}\n")
+        self.machine.daemon.signal(signal.SIGHUP)
+
+    def _restart_daemon(self) -> None:
+        """Guests are asked to close, and come back to the next daemon."""
+        self.note("restart")
+        assert self.machine.daemon.stop() == 0, self.machine.log()
+        self.machine.daemon = self.machine.chain.start_daemon()
+        guests = [disk for disk in self.disks if disk.guest is not None]
+        for disk in guests:
+            assert disk.guest is not None
+            disk.guest.event("closed", LIMIT)
+            disk.guest.tell("open")
+        for disk in guests:
+            assert disk.guest is not None
+            disk.agreed = disk.guest.event("connected", LIMIT)
+
+    # During exercises.
+
+    def set_faults(self, fail: int = 0, interrupt: int = 0, cut: int = 0, delay: int = 0) -> None:
+        """So many of 65536 calls each."""
+        self.faulty |= fail > 0
+        delay_us = self.random.choice((50, 500, 5000))
+        seed = self.random.getrandbits(32)
+        self.faults[: FAULTS.size] = FAULTS.pack(fail, interrupt, cut, delay, delay_us, seed)
+
+    def _disturb(self) -> None:
+        r = self.random
+        what = r.choice(("tune", "tune", "resize", "faults", "faults", "calm"))
+        if what == "tune":
+            name, values = r.choice(TUNABLES)
+            value = r.choice(values)
+            self.note(f"tune {name}={value}")
+            for segment in self.machine.segments():
+                path = os.path.join(self.machine.chain.layout.run, segment)
+                state = State.open(path, writable=True)
+                state.set_tunable(name, value)
+                state.close()
+        elif what == "resize":
+            disk = r.choice(self.disks)
+            sectors = r.randrange(SECTORS, 4 * SECTORS)
+            self.note(f"resize {disk.domid} to {sectors}")
+            os.truncate(disk.image, sectors * 512 + r.choice((0, 0, 100)))
+        elif what == "faults":
+            fail, interrupt, cut = (r.choice((0, 0, 50, 1000)) for _ in range(3))
+            delay = r.choice((0, 0, 200, 2000))
+            self.note(f"faults {fail} {interrupt} {cut} {delay}")
+            self.set_faults(fail, interrupt, cut, delay)
+        else:
+            self.note("calm")
+            self.set_faults()
+
+    def _begin_exercise(self, disk: Disk) -> None:
+        r = self.random
+        assert disk.guest is not None
+        largest = min(r.choice((1, 8, 88, 88, 512, 2048)), 8 * disk.agreed["max_segments"])
+        least = min(r.choice((1, 1, 8)), largest)
+        words: dict[str, object] = {
+            "seed": r.getrandbits(32),
+            "sectors": SECTORS,
+            "model": disk.model,
+            "depth": r.randint(1, disk.agreed["depth"]),
+            "seconds": round(r.uniform(0.2, 1.0), 2),
+            "read_percent": r.choice((10, 50, 90)),
+            "min_sectors": least,
+            "align_sectors": least,
+            "max_sectors": largest,
+            "flush_every": r.choice((0, 3, 100)),
+            "barrier_every": r.choice((0, 5, 100)),
+            "discard_every": r.choice((0, 10, 100)) if disk.agreed["discard"] else 0,
+            "indirect_every": r.choice((0, 1, 4)),
+        }
+        text = " ".join(f"{name}={value}" for name, value in words.items())
+        self.note(f"exercise {disk.domid} {text}")
+        disk.guest.tell(f"exercise {text}")
+        disk.guest.event("begun", LIMIT)
+
+    def _end_exercise(self, disk: Disk) -> None:
+        assert disk.guest is not None
+        result = disk.guest.event("exercised", LIMIT)
+        wrong = ("mismatches", "still_mapped", "bad_responses")
+        assert [result[name] for name in wrong] == [0, 0, 0], (disk.domid, result)
+        assert self.faulty or result["errors"] == 0, (disk, result)
+        for name in ("reads", "writes", "flushes", "barriers", "discards", "errors"):
+            self.counts[name] += result[name]
+
+
+def soak(seconds: float, seed: int) -> Counter[str]:
+    """Do it; what was done.  AssertionError or HostError when something is wrong."""
+    directory = Path(tempfile.mkdtemp(prefix="soak-"))
+    faults = directory / "faults"
+    faults.write_bytes(bytes(mmap.PAGESIZE))
+    before = dict(os.environ)
+    os.environ |= {"XBBD_FAULTS": str(faults), "LD_PRELOAD": str(build_faulty_disk(directory))}
+    try:
+        with running_machine("[disk]\nresize_interval = 1\n") as machine:
+            run = Soak(machine, directory, faults, seed)
+            run.run(seconds)
+        return run.counts
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(directory)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description="random everything against an oracle")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    counts = soak(options.seconds, options.seed)
+    print(*(f"{count:12} {name}" for name, count in sorted(counts.items())), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
