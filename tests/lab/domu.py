@@ -76,6 +76,7 @@ class DomU:
         disks: Sequence[str] = (),
         *,
         memory: int = MEMORY,
+        vcpus: int = 1,
         on_reboot: str = "destroy",
         blkfront: Mapping[str, int] | None = None,
     ) -> None:
@@ -92,7 +93,7 @@ class DomU:
             f'kernel = "{LAB}/vmlinux"',
             f'ramdisk = "{LAB}/domu.cpio"',
             f"memory = {memory}",
-            "vcpus = 1",
+            f"vcpus = {vcpus}",
             f'extra = "{" ".join(words)}"',
             'on_poweroff = "destroy"',
             f'on_reboot = "{on_reboot}"',

@@ -79,6 +79,8 @@ def ring(
     discard: bool = False,
     block_size: int = 0,
     bounce: bool = False,
+    disk_kind: DiskKind = DiskKind.FILE,
+    unit: int = 0,
 ) -> Iterator[Ring]:
     """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes."""
     domain = tmp_path / "domain"
@@ -125,7 +127,8 @@ def ring(
             remote_port=1,
             abi=abi,
             ring_refs=front.ring_refs,
-            disk_kind=DiskKind.FILE,
+            disk_kind=disk_kind,
+            unit=unit,
             read_only=read_only,
             sector_size=sector_size,
             block_size=block_size,

@@ -88,14 +88,17 @@ class RawRing:
         """Write an index, true or not."""
         self.words[offset // 4] = value & 0xFFFFFFFF
 
-    def put(self, *slots: bytes) -> None:
-        """Append requests, publish them and notify."""
+    def put(self, *slots: bytes, asked: int | None = None) -> None:
+        """Append requests, publish them and notify.
+
+        An event is asked for with the next response, or the one numbered ``asked``.
+        """
         prod = self.index(REQ_PROD)
         for slot in slots:
             at = HEADER + (prod % self.slots) * self.layout.slot
             self.bytes[at : at + len(slot)] = slot
             prod += 1
-        self.set_index(RSP_EVENT, self.rsp_cons + 1)
+        self.set_index(RSP_EVENT, self.rsp_cons + 1 if asked is None else asked)
         self.set_index(REQ_PROD, prod)
         self.front.notify()
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.native.ring import ring
-from tests.native.slots import REQ_PROD, RawRing, request
+from tests.native.slots import REQ_PROD, RSP_PROD, RawRing, request
+from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
     Abi,
@@ -369,6 +370,7 @@ def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
         r.wait_drained()
         counters = r.state.counters()
         assert counters["reqs_received"] == counters["reqs_completed"]
+        assert counters["reqs_queued_for_completion"] == 0
         raw.responses(counters["reqs_completed"])
         assert r.state.inflight() == []
         assert not r.state.ring().connected
@@ -459,6 +461,37 @@ def test_opening_fails_cleanly(tmp_path: Path) -> None:
             attempt(sector_size=1000)
         with pytest.raises(HostError, match="bind event channel"):
             attempt(event_fd=-1)
+
+
+def test_a_full_ring_is_no_shortage(tmp_path: Path) -> None:
+    """The in-flight table has an entry for every slot, so requests are never short."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        page = [(r.front.page_ref(0), 0, 0)]
+        raw.put(*(request(Abi.NATIVE, op=0, id=i, sector=i * 9, segments=page) for i in range(32)))
+        assert len(raw.responses(32)) == 32
+        assert r.counter("request_shortages") == 0
+
+
+def test_the_guest_is_notified_only_when_it_asks(tmp_path: Path) -> None:
+    """XSA-391: an event for the response that rsp_event names, and none before it."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        page = [(r.front.page_ref(0), 0, 0)]
+        for i in range(3):
+            raw.put(request(Abi.NATIVE, op=0, id=i, segments=page), asked=3)
+            eventually(lambda n=i + 1: raw.index(RSP_PROD) == n, "the response")  # type: ignore[misc]
+        assert r.front.wait(10)
+        eventually(lambda: r.counter("notifies_sent") == 1, "one notification")
+
+
+def test_not_looking_around_means_sleeping_at_once(tmp_path: Path) -> None:
+    with ring(tmp_path) as r:
+        r.state.set_tunable("poll_max_us", 0)
+        before = r.counter("ring_sleeps")
+        for _ in range(20):
+            r.front.transfer(Op.READ, 0, 1, bytearray(512))
+        assert r.counter("ring_sleeps") - before >= 19
 
 
 @pytest.mark.slow

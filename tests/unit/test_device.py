@@ -443,3 +443,28 @@ def test_no_watch_is_left(bench: Bench) -> None:
     bench.until(lambda: not bench.bus.devices)
     bench.bus.serve([])
     assert len(bench.store._watches) == base
+
+
+def test_news_are_told_with_our_state_written_once_more(bench: Bench) -> None:
+    """Frontends watch our state; both nodes change in one transaction."""
+    backend = bench.up()
+    bench.guest(4)
+    seen: list[bytes | None] = []
+    watch = bench.toolstack.watch(bench.path("state"), lambda _: seen.append(bench.node("sectors")))
+    bench.until(lambda: seen == [b"8"])  # the watch's own first event
+    backend.news = {"sectors": b"16"}
+    backend.wake()
+    bench.until(lambda: len(seen) > 1)
+    assert seen == [b"8", b"16"]
+    assert bench.node("state") == b"4"
+    assert backend.news == {}
+    assert backend.deeds.count("told") == 1
+    watch.cancel()
+
+
+def test_nodes_of_an_earlier_offer_do_not_stay(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach({"feature-max-indirect-segments": "256"})
+    bench.family.offer = {"feature-flush-cache": b"1", "feature-max-indirect-segments": None}
+    bench.state(2)
+    assert bench.node("feature-max-indirect-segments") is None

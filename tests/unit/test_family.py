@@ -13,7 +13,7 @@ from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import BlockBackend, BlockFamily, tap_params
 from xbbd_bsd.config import KINDS, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.events import Event, QueueStarted, QueueStatus
+from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, QueueStatus, Resized
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, Op, State, sim_format, sim_mapped
@@ -346,3 +346,68 @@ def test_from_attach_to_detach(bench: Bench) -> None:
         around.until(lambda: not around.bus.devices)
         assert os.listdir(bench.run) == []
         around.close()
+
+
+def test_a_change_of_size_is_news_of_a_connected_disk_only(bench: Bench) -> None:
+    bench.open()
+    os.truncate(bench.disk, 2 << 20)
+    bench.backend.measure()
+    assert (bench.backend.news, bench.wakes) == ({}, 0)
+    assert bench.connect()["sectors"] == b"4096"
+    bench.backend.measure()
+    assert bench.wakes == 0
+    os.truncate(bench.disk, (3 << 20) + 511)
+    bench.backend.measure()
+    assert (bench.backend.news, bench.wakes) == ({"sectors": b"6144"}, 1)
+    bench.front.transfer(Op.WRITE, 6136, 8, bytearray(4096), LIMIT)
+    with pytest.raises(OSError, match="Input/output error"):
+        bench.front.transfer(Op.WRITE, 6144, 1, bytearray(512), LIMIT)
+    bench.backend.told()
+    assert bench.backend.news == {}
+    assert [event for event in bench.events if isinstance(event, Resized)] == [
+        Resized(str(IDENTITY), 2048, 4096),
+        Resized(str(IDENTITY), 4096, 6144),
+    ]
+
+
+def test_sizes_are_looked_at_every_so_often(bench: Bench) -> None:
+    bench.family.configure(DiskConfig(resize_interval=1), ())
+    bench.open()
+    bench.connect()
+    os.truncate(bench.disk, 2 << 20)
+    deadline = bench.loop.time() + LIMIT
+    while not bench.backend.news:
+        assert bench.loop.time() < deadline
+        bench.loop.call_later(0.05, bench.loop.stop)
+        bench.loop.run_forever()
+    assert bench.backend.news == {"sectors": b"4096"}
+
+
+def test_another_medium_is_refused_once(bench: Bench) -> None:
+    bench.open()
+    bench.backend_nodes["physical-device-path"] = b"/dev/null"
+    for _ in range(3):
+        assert bench.backend.medium_named(bench.backend_nodes.get)
+    refused = MediumIgnored(str(IDENTITY), "physical-device-path")
+    assert bench.events.count(refused) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "order", "queues"),
+    [
+        (DiskConfig(max_ring_page_order=1, max_queues=2), DiskConfig(), 1, 2),
+        (DiskConfig(), DiskConfig(max_ring_page_order=1, max_queues=2), 1, 2),
+        (DiskConfig(max_queues=4, sector_size=512), DiskConfig(), 4, 4),
+        (DiskConfig(), DiskConfig(sector_size=512), 4, 1),
+    ],
+)
+def test_no_more_is_offered_than_the_segment_has_room_for(
+    bench: Bench, before: DiskConfig, after: DiskConfig, order: int, queues: int
+) -> None:
+    """It is made once, when the device is found; a new configuration may want more."""
+    bench.family.configure(before, ())
+    bench.backend.capabilities()
+    bench.family.configure(after, ())
+    offered = bench.backend.capabilities()
+    assert offered["max-ring-page-order"] == b"%d" % order
+    assert offered["multi-queue-max-queues"] == (b"%d" % queues if queues > 1 else None)

@@ -12,7 +12,7 @@ from xbbd_bsd.events import Event, InternalError, Journal, Severity
 from xbbd_bsd.events import Path as EventPath
 from xbbd_bsd.sim.xenstore import StoreServer
 from xbbd_bsd.xenbus.bus import Bus
-from xbbd_bsd.xenbus.family import Connection, Identity, Nodes
+from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue, State
 from xbbd_bsd.xenstore.client import Store, Transaction
 
@@ -68,9 +68,9 @@ class FakeBackend:
         if error is not None:
             raise error
 
-    def capabilities(self) -> Mapping[str, bytes]:
+    def capabilities(self) -> Changes:
         self._deed("capabilities")
-        return {"feature-flush-cache": b"1"}
+        return self._family.offer
 
     def medium_named(self, backend: Nodes) -> bool:
         self.looks += 1
@@ -122,6 +122,7 @@ class FakeFamily:
     def __init__(self) -> None:
         self.backends: dict[Identity, FakeBackend] = {}
         self.errors: dict[str, Exception] = {}
+        self.offer: Changes = {"feature-flush-cache": b"1"}
         self.on_deed: Callable[[FakeBackend, str], None] = lambda backend, name: None
 
     def create(
