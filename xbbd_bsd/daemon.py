@@ -22,6 +22,8 @@ from typing import Final
 
 from xbbd_bsd import __version__
 from xbbd_bsd.config import Config, DiskConfig, difference, parse
+from xbbd_bsd.control.server import ControlServer
+from xbbd_bsd.control.tree import Numbers, Tree
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import (
     ConfigurationRefused,
@@ -38,7 +40,7 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
-from xbbd_bsd.host import Host, detect, run_directory
+from xbbd_bsd.host import Host, control_path, detect, run_directory
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
@@ -79,14 +81,29 @@ class Daemon:
             self._store.close()
             self._loop.close()
             raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
+        tree = Tree(self._devices)
+        try:
+            self._control = ControlServer(control_path(state_dir), tree.perform, self._loop)
+        except OperatorError:
+            self._store.close()
+            self._loop.close()
+            raise
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _devices(self) -> dict[int, Numbers]:
+        """All devices by unit, which is the bus's number and so of one kind."""
+        found: dict[int, Numbers] = {}
+        for family in self._families.values():
+            found |= family.devices
+        return found
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
+        self._control.close()
         if not clean:
             stuck = ", ".join(device.name for device in self._bus.devices)
             self._journal(StopFailed(stuck))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,40 @@ def test_a_larger_disk_is_used_whole(attentive: Machine, image: Path) -> None:
     assert guest.event("resized", 20)["sectors"] == 16384
     result = exercise(guest, "operations=2000 first_sector=8192 depth=8")
     assert result["model_sha256"] == hashlib.sha256(image.read_bytes()[4 << 20 :]).hexdigest()
+
+
+def control(machine: Machine, *words: str) -> str:
+    """xbbctl, and what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host",
+         f"sim:{machine.chain.layout.directory}", *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_tunables_and_size_on_request(image: Path) -> None:
+    """While I/O runs; by the daemon's control socket."""
+    with running_machine("[disk]\nresize_interval = 0\n") as machine:
+        guest = machine.connected(image)
+        guest.tell("exercise seconds=60 flush_every=3 sectors=4096")
+        guest.event("begun")
+        assert control(machine, "set", "dev.xbbd.0.disable_flush=1") == (
+            "dev.xbbd.0.disable_flush: 0 -> 1\n"
+        )
+        first, second = (
+            int(control(machine, "get", "dev.xbbd.0.flushes_done").split()[1]) for _ in range(2)
+        )
+        asked = int(control(machine, "get", "dev.xbbd.0.f_req").split()[1])
+        assert first == second < asked
+        os.truncate(image, 8 << 20)
+        assert control(machine, "resize", "dev.xbbd.0") == ""
+        eventually(lambda: machine.node(f"{machine.offers[0].backend}/sectors") == "16384", "8 MiB")
+        assert control(machine, "set", "dev.xbbd.0.wr_req=1") == (
+            "xbbctl: oid 'dev.xbbd.0.wr_req' is read only\n"
+        )
+        guest.signal(15)
+        assert guest.event("exercised")["mismatches"] == 0
 
 
 def test_a_disk_that_shrinks_to_nothing(attentive: Machine, image: Path) -> None:

@@ -47,6 +47,16 @@ def tap_params(value: bytes) -> bytes:
     return path
 
 
+class Numbers:
+    """What an operator may see and change of a device, at any time."""
+
+    def __init__(self, segment: State, resize: Callable[[], None]) -> None:
+        self.resize = resize
+        self.tunables = segment.tunables
+        self.counters = segment.counters
+        self.set_tunable = segment.set_tunable
+
+
 class BlockFamily:
     """What all block devices of one kind have in common."""
 
@@ -67,7 +77,7 @@ class BlockFamily:
         self.config = config
         self.state_dir = state_dir
         self.loop = loop
-        self.segments: set[State] = set()
+        self.devices: dict[int, Numbers] = {}  # with a state segment, by unit
         self.backends: set[BlockBackend] = set()  # with an open disk
         self._look: asyncio.TimerHandle | None = None
 
@@ -76,8 +86,8 @@ class BlockFamily:
         self.config = config
         values = config.tunables()
         for name in tunables:
-            for segment in self.segments:
-                segment.set_tunable(name, values[name])
+            for device in self.devices.values():
+                device.set_tunable(name, values[name])
 
     def opened(self, backend: "BlockBackend") -> None:
         """From now on look at the size of its disk every so often."""
@@ -162,7 +172,7 @@ class BlockBackend:
         config = self._family.config
         if self._segment is None:
             self._segment = self._make_segment()
-            self._family.segments.add(self._segment)
+            self._family.devices[self._identity.unit] = Numbers(self._segment, self.measure)
         # The segment is as large as the configuration wanted it when the device was found.
         orders = range(config.max_ring_page_order + 1)
         order = max(n for n in orders if _requests(n) <= self._segment.table_entries)
@@ -191,16 +201,17 @@ class BlockBackend:
         return None
 
     def open(self, backend: Nodes) -> str:
-        self._medium = self._named(backend)
-        assert self._medium is not None
-        node, value = self._medium
-        name = self._family.media[node](value)
-        mode = backend("mode")
-        if mode is None:
-            raise OperatorError(f"node {self._identity.path}/mode is missing", EINVAL)
+        # All nodes first: what is open must be ours before the store can fail.
+        named, mode = self._named(backend), backend("mode")
+        discard = self._family.config.discard and backend("discard-enable") != b"0"
+        cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
+        if named is None or mode is None:
+            missing = "mode" if mode is None else " or ".join(self._family.media)
+            raise OperatorError(f"node {self._identity.path}/{missing} is missing", EINVAL)
+        self._medium = named
+        name = self._family.media[named[0]](named[1])
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
         geometry = disk.geometry
-        discard = self._family.config.discard and backend("discard-enable") != b"0"
         self._disk = disk
         self._odd_size = -1
         self._info = DiskInfo(
@@ -208,8 +219,8 @@ class BlockBackend:
             sector_size=self._family.config.sector_size or geometry.sector_size,
             physical_sector_size=geometry.physical_sector_size,
             read_only=disk.read_only,
-            cdrom=backend("device-type") == b"cdrom",
-            removable=backend("removable") == b"1",
+            cdrom=cdrom,
+            removable=removable,
             durable=geometry.durable,
             discard=Discard(*geometry.discard) if discard and geometry.discard else None,
         )
@@ -289,7 +300,7 @@ class BlockBackend:
 
     def forget(self) -> None:
         if self._segment is not None:
-            self._family.segments.discard(self._segment)
+            del self._family.devices[self._identity.unit]
             self._segment.close()
             with suppress(OSError):
                 os.unlink(self._segment.path)

@@ -134,5 +134,10 @@ def run_directory(spec: str | None) -> str:
     return "/var/run/xbbd" if spec is None else os.path.join(_directory(spec), "run")
 
 
+def control_path(state_dir: str) -> str:
+    """The control socket of a daemon with that directory."""
+    return os.path.join(state_dir, "control")
+
+
 def _directory(spec: str) -> str:
     return os.path.abspath(spec.removeprefix(SIMULATED))

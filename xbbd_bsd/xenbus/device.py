@@ -43,8 +43,10 @@ _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the ta
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
 
 
-class _Vanished(Exception):
-    """Our nodes were removed in the middle of a change; they must not come back."""
+class _Overtaken(Exception):
+    """The toolstack was quicker: our nodes are gone, and must not come back, or it has
+    written our state, and must be heard.  What we were about to say is out of date.
+    """
 
 
 class Device:
@@ -77,6 +79,7 @@ class Device:
         self._frontend_watch: Watch | None = None
         self._state_watch: Watch | None = None
         self._look: asyncio.Handle | None = None
+        self._seen: bytes | None = None  # our state, when it was last looked at
         self._failure = Failure.NONE
         self._error: XbbdError | None = None
         self._announced = False
@@ -131,7 +134,9 @@ class Device:
             return self._facts_of(
                 State.UNKNOWN, State.GONE, present=False, queue=self._backend.queue
             )
-        ours = self._own("state")
+        ours = self._seen = self._own("state")
+        if self._failure is Failure.REPORTED_ATTACH and self._state_watch is None:
+            self._watch_state()  # it was lost with the store
         frontend = self._own("frontend")
         present = frontend is not None
         state = parse_state(ours) if ours is not None else State.UNKNOWN
@@ -228,8 +233,8 @@ class Device:
                 nodes = {**nodes, "state": decision.next.node}
             if nodes:
                 self._write(nodes)
-        except _Vanished:
-            return
+        except _Overtaken:
+            return  # its own event makes us look again
         except StoreLost:
             if decision.action is Action.OPEN:
                 self._backend.close()  # the nodes do not say so yet: to be done again
@@ -292,11 +297,18 @@ class Device:
                 self._backend.told()
             case Action.FAIL:
                 self._failure = Failure.REPORTED_ATTACH
-                # Set after our own write.  Its own first event names the directory, so one
-                # that names the state is somebody else's.
-                self._state_watch = self._store.watch(self._path, self._rewritten)
+                # Asked to close while we failed: that was it, there will be no other event.
+                self._withdrawn = self._seen == State.CLOSING.node
+                self._watch_state()
             case Action.REPORT | Action.REFUSE | Action.ABANDON:
                 self._failure = Failure.REPORTED_CONNECTION
+
+    def _watch_state(self) -> None:
+        """To be set after our own write; between the two somebody else's is missed.
+
+        Its own first event names the directory, so one that names the state is theirs.
+        """
+        self._state_watch = self._store.watch(self._path, self._rewritten)
 
     def _rewritten(self, path: str) -> None:
         if path == f"{self._path}/state":
@@ -362,7 +374,9 @@ class Device:
 
         def body(transaction: Transaction) -> None:
             if transaction.get(f"{self._path}/frontend") is None:
-                raise _Vanished
+                raise _Overtaken
+            if "state" in nodes and transaction.get(f"{self._path}/state") != self._seen:
+                raise _Overtaken
             for name, value in nodes.items():
                 if value is None:
                     transaction.remove(path(name))

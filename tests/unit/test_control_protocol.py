@@ -1,0 +1,82 @@
+"""Lines of the control protocol, as literal bytes and as anything at all."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xbbd_bsd.control.protocol import (
+    Request,
+    Verb,
+    decode_reply,
+    encode_error,
+    encode_values,
+)
+from xbbd_bsd.errors import OperatorError
+
+
+@pytest.mark.parametrize(
+    ("request_", "line"),
+    [
+        (Request(Verb.GET, ""), b'{"version": 1, "verb": "get", "name": ""}\n'),
+        (
+            Request(Verb.SET, "dev.xbbd.0.flush_interval", 8),
+            b'{"version": 1, "verb": "set", "name": "dev.xbbd.0.flush_interval", "value": 8}\n',
+        ),
+        (
+            Request(Verb.RESIZE, "dev.xbbd.3"),
+            b'{"version": 1, "verb": "resize", "name": "dev.xbbd.3"}\n',
+        ),
+    ],
+)
+def test_requests(request_: Request, line: bytes) -> None:
+    assert request_.encode() == line
+    assert Request.decode(line) == request_
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"", "not a line of JSON"),
+        (b"get x\n", "not a line of JSON"),
+        (b"\xff\n", "not a line of JSON"),
+        (b"[" * 4000 + b"\n", "not a line of JSON"),
+        (b"[]\n", "not a JSON object"),
+        (b"{}\n", "speaks version 1"),
+        (b'{"version": 2, "verb": "get", "name": ""}\n', "speaks version 1"),
+        (b'{"version": 1, "verb": "put", "name": ""}\n', "known are get, set, resize"),
+        (b'{"version": 1, "verb": [], "name": ""}\n', "known are get, set, resize"),
+        (b'{"version": 1, "verb": "get", "name": 5}\n', "name must be a string"),
+        (b'{"version": 1, "verb": "set", "name": "a"}\n', "value must be a number or a string"),
+        (b'{"version": 1, "verb": "set", "name": "a", "value": true}\n', "value must be"),
+        (b'{"version": 1, "verb": "get", "name": "", "x": 1}\n', "nothing else"),
+    ],
+)
+def test_requests_that_are_none(line: bytes, message: str) -> None:
+    with pytest.raises(OperatorError, match=message):
+        Request.decode(line)
+
+
+@given(
+    st.binary()
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    ).map(lambda thing: json.dumps(thing).encode())
+)
+def test_anything_is_a_request_or_an_operators_error(line: bytes) -> None:
+    for decode in (Request.decode, decode_reply):
+        with suppress(OperatorError):
+            decode(line)
+
+
+def test_replies() -> None:
+    assert encode_values({"a": 1, "b": "x"}) == b'{"ok": true, "values": {"a": 1, "b": "x"}}\n'
+    assert decode_reply(encode_values({"a": 1})) == {"a": 1}
+    with pytest.raises(OperatorError, match=r"^no such thing$"):
+        decode_reply(encode_error("no such thing"))
+    with pytest.raises(OperatorError, match="no values"):
+        decode_reply(b'{"ok": true}\n')

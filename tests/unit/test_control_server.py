@@ -1,0 +1,128 @@
+"""The control socket with good clients and bad ones; the daemon's loop must not care."""
+
+import asyncio
+import os
+import socket
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from xbbd_bsd.control import server as module
+from xbbd_bsd.control.client import ask
+from xbbd_bsd.control.protocol import LIMIT, Request, Value, Verb
+from xbbd_bsd.control.server import MOST, ControlServer
+from xbbd_bsd.errors import OperatorError
+
+GET = Request(Verb.GET, "a")
+
+
+class Daemon:
+    """A server on a loop and a thread of its own."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.loop = asyncio.new_event_loop()
+        self.server = ControlServer(path, self.perform, self.loop)
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def perform(self, request: Request) -> Mapping[str, Value]:
+        if request.name == "bad":
+            raise OperatorError("no such thing")
+        return {request.name: "x" * 100_000 if request.name == "much" else 1}
+
+    def connect(self) -> socket.socket:
+        channel = socket.socket(socket.AF_UNIX)
+        channel.settimeout(10)
+        channel.connect(self.path)
+        return channel
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.server.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def daemon(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    running = Daemon(str(short_path / "control"))
+    yield running
+    running.close()
+    assert not os.path.exists(running.path)
+
+
+def test_answers(daemon: Daemon) -> None:
+    assert ask(daemon.path, GET) == {"a": 1}
+    assert len(str(ask(daemon.path, Request(Verb.GET, "much"))["much"])) == 100_000
+    with pytest.raises(OperatorError, match=r"^no such thing$"):
+        ask(daemon.path, Request(Verb.GET, "bad"))
+
+
+def test_only_the_daemons_user_may_connect(daemon: Daemon) -> None:
+    assert stat.S_IMODE(os.stat(daemon.path).st_mode) == 0o600
+
+
+def test_many_requests_on_one_connection(daemon: Daemon) -> None:
+    with daemon.connect() as channel, channel.makefile("rb") as lines:
+        channel.sendall(GET.encode() * 50)
+        for _ in range(50):
+            assert lines.readline() == b'{"ok": true, "values": {"a": 1}}\n'
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"x", b"\n", b"x" * (LIMIT + 1), b"x" * (LIMIT * 20), b"[" * LIMIT + b"\n"]
+)
+def test_a_mad_client_loses_its_connection_or_gets_an_error(daemon: Daemon, sent: bytes) -> None:
+    with daemon.connect() as channel:
+        try:
+            channel.sendall(sent)
+            answer = channel.recv(65536)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = b""
+    assert answer == b"" or b'"ok": false' in answer
+    assert ask(daemon.path, GET) == {"a": 1}
+
+
+def test_a_client_that_does_not_read(daemon: Daemon) -> None:
+    with daemon.connect() as channel:
+        channel.settimeout(0.1)
+        with pytest.raises((TimeoutError, BrokenPipeError, ConnectionResetError)):
+            channel.sendall(Request(Verb.GET, "much").encode() * 100_000)
+        assert ask(daemon.path, GET) == {"a": 1}
+
+
+def test_silent_clients_do_not_keep_others_out_for_long(daemon: Daemon) -> None:
+    silent = [daemon.connect() for _ in range(MOST + 8)]
+    try:
+        for channel in silent:  # each is told so, or has its time
+            answer = channel.recv(65536)
+            assert answer == b"" or b"too many connections" in answer
+        assert ask(daemon.path, GET) == {"a": 1}
+    finally:
+        for channel in silent:
+            channel.close()
+
+
+def test_what_a_dead_daemon_left_is_replaced(short_path: Path) -> None:
+    path = str(short_path / "control")
+    with pytest.raises(OperatorError, match="no xbbd listens"):
+        ask(path, GET)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+    with pytest.raises(OperatorError, match="no xbbd listens"):
+        ask(path, GET)
+    running = Daemon(path)
+    assert ask(path, GET) == {"a": 1}
+    running.close()
+
+
+def test_no_place_for_the_socket(short_path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    with pytest.raises(OperatorError, match=r"^control socket "):
+        ControlServer(str(short_path / "none" / "control"), lambda _: {}, loop)
+    loop.close()
