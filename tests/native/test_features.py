@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,15 @@ import pytest
 from tests.native.ring import Ring, ring
 from tests.native.slots import RawRing, discard, indirect, request
 from tests.waiting import eventually
-from xbbd_bsd.native import Abi, Op, Progress, Transport, Workload, sim_mapped
+from xbbd_bsd.native import (
+    Abi,
+    Op,
+    Progress,
+    QueueState,
+    Transport,
+    Workload,
+    sim_mapped,
+)
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
 SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"  # set by test_variants.py
@@ -188,6 +197,39 @@ def test_a_list_of_segments_over_two_pages(tmp_path: Path) -> None:
             )
         )
         assert raw.responses(1) == [(2, 0, OKAY)]
+
+
+@pytest.mark.parametrize("persistent", [0, 64])
+def test_a_list_of_segments_that_changes_while_it_is_read(tmp_path: Path, persistent: int) -> None:
+    """XSA-155: what was checked is what is used, so a response is one or the other, never more."""
+    with ring(tmp_path, max_segments=40, depth=4, persistent=persistent) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        segments_in(r.front.page(160), [(r.front.page_ref(i), 0, 7) for i in range(40)])
+        page = r.front.page(160)
+        canary = r.front.page(41)
+        canary[:] = b"\xee" * 4096
+        stop = threading.Event()
+
+        def flip() -> None:
+            while not stop.is_set():
+                page[39 * 8 + 4] = 9  # first_sect, beyond the page
+                page[39 * 8 + 5] = 255
+                page[39 * 8 + 4] = 0
+                page[39 * 8 + 5] = 7
+
+        flipper = threading.Thread(target=flip)
+        flipper.start()
+        try:
+            slot = indirect(Abi.NATIVE, op=0, id=1, nr_segments=40, grefs=[r.front.page_ref(160)])
+            for _ in range(300):
+                raw.put(slot)
+                ((_, _, status),) = raw.responses(1)
+                assert status in (OKAY, ERROR)
+        finally:
+            stop.set()
+            flipper.join()
+        assert r.queue.status().state is QueueState.RUNNING
+        assert bytes(canary) == b"\xee" * 4096
 
 
 # Grants that stay mapped.

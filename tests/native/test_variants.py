@@ -1,4 +1,4 @@
-"""test_queue.py once more: with sanitizers, a disk that is slow, and grant copy.
+"""The suites of a queue once more: with sanitizers, a disk that is slow, and grant copy.
 
 For a sanitizer the extension is built in a copy of the tree, and the interpreter
 preloads the sanitizer's runtime; a report ends the run there with a status of
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUITE = "tests/native/test_queue.py"
+SUITE = ("tests/native/test_queue.py", "tests/native/test_features.py")
 STATUS = 66
 
 # -fsanitize=, the runtime to preload, and what makes a report end the run.
@@ -108,7 +108,7 @@ def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str, transport: str) 
     if disk == "slow":
         preload.append(slow_disk(tmp_path))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", SUITE],
+        [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", *SUITE],
         cwd=tree,
         env={
             **os.environ,

@@ -127,9 +127,10 @@ def test_resize_is_seen_by_the_guest(
 ) -> None:
     """Growth and shrink under load; the guest's kernel says the new size by itself."""
     with attached(toolstack, guest, image):
-        guest.send(
-            "fio --name=l --filename=/dev/xvda --rw=randrw --bs=4k --size=16M --direct=1"
-            " --time_based --runtime=60 >/tmp/load 2>&1; echo $? >/tmp/status"
+        guest.run(
+            "(fio --name=l --filename=/dev/xvda --rw=randrw --bs=4k --size=16M --direct=1"
+            " --time_based --runtime=120 >/tmp/load 2>&1; echo $? >/tmp/status) &",
+            check=True,
         )
         for size in (128, 32, 96):
             os.truncate(image, size << 20)
