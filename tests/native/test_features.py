@@ -462,16 +462,20 @@ def test_devstat_records(tmp_path: Path) -> None:
         r.front.transfer(Op.DISCARD, 0, 16)
         raw = RawRing(r.front, Abi.NATIVE)
         raw.rsp_cons = raw.index(8)
-        raw.put(request(Abi.NATIVE, op=77, id=1))
-        raw.responses(1)
+        raw.put(
+            request(Abi.NATIVE, op=77, id=1),
+            request(Abi.NATIVE, op=Op.READ, id=2, segments=[(16000, 0, 7)]),
+        )
+        raw.responses(2)
         r.queue.drain()
         r.wait_drained()
         given, came = r.state.devstat(), r.state.devstat(received=True)
-        assert given.operations == (1, 1, 2, 1)
+        assert given.operations == (1, 2, 2, 1)
+        # The read that failed has moved nothing.
         assert given.bytes == came.bytes == (0, 4096, 96 * 512, 16 * 512)
-        assert came.operations == (2, 1, 2, 1)  # what is refused is never dispatched
-        assert (given.start_count, given.end_count) == (5, 5)
-        assert (came.start_count, came.end_count) == (6, 6)
-        assert (given.tag_simple, given.tag_ordered) == (4, 1)
+        assert came.operations == (2, 2, 2, 1)  # what is refused is never dispatched
+        assert (given.start_count, given.end_count) == (6, 6)
+        assert (came.start_count, came.end_count) == (7, 7)
+        assert (given.tag_simple, given.tag_ordered) == (5, 1)
         assert min(given.duration_ns) > 0
         assert came.busy_ns >= given.busy_ns > 0

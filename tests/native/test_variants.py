@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SUITE = ("tests/native/test_queue.py", "tests/native/test_features.py")
+SUITE = tuple(f"tests/native/test_{name}.py" for name in ("queue", "features", "events"))
 STATUS = 66
 
 # -fsanitize=, the runtime to preload, and what makes a report end the run.

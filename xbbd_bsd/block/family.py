@@ -88,19 +88,23 @@ class BlockFamily:
         for name in tunables:
             for device in self.devices.values():
                 device.set_tunable(name, values[name])
+        self._look_later()
 
     def opened(self, backend: "BlockBackend") -> None:
         """From now on look at the size of its disk every so often."""
         self.backends.add(backend)
-        if self._look is None and self.config.resize_interval:
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """Unless that is planned already, or not wanted."""
+        if self._look is None and self.backends and self.config.resize_interval:
             self._look = self.loop.call_later(self.config.resize_interval, self._look_at_sizes)
 
     def _look_at_sizes(self) -> None:
         self._look = None
         for backend in self.backends:
             backend.measure()
-        if self.backends and self.config.resize_interval:
-            self._look = self.loop.call_later(self.config.resize_interval, self._look_at_sizes)
+        self._look_later()
 
     def create(
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]

@@ -26,15 +26,15 @@ xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns)
 	XBB_COUNT(stat->start_count, 1);
 }
 
-/* nsectors: what was moved, without what is left (the residual of an error). */
+/* Of nsectors so many were moved; the rest is the residual of an error. */
 void
 xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
-    uint64_t nsectors, uint64_t begun_ns, uint64_t now_ns)
+    uint64_t nsectors, uint64_t moved, uint64_t begun_ns, uint64_t now_ns)
 {
 	const enum xbb_devstat_kind kind = kind_of(operation, nsectors);
 
 	XBB_COUNT(stat->operations[kind], 1);
-	XBB_COUNT(stat->bytes[kind], nsectors * XBB_SECTOR_SIZE);
+	XBB_COUNT(stat->bytes[kind], moved * XBB_SECTOR_SIZE);
 	/* The clock was read before: by another thread, maybe later. */
 	if (now_ns > begun_ns)
 		XBB_COUNT(stat->duration_ns[kind], now_ns - begun_ns);

@@ -372,7 +372,8 @@ void	xbb_judge_flush(struct xbb_queue *q, uint64_t took);
 /* devstat.c - the records of devstat(9).  Ring thread. */
 void	xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns);
 void	xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
-	    uint64_t nsectors, uint64_t begun_ns, uint64_t now_ns);
+	    uint64_t nsectors, uint64_t moved, uint64_t begun_ns,
+	    uint64_t now_ns);
 
 /* probes.c - what a tracer may hook. */
 void	xbb_probe_dispatch(const struct xbb_queue *q,

@@ -85,7 +85,7 @@ respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
 	XBB_COUNT(c->reqs_queued_for_completion, 1);
 	if (status != XBB_RSP_OKAY)
 		XBB_COUNT(c->reqs_completed_with_error, 1);
-	xbb_devstat_end(&q->rs->received, req->operation,
+	xbb_devstat_end(&q->rs->received, req->operation, req->nsectors,
 	    status == XBB_RSP_OKAY ? req->nsectors : 0, req->received_ns,
 	    q->now_ns);
 }
@@ -331,7 +331,7 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 
 	if (q->now_ns < batch->ended_ns)
 		q->now_ns = batch->ended_ns;
-	xbb_devstat_end(&q->rs->dispatched, batch->operation,
+	xbb_devstat_end(&q->rs->dispatched, batch->operation, batch->nsectors,
 	    sectors_done(q, batch), batch->begun_ns, batch->ended_ns);
 	xbb_persist_unpin_batch(q, batch);
 	if (batch->prev_started != NULL)
