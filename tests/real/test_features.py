@@ -41,8 +41,9 @@ def limit(guest: DomU, name: str) -> int:
     return int(guest.run(f"cat /sys/block/xvda/queue/{name}", check=True)[1])
 
 
-@pytest.mark.parametrize("persistent", [0, 1])
-@pytest.mark.parametrize(("asked", "got"), [(32, 32), (256, 256), (1000, 256)])
+@pytest.mark.parametrize(
+    ("asked", "got", "persistent"), [(32, 32, 1), (256, 256, 0), (256, 256, 1), (1000, 256, 1)]
+)
 def test_indirect_segments(
     service: Service,
     toolstack: Toolstack,
