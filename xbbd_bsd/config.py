@@ -56,7 +56,8 @@ class DiskConfig:
     workers: most I/O threads of a device.  max_ring_page_order: largest ring
     offered to guests, 4096 << order bytes.  max_batch_segments: most pages of
     one disk operation.  transport: how data moves between guest and disk, by
-    mapping its pages, by grant copy, or as suits the hypervisor.
+    mapping its pages, by grant copy, or as suits the hypervisor; grants that stay
+    mapped need neither.
     max_queues: most rings of one guest's disk.  max_indirect_segments: most
     segments of a request, 0 or 11 to 256; 0 offers no indirect ones.
     max_persistent_grants: most grants a ring keeps mapped, 0 for none.

@@ -270,9 +270,10 @@ def test_a_page_is_mapped_once_and_used_again(tmp_path: Path) -> None:
 
 def test_unused_grants_are_unmapped(tmp_path: Path) -> None:
     with ring(tmp_path, persistent=64) as r:
-        r.state.set_tunable("persistent_grant_unused_seconds", 1)
+        r.state.set_tunable("persistent_grant_unused_seconds", 0)  # never
         r.front.transfer(Op.READ, 0, 88, bytearray(88 * 512))
         assert mapped(r) == 12
+        r.state.set_tunable("persistent_grant_unused_seconds", 1)  # seen while asleep
         eventually(lambda: mapped(r) == 1, "unused grants are unmapped")
         assert r.state.ring().grants_persistent == 0
         r.front.transfer(Op.READ, 0, 88, bytearray(88 * 512))

@@ -441,7 +441,13 @@ def test_a_full_ring_is_no_shortage(tmp_path: Path) -> None:
     """The in-flight table has an entry for every slot, so requests are never short."""
     with ring(tmp_path) as r:
         raw = RawRing(r.front, Abi.NATIVE)
-        page = [(r.front.page_ref(0), 0, 0)]
-        raw.put(*(request(Abi.NATIVE, op=0, id=i, sector=i * 9, segments=page) for i in range(32)))
+        raw.put(
+            *(
+                request(
+                    Abi.NATIVE, op=0, id=i, sector=i * 9, segments=[(r.front.page_ref(i), 0, 0)]
+                )
+                for i in range(32)
+            )
+        )
         assert len(raw.responses(32)) == 32
         assert r.counter("request_shortages") == 0

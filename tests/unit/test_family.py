@@ -15,7 +15,7 @@ from xbbd_bsd.config import KINDS, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, QueueStatus, Resized
 from xbbd_bsd.families import block_families
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
+from xbbd_bsd.host import DiskGeometry, Medium, MediumName, RingDescriptors, path_itself, platform
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, Op, State, sim_format, sim_mapped
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
@@ -397,7 +397,7 @@ def test_another_medium_is_refused_once(bench: Bench) -> None:
     [
         (DiskConfig(max_ring_page_order=1, max_queues=2), DiskConfig(), 1, 2),
         (DiskConfig(), DiskConfig(max_ring_page_order=1, max_queues=2), 1, 2),
-        (DiskConfig(max_queues=4, sector_size=512), DiskConfig(), 4, 4),
+        (DiskConfig(max_queues=4, sector_size=512), DiskConfig(), 4, 4),  # a new offer
         (DiskConfig(), DiskConfig(sector_size=512), 4, 1),
     ],
 )
@@ -411,3 +411,17 @@ def test_no_more_is_offered_than_the_segment_has_room_for(
     offered = bench.backend.capabilities()
     assert offered["max-ring-page-order"] == b"%d" % order
     assert offered["multi-queue-max-queues"] == (b"%d" % queues if queues > 1 else None)
+
+
+@pytest.mark.parametrize(("before", "after", "shown"), [(0, 512, b"4096"), (512, 0, b"512")])
+def test_sectors_are_presented_as_they_were_when_queues_were_offered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, before: int, after: int, shown: bytes
+) -> None:
+    """Small ones, parts of a disk's larger ones, are for a single queue."""
+    large = DiskGeometry(Medium.DEVICE, 1 << 20, 4096, 4096, aligned=True)
+    monkeypatch.setattr(bench.host, "prepare_disk", lambda fd: large)
+    bench.family.configure(DiskConfig(sector_size=before), ())
+    bench.backend.capabilities()
+    bench.family.configure(DiskConfig(sector_size=after), ())
+    bench.backend.open(bench.backend_nodes.get)
+    assert bench.connect()["sector-size"] == shown

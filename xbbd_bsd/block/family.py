@@ -127,6 +127,7 @@ class BlockBackend:
         self._wake = wake
         self._journal = journal
         self._offer = Offer()
+        self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
         self._disk: Disk | None = None
         self._info: DiskInfo | None = None
@@ -177,13 +178,14 @@ class BlockBackend:
         if self._segment is None:
             self._segment = self._make_segment()
             self._family.devices[self._identity.unit] = Numbers(self._segment, self.measure)
+        self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
         orders = range(config.max_ring_page_order + 1)
         order = max(n for n in orders if _requests(n) <= self._segment.table_entries)
         self._offer = Offer(
             max_ring_page_order=order,
             # Sectors that are parts of the disk's are read and written within one queue.
-            max_queues=1 if config.sector_size else min(config.max_queues, self._segment.rings),
+            max_queues=1 if self._sector_size else min(config.max_queues, self._segment.rings),
             max_indirect_segments=config.max_indirect_segments,
             persistent=config.max_persistent_grants > 0,
         )
@@ -220,7 +222,7 @@ class BlockBackend:
         self._odd_size = -1
         self._info = DiskInfo(
             sectors=disk.sectors,
-            sector_size=self._family.config.sector_size or geometry.sector_size,
+            sector_size=self._sector_size or geometry.sector_size,
             physical_sector_size=geometry.physical_sector_size,
             read_only=disk.read_only,
             cdrom=cdrom,

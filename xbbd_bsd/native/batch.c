@@ -144,7 +144,7 @@ void
 xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 	const bool sample = is_sample(q);
-	uint64_t cpu_before;
+	uint64_t cpu_before, took;
 	uint16_t r;
 	int error;
 
@@ -152,11 +152,11 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	batch->begun_ns = xbb_now_ns();
 	error = perform(q, batch, thread);
 	batch->ended_ns = xbb_now_ns();
+	took = batch->ended_ns - batch->begun_ns;
 	if (batch->nseg != 0 && batch->tally.flushes == 0) {
 		if (sample)
 			learn_cost(q, batch, xbb_thread_cpu_ns() - cpu_before);
-		judge(&q->slowness, batch->ended_ns - batch->begun_ns,
-		    computing_ns(q, batch));
+		judge(&q->slowness, took, computing_ns(q, batch));
 	}
 	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next) {
 		if (error != 0 && batch->nreq > 1 && batch->nsectors != 0)
@@ -165,4 +165,6 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 			q->reqs[r].status = status_of(batch, error);
 		XBB_SET(q->reqs[r].state, XBB_REQ_DONE);
 	}
+	if (error != 0)
+		batch->ended_ns = xbb_now_ns();
 }

@@ -82,20 +82,32 @@ xbb_file_can_punch(int fd)
 	return (xbb_disk_discard(fd, XBB_DISK_FILE, end, XBB_PAGE_SIZE) == 0);
 }
 
-/* Of a disk with larger sectors only those that lie in the range entirely. */
+/* Bytes of one discard of the disk, which no signal and no drain interrupts. */
+#define DISCARD_STEP	((uint64_t)1 << 30)
+
+/*
+ * Of a disk with larger sectors only those that lie in the range entirely.  As
+ * it is only advice the rest is left out when somebody waits for us to end.
+ */
 int
 xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
 {
 	const uint64_t block = q->params.block_size;
-	uint64_t end, start;
+	uint64_t end, n, start;
+	int error;
 
 	start = (batch->sector * XBB_SECTOR_SIZE + block - 1) / block * block;
 	end = (batch->sector + batch->nsectors) * XBB_SECTOR_SIZE / block *
 	    block;
-	if (start >= end)
-		return (0);
-	return (note(batch, xbb_disk_discard(q->params.disk_fd,
-	    q->params.disk_kind, (off_t)start, (off_t)(end - start))));
+	error = 0;
+	for (; start < end && error == 0; start += n) {
+		n = end - start < DISCARD_STEP ? end - start : DISCARD_STEP;
+		error = xbb_disk_discard(q->params.disk_fd,
+		    q->params.disk_kind, (off_t)start, (off_t)n);
+		if (atomic_load(&q->draining))
+			break;
+	}
+	return (note(batch, error));
 }
 
 static int
@@ -146,9 +158,14 @@ fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
 	int niov;
 
 	niov = 0;
-	for (page = base; xbb_walk_next(&walk); page += XBB_PAGE_SIZE) {
-		data = batch->persistent ?
-		    xbb_persist_base(q, walk.r, walk.i) : page;
+	page = base;
+	while (xbb_walk_next(&walk)) {
+		if (batch->persistent)
+			data = xbb_persist_base(q, walk.r, walk.i);
+		else {
+			data = page;
+			page += XBB_PAGE_SIZE;
+		}
 		data += walk.seg->first_sect * XBB_SECTOR_SIZE;
 		if (niov == 0 || data != (uint8_t *)iov[niov - 1].iov_base +
 		    iov[niov - 1].iov_len) {

@@ -4,7 +4,7 @@
  * used is decided once, from params.hv (hv.c); nothing above may ask which one
  * it has.
  *
- * An object belongs to one ring.  A backend's map() and unmap(), and a
+ * An object belongs to one ring.  A backend's map(), unmap() and copy(), and a
  * frontend's wait(), may overlap anything; calls of the others must not overlap
  * each other.  All functions return 0 (or what is said) or a negative errno.
  */

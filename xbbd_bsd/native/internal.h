@@ -184,6 +184,7 @@ struct xbb_queue {
 	/* Ring thread only. */
 	struct xbb_ring	 ring;
 	uint64_t	 now_ns;	/* when the ring was last read */
+	uint64_t	 trimmed_ns;	/* when unused grants were last looked for */
 	uint16_t	 free_req;	/* list of free table entries */
 	uint32_t	 inflight;	/* entries not free */
 	struct xbb_batch *batches;	/* as many as table entries */
@@ -350,6 +351,8 @@ bool	xbb_persist_pages(struct xbb_queue *q, const uint32_t *refs, uint32_t n,
 	    const uint8_t **bases);
 uint8_t	*xbb_persist_base(const struct xbb_queue *q, uint16_t r, uint32_t i);
 int	xbb_persist_trim(struct xbb_queue *q);
+void	xbb_persist_trim_at_work(struct xbb_queue *q);
+void	xbb_persist_drop(struct xbb_queue *q);
 
 /* data.c - a batch's data between the guest's pages and the disk. */
 int	xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch,

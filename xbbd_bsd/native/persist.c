@@ -17,6 +17,9 @@
 
 #include "internal.h"
 
+/* How often to look for what is not used any more. */
+#define TRIM_MS		1000
+
 static uint32_t
 hash(uint32_t ref)
 {
@@ -359,43 +362,63 @@ xbb_persist_pages(struct xbb_queue *q, const uint32_t *refs, uint32_t n,
 
 /*
  * Unmap what was not used for as long as the tunable says.  Milliseconds until
- * there may be more to do, -1 for never.
+ * it is worth looking again, -1 for never; the tunable may change meanwhile.
  */
 int
 xbb_persist_trim(struct xbb_queue *q)
 {
 	struct xbb_persist *p = &q->persist;
-	uint64_t age, limit, now;
+	uint64_t limit;
 	int32_t seconds;
 	uint16_t c, newer;
 
 	if (p->npages == 0)
 		return (-1);
 	seconds = XBB_GET(q->tunables->persistent_grant_unused_seconds);
+	q->trimmed_ns = xbb_now_ns();
 	if (seconds <= 0)
-		return (-1);
+		return (TRIM_MS);
 	limit = (uint64_t)seconds * 1000000000;
-	now = xbb_now_ns();
 	for (c = p->oldest; c != XBB_NONE; c = newer) {
 		newer = p->chunk[c].newer;
 		if (p->chunk[c].users != 0)
 			continue;
-		age = now - p->chunk[c].used_ns;
-		if (age < limit)
-			return ((int)((limit - age) / 1000000) + 1);
+		if (q->trimmed_ns - p->chunk[c].used_ns < limit)
+			break;
 		unmap_chunk(q, c);
 	}
-	return (p->npages == 0 ? -1 : (int)(limit / 1000000));
+	return (p->npages == 0 ? -1 : TRIM_MS);
 }
 
-/* Unmap everything; no batch is under way. */
+/* The same for a ring that never rests. */
 void
-xbb_persist_close(struct xbb_queue *q)
+xbb_persist_trim_at_work(struct xbb_queue *q)
+{
+
+	if (q->persist.npages != 0 &&
+	    q->now_ns - q->trimmed_ns > (uint64_t)TRIM_MS * 1000000)
+		xbb_persist_trim(q);
+}
+
+/*
+ * Unmap everything; no batch is under way.  By the ring thread at its end: there
+ * may be thousands of chunks, and the control plane has other guests.
+ */
+void
+xbb_persist_drop(struct xbb_queue *q)
 {
 	struct xbb_persist *p = &q->persist;
 
 	while (p->max != 0 && p->oldest != XBB_NONE)
 		unmap_chunk(q, p->oldest);
+}
+
+void
+xbb_persist_close(struct xbb_queue *q)
+{
+	struct xbb_persist *p = &q->persist;
+
+	xbb_persist_drop(q);
 	if (p->pinned != NULL)
 		munmap(p->pinned, p->pinned_size);
 	free(p->page);

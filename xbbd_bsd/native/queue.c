@@ -466,6 +466,7 @@ xbb_queue_main(void *arg)
 			busy = true;
 		}
 		busy |= dispatch(q);
+		xbb_persist_trim_at_work(q);
 		hand_over(q);
 		if (q->unpushed >= PUSH_BATCH || !busy)
 			push(q);
@@ -476,6 +477,7 @@ xbb_queue_main(void *arg)
 			break;
 		xbb_queue_idle(q);
 	}
+	xbb_persist_drop(q);
 	XBB_SET(q->rs->connected, 0);
 	atomic_store(&q->state, XBB_QUEUE_DRAINED);
 	do

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
+    MAX_INDIRECT_PAGES,
     MAX_REQUESTS,
+    MAX_SEGMENTS,
     PAGE_SIZE,
     Abi,
     Op,
@@ -216,7 +218,10 @@ class State:
         lib.xbb_tunable_set(ffi.addressof(self._state.tunables, name), value)
 
     def inflight(self, ring: int = 0) -> list[InflightRequest]:
-        """The requests in flight; one that ends while it is read may show as its successor."""
+        """The requests in flight.
+
+        One that ends while it is read may show as its successor, or as half of each.
+        """
         view = self._state.ring[ring]
         base = ffi.cast("uint8_t *", self._state) + view.reqs_offset
         entries = min(view.max_requests, self._state.table_entries)
@@ -233,9 +238,12 @@ class State:
                 segments=()
                 if req.indirect
                 else tuple(
-                    Segment(s.gref, s.first_sect, s.last_sect) for s in req.seg[0 : req.nseg]
+                    Segment(s.gref, s.first_sect, s.last_sect)
+                    for s in req.seg[0 : min(req.nseg, MAX_SEGMENTS)]
                 ),
-                indirect_refs=tuple(req.indirect_ref[0 : -(-req.nseg * 8 // PAGE_SIZE)])
+                indirect_refs=tuple(
+                    req.indirect_ref[0 : min(-(-req.nseg * 8 // PAGE_SIZE), MAX_INDIRECT_PAGES)]
+                )
                 if req.indirect
                 else (),
             )
