@@ -193,10 +193,11 @@ def test_verified_again_after_the_driver_came_back(
     guest.wait_disk("xvda")
     check_fio(guest, job)
     guest.run("echo vbd-51712 >/sys/bus/xen/drivers/vbd/unbind", check=True)
-    guest.run(f"{PLAIN} feature_persistent=0 max_indirect_segments=11", check=True)
     eventually(lambda: toolstack.node(f"{offer.backend}/state") == "6", "Closed")
     toolstack.store.remove(offer.frontend)
     guest.run("while [ -e /sys/bus/xen/devices/vbd-51712 ]; do usleep 50000; done")
+    # Loaded with a disk present that does not connect, the driver would wait for it.
+    guest.run(f"{PLAIN} feature_persistent=0 max_indirect_segments=11", check=True)
     toolstack.offer_again(offer)
     guest.wait_disk("xvda")
     check_fio(guest, f"{job} --verify_only")
