@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.domu import sh, wait_for
+from tests.lab.domu import DomU, sh, wait_for
 from xbbd_bsd import toolstack
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.host.linux import XENSTORED
@@ -201,8 +201,22 @@ class Toolstack:
         """Take it back; False if that was by force."""
         return toolstack.detach(self.store, self.loop, offer, limit)
 
-    def offer_again(self, offer: DiskOffer) -> None:
-        """Write the frontend's nodes, which were removed; the backend's are there."""
+    def remove_frontend(self, offer: DiskOffer, guest: DomU) -> None:
+        """Remove the frontend's nodes, and wait until the guest is through with them.
+
+        The bus's link goes before the driver is through (bus_remove_device() in
+        Linux) and writes its last Closed, the device's directory after.
+        """
+        self.store.remove(offer.frontend)
+        guest.run("while [ -e /sys/devices/vbd-51712 ]; do usleep 50000; done", check=True)
+
+    def offer_again(self, offer: DiskOffer, guest: DomU) -> None:
+        """Write the frontend's nodes, which were removed, and wait for the disk xvda.
+
+        The guest's driver comes last: one that finds the new device before we have
+        left Closed closes it again.
+        """
+        guest.run("echo 0 >/sys/bus/xen/drivers_autoprobe", check=True)
         self.store.mkdir(offer.frontend)
         self.store.set_permissions(offer.frontend, [f"n{offer.domid}", "r0"])
 
@@ -211,6 +225,11 @@ class Toolstack:
                 transaction.write(f"{offer.frontend}/{name}", value.encode())
 
         self.store.transaction(body)
+        eventually(lambda: self.node(f"{offer.backend}/state") == "2", "backend InitWait")
+        guest.run("until [ -e /sys/bus/xen/devices/vbd-51712 ]; do usleep 50000; done", check=True)
+        guest.run("echo vbd-51712 >/sys/bus/xen/drivers/vbd/bind", check=True)
+        guest.run("echo 1 >/sys/bus/xen/drivers_autoprobe", check=True)
+        guest.wait_disk("xvda")
 
     def node(self, path: str) -> str | None:
         """A node as text."""

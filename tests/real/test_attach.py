@@ -203,11 +203,8 @@ def test_the_driver_is_unbound_and_bound(
         assert service.holdings().mappings == 0
         guest.run(f"echo vbd-51712 >{driver}/bind", check=True)
         assert toolstack.node(f"{offer.backend}/state") == "6"
-        toolstack.store.remove(offer.frontend)
-        # Written again before the guest has seen them go they would be the old ones to it.
-        guest.run("while [ -e /sys/bus/xen/devices/vbd-51712 ]; do usleep 50000; done")
-        toolstack.offer_again(offer)
-        guest.wait_disk("xvda")
+        toolstack.remove_frontend(offer, guest)
+        toolstack.offer_again(offer, guest)
         guest.run("dd if=/dev/urandom of=/dev/xvda bs=64k count=4 oflag=direct", check=True)
         check_same_bytes(guest, "xvda", image)
     assert toolstack.detach(offer)
