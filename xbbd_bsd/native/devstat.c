@@ -5,8 +5,8 @@
  */
 #include "internal.h"
 
-static enum xbb_devstat_kind
-kind_of(uint8_t operation, uint64_t nsectors)
+enum xbb_devstat_kind
+xbb_devstat_kind(uint8_t operation, uint64_t nsectors)
 {
 
 	if (operation == XBB_OP_DISCARD)
@@ -31,7 +31,8 @@ void
 xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
     uint64_t nsectors, uint64_t moved, uint64_t begun_ns, uint64_t now_ns)
 {
-	const enum xbb_devstat_kind kind = kind_of(operation, nsectors);
+	const enum xbb_devstat_kind kind =
+	    xbb_devstat_kind(operation, nsectors);
 
 	XBB_COUNT(stat->operations[kind], 1);
 	XBB_COUNT(stat->bytes[kind], moved * XBB_SECTOR_SIZE);

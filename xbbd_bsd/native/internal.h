@@ -170,6 +170,7 @@ struct xbb_queue {
 	const uint64_t	*sectors;	/* of the disk now, in the state segment */
 	struct xbb_ring_state *rs;	/* in the state segment */
 	struct xbb_req	*reqs;		/* the in-flight table, there too */
+	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by enum xbb_devstat_kind, there too */
 	struct xbb_segment *segments;	/* of indirect requests, by table entry */
 	size_t		 segments_size;	/* bytes */
 	uint32_t	 max_segments;	/* of a request */
@@ -373,6 +374,7 @@ bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
 void	xbb_judge_flush(struct xbb_queue *q, uint64_t took);
 
 /* devstat.c - the records of devstat(9).  Ring thread. */
+enum xbb_devstat_kind xbb_devstat_kind(uint8_t operation, uint64_t nsectors);
 void	xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns);
 void	xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
 	    uint64_t nsectors, uint64_t moved, uint64_t begun_ns,

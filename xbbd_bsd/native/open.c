@@ -100,6 +100,8 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 	q->rs = &state->ring[p->ring];
 	q->reqs = (struct xbb_req *)(void *)((uint8_t *)state +
 	    q->rs->reqs_offset);
+	q->latency = (uint64_t (*)[XBB_LATENCY_BUCKETS])(void *)
+	    ((uint8_t *)state + q->rs->latency_offset);
 	q->tunables = &state->tunables;
 	q->limits = (struct xbb_limits){
 		.sectors = XBB_GET(state->sectors),

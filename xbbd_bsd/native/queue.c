@@ -88,6 +88,9 @@ respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
 	xbb_devstat_end(&q->rs->received, req->operation, req->nsectors,
 	    status == XBB_RSP_OKAY ? req->nsectors : 0, req->received_ns,
 	    q->now_ns);
+	xbb_latency_add(q->latency[xbb_devstat_kind(req->operation,
+	    req->nsectors)], q->now_ns > req->received_ns ?
+	    q->now_ns - req->received_ns : 0);
 }
 
 static void

@@ -10,7 +10,10 @@
 
 #include "internal.h"
 
-/* Tables begin on a page behind the header. */
+/*
+ * Tables begin on a page behind the header, each ring's histograms right after
+ * its table: both are multiples of eight bytes.
+ */
 static uint64_t
 table_offset(uint32_t ring, uint32_t entries)
 {
@@ -18,8 +21,17 @@ table_offset(uint32_t ring, uint32_t entries)
 
 	header = (sizeof(struct xbb_state) + XBB_PAGE_SIZE - 1) /
 	    XBB_PAGE_SIZE * XBB_PAGE_SIZE;
-	table = (uint64_t)entries * sizeof(struct xbb_req);
+	table = (uint64_t)entries * sizeof(struct xbb_req) +
+	    XBB_DEVSTAT_KINDS * XBB_LATENCY_BUCKETS * sizeof(uint64_t);
 	return (header + ring * table);
+}
+
+static uint64_t
+latency_offset(uint32_t ring, uint32_t entries)
+{
+
+	return (table_offset(ring, entries) +
+	    (uint64_t)entries * sizeof(struct xbb_req));
 }
 
 int
@@ -42,8 +54,11 @@ xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries)
 	if (nrings < 1 || nrings > XBB_MAX_RINGS || table_entries < 1 ||
 	    table_entries > XBB_MAX_REQUESTS)
 		return (-EINVAL);
-	for (i = 0; i < nrings; i++)
+	for (i = 0; i < nrings; i++) {
 		header.ring[i].reqs_offset = table_offset(i, table_entries);
+		header.ring[i].latency_offset =
+		    latency_offset(i, table_entries);
+	}
 	if (ftruncate(fd, 0) != 0 || ftruncate(fd, (off_t)header.size) != 0)
 		return (-errno);
 	if (pwrite(fd, &header, sizeof(header), 0) != sizeof(header))
@@ -71,7 +86,9 @@ is_state(const struct xbb_state *header, uint64_t size)
 		return (false);
 	for (i = 0; i < header->nrings; i++)
 		if (header->ring[i].reqs_offset !=
-		    table_offset(i, header->table_entries))
+		    table_offset(i, header->table_entries) ||
+		    header->ring[i].latency_offset !=
+		    latency_offset(i, header->table_entries))
 			return (false);
 	return (true);
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
+    LATENCY_BUCKETS,
     MAX_INDIRECT_PAGES,
     MAX_REQUESTS,
     MAX_SEGMENTS,
@@ -207,6 +208,20 @@ class State:
             busy_ns=max(int(r.busy_ns) for r in records),
             busy_from_ns=max(int(r.busy_from_ns) for r in records),
         )
+
+    def latency(self, kind: int, ring: int | None = None) -> list[int]:
+        """The latencies of requests of a kind (devicestat.h: 0 to 3), from accepted to answered.
+
+        How many fell into each bucket (``stats.latency_bucket``), of one ring or added up.
+        """
+        base = ffi.cast("uint8_t *", self._state)
+        length = LATENCY_BUCKETS * 8
+        total = [0] * LATENCY_BUCKETS
+        for i in self._rings(ring):
+            at = base + self._state.ring[i].latency_offset + kind * length
+            histogram = memoryview(ffi.buffer(at, length)).cast("Q")
+            total = [a + b for a, b in zip(total, histogram, strict=True)]
+        return total
 
     def set_tunable(self, name: str, value: int) -> None:
         """Change a tunable (32-bit signed); the data plane sees it at the next request.

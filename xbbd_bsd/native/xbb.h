@@ -27,10 +27,11 @@
 #define XBB_STATE_MAGIC		0x58424253	/* "SBBX" in memory */
 #define XBB_MAX_BLOCK_SIZE	65536	/* bytes of the largest sector a disk may have */
 #define XBB_MAX_PERSISTENT	4096	/* grants that a ring may keep mapped */
-#define XBB_STATE_VERSION	3
+#define XBB_STATE_VERSION	4
 #define XBB_POLL_MAX_US		50	/* poll_max_us of a fresh state segment */
 #define XBB_UNUSED_SECONDS	60	/* persistent_grant_unused_seconds, likewise */
 #define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a backend unmaps it */
+#define XBB_DEVSTAT_KINDS	4	/* enum xbb_devstat_kind */
 #define XBB_LATENCY_BUCKETS	320	/* 8 a power of two, from 1 ns */
 
 /* Operations of a ring request (blkif.h). */
@@ -199,9 +200,9 @@ enum xbb_devstat_kind {
 struct xbb_devstat {
 	uint64_t	start_count;		/* transactions begun */
 	uint64_t	end_count;		/* and ended */
-	uint64_t	operations[4];		/* by enum xbb_devstat_kind */
-	uint64_t	bytes[4];
-	uint64_t	duration_ns[4];
+	uint64_t	operations[XBB_DEVSTAT_KINDS];	/* by enum xbb_devstat_kind */
+	uint64_t	bytes[XBB_DEVSTAT_KINDS];
+	uint64_t	duration_ns[XBB_DEVSTAT_KINDS];
 	uint64_t	tag_simple;
 	uint64_t	tag_ordered;		/* barriers */
 	uint64_t	busy_ns;		/* with a transaction under way */
@@ -224,12 +225,13 @@ struct xbb_ring_state {
 	uint32_t	req_cons;		/* next request index to read */
 	uint32_t	rsp_prod;		/* last response index pushed */
 	uint64_t	reqs_offset;		/* bytes from the segment's start to the table */
+	uint64_t	latency_offset;		/* and to histograms, by enum xbb_devstat_kind */
 	struct xbb_devstat dispatched;		/* as given to the disk (xbb) */
 	struct xbb_devstat received;		/* as they came in (xbbi) */
 	struct xbb_counters counters;
 };
 
-/* The state segment of a device: this header, then one table a ring. */
+/* The state segment of a device: this header, then a table and histograms a ring. */
 struct xbb_state {
 	uint32_t	magic;
 	uint32_t	version;
