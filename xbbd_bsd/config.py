@@ -1,17 +1,24 @@
 """The configuration: TOML text to a frozen Config, and what differs between two.
 
+Sections [daemon] and [disk], and any number of [[override]], which change
+[disk] for the disks they match; later ones win.
+
 Pure: files and signals are the daemon's business.  Leaf names equal those of
 the control tree.  Every error is an OperatorError that names the file, the line
 or the key, and what is allowed.  Any thread.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from errno import EINVAL
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Path
+from xbbd_bsd.stats import TUNABLES
 
 KINDS: Final = ("vbd", "vbd3")
 TRANSPORTS: Final = ("best", "map", "copy")
@@ -34,6 +41,29 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
 
 CHOICES: Final[Mapping[str, tuple[int, ...]]] = {"sector_size": (0, 512)}
 
+MATCHES: Final = ("path", "guest", "vdev")  # what an [[override]] goes by
+
+# One line each, of keys that are no tunables of a running disk (stats.TUNABLES).
+DESCRIPTIONS: Final[Mapping[str, str]] = {
+    "kinds": "backend directories of XenStore that are served",
+    "state_dir": "directory of state segments and control socket",
+    "pidfile": "file that holds the process ID and is locked",
+    "log": "paths whose every step is logged",
+    "group": "group whose members may read by the control socket",
+    "metrics": "address where OpenMetrics are served",
+    "workers": "most I/O threads of a device",
+    "max_ring_page_order": "largest ring offered, 4096 << order bytes",
+    "max_batch_segments": "most pages of one disk operation",
+    "transport": "how data moves between guest and disk: best, map or copy",
+    "max_queues": "most rings of one disk",
+    "max_indirect_segments": "most segments of a request, 0 for no indirect ones",
+    "max_persistent_grants": "most grants a ring keeps mapped, 0 for none",
+    "discard": "offer discarding where the disk can",
+    "sector_size": "512: present larger sectors as such, 0: as they are",
+    "resize_interval": "seconds between looks at the size of the disk, 0 for none",
+    "shared": "the disk may be used by others while one writes to it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
@@ -41,12 +71,17 @@ class DaemonConfig:
 
     kinds: backend directories served.  log: paths whose every step is logged,
     "control" and "data".  state_dir and pidfile: None for the platform's place.
+    group: whose members may read by the control socket, None for root alone.
+    metrics: where OpenMetrics are served, "127.0.0.1:9531" or the path of a
+    socket, None for nowhere.
     """
 
     kinds: tuple[str, ...] = KINDS
     state_dir: str | None = None
     pidfile: str | None = None
     log: tuple[str, ...] = ()
+    group: str | None = None
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +99,7 @@ class DiskConfig:
     discard: whether discarding is offered where the disk can.  sector_size: 512
     presents disks with larger sectors as having such, 0 all as they are.
     resize_interval: seconds between looks at the size of disks, 0 for none.
+    shared: whether a disk may be used by others while one writes to it.
     disable_flush, flush_interval, no_coalesce_reqs, poll_max_us and
     persistent_grant_unused_seconds: the tunables of the same names (stats.py).
     """
@@ -83,6 +119,7 @@ class DiskConfig:
     discard: bool = True
     sector_size: int = 0
     resize_interval: int = 5
+    shared: bool = False
 
     def tunables(self) -> dict[str, int]:
         """The part that a running data path can be given, as it wants it."""
@@ -95,12 +132,51 @@ class DiskConfig:
         }
 
 
+_DEFAULTS: Final = {field.name: field.default for field in fields(DiskConfig)}
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One [[override]]: which disks, and their keys of [disk].
+
+    `path` is a pattern as of a shell, of which "*" takes slashes too; `guest` a
+    name or a domain's number; `vdev` as guests show it ("xvda") or its number.
+    None of these: any.
+    """
+
+    path: str | None
+    guest: str | None
+    vdev: str | None
+    values: tuple[tuple[str, object], ...]
+
+    def matches(self, path: str, guests: tuple[str, ...], vdevs: tuple[str, ...]) -> bool:
+        """Whether it is about that disk, whose guest and vdev have those names."""
+        return (
+            (self.path is None or fnmatchcase(path, self.path))
+            and (self.guest is None or self.guest in guests)
+            and (self.vdev is None or self.vdev in vdevs)
+        )
+
+    def __str__(self) -> str:
+        named = [(name, getattr(self, name)) for name in MATCHES]
+        return ", ".join(f"{name} {value}" for name, value in named if value is not None)
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All sections."""
 
     daemon: DaemonConfig = DaemonConfig()
     disk: DiskConfig = DiskConfig()
+    overrides: tuple[Override, ...] = ()
+
+    def disk_for(self, path: str, guests: tuple[str, ...], vdevs: tuple[str, ...]) -> DiskConfig:
+        """[disk] as it is for one disk."""
+        found = self.disk
+        for override in self.overrides:
+            if override.matches(path, guests, vdevs):
+                found = replace(found, **dict(override.values))  # type: ignore[arg-type]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,23 +197,75 @@ def parse(text: str, source: str) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise OperatorError(f"{source}: {error}") from None
-    _refuse_unknown(source, "section", document, ("daemon", "disk"))
+    _refuse_unknown(source, "section", document, ("daemon", "disk", "override"))
     return Config(
         DaemonConfig(**_section(source, document, "daemon", DaemonConfig)),
         DiskConfig(**_section(source, document, "disk", DiskConfig)),
+        _overrides(source, document.get("override", [])),
     )
 
 
 def difference(old: Config, new: Config) -> tuple[Change, ...]:
     """What changed between two configurations, in the order of their fields."""
     changes = []
-    for section in fields(Config):
-        before, after = getattr(old, section.name), getattr(new, section.name)
+    for section in ("daemon", "disk"):
+        before, after = getattr(old, section), getattr(new, section)
         for key in fields(before):
             values = getattr(before, key.name), getattr(after, key.name)
             if values[0] != values[1]:
-                changes.append(Change(f"{section.name}.{key.name}", *values))
+                changes.append(Change(f"{section}.{key.name}", *values))
+    if old.overrides != new.overrides:
+        changes.append(Change("override", *map(_told, (old.overrides, new.overrides))))
     return tuple(changes)
+
+
+def describe_key(key: str) -> str:
+    """The one-line description of a key of [daemon] or [disk]; KeyError."""
+    return TUNABLES[key] if key in TUNABLES else DESCRIPTIONS[key]
+
+
+def check_tunable(key: str, value: int, where: str) -> None:
+    """That a tunable of a running disk may have a value; OperatorError of `where`.
+
+    Switches are 0 and 1, as a kernel's.
+    """
+    switch = isinstance(_DEFAULTS[key], bool)
+    low, high = (0, 1) if switch else RANGES[key]
+    if not low <= value <= high:
+        raise OperatorError(f"{where}={value}: must be {low} to {high}", EINVAL)
+
+
+def _told(overrides: tuple[Override, ...]) -> str:
+    return "; ".join(str(override) for override in overrides) or "none"
+
+
+def _overrides(source: str, tables: object) -> tuple[Override, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise OperatorError(f"{source}: override must be sections: write [[override]]")
+    return tuple(_override(f"{source}: [[override]] {i}", t) for i, t in enumerate(tables, 1))
+
+
+def _override(where: str, table: Mapping[str, Any]) -> Override:
+    keys = tuple(_DEFAULTS)
+    _refuse_unknown(where, "key", table, MATCHES + keys)
+    matches: dict[str, str | None] = dict.fromkeys(MATCHES)
+    for name in MATCHES:
+        value = table.get(name)
+        if name in ("guest", "vdev") and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if value is not None and (not isinstance(value, str) or not value):
+            raise OperatorError(f"{where} {name} = {value!r}: must be text that is not empty")
+        matches[name] = value
+    if not any(matches.values()):
+        raise OperatorError(f"{where}: must have at least one of {', '.join(MATCHES)}")
+    values = tuple(
+        (key, _value(f"{where} {key}", key, table[key], _DEFAULTS[key]))
+        for key in keys
+        if key in table
+    )
+    if not values:
+        raise OperatorError(f"{where}: changes nothing; known are {', '.join(keys)}")
+    return Override(**matches, values=values)
 
 
 def _section(
@@ -185,6 +313,13 @@ def _value(where: str, key: str, value: object, default: object) -> object:
             names = ", ".join(f'"{name}"' for name in TRANSPORTS)
             raise OperatorError(f"{where} = {value!r}: must be one of {names}")
         return value
+    if key == "group":
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value):
+            raise OperatorError(f"{where} = {value!r}: must be the name of a group")
+        return value
+    if key == "metrics":
+        parse_address(value, where)
+        return value
     if isinstance(default, tuple):
         return _choices(where, value, *((LOGS, 0) if key == "log" else (KINDS, 1)))
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
@@ -202,3 +337,16 @@ def _choices(where: str, value: object, allowed: tuple[str, ...], least: int) ->
         names = ", ".join(f'"{name}"' for name in allowed)
         raise OperatorError(f"{where} = {value!r}: must be a list of {some} of {names}")
     return tuple(value)
+
+
+def parse_address(value: object, where: str = "metrics") -> str | tuple[str, int]:
+    """The path of a socket, or a loopback address and its port; OperatorError."""
+    if isinstance(value, str) and value.startswith("/") and "\0" not in value:
+        return value
+    match = re.fullmatch(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):(\d{1,5})", str(value))
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise OperatorError(
+            f"{where} = {value!r}: must be the path of a socket, or a loopback"
+            ' address like "127.0.0.1:9531" or "[::1]:9531"'
+        )
+    return match[1].strip("[]"), int(match[2])

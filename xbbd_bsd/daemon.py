@@ -8,11 +8,13 @@ again.  What the parts do is not known here.
 import argparse
 import asyncio
 import fcntl
+import grp
 import logging
 import os
 import re
 import resource
 import signal
+import socket
 import sys
 import syslog
 import time
@@ -21,9 +23,9 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from xbbd_bsd import __version__
-from xbbd_bsd.config import Config, DiskConfig, difference, parse
-from xbbd_bsd.control.server import ControlServer
-from xbbd_bsd.control.tree import Numbers, Tree
+from xbbd_bsd.config import Config, difference, parse
+from xbbd_bsd.control.server import ControlServer, Rights
+from xbbd_bsd.control.tree import Tree
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import (
     ConfigurationRefused,
@@ -40,7 +42,8 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
-from xbbd_bsd.host import Host, control_path, detect, run_directory
+from xbbd_bsd.host import Host, control_path, detect, platform, run_directory
+from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
@@ -62,11 +65,12 @@ class Daemon:
         self._host = host
         self._config = config
         self._config_file = config_file
+        self._state_dir = state_dir
         self._loop = asyncio.new_event_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._stopping = False
-        self._journal = Journal(_sink, time.monotonic, _switches(config))
-        self._families = block_families(host, config.disk, state_dir, self._loop)
+        self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
+        self._families = block_families(host, config, state_dir, self._loop)
         self._store = Store(
             host.store_path,
             loop=self._loop,
@@ -81,9 +85,24 @@ class Daemon:
             self._store.close()
             self._loop.close()
             raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
-        tree = Tree(self._devices)
+        view = DaemonView(
+            host.name,
+            self._journal,
+            config=lambda: self._config,
+            places={"state_dir": state_dir, "pidfile": _pidfile(config, state_dir)},
+            devices=lambda: len(self._bus.devices),
+            clock=time.monotonic,
+        )
         try:
-            self._control = ControlServer(control_path(state_dir), tree.perform, self._loop)
+            self._group = _group(config.daemon.group)
+            self._control = ControlServer(
+                control_path(state_dir),
+                Tree(view, self._devices).perform,
+                self._loop,
+                rights=self._rights,
+                group=self._group,
+            )
+            self._let_in(self._group)
         except OperatorError:
             self._store.close()
             self._loop.close()
@@ -92,12 +111,29 @@ class Daemon:
             self._loop.add_signal_handler(number, self._stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
-    def _devices(self) -> dict[int, Numbers]:
+    def _devices(self) -> dict[int, DeviceView]:
         """All devices by unit, which is the bus's number and so of one kind."""
-        found: dict[int, Numbers] = {}
-        for family in self._families.values():
-            found |= family.devices
+        found = {}
+        for device in self._bus.devices:
+            identity = device.identity
+            numbers = self._families[identity.kind].devices.get(identity.unit)
+            found[identity.unit] = DeviceView(device, numbers, self._journal)
         return found
+
+    def _rights(self, channel: socket.socket) -> Rights:
+        """What a client of the control socket may do."""
+        peer = platform().peer(channel)
+        if peer.uid in (0, os.geteuid()):
+            return Rights.WRITE
+        return Rights.READ if self._group in peer.gids else Rights.NONE
+
+    def _let_in(self, group: int | None) -> None:
+        """Let members of a group get at the control socket, and at nothing else there."""
+        if group is not None:
+            os.chown(self._state_dir, -1, group)
+            os.chmod(self._state_dir, 0o710)
+        elif self._group is not None:
+            os.chmod(self._state_dir, 0o700)
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
@@ -131,15 +167,18 @@ class Daemon:
         """Read the configuration again and apply what differs; a bad file changes nothing."""
         try:
             new = read_config(self._config_file)
-        except OperatorError as error:
+            group = _group(new.daemon.group)
+            if group != self._group:
+                self._control.give_to(group)
+                self._let_in(group)
+                self._group = group
+        except (OperatorError, OSError) as error:
             self._journal(ConfigurationRefused(str(error)))
             return
         changes = difference(self._config, new)
         self._config = new
-        tunables = DiskConfig().tunables()
-        changed = [name for name in tunables if f"disk.{name}" in {c.key for c in changes}]
         for family in self._families.values():
-            family.configure(new.disk, changed)
+            family.configure(new)
         self._journal.switches = _switches(new)
         self._serve()
         later = ("daemon.state_dir", "daemon.pidfile")
@@ -177,10 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         host = detect(options.host)
         state_dir = config.daemon.state_dir or run_directory(options.host)
-        pidfile = config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid")
         _make_directory(state_dir)
         config_file = os.path.abspath(options.file) if options.file else None
-        with _locked(pidfile) as lock:
+        with _locked(_pidfile(config, state_dir)) as lock:
             if options.foreground:
                 _log_to(logging.StreamHandler())
                 return _serve(host, config, config_file, state_dir, lock)
@@ -273,6 +311,10 @@ def _serve_detached(
         return 1
 
 
+def _pidfile(config: Config, state_dir: str) -> str:
+    return config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid")
+
+
 def _make_directory(path: str) -> None:
     try:
         os.makedirs(path, 0o700, exist_ok=True)
@@ -316,6 +358,16 @@ def _lock(path: str) -> int:
         except FileNotFoundError:
             pass  # its last owner has just removed it: what we locked is nobody's
         os.close(lock)
+
+
+def _group(name: str | None) -> int | None:
+    """The number of a group; OperatorError if there is none of that name."""
+    if name is None:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise OperatorError(f"[daemon] group = {name!r}: there is no such group") from None
 
 
 def _switches(config: Config) -> frozenset[Path]:

@@ -7,6 +7,7 @@ and one for the data path (rings, disks).  Guests can cause events at will, so
 those of one device are limited in rate.  Control thread.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
@@ -276,14 +277,21 @@ class QueueStatus(DeviceEvent):
 
 BURST: Final = 20
 REFILL_SECONDS: Final = 3.0
+KEPT_OF_DEVICE: Final = 64  # lines
+KEPT: Final = 512
+
+
+Line = tuple[float, str, str]
 
 
 class Journal:
     """Gives events to a log, after the switches and the limit of rate.
 
-    `sink` takes severity and line.  `clock` gives seconds that only grow.  Each
-    device may log BURST lines at once and one more every REFILL_SECONDS; what
-    is left out is counted, and told with the device's next line.
+    `sink` takes severity and line.  `clock` gives seconds that only grow, `date`
+    those since 1970.  Each device may log BURST lines at once and one more every
+    REFILL_SECONDS; what is left out is counted, and told with the device's next
+    line.  The last lines are kept to be asked for: of the daemon what was logged,
+    of each device also what the switches left out.
     """
 
     def __init__(
@@ -291,30 +299,51 @@ class Journal:
         sink: Callable[[Severity, str], None],
         clock: Callable[[], float],
         switches: frozenset[Path] = frozenset(),
+        date: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.switches = switches
+        self.left_out = 0  # lines, of all devices since the start
         self._sink = sink
         self._clock = clock
+        self._date = date
         self._allowances: dict[str, _Allowance] = {}
+        self._kept: deque[Line] = deque(maxlen=KEPT)
+        self._kept_of: dict[str, deque[Line]] = {}
 
     def __call__(self, event: Event) -> None:
         """Log an event, or leave it out."""
-        if event.severity is Severity.DEBUG and event.path not in self.switches:
+        shown = event.severity is not Severity.DEBUG or event.path in self.switches
+        device = event.device if isinstance(event, DeviceEvent) else None
+        if not shown and device is None:
             return
-        line = str(event)
-        if isinstance(event, DeviceEvent):
+        text = str(event)
+        line = (self._date(), event.severity.name.lower(), text)
+        if device is not None:
+            kept = self._kept_of.setdefault(device, deque(maxlen=KEPT_OF_DEVICE))
+            if not shown:
+                kept.append(line)
+                return
             now = self._clock()
-            allowance = self._allowances.setdefault(event.device, _Allowance(now))
+            allowance = self._allowances.setdefault(device, _Allowance(now))
             if not allowance.take(now):
+                self.left_out += 1
                 return
             if allowance.left_out:
-                line += f" ({allowance.left_out} lines before this left out)"
+                text += f" ({allowance.left_out} lines before this left out)"
                 allowance.left_out = 0
-        self._sink(event.severity, line)
+                line = (*line[:2], text)
+            kept.append(line)
+        self._kept.append(line)
+        self._sink(event.severity, text)
+
+    def last(self, device: str | None = None) -> list[Line]:
+        """The last lines of a device, or of the daemon: when, severity, text."""
+        return list(self._kept if device is None else self._kept_of.get(device, ()))
 
     def forget(self, device: str) -> None:
         """A device is gone for good: free what is kept for it."""
         self._allowances.pop(device, None)
+        self._kept_of.pop(device, None)
 
 
 @dataclass(slots=True)

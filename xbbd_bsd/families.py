@@ -7,16 +7,20 @@ import asyncio
 from collections.abc import Mapping
 
 from xbbd_bsd.block.family import BlockFamily, tap_params
-from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.config import Config
 from xbbd_bsd.host import Host
 
 
 def block_families(
-    host: Host, config: DiskConfig, state_dir: str, loop: asyncio.AbstractEventLoop
+    host: Host, config: Config, state_dir: str, loop: asyncio.AbstractEventLoop
 ) -> Mapping[str, BlockFamily]:
     """Every kind of block backend, by the name of its directory."""
     media = {"vbd": host.media, "vbd3": {"params": tap_params}}
+    sharing = Sharing()
     return {
-        kind: BlockFamily(named_by, host=host, config=config, state_dir=state_dir, loop=loop)
+        kind: BlockFamily(
+            named_by, host=host, config=config, state_dir=state_dir, loop=loop, sharing=sharing
+        )
         for kind, named_by in media.items()
     }

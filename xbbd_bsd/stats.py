@@ -1,8 +1,9 @@
 """The names and one-line descriptions of everything the data path counts.
 
 Pure declarations and arithmetic: where the numbers are kept, and who shows
-them, is not known here.  Names that the in-kernel xbbd has keep its names and
-its descriptions (sysctl -d dev.xbbd); ours are in the same manner.  Any thread.
+them, is not known here; oids.py has all the other names.  Those that the
+in-kernel xbbd has keep its names and its descriptions (sysctl -d dev.xbbd); ours
+are in the same manner.  Any thread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,19 +71,6 @@ GAUGES: Final[Mapping[str, str]] = MappingProxyType(
         "grants_persistent": "how many grants stay mapped now",
     }
 )
-
-
-def oid(unit: int, name: str) -> str:
-    """The name of a number of device `unit`, as sysctl(8) spells it."""
-    return f"dev.xbbd.{unit}.{name}"
-
-
-def describe(name: str) -> str:
-    """The one-line description of a tunable, counter or gauge; KeyError if none has that name."""
-    for table in (TUNABLES, COUNTERS, GAUGES):
-        if name in table:
-            return table[name]
-    raise KeyError(name)
 
 
 def latency_bucket(ns: int, buckets: int) -> int:

@@ -22,6 +22,7 @@ from xbbd_bsd.errors import HostError
 from xbbd_bsd.host.linux import XENSTORED
 from xbbd_bsd.native import RingView, State
 from xbbd_bsd.toolstack import DiskOffer
+from xbbd_bsd.vdev import vdev_number
 from xbbd_bsd.xenstore.client import Store, Transaction
 
 LIMIT = 60.0  # seconds; the lab is an emulated machine
@@ -190,7 +191,7 @@ class Toolstack:
         self, domid: int, path: Path | str, vdev: str = "xvda", mode: str = "w"
     ) -> DiskOffer:
         """Offer a disk; HostError with the backend's reason, and nothing left."""
-        offer = DiskOffer(domid, toolstack.vdev_number(vdev), str(path), mode=mode, kind="vbd3")
+        offer = DiskOffer(domid, vdev_number(vdev), str(path), mode=mode, kind="vbd3")
         if not toolstack.attach(self.store, self.loop, offer, LIMIT):
             reason = self.store.get(f"{offer.backend}/hotplug-error") or b"no answer"
             toolstack.remove(self.store, offer)

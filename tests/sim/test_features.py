@@ -167,19 +167,19 @@ def test_tunables_and_size_on_request(image: Path) -> None:
         guest = machine.connected(image)
         guest.tell("exercise seconds=60 flush_every=3 sectors=4096")
         guest.event("begun")
-        assert control(machine, "set", "dev.xbbd.0.disable_flush=1") == (
+        assert control(machine, "dev.xbbd.0.disable_flush=1") == (
             "dev.xbbd.0.disable_flush: 0 -> 1\n"
         )
         first, second = (
-            int(control(machine, "get", "dev.xbbd.0.flushes_done").split()[1]) for _ in range(2)
+            int(control(machine, "-n", "dev.xbbd.0.flushes_done")) for _ in range(2)
         )
-        asked = int(control(machine, "get", "dev.xbbd.0.f_req").split()[1])
+        asked = int(control(machine, "-n", "dev.xbbd.0.f_req"))
         assert first == second < asked
         os.truncate(image, 8 << 20)
-        assert control(machine, "resize", "dev.xbbd.0") == ""
+        assert control(machine, "resize", "xbbd0") == ""
         eventually(lambda: machine.node(f"{machine.offers[0].backend}/sectors") == "16384", "8 MiB")
-        assert control(machine, "set", "dev.xbbd.0.wr_req=1") == (
-            "xbbctl: oid 'dev.xbbd.0.wr_req' is read only\n"
+        assert control(machine, "dev.xbbd.0.abi=1") == (
+            "xbbctl: oid 'dev.xbbd.0.abi' is read only\n"
         )
         guest.signal(15)
         assert guest.event("exercised")["mismatches"] == 0

@@ -6,13 +6,17 @@ from hypothesis import strategies as st
 
 from xbbd_bsd import native
 from xbbd_bsd.config import (
+    DESCRIPTIONS,
     RANGES,
     Change,
     Config,
     DaemonConfig,
     DiskConfig,
+    check_tunable,
+    describe_key,
     difference,
     parse,
+    parse_address,
 )
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stats import TUNABLES
@@ -23,6 +27,8 @@ kinds = ["vbd3"]
 state_dir = "/var/db/xbbd"
 pidfile = "/var/run/xbbd.pid"
 log = ["control", "data"]
+group = "operator"
+metrics = "127.0.0.1:9531"
 
 [disk]
 workers = 16
@@ -40,6 +46,7 @@ persistent_grant_unused_seconds = 5
 discard = false
 sector_size = 512
 resize_interval = 0
+shared = true
 """
 
 
@@ -68,8 +75,15 @@ def test_empty_means_defaults() -> None:
 
 def test_every_key() -> None:
     assert parse(EVERYTHING, "xbbd.conf") == Config(
-        DaemonConfig(("vbd3",), "/var/db/xbbd", "/var/run/xbbd.pid", ("control", "data")),
-        DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0),
+        DaemonConfig(
+            ("vbd3",),
+            "/var/db/xbbd",
+            "/var/run/xbbd.pid",
+            ("control", "data"),
+            "operator",
+            "127.0.0.1:9531",
+        ),
+        DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
     )
 
 
@@ -102,6 +116,20 @@ def test_every_key() -> None:
         ("[daemon]\nlog = ['all']", 'must be a list of any of "control", "data"'),
         ("[daemon]\nstate_dir = 'run'", "state_dir = 'run': must be an absolute path"),
         ("[daemon]\npidfile = 5", "pidfile = 5: must be an absolute path"),
+        ("[[override]]\nworkers = 1", "[[override]] 1: must have at least one of path, guest"),
+        ('[[override]]\npath = "/x"', "[[override]] 1: changes nothing; known are workers"),
+        ('[[override]]\npath = "/x"\nkinds = []', "unknown key: kinds; known are path, guest"),
+        ("[[override]]\npath = 1\nworkers = 1", "[[override]] 1 path = 1: must be text"),
+        ('[[override]]\nguest = ""\nworkers = 1', "guest = '': must be text that is not empty"),
+        ('[[override]]\nguest = "a"\nworkers = 0', "[[override]] 1 workers = 0: must be a whole"),
+        ("[override]\nworkers = 1", "write [[override]]"),
+        ("override = 1", "write [[override]]"),
+        ('[daemon]\ngroup = "a b"', "group = 'a b': must be the name of a group"),
+        ("[daemon]\ngroup = 0", "group = 0: must be the name of a group"),
+        ('[daemon]\nmetrics = "0.0.0.0:80"', "must be the path of a socket, or a loopback address"),
+        ('[daemon]\nmetrics = "127.0.0.1:0"', "must be the path of a socket"),
+        ('[daemon]\nmetrics = "127.0.0.1:65536"', "must be the path of a socket"),
+        ("[daemon]\nmetrics = 80", "must be the path of a socket"),
     ],
 )
 def test_refusals_name_file_and_key_and_what_is_allowed(text: str, message: str) -> None:
@@ -130,6 +158,8 @@ def test_difference_names_each_key_once() -> None:
         "daemon.state_dir",
         "daemon.pidfile",
         "daemon.log",
+        "daemon.group",
+        "daemon.metrics",
         "disk.workers",
         "disk.max_ring_page_order",
         "disk.max_batch_segments",
@@ -145,8 +175,77 @@ def test_difference_names_each_key_once() -> None:
         "disk.discard",
         "disk.sector_size",
         "disk.resize_interval",
+        "disk.shared",
     ]
     assert difference(new, new) == ()
+
+
+OVERRIDES = """
+[disk]
+workers = 4
+
+[[override]]
+path = "/tank/*"
+flush_interval = 8
+
+[[override]]
+guest = "vm1"
+vdev = "xvdb"
+flush_interval = 9
+shared = true
+
+[[override]]
+guest = 7
+workers = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "guest", "vdev", "expected"),
+    [
+        ("/x", ("vm2", "3"), "xvda", (4, 0, False)),
+        ("/tank/a/b.img", ("vm2", "3"), "xvda", (4, 8, False)),
+        ("/tank/a", ("vm1", "3"), "xvdb", (4, 9, True)),
+        ("/x", ("vm1", "3"), "xvda", (4, 0, False)),
+        ("/tank", ("vm1", "7"), "51728", (1, 0, False)),
+        ("", ("", "7"), "xvdb", (1, 0, False)),
+    ],
+)
+def test_overrides_in_order(
+    path: str, guest: tuple[str, ...], vdev: str, expected: tuple[int, int, bool]
+) -> None:
+    disk = parse(OVERRIDES, "f").disk_for(path, guest, (vdev,))
+    assert (disk.workers, disk.flush_interval, disk.shared) == expected
+
+
+def test_difference_of_overrides() -> None:
+    old, new = Config(), parse(OVERRIDES, "f")
+    (change,) = (change for change in difference(old, new) if change.key == "override")
+    assert (change.old, change.new) == ("none", "path /tank/*; guest vm1, vdev xvdb; guest 7")
+
+
+def test_every_key_has_a_description() -> None:
+    for section in (DaemonConfig, DiskConfig):
+        for key in section.__dataclass_fields__:
+            assert "\n" not in describe_key(key) != ""
+    assert not set(DESCRIPTIONS) & set(TUNABLES)
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [("/run/m", "/run/m"), ("127.0.0.1:9531", ("127.0.0.1", 9531)), ("[::1]:1", ("::1", 1))],
+)
+def test_addresses_of_metrics(value: str, address: object) -> None:
+    assert parse_address(value) == address
+    assert parse(f'[daemon]\nmetrics = "{value}"', "f").daemon.metrics == value
+
+
+def test_tunables_while_a_disk_runs() -> None:
+    check_tunable("flush_interval", 1_000_000, "x")
+    check_tunable("disable_flush", 1, "x")
+    for key, value in (("flush_interval", -1), ("disable_flush", 2), ("poll_max_us", 10_001)):
+        with pytest.raises(OperatorError, match=rf"^dev\.x={value}: must be 0 to "):
+            check_tunable(key, value, "dev.x")
 
 
 def test_tunables_are_those_of_the_data_path() -> None:

@@ -1,5 +1,6 @@
 """Lines of the control protocol, as literal bytes and as anything at all."""
 
+import errno
 import json
 from contextlib import suppress
 
@@ -11,6 +12,7 @@ from xbbd_bsd.control.protocol import (
     Request,
     Verb,
     decode_reply,
+    encode_end,
     encode_error,
     encode_values,
 )
@@ -44,12 +46,13 @@ def test_requests(request_: Request, line: bytes) -> None:
         (b"\xff\n", "not a line of JSON"),
         (b"[" * 4000 + b"\n", "not a line of JSON"),
         (b"[]\n", "not a JSON object"),
-        (b"{}\n", "speaks version 1"),
+        (b"{}\n", "speaks version 1 of the control protocol, not None"),
         (b'{"version": 2, "verb": "get", "name": ""}\n', "speaks version 1"),
-        (b'{"version": 1, "verb": "put", "name": ""}\n', "known are get, set, resize"),
-        (b'{"version": 1, "verb": [], "name": ""}\n', "known are get, set, resize"),
+        (b'{"version": 1, "verb": "put", "name": ""}\n', "known are get, describe, set"),
+        (b'{"version": 1, "verb": [], "name": ""}\n', "known are get, describe, set"),
         (b'{"version": 1, "verb": "get", "name": 5}\n', "name must be a string"),
-        (b'{"version": 1, "verb": "set", "name": "a"}\n', "value must be a number or a string"),
+        (b'{"version": 1, "verb": "set", "name": "a"}\n', "value is missing"),
+        (b'{"version": 1, "verb": "set", "name": "a", "value": 0.5}\n', "value must be a number"),
         (b'{"version": 1, "verb": "set", "name": "a", "value": true}\n', "value must be"),
         (b'{"version": 1, "verb": "get", "name": "", "x": 1}\n', "nothing else"),
     ],
@@ -74,9 +77,18 @@ def test_anything_is_a_request_or_an_operators_error(line: bytes) -> None:
 
 
 def test_replies() -> None:
-    assert encode_values({"a": 1, "b": "x"}) == b'{"ok": true, "values": {"a": 1, "b": "x"}}\n'
+    assert encode_values({"a": 1, "b": "x"}) == b'{"values": {"a": 1, "b": "x"}}\n'
     assert decode_reply(encode_values({"a": 1})) == {"a": 1}
-    with pytest.raises(OperatorError, match=r"^no such thing$"):
-        decode_reply(encode_error("no such thing"))
-    with pytest.raises(OperatorError, match="no values"):
-        decode_reply(b'{"ok": true}\n')
+    assert decode_reply(encode_end()) is None
+    refused = encode_error(OperatorError("no such thing", errno.ENOENT))
+    assert refused == b'{"ok": false, "error": "no such thing", "errno": "ENOENT"}\n'
+    with pytest.raises(OperatorError, match=r"^no such thing$") as raised:
+        decode_reply(refused)
+    assert raised.value.errno == errno.ENOENT
+    with pytest.raises(OperatorError, match="gives no reason"):
+        decode_reply(b'{"ok": false, "errno": "__name__"}\n')
+
+
+@pytest.mark.parametrize("verb", Verb)
+def test_only_two_verbs_change_anything(verb: Verb) -> None:
+    assert verb.writes == (verb.value in ("set", "resize"))

@@ -5,18 +5,20 @@ import os
 import socket
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from xbbd_bsd.control import server as module
-from xbbd_bsd.control.client import ask
-from xbbd_bsd.control.protocol import LIMIT, Request, Value, Verb
-from xbbd_bsd.control.server import MOST, ControlServer
+from xbbd_bsd.control.client import Connection, ask
+from xbbd_bsd.control.protocol import LIMIT, Request, Values, Verb
+from xbbd_bsd.control.server import MOST, RESERVED, ControlServer, Rights
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.host import Peer, platform
 
 GET = Request(Verb.GET, "a")
+SET = Request(Verb.SET, "a", 1)
 
 
 class Daemon:
@@ -25,14 +27,20 @@ class Daemon:
     def __init__(self, path: str) -> None:
         self.path = path
         self.loop = asyncio.new_event_loop()
-        self.server = ControlServer(path, self.perform, self.loop)
+        self.rights = Rights.WRITE
+        self.server = ControlServer(path, self.perform, self.loop, rights=lambda _: self.rights)
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 
-    def perform(self, request: Request) -> Mapping[str, Value]:
-        if request.name == "bad":
+    def perform(self, request: Request) -> Iterator[Values]:
+        if request.name == "parts":
+            yield from ({str(part): "x" * 10_000} for part in range(1000))
+            return
+        if request.name == "half":
+            yield {"half": 1}
+        if request.name in ("bad", "half"):
             raise OperatorError("no such thing")
-        return {request.name: "x" * 100_000 if request.name == "much" else 1}
+        yield {request.name: "x" * 100_000 if request.name == "much" else 1}
 
     def connect(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX)
@@ -71,7 +79,67 @@ def test_many_requests_on_one_connection(daemon: Daemon) -> None:
     with daemon.connect() as channel, channel.makefile("rb") as lines:
         channel.sendall(GET.encode() * 50)
         for _ in range(50):
-            assert lines.readline() == b'{"ok": true, "values": {"a": 1}}\n'
+            assert lines.readline() == b'{"values": {"a": 1}}\n'
+            assert lines.readline() == b'{"ok": true}\n'
+
+
+def test_an_answer_comes_in_parts_and_others_are_served_between(daemon: Daemon) -> None:
+    with Connection(daemon.path) as slow:
+        parts = slow.ask(Request(Verb.GET, "parts"))
+        assert list(next(parts)) == ["0"]
+        assert ask(daemon.path, GET) == {"a": 1}
+        assert len(list(parts)) == 999
+        assert slow.whole(GET) == {"a": 1}
+
+
+def test_an_error_after_some_of_the_answer(daemon: Daemon) -> None:
+    with Connection(daemon.path) as connection:
+        parts = connection.ask(Request(Verb.GET, "half"))
+        assert next(parts) == {"half": 1}
+        with pytest.raises(OperatorError, match="no such thing"):
+            next(parts)
+
+
+def test_rights(daemon: Daemon) -> None:
+    daemon.rights = Rights.READ
+    assert ask(daemon.path, GET) == {"a": 1}
+    with pytest.raises(OperatorError, match=r"^a=1: Operation not permitted$"):
+        ask(daemon.path, SET)
+    with pytest.raises(OperatorError, match=r"^dev\.xbbd\.0: Operation not permitted$"):
+        ask(daemon.path, Request(Verb.RESIZE, "dev.xbbd.0"))
+    daemon.rights = Rights.NONE
+    with pytest.raises(OperatorError, match=r"^Permission denied$"):
+        ask(daemon.path, GET)
+    daemon.rights = Rights.WRITE
+    assert ask(daemon.path, SET) == {"a": 1}
+
+
+def test_readers_do_not_lock_out_those_who_may_write(daemon: Daemon) -> None:
+    daemon.rights = Rights.READ
+    silent = [daemon.connect() for _ in range(MOST - RESERVED)]
+    try:
+        with pytest.raises(OperatorError, match="too many connections"):
+            ask(daemon.path, GET)
+        daemon.rights = Rights.WRITE
+        assert ask(daemon.path, SET) == {"a": 1}
+    finally:
+        for channel in silent:
+            channel.close()
+
+
+def test_the_kernel_says_who_a_client_is(daemon: Daemon) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        peer = platform().peer(here)
+    assert peer == Peer(os.geteuid(), frozenset((os.getegid(), *os.getgroups())))
+
+
+def test_members_of_a_group_may_connect(daemon: Daemon) -> None:
+    daemon.server.give_to(os.getegid())
+    status = os.stat(daemon.path)
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, os.getegid())
+    daemon.server.give_to(None)
+    assert stat.S_IMODE(os.stat(daemon.path).st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
@@ -124,5 +192,10 @@ def test_what_a_dead_daemon_left_is_replaced(short_path: Path) -> None:
 def test_no_place_for_the_socket(short_path: Path) -> None:
     loop = asyncio.new_event_loop()
     with pytest.raises(OperatorError, match=r"^control socket "):
-        ControlServer(str(short_path / "none" / "control"), lambda _: {}, loop)
+        ControlServer(
+            str(short_path / "none" / "control"),
+            lambda _: iter(()),
+            loop,
+            rights=lambda _: Rights.WRITE,
+        )
     loop.close()

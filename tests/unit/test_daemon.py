@@ -200,7 +200,7 @@ def test_reload_applies_the_difference(
         "stopped",
     ]
     assert running._config.disk.workers == 3
-    assert {family.config.workers for family in running._families.values()} == {3}
+    assert {family.config.disk.workers for family in running._families.values()} == {3}
 
 
 def test_devices_that_hold_nothing_do_not_delay_the_end(

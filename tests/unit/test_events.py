@@ -7,6 +7,8 @@ import pytest
 from xbbd_bsd import events
 from xbbd_bsd.events import (
     BURST,
+    KEPT,
+    KEPT_OF_DEVICE,
     REFILL_SECONDS,
     Connected,
     DeviceEvent,
@@ -36,6 +38,7 @@ class Log:
             lambda severity, line: self.lines.append((severity, line)),
             lambda: self.now,
             frozenset(switches),
+            lambda: self.now + 1000,
         )
 
 
@@ -111,3 +114,35 @@ def test_a_device_that_is_gone_leaves_nothing() -> None:
     log.journal(Connected("xbbd0", "ring"))
     assert log.lines[-1] == (Severity.INFO, "xbbd0: connected: ring")
     assert len(log.lines) == BURST + 1
+
+
+def test_the_last_lines_are_kept() -> None:
+    """Of a device also those that the switches leave out, and never more than so many."""
+    log = Log()
+    log.journal(StoreBack())
+    log.journal(CONTROL)
+    log.journal(Connected("xbbd0", "ring"))
+    assert log.journal.last() == [
+        (1100.0, "info", "XenStore is back"),
+        (1100.0, "info", "xbbd0: connected: ring"),
+    ]
+    assert log.journal.last("xbbd0") == [
+        (1100.0, "debug", str(CONTROL)),
+        (1100.0, "info", "xbbd0: connected: ring"),
+    ]
+    assert log.journal.last("xbbd1") == []
+    for _ in range(2 * KEPT):
+        log.journal(StoreBack())
+        log.journal(DATA)
+    assert len(log.journal.last()) == KEPT
+    assert len(log.journal.last("xbbd0")) == KEPT_OF_DEVICE
+    log.journal.forget("xbbd0")
+    assert log.journal.last("xbbd0") == []
+
+
+def test_what_was_left_out_is_counted() -> None:
+    log = Log()
+    for _ in range(BURST + 7):
+        log.journal(Connected("xbbd0", "ring"))
+    assert log.journal.left_out == 7
+    assert len(log.journal.last()) == BURST

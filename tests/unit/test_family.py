@@ -11,12 +11,14 @@ import pytest
 
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import BlockBackend, BlockFamily, tap_params
-from xbbd_bsd.config import KINDS, DiskConfig
+from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.config import KINDS, Config, DiskConfig, parse
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, QueueStatus, Resized
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import DiskGeometry, Medium, MediumName, RingDescriptors, path_itself, platform
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, Op, State, sim_format, sim_mapped
+from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -72,7 +74,7 @@ class Bench:
         self.disk.touch()
         os.truncate(self.disk, 1 << 20)
         self.loop = asyncio.new_event_loop()
-        self.family = self.make(DiskConfig())
+        self.family = self.make(Config())
         self.events: list[Event] = []
         self.wakes = 0
         self.backend = self.create(IDENTITY)
@@ -84,13 +86,14 @@ class Bench:
             "protocol": b"x86_64-abi",
         }
 
-    def make(self, config: DiskConfig) -> BlockFamily:
+    def make(self, config: Config) -> BlockFamily:
         return BlockFamily(
             self.host.media,
             host=self.host,
             config=config,
             state_dir=str(self.run),
             loop=self.loop,
+            sharing=Sharing(),
         )
 
     def create(self, identity: Identity) -> BlockBackend:
@@ -109,7 +112,7 @@ class Bench:
         return self.backend.queue
 
     def open(self) -> str:
-        self.backend.capabilities()
+        self.backend.capabilities(self.backend_nodes.get, "vm")
         return self.backend.open(self.backend_nodes.get)
 
     def connect(self) -> dict[str, bytes | None]:
@@ -151,9 +154,9 @@ def bench(short_path: Path) -> Iterator[Bench]:
 
 
 def test_capabilities_follow_the_configuration(bench: Bench) -> None:
-    assert bench.backend.capabilities()["max-ring-page-order"] == b"4"
-    bench.family.configure(DiskConfig(max_ring_page_order=2), ())
-    assert bench.backend.capabilities()["max-ring-page-order"] == b"2"
+    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-page-order"] == b"4"
+    bench.family.configure(Config(disk=DiskConfig(max_ring_page_order=2)))
+    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-page-order"] == b"2"
 
 
 def test_data_goes_through(bench: Bench) -> None:
@@ -263,21 +266,21 @@ def test_the_medium_is_named_by_its_node(bench: Bench) -> None:
 
 
 def test_tunables_reach_the_segment_at_start_and_alive(bench: Bench) -> None:
-    bench.family.configure(DiskConfig(flush_interval=7), ())
-    bench.backend.capabilities()
+    bench.family.configure(Config(disk=DiskConfig(flush_interval=7)))
+    bench.backend.capabilities(bench.backend_nodes.get, "vm")
     segment = State.open(str(bench.run / "xbbd.0"))
     assert segment.tunables()["flush_interval"] == 7
-    changed = DiskConfig(flush_interval=9, disable_flush=True)
-    bench.family.configure(changed, ["disable_flush"])
+    bench.family.devices[0].set("flush_interval", 5, "it")
+    bench.family.configure(Config(disk=DiskConfig(flush_interval=7, disable_flush=True)))
     assert segment.tunables()["disable_flush"] == 1
-    assert segment.tunables()["flush_interval"] == 7, "only what has changed in the file"
+    assert segment.tunables()["flush_interval"] == 5, "only what has changed in the file"
     segment.close()
 
 
 def test_no_room_for_the_segment(bench: Bench) -> None:
     bench.family.state_dir = str(bench.run / "missing")
     with pytest.raises(HostError, match=r"unable to make the state segment .*xbbd\.0: No such"):
-        bench.backend.capabilities()
+        bench.backend.capabilities(bench.backend_nodes.get, "vm")
 
 
 def test_the_best_of_several_names_of_a_medium_counts(bench: Bench) -> None:
@@ -306,7 +309,7 @@ def test_tap_formats_that_are_not_served(params: bytes) -> None:
 
 
 def test_the_registry(bench: Bench) -> None:
-    families = block_families(bench.host, DiskConfig(), str(bench.run), bench.loop)
+    families = block_families(bench.host, Config(), str(bench.run), bench.loop)
     assert tuple(families) == KINDS == ("vbd", "vbd3")
     assert [list(family.media) for family in families.values()] == [
         ["physical-device-path"],
@@ -371,7 +374,7 @@ def test_a_change_of_size_is_news_of_a_connected_disk_only(bench: Bench) -> None
 
 
 def test_sizes_are_looked_at_every_so_often(bench: Bench) -> None:
-    bench.family.configure(DiskConfig(resize_interval=1), ())
+    bench.family.configure(Config(disk=DiskConfig(resize_interval=1)))
     bench.open()
     bench.connect()
     os.truncate(bench.disk, 2 << 20)
@@ -405,10 +408,10 @@ def test_no_more_is_offered_than_the_segment_has_room_for(
     bench: Bench, before: DiskConfig, after: DiskConfig, order: int, queues: int
 ) -> None:
     """It is made once, when the device is found; a new configuration may want more."""
-    bench.family.configure(before, ())
-    bench.backend.capabilities()
-    bench.family.configure(after, ())
-    offered = bench.backend.capabilities()
+    bench.family.configure(Config(disk=before))
+    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    bench.family.configure(Config(disk=after))
+    offered = bench.backend.capabilities(bench.backend_nodes.get, "vm")
     assert offered["max-ring-page-order"] == b"%d" % order
     assert offered["multi-queue-max-queues"] == (b"%d" % queues if queues > 1 else None)
 
@@ -420,8 +423,103 @@ def test_sectors_are_presented_as_they_were_when_queues_were_offered(
     """Small ones, parts of a disk's larger ones, are for a single queue."""
     large = DiskGeometry(Medium.DEVICE, 1 << 20, 4096, 4096, aligned=True)
     monkeypatch.setattr(bench.host, "prepare_disk", lambda fd: large)
-    bench.family.configure(DiskConfig(sector_size=before), ())
-    bench.backend.capabilities()
-    bench.family.configure(DiskConfig(sector_size=after), ())
+    bench.family.configure(Config(disk=DiskConfig(sector_size=before)))
+    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    bench.family.configure(Config(disk=DiskConfig(sector_size=after)))
     bench.backend.open(bench.backend_nodes.get)
     assert bench.connect()["sector-size"] == shown
+
+
+def test_overrides_by_path_guest_and_vdev(bench: Bench) -> None:
+    """The toolstack's params name the disk before a script does."""
+    config = parse(
+        f"""
+        [[override]]
+        path = "{bench.disk}"
+        max_ring_page_order = 1
+        [[override]]
+        guest = "vm"
+        vdev = "xvda"
+        flush_interval = 6
+        [[override]]
+        guest = "other"
+        flush_interval = 7
+        """,
+        "f",
+    )
+    bench.family.configure(config)
+    named = bench.backend_nodes.pop("physical-device-path")
+    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-pages"] == b"16"
+    bench.backend_nodes["params"] = named
+    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-pages"] == b"2"
+    limits = bench.family.devices[0].group("limits")
+    assert limits["max_ring_page_order"] == 1
+    bench.family.configure(Config())
+    assert bench.family.devices[0].group("tunables")["flush_interval"] == 0
+    bench.family.configure(config)
+    assert bench.family.devices[0].group("tunables")["flush_interval"] == 6
+
+
+def test_a_disk_in_use_is_refused(bench: Bench) -> None:
+    bench.open()
+    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other.capabilities(bench.backend_nodes.get, "vm2")
+    with pytest.raises(OperatorError, match=r"in use by xbbd0 \(vbd/5/51712\), writable"):
+        other.open(bench.backend_nodes.get)
+    assert not other.disk_open
+    assert "writable" in other.open({**bench.backend_nodes, "mode": b"w!"}.get)
+    other.close()
+    bench.backend.close()
+    other.open(bench.backend_nodes.get)
+    other.close()
+    bench.open()
+    other.forget()
+
+
+def test_numbers_of_a_disk(bench: Bench) -> None:
+    bench.open()
+    numbers = bench.family.devices[0]
+    for name, leaves in GROUPS.items():
+        values = numbers.group(name)
+        assert set(values) == ({leaf.name for leaf in leaves} if name != "xenbus" else set())
+        for leaf in leaves if values else ():
+            assert isinstance(values[leaf.name], str) == (leaf.type is Type.STRING), leaf.name
+    assert numbers.rings() == []
+    bench.connect()
+    assert numbers.rings() == [0]
+    assert set(numbers.ring(0)) == {leaf.name for leaf in RING}
+    medium = numbers.group("medium")
+    assert (medium["guest"], medium["vdev"], medium["mode"]) == ("vm", "xvda", "w")
+    assert (medium["path"], medium["medium"]) == (str(bench.disk), "file")
+    assert (medium["queues"], medium["abi"], medium["data_path"]) == (1, "x86_64", "map")
+    bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
+    bench.front.transfer(Op.READ, 0, 8, bytearray(4096))
+    bench.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+    latency = numbers.group("latency")
+    assert [latency[f"latency.{op}.count"] for op in OPERATIONS] == [1, 1, 1, 0]
+    for operation in ("flush", "read", "write"):
+        (entry,) = str(latency[f"latency.{operation}.histogram"]).split()
+        limit, count = map(int, entry.split(":"))
+        assert (limit // 1000, count) == (latency[f"latency.{operation}.p99_us"], 1)
+    stat = numbers.stat(latency=True)
+    assert stat["xbbi"]["write"]["bytes"] == stat["xbb"]["read"]["bytes"] == 4096
+    assert stat["xbbi"]["flush"]["operations"] == 1
+    assert {op: sum(h.values()) for op, h in stat["latency"].items()} == dict(
+        zip(OPERATIONS, (1, 1, 1, 0), strict=True)
+    )
+    assert "latency" not in numbers.stat(latency=False)
+
+
+def test_counters_can_be_written(bench: Bench) -> None:
+    """As the kernel's; the data path counts on from there."""
+    bench.open()
+    bench.connect()
+    numbers = bench.family.devices[0]
+    for wanted in (0, 1000, (1 << 64) - 1):
+        numbers.set("wr_req", wanted, "it")
+        assert numbers.group("counters")["wr_req"] == wanted
+    bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
+    assert numbers.group("counters")["wr_req"] == 0
+    assert numbers.ring(0)["wr_req"] == 1
+    with pytest.raises(OperatorError, match=r"^it=-1: must be 0 to 1000000$"):
+        numbers.set("flush_interval", -1, "it")

@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from xbbd_bsd import native
 from xbbd_bsd.native.state import COUNTERS as FIELDS
 from xbbd_bsd.native.state import TUNABLES as TUNABLE_FIELDS
+from xbbd_bsd.oids import leaf_of, oid
 from xbbd_bsd.stats import (
     COUNTERS,
     GAUGES,
     TUNABLES,
     bucket_limit,
-    describe,
     latency_bucket,
-    oid,
     percentile,
 )
 
@@ -43,7 +42,9 @@ KERNEL = {
 
 @pytest.mark.parametrize("name", KERNEL)
 def test_the_kernels_names_keep_the_kernels_descriptions(name: str) -> None:
-    assert describe(name) == KERNEL[name]
+    leaf = leaf_of(oid(3, name))
+    assert leaf is not None
+    assert leaf.description == KERNEL[name]
 
 
 def test_every_counter_of_the_data_path_is_declared_and_no_other() -> None:
@@ -62,15 +63,6 @@ def test_descriptions_are_single_lines_and_names_unique() -> None:
         assert text == text.strip()
         assert "\n" not in text
         assert not text.endswith(".")
-
-
-def test_unknown_names_have_no_description() -> None:
-    with pytest.raises(KeyError):
-        describe("reqs_lost")
-
-
-def test_oid() -> None:
-    assert oid(0, "reqs_received") == "dev.xbbd.0.reqs_received"
 
 
 @pytest.mark.parametrize(

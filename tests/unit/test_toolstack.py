@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.toolstack import DiskOffer, vdev_name, vdev_number
+from xbbd_bsd.toolstack import DiskOffer
+from xbbd_bsd.vdev import vdev_name, vdev_number
 
 # xen-vbd-interface(7)
 NAMES = [

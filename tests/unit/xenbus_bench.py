@@ -68,7 +68,7 @@ class FakeBackend:
         if error is not None:
             raise error
 
-    def capabilities(self) -> Changes:
+    def capabilities(self, backend: Nodes, guest: str) -> Changes:
         self._deed("capabilities")
         return self._family.offer
 

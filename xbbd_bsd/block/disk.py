@@ -40,17 +40,26 @@ class Disk:
         )
 
 
-def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeometry]) -> Disk:
-    """Open the disk that the toolstack names.
+def disk_path(name: bytes) -> str:
+    """The path of a disk that the toolstack names; "" of no name.
 
-    A name that does not begin with a slash is one of /dev, as the kernel driver
-    takes it.  `prepare` makes a descriptor ready and measures it.  Raises OperatorError.
+    One that does not begin with a slash is one of /dev, as the kernel driver takes it.
+    """
+    if not name:
+        return ""
+    return os.fsdecode(name if name.startswith(b"/") else b"/dev/" + name)
+
+
+def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeometry]) -> Disk:
+    """Open the disk that the toolstack names (`disk_path`).
+
+    `prepare` makes a descriptor ready and measures it.  Raises OperatorError.
     """
     if not name or b"\0" in name:
         raise OperatorError(
             "unable to open the disk: its name in XenStore is empty or has a NUL", EINVAL
         )
-    path = os.fsdecode(name if name.startswith(b"/") else b"/dev/" + name)
+    path = disk_path(name)
     access = os.O_RDONLY if read_only else os.O_RDWR
     try:
         # Opening a fifo would wait for its other end; O_NONBLOCK does not.

@@ -8,15 +8,18 @@ thread.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from errno import EINVAL
+from math import inf
 
-from xbbd_bsd.block.disk import Disk, open_disk
+from xbbd_bsd.block.disk import Disk, disk_path, open_disk
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
+from xbbd_bsd.block.numbers import Numbers, Value
 from xbbd_bsd.block.rings import MakeParams, Rings
-from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused
 from xbbd_bsd.events import QueueStatus as QueueWoke
@@ -32,6 +35,8 @@ from xbbd_bsd.native import (
     Transport,
     max_requests,
 )
+from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
@@ -47,16 +52,6 @@ def tap_params(value: bytes) -> bytes:
     return path
 
 
-class Numbers:
-    """What an operator may see and change of a device, at any time."""
-
-    def __init__(self, segment: State, resize: Callable[[], None]) -> None:
-        self.resize = resize
-        self.tunables = segment.tunables
-        self.counters = segment.counters
-        self.set_tunable = segment.set_tunable
-
-
 class BlockFamily:
     """What all block devices of one kind have in common."""
 
@@ -67,27 +62,31 @@ class BlockFamily:
         media: Mapping[str, MediumName],
         *,
         host: Host,
-        config: DiskConfig,
+        config: Config,
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
+        sharing: Sharing,
     ) -> None:
-        """`media`: nodes that may name the disk, best first; segments go to `state_dir`."""
+        """`media`: nodes that may name the disk, best first; segments go to `state_dir`.
+
+        `sharing`: of all families that may serve the same disks.
+        """
         self.media = media
+        self.sharing = sharing
         self.host = host
         self.config = config
         self.state_dir = state_dir
         self.loop = loop
         self.devices: dict[int, Numbers] = {}  # with a state segment, by unit
+        self.known: set[BlockBackend] = set()  # all there are
         self.backends: set[BlockBackend] = set()  # with an open disk
         self._look: asyncio.TimerHandle | None = None
 
-    def configure(self, config: DiskConfig, tunables: Iterable[str]) -> None:
-        """Use a new configuration from now on; give those tunables to what runs already."""
+    def configure(self, config: Config) -> None:
+        """Use a new configuration from now on; give what runs the tunables that differ."""
         self.config = config
-        values = config.tunables()
-        for name in tunables:
-            for device in self.devices.values():
-                device.set_tunable(name, values[name])
+        for backend in self.known:
+            backend.configure()
         self._look_later()
 
     def opened(self, backend: "BlockBackend") -> None:
@@ -96,20 +95,28 @@ class BlockFamily:
         self._look_later()
 
     def _look_later(self) -> None:
-        """Unless that is planned already, or not wanted."""
-        if self._look is None and self.backends and self.config.resize_interval:
-            self._look = self.loop.call_later(self.config.resize_interval, self._look_at_sizes)
+        """When the next disk is due, unless that is planned already, or not wanted."""
+        due = min((backend.look_due for backend in self.backends), default=inf)
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if due < inf:
+            self._look = self.loop.call_at(due, self._look_at_sizes)
 
     def _look_at_sizes(self) -> None:
         self._look = None
+        now = self.loop.time()
         for backend in self.backends:
-            backend.measure()
+            if backend.look_due <= now:
+                backend.measure()
         self._look_later()
 
     def create(
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
     ) -> "BlockBackend":
-        return BlockBackend(self, identity, wake, journal)
+        backend = BlockBackend(self, identity, wake, journal)
+        self.known.add(backend)
+        return backend
 
 
 class BlockBackend:
@@ -126,6 +133,11 @@ class BlockBackend:
         self._identity = identity
         self._wake = wake
         self._journal = journal
+        self._config = family.config.disk
+        self._guest = ""
+        self._vdev = ""
+        self._path = ""  # as far as it is known yet
+        self.look_due = inf  # on the loop's clock, when to measure the disk again
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
@@ -173,11 +185,37 @@ class BlockBackend:
     def told(self) -> None:
         self._news = {}
 
-    def capabilities(self) -> Changes:
-        config = self._family.config
+    def configure(self) -> None:
+        """Go by the family's configuration as it is now.
+
+        What was agreed with a guest stays until it connects again.
+        """
+        before, self._config = self._config, self._configured()
+        if self._segment is not None:
+            old = before.tunables()
+            for name, value in self._config.tunables().items():
+                if value != old[name]:
+                    self._segment.set_tunable(name, value)
+        self._plan_look()
+
+    def _configured(self) -> DiskConfig:
+        domid, number = str(self._identity.domid), str(self._identity.number)
+        return self._family.config.disk_for(self._path, (self._guest, domid), (self._vdev, number))
+
+    def _plan_look(self) -> None:
+        interval = self._config.resize_interval
+        wanted = self._disk is not None and interval > 0
+        self.look_due = self._family.loop.time() + interval if wanted else inf
+
+    def capabilities(self, backend: Nodes, guest: str) -> Changes:
+        self._guest, self._vdev = guest, vdev_name(self._identity.number)
+        self._path = self._named_path(backend)
+        config = self._config = self._configured()
         if self._segment is None:
             self._segment = self._make_segment()
-            self._family.devices[self._identity.unit] = Numbers(self._segment, self.measure)
+            self._family.devices[self._identity.unit] = Numbers(
+                self._segment, self._medium_facts, self._limits, self.measure
+            )
         self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
         orders = range(config.max_ring_page_order + 1)
@@ -206,10 +244,22 @@ class BlockBackend:
                 return node, value
         return None
 
+    def _named_path(self, backend: Nodes) -> str:
+        """The path of the medium before it is opened: the toolstack's word, maybe a script's."""
+        named = self._named(backend)
+        try:
+            if named is not None:
+                return disk_path(self._family.media[named[0]](named[1]))
+            return disk_path(backend("params") or b"")
+        except OperatorError:
+            return ""
+
     def open(self, backend: Nodes) -> str:
         # All nodes first: what is open must be ours before the store can fail.
         named, mode = self._named(backend), backend("mode")
-        discard = self._family.config.discard and backend("discard-enable") != b"0"
+        self._path = self._named_path(backend)
+        self._config = self._configured()
+        discard = self._config.discard and backend("discard-enable") != b"0"
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
         if named is None or mode is None:
             missing = "mode" if mode is None else " or ".join(self._family.media)
@@ -218,6 +268,16 @@ class BlockBackend:
         name = self._family.media[named[0]](named[1])
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
         geometry = disk.geometry
+        try:
+            self._family.sharing.claim(
+                disk.fd,
+                str(self._identity),
+                writable=not disk.read_only,
+                shared=self._config.shared or b"!" in mode,
+            )
+        except OperatorError as error:
+            disk.close()
+            raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
         self._disk = disk
         self._odd_size = -1
         self._info = DiskInfo(
@@ -230,6 +290,7 @@ class BlockBackend:
             durable=geometry.durable,
             discard=Discard(*geometry.discard) if discard and geometry.discard else None,
         )
+        self._plan_look()
         self._family.opened(self)
         return str(disk)
 
@@ -238,6 +299,7 @@ class BlockBackend:
 
         What is there of a sector at the end does not count.
         """
+        self._plan_look()
         if self._disk is None or self._info is None:
             return
         try:
@@ -301,10 +363,13 @@ class BlockBackend:
     def close(self) -> None:
         if self._disk is not None:
             self._family.backends.discard(self)
+            self._family.sharing.release(str(self._identity))
             self._disk.close()
             self._disk = None
+            self.look_due = inf
 
     def forget(self) -> None:
+        self._family.known.discard(self)
         if self._segment is not None:
             del self._family.devices[self._identity.unit]
             self._segment.close()
@@ -312,8 +377,37 @@ class BlockBackend:
                 os.unlink(self._segment.path)
             self._segment = None
 
+    def _medium_facts(self) -> dict[str, Value]:
+        """Leaves of the group "medium" that are known here."""
+        disk, info = self._disk, self._info
+        facts: dict[str, Value] = {"guest": self._guest, "vdev": self._vdev, "path": self._path}
+        if disk is None or info is None:
+            return facts
+        geometry = disk.geometry
+        number = os.fstat(disk.fd).st_rdev
+        device = geometry.medium is Medium.DEVICE
+        return {
+            **facts,
+            "medium": geometry.medium.value,
+            "mode": "r" if disk.read_only else "w",
+            "physical_device": f"{os.major(number):x}:{os.minor(number):x}" if device else "",
+            "sectors": info.sectors,
+            "sector_bytes": info.sector_size,
+            "physical_sector_bytes": info.physical_sector_size,
+            "discard_granularity": info.discard.granularity if info.discard else 0,
+        }
+
+    def _limits(self) -> dict[str, Value]:
+        """The configuration as it is for this disk."""
+        return {
+            field.name: value if isinstance(value, str) else int(value)
+            for field in fields(DiskConfig)
+            if field.name not in TUNABLES
+            for value in (getattr(self._config, field.name),)
+        }
+
     def _make_segment(self) -> State:
-        config = self._family.config
+        config = self._config
         path = os.path.join(self._family.state_dir, f"xbbd.{self._identity.unit}")
         try:
             segment = State.create(
@@ -330,7 +424,7 @@ class BlockBackend:
 
     def _maker(self, wanted: FrontendParams, disk: Disk, info: DiskInfo) -> MakeParams:
         """How a queue of this connection is made."""
-        config = self._family.config
+        config = self._config
         geometry = disk.geometry
 
         def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:

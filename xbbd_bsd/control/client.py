@@ -4,27 +4,73 @@ Blocking, with a limit.  Runs in processes of its own, never in the daemon.
 """
 
 import socket
-from typing import Final
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
 
-from xbbd_bsd.control.protocol import MOST_REPLY, Request, Value, decode_reply
+from xbbd_bsd.control.protocol import LONGEST, Request, Values, decode_reply
 from xbbd_bsd.errors import OperatorError
 
-LIMIT: Final = 10.0  # seconds
+LIMIT: Final = 10.0  # seconds for each line
 
 
-def ask(path: str, request: Request) -> dict[str, Value]:
-    """The answer of the daemon that listens at `path`; OperatorError with its reason."""
-    with socket.socket(socket.AF_UNIX) as channel:
-        channel.settimeout(LIMIT)
+class Connection:
+    """A connection to a daemon, for any number of requests."""
+
+    def __init__(self, path: str) -> None:
+        """Connect to the daemon that listens at `path`; OperatorError."""
+        self._path = path
+        self._channel = socket.socket(socket.AF_UNIX)
+        self._channel.settimeout(LIMIT)
         try:
-            channel.connect(path)
-            channel.sendall(request.encode())
-            with channel.makefile("rb") as lines:
-                line = lines.readline(MOST_REPLY)
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise OperatorError(f"no xbbd listens at {path}: is it running?") from None
+            self._channel.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            self._channel.close()
+            raise OperatorError(
+                f"no xbbd listens at {path}: is it running?", error.errno or 0
+            ) from None
         except OSError as error:
+            self._channel.close()
             raise OperatorError(f"{path}: {error.strerror or error}", error.errno or 0) from None
-    if not line.endswith(b"\n"):
-        raise OperatorError(f"{path}: the daemon has hung up")
-    return decode_reply(line)
+        self._lines = self._channel.makefile("rb")
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._channel.close()
+
+    def ask(self, request: Request) -> Iterator[Values]:
+        """The parts of the answer as they come; to be taken whole.  OperatorError."""
+        with suppress(OSError):  # it has hung up, maybe with a word
+            self._channel.sendall(request.encode())
+        while True:
+            try:
+                line = self._lines.readline(LONGEST)
+            except OSError as error:
+                raise OperatorError(
+                    f"{self._path}: {error.strerror or error}", error.errno or 0
+                ) from None
+            if not line.endswith(b"\n"):
+                raise OperatorError(f"{self._path}: the daemon has hung up")
+            values = decode_reply(line)
+            if values is None:
+                return
+            yield values
+
+    def whole(self, request: Request) -> dict[str, Any]:
+        """The answer as one; OperatorError."""
+        found: dict[str, Any] = {}
+        for values in self.ask(request):
+            found.update(values)
+        return found
+
+
+def ask(path: str, request: Request) -> dict[str, Any]:
+    """The answer of the daemon that listens at `path`; OperatorError with its reason."""
+    with Connection(path) as connection:
+        return connection.whole(request)

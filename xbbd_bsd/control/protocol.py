@@ -1,51 +1,76 @@
-"""The protocol of the control socket: one line of JSON each way.
+"""The protocol of the control socket: lines of JSON, version 1.
+
+A request is one line:
 
     {"version": 1, "verb": "get", "name": "dev.xbbd.0"}
-    {"ok": true, "values": {"dev.xbbd.0.flush_interval": 0, ...}}
-
     {"version": 1, "verb": "set", "name": "dev.xbbd.0.flush_interval", "value": 8}
-    {"ok": true, "values": {"dev.xbbd.0.flush_interval": 0}}
 
-    {"version": 1, "verb": "resize", "name": "dev.xbbd.0"}
-    {"ok": false, "error": "unknown oid 'dev.xbbd.0'"}
+The reply is any number of lines with parts of the answer, then one that ends it:
 
-`get` takes a name or the beginning of several ("" is all of them) and gives them
-in order; `set` takes one leaf and gives the value it had; `resize` has the size
-of a device's disk looked at now.  A connection may carry any number of requests,
-one after the other.  Lines are UTF-8 and no longer than LIMIT bytes.
+    {"values": {"dev.xbbd.0.flush_interval": 0, ...}}
+    {"ok": true}
+
+or, in place of all that or after some of it:
+
+    {"ok": false, "error": "unknown oid 'dev.xbbd.0'", "errno": "ENOENT"}
+
+The verbs, and what the values are:
+
+get       the leaves at or below a name ("" is all of them), in order
+describe  the same names: [type, writable, tunable, description]
+set       one leaf; the value it had
+resize    has the size of a device's disk looked at now; nothing
+stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
+          them; with the value "latency" the histograms too
+inflight  of dev.xbbd.N or "": the requests in flight
+log       of dev.xbbd.N its last events, of "" the daemon's: [time, severity, line]
+
+A connection may carry any number of requests, one after the other.  Lines are
+UTF-8; one of a request is no longer than LIMIT bytes.
 
 Pure: whoever moves the bytes is not known here.  Any thread.
 """
 
+import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from xbbd_bsd.errors import OperatorError
 
 VERSION: Final = 1
-LIMIT: Final = 4096  # bytes of a request; replies have as many as they need
-MOST_REPLY: Final = 64 << 20  # bytes, of any sane number of devices
+LIMIT: Final = 4096  # bytes of a request's line
+LONGEST: Final = 16 << 20  # bytes of a line of a reply: the requests of all rings in flight
 
 Value = int | str
+Values = Mapping[str, Any]
 
 
 class Verb(Enum):
     """What a request wants."""
 
     GET = "get"
+    DESCRIBE = "describe"
     SET = "set"
     RESIZE = "resize"
+    STAT = "stat"
+    INFLIGHT = "inflight"
+    LOG = "log"
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self in (Verb.SET, Verb.RESIZE)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `value` only for SET."""
+    """One request; `value` for SET, and for STAT "latency"."""
 
     verb: Verb
-    name: str
+    name: str = ""
     value: Value | None = None
 
     def encode(self) -> bytes:
@@ -64,48 +89,66 @@ class Request:
         """Of a line; OperatorError that says what is wrong with it."""
         fields = _object(line)
         if fields.get("version") != VERSION:
-            raise OperatorError(f"this daemon speaks version {VERSION} of the control protocol")
+            raise OperatorError(
+                f"the daemon speaks version {VERSION} of the control protocol,"
+                f" not {fields.get('version')!r:.20}: restart it, or use its own tools",
+                errno.EPROTONOSUPPORT,
+            )
         try:
             verb = Verb(fields.get("verb"))
         except ValueError:
             known = ", ".join(verb.value for verb in Verb)
-            raise OperatorError(f"unknown verb: known are {known}") from None
+            raise OperatorError(f"unknown verb: known are {known}", errno.EINVAL) from None
         name, value = fields.get("name"), fields.get("value")
         if not isinstance(name, str):
-            raise OperatorError("name must be a string")
-        if verb is Verb.SET and (not isinstance(value, int | str) or isinstance(value, bool)):
-            raise OperatorError("value must be a number or a string")
+            raise OperatorError("name must be a string", errno.EINVAL)
+        if verb is Verb.SET and value is None:
+            raise OperatorError("value is missing", errno.EINVAL)
+        if value is not None and (not isinstance(value, int | str) or isinstance(value, bool)):
+            raise OperatorError("value must be a number or a string", errno.EINVAL)
         if set(fields) - {"version", "verb", "name", "value"}:
-            raise OperatorError("a request has version, verb, name and value, nothing else")
-        return cls(verb, name, value if verb is Verb.SET else None)  # type: ignore[arg-type]
+            raise OperatorError(
+                "a request has version, verb, name and value, nothing else", errno.EINVAL
+            )
+        return cls(verb, name, value)
 
 
-def encode_values(values: Mapping[str, Value]) -> bytes:
-    """The reply to a request that went well, as a line."""
-    return json.dumps({"ok": True, "values": values}).encode() + b"\n"
+def encode_values(values: Values) -> bytes:
+    """A part of an answer, as a line."""
+    return json.dumps({"values": values}).encode() + b"\n"
 
 
-def encode_error(text: str) -> bytes:
-    """The reply to one that did not."""
-    return json.dumps({"ok": False, "error": text}).encode() + b"\n"
+def encode_end() -> bytes:
+    """The end of one that went well."""
+    return b'{"ok": true}\n'
 
 
-def decode_reply(line: bytes) -> dict[str, Value]:
-    """The values of a reply; OperatorError with the daemon's reason."""
+def encode_error(error: OperatorError) -> bytes:
+    """The end of one that did not."""
+    fields: dict[str, object] = {"ok": False, "error": str(error)}
+    if error.errno in errno.errorcode:
+        fields["errno"] = errno.errorcode[error.errno]
+    return json.dumps(fields).encode() + b"\n"
+
+
+def decode_reply(line: bytes) -> Values | None:
+    """The values of a line of a reply, None of its end; OperatorError with the daemon's reason."""
     fields = _object(line)
-    if fields.get("ok") is not True:
-        raise OperatorError(str(fields.get("error", "the daemon gives no reason")))
-    values = fields.get("values")
-    if not isinstance(values, dict):
-        raise OperatorError("the daemon's answer has no values")
-    return values
+    if isinstance(values := fields.get("values"), dict):
+        return values
+    if fields.get("ok") is True:
+        return None
+    name = fields.get("errno")
+    number = getattr(errno, name, 0) if isinstance(name, str) and name.startswith("E") else 0
+    reason = str(fields.get("error", "the daemon gives no reason"))
+    raise OperatorError(reason, number)
 
 
 def _object(line: bytes) -> dict[str, object]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
-        raise OperatorError("not a line of JSON") from None
+        raise OperatorError("not a line of JSON", errno.EINVAL) from None
     if not isinstance(fields, dict):
-        raise OperatorError("not a JSON object")
+        raise OperatorError("not a JSON object", errno.EINVAL)
     return fields

@@ -1,86 +1,221 @@
 """The tree of names: what there is to read and to change, in the manner of sysctl(8).
 
-Where values come from is hidden behind `Numbers`, so that neither rings nor
-disks are known here; descriptions are in stats.py, ranges in config.py.  Pure,
-control thread.
+Where values come from is hidden behind `DaemonView` and `DeviceView`, so that
+neither rings nor disks are known here; names, types and descriptions are in
+oids.py.  An answer is made device by device, as it is taken.  Errors are in
+sysctl's words.  Pure, control thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
-from xbbd_bsd.config import RANGES
-from xbbd_bsd.control.protocol import Request, Value, Verb
+from xbbd_bsd.control.protocol import Request, Value, Values, Verb
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.stats import COUNTERS, TUNABLES, oid
+from xbbd_bsd.oids import DAEMON_ROOT, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
 
-SWITCHES = (0, 1)  # the range of tunables that have none in config.py
+_INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_RANGES: Final = {
+    Type.INT: (-(1 << 31), (1 << 31) - 1),
+    Type.UINT: (0, (1 << 32) - 1),
+    Type.U64: (0, (1 << 64) - 1),
+}
+
+LogLine = tuple[float, str, str]
+"""When (seconds since 1970), how severe, what."""
 
 
-class Numbers(Protocol):
-    """What a device has to offer."""
+class DeviceView(Protocol):
+    """What a device has to show; all but the last three only read."""
 
-    def tunables(self) -> Mapping[str, int]:
-        """All tunables by name."""
+    def group(self, name: str) -> Mapping[str, Value]:
+        """The values there are of a group of leaves (oids.GROUPS)."""
 
-    def counters(self) -> Mapping[str, int]:
-        """All counters by name, of all rings together."""
+    def rings(self) -> Sequence[int]:
+        """The numbers of the rings in use."""
 
-    def set_tunable(self, name: str, value: int) -> None:
-        """Change one."""
+    def ring(self, number: int) -> Mapping[str, Value]:
+        """The values of one."""
+
+    def stat(self, *, latency: bool) -> Mapping[str, Any]:
+        """The records of devstat(9), and the histograms of latency."""
+
+    def inflight(self) -> Sequence[Mapping[str, Value]]:
+        """The requests in flight."""
+
+    def log(self) -> Sequence[LogLine]:
+        """Its last events."""
+
+    def set(self, name: str, value: int) -> None:
+        """Change a tunable or a counter; OperatorError that says what is allowed."""
 
     def resize(self) -> None:
         """Look at the size of the disk now."""
 
 
+class DaemonView(Protocol):
+    """What the daemon itself has to show."""
+
+    def values(self) -> Mapping[str, Value]:
+        """All its leaves."""
+
+    def log(self) -> Sequence[LogLine]:
+        """The last lines it has logged."""
+
+    def set(self, name: str, value: int) -> None:
+        """Change a leaf that is writable; OperatorError."""
+
+
 class Tree:
     """All names of a daemon."""
 
-    def __init__(self, devices: Callable[[], Mapping[int, Numbers]]) -> None:
+    def __init__(self, daemon: DaemonView, devices: Callable[[], Mapping[int, DeviceView]]) -> None:
         """`devices`: those there are now, by unit."""
+        self._daemon = daemon
         self._devices = devices
 
-    def perform(self, request: Request) -> dict[str, Value]:
-        """Do what a request wants; OperatorError."""
+    def perform(self, request: Request) -> Iterator[Values]:
+        """Do what a request wants; the answer in parts, or OperatorError."""
+        name = request.name
         match request.verb:
             case Verb.GET:
-                return self._get(request.name)
+                yield from self._get(name)
+            case Verb.DESCRIBE:
+                for values in self._get(name):
+                    yield {oid: _described(oid) for oid in values}
             case Verb.SET:
-                return self._set(request.name, request.value)
+                yield self._set(name, request.value)
             case Verb.RESIZE:
-                self._device(request.name).resize()
-                return {}
+                self._device(name).resize()
+            case Verb.STAT:
+                latency = request.value == "latency"
+                for unit, device in self._some(name):
+                    yield {_root(unit): device.stat(latency=latency)}
+            case Verb.INFLIGHT:
+                for unit, device in self._some(name):
+                    yield {_root(unit): device.inflight()}
+            case Verb.LOG if name:
+                yield {name: self._device(name).log()}
+            case Verb.LOG:
+                yield {"": self._daemon.log()}
 
-    def _leaves(self) -> Iterator[tuple[str, Value]]:
-        for unit, device in sorted(self._devices().items()):
-            for name, value in {**device.tunables(), **device.counters()}.items():
-                yield oid(unit, name), value
+    def _get(self, name: str) -> Iterator[Values]:
+        found = False
+        if _covers(name, DAEMON_ROOT) or name.startswith(f"{DAEMON_ROOT}."):
+            values = {f"{DAEMON_ROOT}.{leaf}": v for leaf, v in self._daemon.values().items()}
+            if chosen := _below(values, name):
+                found = True
+                yield chosen
+        for unit, device in self._each():
+            if not (_covers(name, _root(unit)) or name.startswith(f"{_root(unit)}.")):
+                continue
+            if chosen := _below(_leaves(unit, device, name), name):
+                found = True
+                yield chosen
+        if not found and name not in ("", ROOT):
+            raise _unknown(name)
 
-    def _get(self, name: str) -> dict[str, Value]:
-        found = {
-            leaf: value
-            for leaf, value in self._leaves()
-            if not name or leaf == name or leaf.startswith(f"{name}.")
-        }
-        if not found and name:
-            raise OperatorError(f"unknown oid '{name}'")
-        return found
+    def _set(self, name: str, value: Value | None) -> Values:
+        leaf = leaf_of(name)
+        parts = split(name)
+        device = self._devices().get(parts[0]) if parts is not None else None
+        if leaf is None or (parts is not None and device is None):
+            raise self._no_leaf(name)
+        if not leaf.writable:
+            if leaf.tunable:
+                raise OperatorError(
+                    f"oid '{name}' is a read only tunable: it is set in xbbd.conf", errno.EPERM
+                )
+            raise OperatorError(f"oid '{name}' is read only", errno.EPERM)
+        number = _number(name, leaf, value)
+        below = f"{DAEMON_ROOT}." if device is None else f"{ROOT}.{parts[0] if parts else ''}."
+        before = next(iter(self._get(name)))
+        (self._daemon if device is None else device).set(name.removeprefix(below), number)
+        return before
 
-    def _set(self, name: str, value: Value | None) -> dict[str, Value]:
-        prefix, _, leaf = name.rpartition(".")
-        device = self._device(prefix, whole=name)
-        if leaf in COUNTERS:
-            raise OperatorError(f"oid '{name}' is read only")
-        if leaf not in TUNABLES:
-            raise OperatorError(f"unknown oid '{name}'")
-        low, high = RANGES.get(leaf, SWITCHES)
-        if not isinstance(value, int) or not low <= value <= high:
-            raise OperatorError(f"{name}={value}: must be a whole number, {low} to {high}")
-        before = device.tunables()[leaf]
-        device.set_tunable(leaf, value)
-        return {name: before}
+    def _no_leaf(self, name: str) -> OperatorError:
+        try:
+            for _ in self._get(name):
+                return OperatorError(f"oid '{name}' isn't a leaf node", errno.EISDIR)
+        except OperatorError:
+            pass
+        return _unknown(name)
 
-    def _device(self, name: str, whole: str | None = None) -> Numbers:
-        for unit, device in self._devices().items():
-            if name == oid(unit, "").rstrip("."):
-                return device
-        raise OperatorError(f"unknown oid '{whole or name}'")
+    def _device(self, name: str) -> DeviceView:
+        parts = split(name)
+        if parts is not None and not parts[1] and parts[0] in self._devices():
+            return self._devices()[parts[0]]
+        raise _unknown(name)
+
+    def _each(self) -> Iterator[tuple[int, DeviceView]]:
+        """The devices in order; those that go while an answer is taken are left out."""
+        for unit in sorted(self._devices()):
+            device = self._devices().get(unit)
+            if device is not None:
+                yield unit, device
+
+    def _some(self, name: str) -> Iterator[tuple[int, DeviceView]]:
+        """All devices, or the one that is named."""
+        if name in ("", ROOT):
+            yield from self._each()
+            return
+        parts = split(name)
+        yield (parts[0] if parts else 0), self._device(name)
+
+
+def _root(unit: int) -> str:
+    return f"{ROOT}.{unit}"
+
+
+def _unknown(name: str) -> OperatorError:
+    return OperatorError(f"unknown oid '{name}'", errno.ENOENT)
+
+
+def _covers(name: str, node: str) -> bool:
+    """Whether a name is that node, or one above it."""
+    return not name or node == name or node.startswith(f"{name}.")
+
+
+def _below(values: Mapping[str, Value], name: str) -> dict[str, Value]:
+    return {leaf: value for leaf, value in values.items() if _covers(name, leaf)}
+
+
+def _leaves(unit: int, device: DeviceView, name: str) -> dict[str, Value]:
+    """The leaves of a device, of those groups that a name asks for."""
+    root = _root(unit)
+    rest = "" if _covers(name, root) else name.removeprefix(f"{root}.")
+    found: dict[str, Value] = {}
+    for group, leaves in GROUPS.items():
+        if not rest or any(_covers(rest, leaf.name) for leaf in leaves):
+            values = device.group(group)
+            found.update({f"{root}.{leaf}": value for leaf, value in values.items()})
+    if not rest or rest.split(".")[0] == "ring":
+        for number in device.rings():
+            values = device.ring(number)
+            found.update({oid(unit, f"ring.{number}.{n}"): v for n, v in values.items()})
+    return found
+
+
+def _described(name: str) -> list[object]:
+    leaf = leaf_of(name)
+    assert leaf is not None, name
+    return [leaf.type.value, leaf.writable, leaf.tunable, leaf.description]
+
+
+def _number(name: str, leaf: Leaf, value: Value | None) -> int:
+    """A value as the number it must be; OperatorError in sysctl's words."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not text:
+            raise OperatorError(f"{name}: empty numeric value", errno.EINVAL)
+        if not _INTEGER.fullmatch(text):
+            raise OperatorError(f"invalid {leaf.type.value} '{text}'", errno.EINVAL)
+        digits = text.lstrip("+-")
+        octal = len(digits) > 1 and digits[0] == "0" and digits[1] not in "xX"
+        value = int(digits, 8 if octal else 0) * (-1 if text[0] == "-" else 1)
+    assert value is not None
+    low, high = _RANGES[leaf.type]
+    if not low <= value <= high:
+        raise OperatorError(f"{name}={value}: must be {low} to {high}", errno.EINVAL)
+    return value

@@ -6,6 +6,7 @@ as a value, and nothing else asks where it is.  Control thread.
 
 import importlib
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,14 @@ class RingDescriptors:
     events: int
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The user at the other end of a local socket, and all groups that are known of it."""
+
+    uid: int
+    gids: frozenset[int]
+
+
 class Platform(Protocol):
     """An operating system: one module of this package each."""
 
@@ -72,6 +81,9 @@ class Platform(Protocol):
 
     def disk_size(self, fd: int) -> int:
         """How large an open disk is now, bytes; HostError."""
+
+    def peer(self, channel: socket.socket) -> Peer:
+        """Who is at the other end of a Unix socket, as the kernel says; OSError."""
 
 
 class Host(Protocol):

@@ -8,13 +8,14 @@ kernel's own test has it.  Control thread.
 import errno
 import fcntl
 import os
+import socket
 import stat
 import struct
 import sys
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Host, Medium
+from xbbd_bsd.host import DiskGeometry, Host, Medium, Peer
 
 # sys/disk.h, the same on amd64 and arm64.
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
@@ -23,6 +24,10 @@ DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not k
 
 DIOCGATTR: Final = 0xC148648E  # struct diocgattr_arg: name, length, value
 _ATTRIBUTE: Final = struct.Struct("@64sii256s")  # the value begins at 72
+
+_SOL_LOCAL: Final = 0  # sys/un.h
+_LOCAL_PEERCRED: Final = 1
+_XUCRED: Final = struct.Struct("@IIh16I")  # version, uid, number of groups, these; sys/ucred.h
 
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 
@@ -60,6 +65,12 @@ class FreeBSD:
         if stat.S_ISREG(status.st_mode):
             return status.st_size
         return _ask(fd, DIOCGMEDIASIZE, "q")
+
+    def peer(self, channel: socket.socket) -> Peer:
+        """By struct xucred, which has up to 16 groups (sys/ucred.h, unix(4))."""
+        xucred = channel.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size)
+        _, uid, ngroups, *groups = _XUCRED.unpack(xucred.ljust(_XUCRED.size, b"\0"))
+        return Peer(uid, frozenset(groups[:ngroups]))
 
     def xen(self) -> Host:
         """OperatorError: this comes with a later version."""

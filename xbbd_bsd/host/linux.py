@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import re
+import socket
 import stat
 import struct
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from xbbd_bsd.host import (
     Host,
     Medium,
     MediumName,
+    Peer,
     RingDescriptors,
     path_itself,
 )
@@ -34,6 +36,10 @@ BLKFLSBUF: Final = 0x1261  # none: write back and forget what is cached
 
 # xen/evtchn.h: a domain in, the port as result.
 BIND_UNBOUND_PORT: Final = 0x00044502
+
+SO_PEERGROUPS: Final = 59  # asm-generic/socket.h: gid_t of each supplementary group
+_UCRED: Final = struct.Struct("@iII")  # linux/socket.h: pid, uid, gid
+_MOST_GROUPS: Final = 256
 
 GNTDEV: Final = "/dev/xen/gntdev"
 GNTALLOC: Final = "/dev/xen/gntalloc"
@@ -90,6 +96,12 @@ class Linux:
         if stat.S_ISREG(status.st_mode):
             return status.st_size
         return _ask(fd, BLKGETSIZE64, "Q")
+
+    def peer(self, channel: socket.socket) -> Peer:
+        ucred = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        _, uid, gid = _UCRED.unpack(ucred)
+        groups = channel.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
+        return Peer(uid, frozenset((gid, *memoryview(groups).cast("I"))))
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""

@@ -14,9 +14,10 @@ from typing import Any
 
 from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.native import State, sim_mapped
+from xbbd_bsd.oids import oid
 from xbbd_bsd.sim import image
 from xbbd_bsd.sim.chain import Chain, Guest
-from xbbd_bsd.stats import oid, percentile
+from xbbd_bsd.stats import percentile
 from xbbd_bsd.toolstack import DiskOffer
 
 DOMID, XVDA = 1, 51712

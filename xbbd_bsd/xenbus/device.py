@@ -80,6 +80,7 @@ class Device:
         self._state_watch: Watch | None = None
         self._look: asyncio.Handle | None = None
         self._seen: bytes | None = None  # our state, when it was last looked at
+        self._facts_seen: Facts | None = None
         self._failure = Failure.NONE
         self._error: XbbdError | None = None
         self._announced = False
@@ -104,6 +105,17 @@ class Device:
         self._overdue = True
         self.look()
 
+    @property
+    def frontend(self) -> str:
+        """The frontend's directory; "" as long as none is known."""
+        return self._frontend
+
+    @property
+    def states(self) -> tuple[State, State]:
+        """Ours and the guest's, when the nodes were last looked at."""
+        facts = self._facts_seen
+        return (facts.ours, facts.guest) if facts is not None else (State.UNKNOWN, State.UNKNOWN)
+
     # From nodes to facts.
 
     def _evaluate(self) -> None:
@@ -111,7 +123,7 @@ class Device:
         self._look = None
         try:
             for _ in range(_MOST_STEPS):
-                facts = self._facts()
+                facts = self._facts_seen = self._facts()
                 decision = decide(facts)
                 if decision is None:
                     return
@@ -251,7 +263,8 @@ class Device:
         backend = self._backend
         match action:
             case Action.PUBLISH:
-                return backend.capabilities()
+                guest = self._store.get(f"/local/domain/{self.identity.domid}/name") or b""
+                return backend.capabilities(self._own, printable(guest))
             case Action.OPEN:
                 self._journal(Opened(self.name, backend.open(self._own)))
                 return {"hotplug-status": b"connected"}

@@ -74,8 +74,11 @@ class Backend(Protocol):
     def told(self) -> None:
         """The frontend knows the news."""
 
-    def capabilities(self) -> Changes:
-        """The nodes that tell the frontend what we can do; makes what the device needs to exist."""
+    def capabilities(self, backend: Nodes, guest: str) -> Changes:
+        """The nodes that tell the frontend what we can do; makes what the device needs to exist.
+
+        `guest`: the domain's name, "" if it has none.
+        """
 
     def medium_named(self, backend: Nodes) -> bool:
         """Whether the toolstack has said which medium to open."""

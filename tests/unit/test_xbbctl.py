@@ -1,0 +1,239 @@
+"""xbbctl by sysctl's manners, against a real control socket with devices that are none."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_control_tree import Daemon as DaemonLeaves
+from tests.unit.test_control_tree import Device
+from xbbd_bsd import xbbctl
+from xbbd_bsd.control import protocol
+from xbbd_bsd.control.server import ControlServer, Rights
+from xbbd_bsd.control.tree import Tree
+from xbbd_bsd.errors import OperatorError
+
+
+class Running:
+    """A daemon's control socket, and the command."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = directory
+        self.capsys = capsys
+        self.devices = {0: Device(5), 1: Device(1234567, rings=(0,))}
+        self.rights = Rights.WRITE
+        self.loop = asyncio.new_event_loop()
+        tree = Tree(DaemonLeaves(), lambda: self.devices)
+        self.server = ControlServer(
+            str(directory / "control"), tree.perform, self.loop, rights=lambda _: self.rights
+        )
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """Status, output, errors."""
+        status = xbbctl.main(["--state-dir", str(self.directory), *words])
+        printed = self.capsys.readouterr()
+        return status, printed.out, printed.err
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.server.close()
+        self.loop.close()
+
+
+@pytest.fixture
+def daemon(short_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Running]:
+    running = Running(short_path, capsys)
+    yield running
+    running.close()
+
+
+FLUSH = "dev.xbbd.0.flush_interval"
+TEXT = "send a real flush for N flush requests"
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        ((FLUSH,), f"{FLUSH}: 0\n"),
+        (("-e", FLUSH), f"{FLUSH}=0\n"),
+        (("-n", FLUSH), "0\n"),
+        (("-N", FLUSH), f"{FLUSH}\n"),
+        (("-d", FLUSH), f"{FLUSH}: {TEXT}\n"),
+        (("-t", FLUSH), f"{FLUSH}: integer\n"),
+        (("-dt", FLUSH), f"{FLUSH}: integer: {TEXT}\n"),
+        (("-nd", FLUSH), f"{TEXT}\n"),
+        (("-d", f"{FLUSH}=8"), f"{FLUSH}: {TEXT}\n"),
+        (("-h", "dev.xbbd.1.wr_req"), "dev.xbbd.1.wr_req: 1,234,567\n"),
+        (("-j", FLUSH), json.dumps({FLUSH: 0}, indent=2) + "\n"),
+        ((FLUSH, "hw.xbbd.devices"), f"{FLUSH}: 0\nhw.xbbd.devices: 2\n"),
+        (("hw.xbbd.devices", "-n", FLUSH), "2\n0\n"),
+        (("-W", "hw.xbbd"), "hw.xbbd.log.data: 0\n"),
+        (("-T", "-N", "dev.xbbd.0"), f"{FLUSH}\ndev.xbbd.0.disable_flush\n"),
+        (("-WTt", "dev.xbbd.0.wr_req"), ""),
+        (("-i", "nothing", "-n", FLUSH), "0\n"),
+    ],
+)
+def test_values(daemon: Running, words: tuple[str, ...], out: str) -> None:
+    assert daemon.run(*words) == (0, out, "")
+
+
+def test_everything(daemon: Running) -> None:
+    status, out, _ = daemon.run("-aN")
+    assert status == 0
+    assert out.splitlines() == [
+        "hw.xbbd.version",
+        "hw.xbbd.devices",
+        "hw.xbbd.log.data",
+        "dev.xbbd.0.flush_interval",
+        "dev.xbbd.0.disable_flush",
+        "dev.xbbd.0.wr_req",
+        "dev.xbbd.1.flush_interval",
+        "dev.xbbd.1.disable_flush",
+        "dev.xbbd.1.wr_req",
+        "dev.xbbd.1.ring.0.req_cons",
+    ]
+    described = json.loads(daemon.run("-adj")[1])
+    assert list(described) == out.splitlines()
+    assert described[FLUSH] == {
+        "type": "integer",
+        "writable": True,
+        "tunable": True,
+        "description": TEXT,
+    }
+
+
+def test_assignments(daemon: Running) -> None:
+    assert daemon.run(f"{FLUSH}=8") == (0, f"{FLUSH}: 0 -> 8\n", "")
+    assert daemon.run(f"{FLUSH}= 0x10", "-e") == (0, f"{FLUSH}=8 -> 16\n", "")
+    assert daemon.run("-n", f"{FLUSH}=2", "dev.xbbd.1.wr_req=0") == (
+        0,
+        "16 -> 2\n1234567 -> 0\n",
+        "",
+    )
+    assert daemon.run("-j", f"{FLUSH}=3") == (0, json.dumps({FLUSH: 3}, indent=2) + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("nothing",), "unknown oid 'nothing'"),
+        (("nothing=1",), "unknown oid 'nothing'"),
+        ((f"{FLUSH}=x",), "invalid integer 'x'"),
+        ((f"{FLUSH}=",), f"{FLUSH}: empty numeric value"),
+        ((f"{FLUSH}=99",), "flush_interval=99: must be 0 to 98"),
+        (("hw.xbbd.version=2",), "oid 'hw.xbbd.version' is read only"),
+        (("dev.xbbd.0=2",), "oid 'dev.xbbd.0' isn't a leaf node"),
+        (("-f", "/nonexistent"), "/nonexistent: No such file or directory"),
+        (("resize", "xbbd7"), "unknown oid 'dev.xbbd.7'"),
+        (("log", "disk"), "disk: no device, write dev.xbbd.N"),
+    ],
+)
+def test_errors(daemon: Running, words: tuple[str, ...], error: str) -> None:
+    assert daemon.run(*words) == (1, "", f"xbbctl: {error}\n")
+
+
+def test_one_error_does_not_stop_the_rest(daemon: Running) -> None:
+    assert daemon.run("nothing", f"{FLUSH}=1", "-n") == (
+        1, "0 -> 1\n", "xbbctl: unknown oid 'nothing'\n"
+    )  # fmt: skip
+    assert daemon.run("-q", "nothing", FLUSH) == (1, f"{FLUSH}: 1\n", "")
+
+
+def test_a_file_comes_first(daemon: Running, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text(f"# comment\n\n{FLUSH}=4 # more\n{FLUSH}\nnothing=1\n {FLUSH} = 5\n")
+    assert daemon.run("-f", str(file), f"{FLUSH}=6") == (
+        1,
+        f"{FLUSH}: 0 -> 4\n{FLUSH}: 4\n{FLUSH}: 4 -> 5\n{FLUSH}: 5 -> 6\n",
+        "xbbctl: unknown oid 'nothing' at line 5\n",
+    )
+    file.write_bytes(b"\xff")
+    assert daemon.run("-f", str(file))[0] == 1
+
+
+def test_only_root_writes(daemon: Running) -> None:
+    daemon.rights = Rights.READ
+    assert daemon.run(FLUSH) == (0, f"{FLUSH}: 0\n", "")
+    assert daemon.run(f"{FLUSH}=8") == (
+        1, "", f"xbbctl: {FLUSH}=8: Operation not permitted\n"
+    )  # fmt: skip
+    assert daemon.run("resize", "0")[0] == 1
+    assert daemon.run(FLUSH) == (0, f"{FLUSH}: 0\n", "")
+    daemon.rights = Rights.NONE
+    assert daemon.run(FLUSH) == (1, "", "xbbctl: Permission denied\n")
+
+
+def test_no_daemon(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert xbbctl.main(["--state-dir", str(short_path), "-a"]) == 1
+    expected = f"xbbctl: no xbbd listens at {short_path}/control: is it running?\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("tool", [0, 2])
+def test_a_daemon_of_another_version(
+    daemon: Running, monkeypatch: pytest.MonkeyPatch, tool: int
+) -> None:
+    line = protocol.Request(protocol.Verb.GET).encode().replace(b": 1,", b": %d," % tool)
+    monkeypatch.setattr(protocol.Request, "encode", lambda _: line)
+    assert daemon.run("-a") == (
+        1,
+        "",
+        f"xbbctl: the daemon speaks version 1 of the control protocol, not {tool}:"
+        " restart it, or use its own tools\n",
+    )
+
+
+@pytest.mark.parametrize("words", [(), ("-Nn", "x"), ("-d",)])
+def test_usage(daemon: Running, words: tuple[str, ...]) -> None:
+    status, out, error = daemon.run(*words)
+    assert (status, out) == (1, "")
+    assert error.startswith("usage: xbbctl [-dehijNnqtTW] [-f FILE] NAME[=VALUE] ...")
+
+
+def test_verbs(daemon: Running) -> None:
+    assert daemon.run("resize", "dev.xbbd.1") == (0, "", "")
+    assert daemon.devices[1].looks == 1
+    assert daemon.run("inflight") == (0, "DEVICE  RING\nxbbd0      0\nxbbd1      0\n", "")
+    assert json.loads(daemon.run("inflight", "-j", "xbb1")[1]) == {"dev.xbbd.1": [{"ring": 0}]}
+    _, out, _ = daemon.run("-j", "log", "xbbi0")
+    assert json.loads(out) == [{"time": 1.5, "severity": "info", "text": "found"}]
+    assert daemon.run("log")[1].endswith(":00.500 info    serving\n")
+    assert daemon.run("list") == (
+        0,
+        "NAME   GUEST  VDEV  MODE  MIB  STATE  PATH\nxbbd0                       0\n"
+        "xbbd1                       0\n",
+        "",
+    )
+    daemon.devices.clear()
+    assert daemon.run("list") == (0, "", "")
+    assert daemon.run("list", "-j") == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize("word", ["3", "xbbd3", "xbb3", "xbbi3", "dev.xbbd.3"])
+def test_spellings_of_a_device(word: str) -> None:
+    assert xbbctl.device_name(word) == "dev.xbbd.3"
+
+
+@pytest.mark.parametrize("word", ["", "-3", "xbbd", "vbd3", "dev.xbbd.3.mode", "3x"])
+def test_no_devices(word: str) -> None:
+    with pytest.raises(OperatorError, match="no device"):
+        xbbctl.device_name(word)
+
+
+def test_a_reader_that_has_enough(daemon: Running) -> None:
+    """As in xbbctl -a | head -1."""
+    command = [sys.executable, "-m", "xbbd_bsd.xbbctl", "--state-dir", str(daemon.directory), "-a"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

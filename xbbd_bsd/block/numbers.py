@@ -1,0 +1,182 @@
+"""What an operator sees of one disk, and may change: read off its state segment.
+
+Costs the data path nothing.  Who asks, and by which names, is not known here;
+the names are those of oids.py.  Control thread.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from xbbd_bsd.config import check_tunable
+from xbbd_bsd.native import Devstat, State, Transport
+from xbbd_bsd.oids import OPERATIONS, PERCENTILES, RECORDS
+from xbbd_bsd.stats import GAUGES, TUNABLES, bucket_limit, percentile
+
+Value = int | str
+Facts = Callable[[], Mapping[str, Value]]
+
+_MODULUS: Final = 1 << 64
+_DATA_PATHS: Final = {Transport.MAP: "map", Transport.COPY: "copy"}
+_SUMMED: Final = ("max_requests", "inflight", "grants_mapped", "grants_persistent")
+
+
+class Numbers:
+    """The numbers of a device that has a state segment."""
+
+    def __init__(
+        self, segment: State, medium: Facts, limits: Facts, resize: Callable[[], None]
+    ) -> None:
+        """`medium` and `limits`: what is not in the segment, by the names of these groups."""
+        self.resize = resize
+        self._segment = segment
+        # A counter that was written starts there; the data path counts on undisturbed.
+        self._added: dict[str, int] = {}
+        self._groups: dict[str, Facts] = {
+            "medium": lambda: {**medium(), **self._negotiated()},
+            "tunables": segment.tunables,
+            "limits": limits,
+            "counters": self._counters,
+            "gauges": self._gauges,
+            "devstat": self._devstat,
+            "latency": self._latency,
+        }
+
+    def group(self, name: str) -> Mapping[str, Value]:
+        """The values of a group of leaves; none of one that is not ours."""
+        return self._groups[name]() if name in self._groups else {}
+
+    def rings(self) -> list[int]:
+        """The rings in use."""
+        return [n for n in range(self._segment.rings) if self._segment.ring(n).connected]
+
+    def ring(self, number: int) -> Mapping[str, Value]:
+        """All of one ring."""
+        view = self._segment.ring(number)
+        own = {name: getattr(view, name) for name in ("req_cons", "rsp_prod", *GAUGES)}
+        return {**own, **self._segment.counters(number)}
+
+    def set(self, name: str, value: int, where: str) -> None:
+        """Change a tunable, or where a counter stands.
+
+        OperatorError that says what is allowed, of what the operator calls `where`.
+        """
+        if name in TUNABLES:
+            check_tunable(name, value, where)
+            self._segment.set_tunable(name, value)
+        else:
+            self._added[name] = value - self._segment.counters()[name]
+
+    def stat(self, *, latency: bool) -> dict[str, Any]:
+        """The records and what goes with them; histograms as {bucket: count}."""
+        views = [self._segment.ring(n) for n in range(self._segment.rings)]
+        found: dict[str, Any] = {
+            "now_ns": time.monotonic_ns(),
+            "sectors": self._segment.sectors,
+            "inflight": sum(view.inflight for view in views if view.connected),
+        }
+        for record in RECORDS:
+            found[record] = _record(self._segment.devstat(received=record == "xbbi"))
+        if latency:
+            found["latency"] = {
+                operation: {str(b): n for b, n in enumerate(self._segment.latency(kind)) if n}
+                for kind, operation in enumerate(OPERATIONS)
+            }
+        return found
+
+    def inflight(self) -> list[dict[str, Value]]:
+        """The requests in flight, oldest first."""
+        now = time.monotonic_ns()
+        found: list[dict[str, Value]] = [
+            {
+                "ring": ring,
+                "index": request.ring_index,
+                "id": request.id,
+                "operation": request.operation.name.lower(),
+                "sector": request.sector,
+                "sectors": request.nsectors,
+                "state": request.state.name.lower(),
+                "age_us": max(0, now - request.received_ns) // 1000,
+            }
+            for ring in self.rings()
+            for request in self._segment.inflight(ring)
+        ]
+        return sorted(found, key=lambda request: -int(request["age_us"]))
+
+    def _negotiated(self) -> dict[str, Value]:
+        rings = self.rings()
+        if not rings:
+            return {"queues": 0, "abi": "", "persistent": 0, "data_path": ""}
+        view = self._segment.ring(rings[0])
+        return {
+            "queues": len(rings),
+            "abi": view.abi.name.lower(),
+            "persistent": int(view.persistent),
+            "data_path": _DATA_PATHS.get(view.transport, ""),
+        }
+
+    def _counters(self) -> Mapping[str, int]:
+        counters = self._segment.counters()
+        for name, added in self._added.items():
+            counters[name] = (counters[name] + added) % _MODULUS
+        return {**counters, "oo_req": counters["request_shortages"]}
+
+    def _gauges(self) -> dict[str, Value]:
+        views = [self._segment.ring(number) for number in self.rings()]
+        found: dict[str, Value] = {
+            name: sum(int(getattr(view, name)) for view in views)
+            if name in _SUMMED
+            else max((int(getattr(view, name)) for view in views), default=0)
+            for name in GAUGES
+        }
+        found["inflight_table"] = "".join(
+            "\n{ring} {index} {operation} {sector} {sectors} {state} {age}".format(
+                **request, age=int(request["age_us"]) // 1000
+            )
+            for request in self.inflight()
+        )
+        return found
+
+    def _devstat(self) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        for record in RECORDS:
+            for name, value in _record(self._segment.devstat(received=record == "xbbi")).items():
+                if isinstance(value, dict):
+                    found.update({f"devstat.{record}.{name}.{n}": v for n, v in value.items()})
+                elif name != "busy_from_ns":
+                    found[f"devstat.{record}.{name}"] = value
+        return found
+
+    def _latency(self) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        for kind, operation in enumerate(OPERATIONS):
+            histogram = self._segment.latency(kind)
+            name = f"latency.{operation}"
+            found[f"{name}.count"] = sum(histogram)
+            for percentile_name, p in PERCENTILES.items():
+                found[f"{name}.{percentile_name}"] = percentile(histogram, p) // 1000
+            found[f"{name}.histogram"] = " ".join(
+                f"{bucket_limit(bucket)}:{n}" for bucket, n in enumerate(histogram) if n
+            )
+        return found
+
+
+def _record(stat: Devstat) -> dict[str, Any]:
+    """A record by the names of its leaves, kinds by operation."""
+    kinds = {
+        operation: {
+            "operations": stat.operations[kind],
+            "bytes": stat.bytes[kind],
+            "duration_ns": stat.duration_ns[kind],
+        }
+        for kind, operation in enumerate(OPERATIONS)
+    }
+    return {
+        "start_count": stat.start_count,
+        "end_count": stat.end_count,
+        **kinds,
+        "tag_simple": stat.tag_simple,
+        "tag_ordered": stat.tag_ordered,
+        "busy_ns": stat.busy_ns,
+        "busy_from_ns": stat.busy_from_ns,
+    }
