@@ -1,0 +1,310 @@
+"""What an operator does to a running daemon, in a whole machine: look, tune, find out why."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sim.conftest import XVDA, Machine, running_machine
+from tests.waiting import eventually
+from xbbd_bsd.control.client import ask
+from xbbd_bsd.control.protocol import LIMIT, Request, Verb
+from xbbd_bsd.errors import OperatorError, XbbdError
+from xbbd_bsd.host import control_path
+from xbbd_bsd.oids import GROUPS, RING
+from xbbd_bsd.sim.chain import Guest
+from xbbd_bsd.toolstack import DiskOffer
+
+pytestmark = pytest.mark.slow
+
+
+def tool(machine: Machine, name: str, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    """A command of ours on that machine."""
+    return subprocess.run(
+        [sys.executable, "-m", f"xbbd_bsd.{name}", "--host",
+         f"sim:{machine.chain.layout.directory}", *words],
+        capture_output=True, text=True, check=False, timeout=60, **more,
+    )  # fmt: skip
+
+
+def xbbctl(machine: Machine, *words: str) -> str:
+    """xbbctl, which must go well; what it prints."""
+    done = tool(machine, "xbbctl", *words)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def values(machine: Machine, name: str = "") -> dict[str, Any]:
+    return ask(control_path(machine.chain.layout.run), Request(Verb.GET, name))
+
+
+def busy(machine: Machine, image: Path, words: str, *options: str) -> Guest:
+    """A guest that exercises its disk until it is told to stop."""
+    guest = machine.connected(image, *options)
+    guest.tell(f"exercise seconds=120 sectors=4096 {words}")
+    guest.event("begun")
+    return guest
+
+
+def end(guest: Guest) -> dict[str, Any]:
+    """Stop the exercise, which must have gone well."""
+    guest.signal(signal.SIGTERM)
+    result = guest.event("exercised")
+    assert result["errors"] == result["mismatches"] == 0
+    return result
+
+
+def test_the_whole_tree_under_load(machine: Machine, image: Path) -> None:
+    guest = busy(machine, image, "depth=16 flush_every=20", "--queues", "2")
+    found = json.loads(xbbctl(machine, "-aj"))
+    below = {name.removeprefix("dev.xbbd.0.") for name in found if name.startswith("dev.")}
+    device = {leaf.name for group in GROUPS.values() for leaf in group}
+    assert below == device | {f"ring.{n}.{leaf.name}" for n in (0, 1) for leaf in RING}
+    assert found["dev.xbbd.0.queues"] == 2
+    assert found["dev.xbbd.0.xenbus_connection_state"] == "Connected"
+    assert found["hw.xbbd.devices"] == 1
+    lines = xbbctl(machine, "-a").splitlines()
+    assert sum(": " in line or line.endswith(":") for line in lines) >= len(found)
+    end(guest)
+
+
+def test_one_real_flush_of_eight(machine: Machine, image: Path) -> None:
+    guest = busy(machine, image, "flush_every=3 depth=1")
+    assert xbbctl(machine, "dev.xbbd.0.flush_interval=8") == "dev.xbbd.0.flush_interval: 0 -> 8\n"
+
+    def flushes() -> tuple[int, int]:
+        counters = values(machine, "dev.xbbd.0")
+        return counters["dev.xbbd.0.f_req"], counters["dev.xbbd.0.flushes_done"]
+
+    before = flushes()
+    eventually(lambda: flushes()[0] >= before[0] + 800, "many flushes")
+    after = flushes()
+    asked, done = (late - early for late, early in zip(after, before, strict=True))
+    # Two counters are not read at one moment.
+    assert asked / 8 - 8 <= done <= asked / 8 + 8
+    end(guest)
+
+
+def test_records_are_what_the_guest_counted(machine: Machine, image: Path) -> None:
+    guest = machine.connected(image)
+    some = "flush_every=10 discard_every=10 barrier_every=10"
+    guest.tell(f"exercise operations=5000 depth=8 verify=0 {some}")
+    result = guest.event("exercised")
+    record = ask(control_path(machine.chain.layout.run), Request(Verb.STAT, "", "latency"))
+    stat = record["dev.xbbd.0"]
+    for which in ("xbb", "xbbi"):
+        assert stat[which]["read"]["bytes"] == 512 * result["sectors_read"]
+        assert stat[which]["write"]["bytes"] == 512 * result["sectors_written"]
+        assert stat[which]["start_count"] == stat[which]["end_count"]
+    asked = stat["xbbi"]
+    assert asked["read"]["operations"] == result["reads"]
+    assert asked["write"]["operations"] == result["writes"] + result["barriers"]
+    assert asked["flush"]["operations"] == result["flushes"]
+    assert asked["discard"]["operations"] == result["discards"]
+    assert asked["tag_ordered"] == result["barriers"]
+    for operation in ("read", "write", "flush", "discard"):
+        assert sum(stat["latency"][operation].values()) == asked[operation]["operations"]
+
+
+def test_requests_in_flight_have_an_age(machine: Machine, image: Path) -> None:
+    guest = busy(machine, image, "depth=32 min_sectors=80 max_sectors=88")
+    found: list[dict[str, Any]] = []
+
+    def seen() -> bool:
+        found[:] = json.loads(xbbctl(machine, "inflight", "-j"))["dev.xbbd.0"]
+        return bool(found)
+
+    eventually(seen, "a request in flight")
+    assert found == sorted(found, key=lambda request: -request["age_us"])
+    for request in found:
+        assert request["operation"] in ("read", "write")
+        assert 0 <= request["age_us"] < 60_000_000
+    end(guest)
+
+
+def test_why_a_disk_was_refused_can_be_asked(machine: Machine, image: Path) -> None:
+    guest = machine.guest(1)
+    refused = tool(machine, "xbbctl", "attach", "1", "/nonexistent", "xvda")
+    assert refused.returncode == 1
+    machine.attach(DiskOffer(1, XVDA, str(image)))
+    guest.event("connected")
+    log = xbbctl(machine, "log")
+    assert "error   xbbd0 (vbd3/1/51712): attach failed: unable to open /nonexistent" in log
+    assert "we InitWait, guest Initialised: connect the ring" in xbbctl(machine, "log", "xbbd0")
+    assert "connect the ring" not in log
+    assert xbbctl(machine, "hw.xbbd.log.control=1") == "hw.xbbd.log.control: 0 -> 1\n"
+    guest.tell("close")
+    machine.log_line(r"guest Clos\w+: drain")
+
+
+def test_a_disk_in_use_is_refused_unless_that_is_meant(machine: Machine, image: Path) -> None:
+    machine.connected(image)
+    machine.guest(2)
+    for mode in ("r", "w"):
+        refused = tool(machine, "xbbctl", "attach", "2", str(image), "xvda", "--mode", mode)
+        assert refused.returncode == 1
+        assert "in use by xbbd0 (vbd/1/51712), writable; if that is meant" in refused.stderr
+    machine.offers.append(DiskOffer(2, XVDA, str(image), kind="vbd3"))
+    xbbctl(machine, "attach", "2", str(image), "xvda", "--mode", "w!")
+    machine.guests[1].event("connected")
+    listed = json.loads(xbbctl(machine, "list", "-j"))
+    assert [(disk["name"], disk["path"]) for disk in listed] == [
+        ("xbbd0", str(image)), ("xbbd1", str(image)),
+    ]  # fmt: skip
+
+
+def test_overrides_and_their_change(image: Path) -> None:
+    text = f"""
+    [disk]
+    flush_interval = 1
+    [[override]]
+    path = "{image.parent}/*"
+    flush_interval = 2
+    max_queues = 1
+    """
+    with running_machine(text) as machine:
+        machine.connected(image, "--queues", "4")
+        assert xbbctl(machine, "-n", "dev.xbbd.0.flush_interval", "dev.xbbd.0.queues") == "2\n1\n"
+        xbbctl(machine, "dev.xbbd.0.poll_max_us=7")
+        config = Path(machine.chain.config_file)
+        config.write_text(text.replace("flush_interval = 2", "flush_interval = 3"))
+        machine.daemon.signal(signal.SIGHUP)
+        machine.log_line("configuration read again: override ")
+        names = ("dev.xbbd.0.flush_interval", "dev.xbbd.0.poll_max_us")
+        assert xbbctl(machine, "-n", *names) == "3\n7\n"
+        config.write_text("[[override]]\nworkers = 0\n")
+        machine.daemon.signal(signal.SIGHUP)
+        machine.log_line("configuration not changed: ")
+        assert xbbctl(machine, "-n", *names) == "3\n7\n"
+
+
+def as_nobody(machine: Machine, request: Request, groups: tuple[int, ...]) -> str:
+    """What a user without rights gets for an answer: values, or the reason why not."""
+    reader, writer = os.pipe()
+    answer = "?"
+    if os.fork() == 0:
+        try:
+            os.setgroups(groups)
+            os.setgid(65534)
+            os.setuid(65534)
+            answer = str(ask(control_path(machine.chain.layout.run), request))
+        except (OSError, XbbdError) as error:
+            answer = str(error)
+        finally:
+            os.write(writer, answer.encode())
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        answer = pipe.read()
+    os.wait()
+    return answer
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_who_may_read_and_who_may_write(image: Path) -> None:
+    group = grp.getgrgid(1)
+    with running_machine(f'[daemon]\ngroup = "{group.gr_name}"\n') as machine:
+        machine.connected(image)
+        os.chmod(machine.chain.directory, 0o711)
+        os.chmod(machine.chain.layout.directory, 0o711)
+        name = "dev.xbbd.0.flush_interval"
+        get, put = Request(Verb.GET, name), Request(Verb.SET, name, 8)
+        member, stranger = (group.gr_gid,), ()
+        assert as_nobody(machine, get, member) == f"{{'{name}': 0}}"
+        assert as_nobody(machine, put, member) == f"{name}=8: Operation not permitted"
+        assert "Permission denied" in as_nobody(machine, get, stranger)
+        assert os.stat(machine.chain.layout.state_segment(0)).st_mode & 0o077 == 0
+        assert xbbctl(machine, "-n", name) == "0\n"
+
+
+MESSAGES = 100_000
+CLIENTS = 8
+
+
+def _message(source: random.Random) -> bytes:
+    """A line that is nearly a request, or nothing like one."""
+    kind = source.randrange(8)
+    if kind == 0:
+        return bytes(source.randrange(256) for _ in range(source.randrange(40))) + b"\n"
+    if kind == 1:
+        return b"[" * source.randrange(LIMIT - 2) + b"\n"
+    fields: dict[str, Any] = {
+        "version": source.choice((1, 1, 1, 2, None, "1")),
+        "verb": source.choice([verb.value for verb in Verb] + ["", "put", 1, None]),
+        "name": source.choice(
+            ("", "dev", "dev.xbbd.0", "dev.xbbd.0.flush_interval", "dev.xbbd.9", "hw.xbbd.pid",
+             "dev.xbbd.0.ring.0", "dev.xbbd.0.wr_req", "x" * source.randrange(300), 7, None)
+        ),
+        "value": source.choice((0, 1, -1, 1 << 70, "8", "", "0x", "latency", [], None, 1.5)),
+    }  # fmt: skip
+    for name in list(fields):
+        if source.random() < 0.1:
+            del fields[name]
+    line = json.dumps(fields).encode()
+    if kind == 2:
+        at = source.randrange(len(line))
+        line = line[:at] + bytes((source.randrange(256),)) + line[at + 1 :]
+    return line.replace(b"\n", b" ") + b"\n"
+
+
+def _mad_client(path: str, seed: int, messages: int) -> None:
+    """Sends messages, reads now and then, and hangs up in the middle of things."""
+    source = random.Random(seed)
+    while messages > 0:
+        with socket.socket(socket.AF_UNIX) as channel:
+            channel.settimeout(5)
+            try:
+                channel.connect(path)
+                for _ in range(source.randrange(1, 400)):
+                    channel.sendall(_message(source))
+                    messages -= 1
+                    if source.random() < 0.9:
+                        channel.recv(1 << 20)
+                if source.random() < 0.5:
+                    channel.shutdown(socket.SHUT_WR)  # half open, and gone
+            except OSError:
+                continue
+
+
+def test_mad_clients(machine: Machine, image: Path) -> None:
+    """10^5 messages of every kind, with a guest at work that must not notice."""
+    guest = busy(machine, image, "depth=4")
+    path = control_path(machine.chain.layout.run)
+    clients = [
+        threading.Thread(target=_mad_client, args=(path, seed, MESSAGES // CLIENTS))
+        for seed in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert values(machine, "hw.xbbd.devices") == {"hw.xbbd.devices": 1}
+    end(guest)
+
+
+def test_there_is_room_again_after_clients_that_do_nothing(machine: Machine) -> None:
+    path = control_path(machine.chain.layout.run)
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    for channel in silent:
+        channel.connect(path)
+    for channel in silent:
+        channel.close()
+
+    def answered() -> bool:
+        try:
+            return bool(values(machine, "hw.xbbd.pid"))
+        except OperatorError:
+            return False
+
+    eventually(answered, "an answer")
