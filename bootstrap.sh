@@ -23,7 +23,7 @@ find_python() {
 }
 
 # What a bare Debian python3 lacks: venv with pip, and Python.h.
-complete() {
+can_build() {
 	"$1" -c 'import ensurepip, pathlib, sys, sysconfig
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
 	    2>/dev/null && command -v cc >/dev/null 2>&1
@@ -46,7 +46,7 @@ install_system_packages() {
 
 python=$(find_python)
 if [ ! -x .venv/bin/python ]; then
-	if ! complete "$python"; then
+	if ! can_build "$python"; then
 		install_system_packages
 		python=$(find_python)
 	fi
