@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
-from xbbd_bsd.config import Config, parse
+from xbbd_bsd.config import RANGES, Config, DaemonConfig, parse
+from xbbd_bsd.host import run_directory
 from xbbd_bsd.sim.__main__ import _parser
 from xbbd_bsd.xenbus.states import draw
 
 ROOT = Path(__file__).parent.parent
 
 
+SAMPLE = (ROOT / "etc" / "xbbd.conf.sample").read_text()
+
+
+def test_the_sample_configuration_changes_nothing() -> None:
+    assert parse(SAMPLE, "sample") == Config()
+    assert re.search(r"^\w+ =", SAMPLE, re.M) is None
+
+
 def test_the_sample_configuration_has_every_key_with_its_default() -> None:
-    text = (ROOT / "etc" / "xbbd.conf.sample").read_text()
-    assert parse(text, "sample") == Config()
+    bare = re.sub(r"^#(?=\w+ = )", "", SAMPLE, flags=re.M)
+    state_dir = run_directory(None)
+    shown = DaemonConfig(state_dir=state_dir, pidfile=f"{state_dir}/xbbd.pid")
+    assert parse(bare, "sample") == Config(daemon=shown)
+    document = tomllib.loads(bare)
+    for section in fields(Config):
+        keys = {key.name for key in fields(getattr(Config(), section.name))}
+        assert set(document[section.name]) == keys
+
+
+def test_the_sample_configuration_explains_every_key() -> None:
+    """With a comment above it, and the values that are allowed."""
+    explained = dict(re.findall(r"((?:^# .*\n)+)#(\w+) = ", SAMPLE, re.M))
+    comments = {key: comment.replace("\n#", "") for comment, key in explained.items()}
     for section in fields(Config):
         for key in fields(getattr(Config(), section.name)):
-            assert re.search(rf"^#?{key.name} = ", text, re.M), key.name
+            assert len(comments[key.name]) > 20, key.name
+    for name, (low, high) in RANGES.items():
+        if name == "max_indirect_segments":
+            low = 11
+        assert f"{low} to {high}" in comments[name], name
+
+
+def test_the_log_that_is_rotated_is_the_one_that_is_written() -> None:
+    """The script gives xbbd's words to syslogd under a name, which has a file for it."""
+    rotated = (ROOT / "etc/newsyslog.conf.d/xbbd.conf").read_text().splitlines()[-1].split()
+    assert rotated == ["/var/log/xbbd.log", "640", "7", "1000", "*", "JC"]
+    lines = (ROOT / "etc/syslog.d/xbbd.conf").read_text().splitlines()
+    assert [line.split() for line in lines[-3:]] == [["!xbbd"], ["*.*", rotated[0]], ["!*"]]
+    script = (ROOT / "rc.d/xbbd").read_text()
+    assert re.search(r" -T \$name ", script)
+    assert 'name="xbbd"' in script
 
 
 def test_hacking_shows_the_table_of_joint_states() -> None:
