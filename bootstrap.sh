@@ -22,8 +22,11 @@ find_python() {
 	return 1
 }
 
-# What a bare Debian python3 lacks: venv with pip, and Python.h.
+# What a bare Debian python3 lacks: venv with pip, and Python.h.  On FreeBSD cffi
+# is built here, and finds libffi, which came with Python, by pkg-config.
 can_build() {
+	[ "$(uname)" != FreeBSD ] || command -v pkg-config >/dev/null 2>&1 ||
+	    return 1
 	"$1" -c 'import ensurepip, pathlib, sys, sysconfig
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
 	    2>/dev/null && command -v cc >/dev/null 2>&1
@@ -31,16 +34,16 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' 
 
 install_system_packages() {
 	if [ "$(id -u)" -ne 0 ]; then
-		echo "missing: a C compiler, Python's headers or its venv module." >&2
+		echo "missing: a C compiler, Python's headers or its venv module, or pkg-config." >&2
 		echo "Debian: apt-get install gcc libc6-dev python3-dev python3-venv" >&2
-		echo "FreeBSD: pkg install python311" >&2
+		echo "FreeBSD: pkg install python311 pkgconf" >&2
 		return 1
 	elif command -v apt-get >/dev/null 2>&1; then
 		apt-get -qq update
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
 		    gcc libc6-dev python3-dev python3-venv >/dev/null
 	elif command -v pkg >/dev/null 2>&1; then
-		pkg install -qy python311
+		pkg install -qy python311 pkgconf
 	fi
 }
 

@@ -57,9 +57,7 @@ def slow_disk(directory: Path) -> str:
     """The library that makes every disk slow, compiled."""
     library = directory / "slow_disk.so"
     source = Path(__file__).with_name("slow_disk.c")
-    subprocess.run(
-        [compiler(), "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True
-    )
+    subprocess.run([compiler(), "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
     return str(library)
 
 

@@ -48,7 +48,7 @@ def build_faulty_disk(directory: Path) -> Path:
     library = directory / "faulty_disk.so"
     source = Path(__file__).with_name("faulty_disk.c")
     compiler = os.environ.get("CC", "cc")
-    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    subprocess.run([compiler, "-O1", "-shared", "-fPIC", "-o", library, source], check=True)
     return library
 
 
