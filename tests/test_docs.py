@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 
-from xbbd_bsd.config import RANGES, Config, DaemonConfig, parse
+from xbbd_bsd.config import RANGES, Config, DaemonConfig, DiskConfig, Override, parse
 from xbbd_bsd.host import run_directory
 from xbbd_bsd.sim.__main__ import _parser
 from xbbd_bsd.xenbus.states import draw
@@ -24,22 +24,28 @@ def test_the_sample_configuration_changes_nothing() -> None:
 
 
 def test_the_sample_configuration_has_every_key_with_its_default() -> None:
-    bare = re.sub(r"^#(?=\w+ = )", "", SAMPLE, flags=re.M)
+    """Or, where it has none, with an example."""
+    bare = re.sub(r"^#(?=\w+ = |\[\[)", "", SAMPLE, flags=re.M)
     state_dir = run_directory(None)
-    shown = DaemonConfig(state_dir=state_dir, pidfile=f"{state_dir}/xbbd.pid")
-    assert parse(bare, "sample") == Config(daemon=shown)
+    shown = DaemonConfig(
+        state_dir=state_dir,
+        pidfile=f"{state_dir}/xbbd.pid",
+        group="operator",
+        metrics="127.0.0.1:9531",
+    )
+    example = Override("/dev/zvol/*", "web1", "xvda", (("flush_interval", 8),))
+    assert parse(bare, "sample") == Config(shown, overrides=(example,))
     document = tomllib.loads(bare)
-    for section in fields(Config):
-        keys = {key.name for key in fields(getattr(Config(), section.name))}
-        assert set(document[section.name]) == keys
+    for name, section in (("daemon", DaemonConfig), ("disk", DiskConfig)):
+        assert set(document[name]) == {key.name for key in fields(section)}
 
 
 def test_the_sample_configuration_explains_every_key() -> None:
     """With a comment above it, and the values that are allowed."""
     explained = dict(re.findall(r"((?:^# .*\n)+)#(\w+) = ", SAMPLE, re.M))
     comments = {key: comment.replace("\n#", "") for comment, key in explained.items()}
-    for section in fields(Config):
-        for key in fields(getattr(Config(), section.name)):
+    for section in (DaemonConfig, DiskConfig):
+        for key in fields(section):
             assert len(comments[key.name]) > 20, key.name
     for name, (low, high) in RANGES.items():
         if name == "max_indirect_segments":

@@ -161,11 +161,12 @@ class Service:
 @pytest.fixture(params=["sh", "dash"])
 def shell(request: pytest.FixtureRequest) -> str:
     """A shell; FreeBSD's own sh(1) is a sibling of dash."""
-    found = shutil.which(request.param)
+    name = str(request.param)
+    found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{request.param} is not installed")
-    if request.param != "sh" and os.path.samefile(found, shutil.which("sh") or ""):
-        pytest.skip(f"sh is {request.param} here")
+        pytest.skip(f"{name} is not installed")
+    if name != "sh" and os.path.samefile(found, shutil.which("sh") or ""):
+        pytest.skip(f"sh is {name} here")
     return found
 
 

@@ -170,9 +170,7 @@ def test_tunables_and_size_on_request(image: Path) -> None:
         assert control(machine, "dev.xbbd.0.disable_flush=1") == (
             "dev.xbbd.0.disable_flush: 0 -> 1\n"
         )
-        first, second = (
-            int(control(machine, "-n", "dev.xbbd.0.flushes_done")) for _ in range(2)
-        )
+        first, second = (int(control(machine, "-n", "dev.xbbd.0.flushes_done")) for _ in range(2))
         asked = int(control(machine, "-n", "dev.xbbd.0.f_req"))
         assert first == second < asked
         os.truncate(image, 8 << 20)
