@@ -3,6 +3,7 @@
 Two habits, since they differ: as in FreeBSD 13, SIGTERM is handed on and daemon(8)
 leaves at once; as in 14, it stays until the command has ended, and does not hear
 SIGTERM while it waits to start the command again.  SUPERVISOR_LIKE says which.
+That wait is at least as long as there is a file SUPERVISOR_HOLD, for tests.
 What goes to syslogd is written to the file SUPERVISOR_SYSLOG, with tag and pid.
 What it does not know it refuses.  Runs with the standard library alone.
 """
@@ -100,6 +101,8 @@ class Supervisor:
             if not self.restarts:
                 self.leave()
             time.sleep(float(self.options.get("-R", 1)))
+            while os.path.exists(os.environ["SUPERVISOR_HOLD"]):
+                time.sleep(0.01)
 
     def terminate(self, *_: object) -> None:
         """SIGTERM."""

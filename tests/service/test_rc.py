@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,8 @@ class Service:
         self.supervisor_file = directory / "run" / "xbbd-supervisor.pid"
         self.child_file = directory / "run" / "xbbd-child.pid"
         self.protected = directory / "protected"
+        self.hold = directory / "hold"
+        self.config.write_text("")
         for name in ("bin", "run"):
             (directory / name).mkdir()
         self.script = self.install("rc", 0o755, self.relocated())
@@ -75,6 +78,7 @@ class Service:
             "PYTHONPATH": str(ROOT),
             "RC_CONF": str(self.rc_conf),
             "PROTECTED": str(self.protected),
+            "SUPERVISOR_HOLD": str(self.hold),
             "SUPERVISOR_LIKE": like,
             "SUPERVISOR_SYSLOG": str(self.log),
         }
@@ -176,19 +180,25 @@ def like(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Chain]:
+    """A machine without a daemon, for one service after the other."""
+    with Chain() as chain:
+        yield chain
+
+
 @pytest.fixture
-def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+def service(request: pytest.FixtureRequest, chain: Chain, tmp_path: Path) -> Iterator[Service]:
     """A service that has not been started."""
     values = {
         name: request.getfixturevalue(name) if name in request.fixturenames else default
         for name, default in (("shell", "sh"), ("like", "14"))
     }
-    with Chain() as chain:
-        found = Service(tmp_path, chain, values["shell"], values["like"])
-        try:
-            yield found
-        finally:
-            found.clean()
+    found = Service(tmp_path, chain, values["shell"], values["like"])
+    try:
+        yield found
+    finally:
+        found.clean()
 
 
 @pytest.mark.slow
@@ -285,6 +295,7 @@ def test_after_a_crash_it_is_started_again(service: Service, like: str) -> None:
     service("start")
     service.until_served()
     supervisor, first = service.supervisor, service.child
+    service.hold.touch()
     os.kill(first, signal.SIGKILL)
     eventually(lambda: service.gone(first), "the first is gone")
     said = service("status", 1)
@@ -293,6 +304,7 @@ def test_after_a_crash_it_is_started_again(service: Service, like: str) -> None:
         "It has ended and is about to be started again, see its log.\n"
     )
     assert "about to be started again" in service("reload", 1)
+    service.hold.unlink()
     service.until_served(2)
     assert service.child != first
     assert service("status") == f"xbbd is running as pid {supervisor}.\n"
@@ -307,9 +319,13 @@ def test_stop_between_two_starts(service: Service, like: str) -> None:
     service("start")
     service.until_served()
     supervisor, child = service.supervisor, service.child
+    service.hold.touch()
     os.kill(child, signal.SIGKILL)
     eventually(lambda: service.gone(child), "xbbd is gone")
+    release = threading.Timer(1.5, service.hold.unlink)
+    release.start()
     assert service("stop").startswith("Stopping xbbd.\n")
+    release.join()
     assert service.gone(supervisor)
     assert not list((service.directory / "run").glob("*.pid"))
     assert service("status", 1) == "xbbd is not running.\n"
