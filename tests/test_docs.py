@@ -10,6 +10,7 @@ from pathlib import Path
 from xbbd_bsd.config import RANGES, Config, DaemonConfig, DiskConfig, Override, parse
 from xbbd_bsd.host import run_directory
 from xbbd_bsd.sim.__main__ import _parser
+from xbbd_bsd.xbbctl import VERBS
 from xbbd_bsd.xenbus.states import draw
 
 ROOT = Path(__file__).parent.parent
@@ -85,3 +86,24 @@ def test_commands_that_the_readme_names_exist() -> None:
     help_text = _parser().format_help()
     for command in re.findall(r"xbbd_bsd\.sim (\w+)", text):
         assert command in help_text, command
+
+
+def test_what_the_readme_says_to_xbbctl_it_understands() -> None:
+    text = (ROOT / "README.md").read_text()
+    said = re.findall(r"xbbctl (?:--host sim:\S+ )?((?:[^\s`]+ ?)+)", text)
+    first = {words.split()[0] for words in said}
+    assert {"list", "-a", "attach", "detach", "dev.xbbd.0"} <= first
+    for word in first:
+        assert word in (*VERBS, "-a") or word.startswith("dev.xbbd."), word
+
+
+def test_disks_that_the_readme_gives_to_xl_have_keys_of_xl() -> None:
+    """xl-disk-configuration(5); target comes last, since it takes all that follows."""
+    text = (ROOT / "README.md").read_text()
+    disks = re.findall(r"(?:^        '|block-attach \w+ )([^'\n]*target=[^'\n]*)", text, re.M)
+    assert len(disks) >= 5
+    known = {"format", "vdev", "access", "backendtype", "script", "target"}
+    for disk in disks:
+        keys = [part.strip().partition("=")[0] for part in disk.split(",")]
+        assert set(keys) <= known, disk
+        assert keys[-1] == "target"
