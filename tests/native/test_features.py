@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -322,7 +323,8 @@ def test_discard_makes_a_hole(tmp_path: Path, abi: Abi) -> None:
         data[4096 : 4096 + 1024 * 512] = bytes(1024 * 512)
         assert r.disk.read_bytes()[: 1 << 20] == data
         assert r.disk.stat().st_size == 8 << 20
-        assert r.disk.stat().st_blocks < before
+        if sys.platform == "linux":  # UFS writes zeros instead, ZFS counts blocks later
+            assert r.disk.stat().st_blocks < before
         assert (r.counter("ds_req"), r.counter("ds_sect")) == (1, 1024)
 
 

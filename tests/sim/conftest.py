@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -68,6 +69,12 @@ class Machine:
             path = f"/proc/{self.daemon.pid}/{directory}"
             if os.path.isdir(path):
                 found[name] = len(os.listdir(path))
+        if not found and shutil.which("procstat"):  # FreeBSD: one line a descriptor, or thread
+            for name, option in (("descriptors", "-f"), ("threads", "-t")):
+                shown = subprocess.run(
+                    ["procstat", "-h", option, str(self.daemon.pid)], capture_output=True
+                )
+                found[name] = len(shown.stdout.splitlines())
         return found
 
     def guest(self, domid: int, *options: str, vdev: int = XVDA) -> Guest:

@@ -4,7 +4,6 @@ would hang for ever, leak, or stay away. One test for each such fault that we me
 
 import asyncio
 import errno
-import fcntl
 import os
 import resource
 import signal
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from tests.store.scripted import (
     ERROR,
     READ,
@@ -62,17 +62,6 @@ def serve(path: str) -> Iterator[Serve]:
 def connect(path: str, driver: Driver) -> Iterator[Connect]:
     with connecting(path, driver) as connect:
         yield connect
-
-
-def open_descriptors() -> set[int]:
-    found = set()
-    for number in range(256):
-        try:
-            fcntl.fcntl(number, fcntl.F_GETFD)
-        except OSError:
-            continue
-        found.add(number)
-    return found
 
 
 # A server that goes away.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from xbbd_bsd.block.disk import Disk, open_disk
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, platform
@@ -21,10 +22,10 @@ def make(path: Path, size: int) -> bytes:
 
 
 def refusal(name: bytes, *, read_only: bool = True) -> OperatorError:
-    before = os.listdir("/dev/fd")
+    before = open_descriptors()
     with pytest.raises(OperatorError) as raised:
         open_disk(name, read_only=read_only, prepare=prepare)
-    assert len(os.listdir("/dev/fd")) == len(before)
+    assert open_descriptors() == before
     return raised.value
 
 

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import BlockBackend, BlockFamily, tap_params
 from xbbd_bsd.block.sharing import Sharing
@@ -146,11 +147,11 @@ class Bench:
 
 @pytest.fixture
 def bench(short_path: Path) -> Iterator[Bench]:
-    before = len(os.listdir("/dev/fd"))
+    before = open_descriptors()
     bench = Bench(short_path)
     yield bench
     bench.close()
-    assert len(os.listdir("/dev/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_capabilities_follow_the_configuration(bench: Bench) -> None:
@@ -173,7 +174,7 @@ def test_data_goes_through(bench: Bench) -> None:
 
 def test_drain_wakes_and_disconnect_gives_all_back(bench: Bench) -> None:
     bench.open()
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = open_descriptors()
     bench.connect()
     bench.backend.drain()
     bench.drained()
@@ -181,7 +182,7 @@ def test_drain_wakes_and_disconnect_gives_all_back(bench: Bench) -> None:
     assert QueueStatus("xbbd0 (vbd/5/51712)", "drained", "none", 0) in bench.events
     bench.backend.disconnect()
     assert bench.queue() is Queue.NONE
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert open_descriptors() == descriptors
     assert sim_mapped(bench.host.domain_fd) == 0
 
 
@@ -220,12 +221,12 @@ def test_a_connection_that_fails_leaves_nothing(
     bench: Bench, nodes: dict[str, bytes], message: str
 ) -> None:
     bench.open()
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = open_descriptors()
     bench.frontend_nodes |= nodes
     with pytest.raises((GuestError, HostError), match=message):
         bench.connect()
     assert bench.queue() is Queue.NONE
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert open_descriptors() == descriptors
 
 
 @pytest.mark.parametrize(
