@@ -1,0 +1,125 @@
+"""The layouts of iostat(8), character by character, and of CSV and JSON."""
+
+import json
+
+import pytest
+
+from tests.unit.test_stat_sample import NEW, OLD, device, record, sample
+from xbbd_bsd.stat import iostat
+from xbbd_bsd.stat.export import csv_header, csv_lines, json_lines
+from xbbd_bsd.stat.export import milliseconds as gstat_milliseconds
+from xbbd_bsd.stat.sample import Rate, compare
+
+
+def rates() -> list[Rate]:
+    latency = {"read": {"100": 10}, "write": {}, "flush": {}, "discard": {}}
+    before = sample(device(0, OLD, latency={}), device(0, record()))
+    return compare(sample(device(2, NEW, latency=latency), device(2, record())), before)
+
+
+def test_extended() -> None:
+    assert iostat.extended(rates()[1:3], totals=False) == [
+        "                        extended device statistics",
+        "device       r/s     w/s     kr/s     kw/s  ms/r  ms/w  ms/o  ms/t qlen  %b",
+        "xbbi0         20      15    200.0   2048.0 5.000 100.0 50.00 52.22    3  62",
+        "xbb1           0       0      0.0      0.0 0.000 0.000 0.000 0.000    0   0",
+    ]
+
+
+def test_extended_totals() -> None:
+    assert iostat.extended(rates()[:1], totals=True) == [
+        "                        extended device statistics",
+        "device           r/i         w/i         kr/i         kw/i qlen   tsvc_t/i      sb/i",
+        "xbb0            40.0        30.0        400.0       4096.0    3        4.7       1.2",
+    ]
+
+
+def test_columns() -> None:
+    found = rates()
+    assert [*iostat.header(found, totals=False), iostat.columns(found, totals=False)] == [
+        "            xbb0            xbbi0             xbb1            xbbi1",
+        "  KB/t tps  MB/s   KB/t tps  MB/s   KB/t tps  MB/s   KB/t tps  MB/s",
+        " 163.73  45  7.20  163.73  45  7.20   0.00   0  0.00   0.00   0  0.00",
+    ]
+    assert iostat.header(found[:1], totals=True)[1] == "  KB/t xfrs   MB"
+    assert iostat.columns(found[:1], totals=True) == " 163.73  90 14.39"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0.000"),
+        (0.0234, "0.023"),
+        (9.9994, "9.999"),
+        (9.9996, "10.00"),
+        (99.994, "99.99"),
+        (99.996, "100.0"),
+        (999.94, "999.9"),
+        (999.96, " 1000"),
+        (123456.0, "123456"),
+    ],
+)
+def test_milliseconds(value: float, shown: str) -> None:
+    assert iostat.milliseconds(value) == shown
+
+
+def test_what_is_idle() -> None:
+    assert [iostat.busy(rate) for rate in rates()] == [True, True, False, False]
+
+
+HEADER = "timestamp,name,q-depth,total_ops/s,read/s,read-KiB/s,ms/read,write/s,write-KiB/s,ms/write"
+
+
+@pytest.mark.parametrize(
+    ("deletes", "others", "header", "line"),
+    [
+        (False, False, f"{HEADER},%busy", "20,200,5.0,15,2048,100.0,62.5"),
+        (
+            True,
+            True,
+            f"{HEADER},delete/s,delete-KiB/s,ms/delete,other/s,ms/other,%busy",
+            "20,200,5.0,15,2048,100.0,5,5120,100.0,5,50.0,62.5",
+        ),
+        (False, True, f"{HEADER},other/s,ms/other,%busy", "20,200,5.0,15,2048,100.0,5,50.0,62.5"),
+    ],
+)
+def test_csv_is_gstats(deletes: bool, others: bool, header: str, line: str) -> None:
+    assert csv_header(deletes=deletes, others=others) == header
+    assert csv_lines(rates()[:1], "2026-08-01 12:00:00.5", deletes=deletes, others=others) == [
+        f"2026-08-01 12:00:00.5,xbb0,3,45,{line}"
+    ]
+    assert len(line.split(",")) + 4 == len(header.split(","))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0.000"), (1.0, "1.000"), (1.01, "1.0"), (1000, "1000.0"), (1001, "1001")],
+)
+def test_gstats_decimals(value: float, shown: str) -> None:
+    assert gstat_milliseconds(value) == shown
+
+
+def test_json() -> None:
+    lines = json_lines(rates(), 1_780_000_000.25)
+    assert all("\n" not in line for line in lines)
+    found = [json.loads(line) for line in lines]
+    assert [one["name"] for one in found] == ["xbb0", "xbbi0", "xbb1", "xbbi1"]
+    first = found[1]
+    assert first["time"] == 1_780_000_000.25
+    assert (first["device"], first["record"]) == ("dev.xbbd.0", "xbbi")
+    assert (first["domid"], first["guest"], first["vdev"]) == (3, "vm", "xvda")
+    assert (first["path"], first["state"]) == ("/tank/vm", "Connected")
+    assert (first["elapsed_s"], first["queue_length"]) == (2.0, 3)
+    assert (first["busy_s"], first["busy_percent"]) == (1.25, 62.5)
+    assert first["write"] == {
+        "operations": 30,
+        "bytes": 4 << 20,
+        "duration_ns": 3_000_000_000,
+        "per_second": 15.0,
+        "kib_per_second": 2048.0,
+        "ms_per_operation": 100.0,
+        "latency_ms": {},
+    }
+    assert set(first["read"]["latency_ms"]) == {"p50", "p90", "p99", "p99.9"}
+    assert "latency_ms" not in found[0]["read"]
+    assert first["total"]["operations"] == 90

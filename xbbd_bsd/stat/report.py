@@ -1,0 +1,182 @@
+"""Report after report on standard output: iostat's, gstat's without a screen, CSV, JSON.
+
+Layouts are elsewhere; here is what comes first, when the next one is due, and
+what an interrupt or a daemon that is gone means.  The command's only thread.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.stat import export, gstat, iostat
+from xbbd_bsd.stat.choice import Choice
+from xbbd_bsd.stat.gstat import Latency
+from xbbd_bsd.stat.sample import Rate
+from xbbd_bsd.stat.watch import Clock, Interval, Schedule, Watch
+
+HEADER_ROWS: Final = 20  # reports below one heading, where no terminal says how many fit
+
+
+class Form(Enum):
+    """What a report looks like."""
+
+    COLUMNS = "iostat"
+    EXTENDED = "iostat -x"
+    BATCH = "gstat -b"
+    CSV = "gstat -C"
+    JSON = "json"
+    SCREEN = "gstat"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is wanted; `wait` in seconds, `count` None without end."""
+
+    form: Form
+    choice: Choice
+    wait: float
+    count: int | None
+    totals: bool = False
+    idle: bool = True
+    deletes: bool = False
+    others: bool = False
+    latency: Latency = Latency.FITTING
+
+    @property
+    def since_attach(self) -> bool:
+        """Whether the first report is of all the time before, as iostat's."""
+        return self.form in (Form.COLUMNS, Form.EXTENDED, Form.JSON)
+
+
+class Reports:
+    """Makes them and writes them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        watch: Watch,
+        clock: Clock,
+        write: Callable[[str], None],
+        warn: Callable[[str], None],
+        rows: Callable[[], int] = lambda: HEADER_ROWS,
+    ) -> None:
+        """`rows` says how many reports fit below a heading."""
+        self._plan = plan
+        self._watch = watch
+        self._clock = clock
+        self._write = write
+        self._warn = warn
+        self._rows = rows
+        self._headed: Sequence[str] = ()
+        self._below = 0
+        self._made = 0
+
+    def run(self) -> None:
+        """All that were asked for; OperatorError if the daemon does not answer at first.
+
+        Where iostat(8) does so, an interrupt makes the last report, of the time
+        until then; KeyboardInterrupt otherwise.
+        """
+        schedule = Schedule(self._clock.now(), self._plan.wait)
+        first = self._watch.begin()
+        try:
+            self._go_on(first, schedule)
+        except KeyboardInterrupt:
+            if not self._as_iostat:
+                raise
+
+    def _go_on(self, first: Interval, schedule: Schedule) -> None:
+        plan, watch = self._plan, self._watch
+        if plan.since_attach:
+            missing = self._missing(first.rates)
+            if missing and plan.count == 1:
+                raise OperatorError(f"{', '.join(missing)}: no such device")
+            self._report(first)
+        if plan.form is Form.CSV:
+            self._write(export.csv_header(deletes=plan.deletes, others=plan.others) + "\n")
+        told = stop = False
+        while not stop and (plan.count is None or self._made < plan.count):
+            stop = self._interrupted(schedule)
+            interval = watch.next()
+            if interval is not None:
+                self._report(interval)
+            if watch.trouble is not None and not told:
+                self._warn(f"{watch.trouble}; waiting")
+            told = watch.trouble is not None
+
+    def _interrupted(self, schedule: Schedule) -> bool:
+        """Wait until the next report is due, or for an interrupt."""
+        try:
+            left = schedule.after(self._clock.now()) - self._clock.now()
+            self._clock.sleep(max(0.0, left))
+        except KeyboardInterrupt:
+            if not self._as_iostat:
+                raise
+            return True
+        return False
+
+    @property
+    def _as_iostat(self) -> bool:
+        return self._plan.form in (Form.COLUMNS, Form.EXTENDED)
+
+    def _missing(self, rates: Sequence[Rate]) -> list[str]:
+        there = {rate.name for rate in rates}
+        return [name for name in self._plan.choice.names if name not in there]
+
+    def _report(self, interval: Interval) -> None:
+        self._made += 1
+        rates = self._plan.choice(interval.rates)
+        if not self._plan.idle:
+            rates = [rate for rate in rates if iostat.busy(rate)]
+        lines = self._lines(rates, interval.elapsed)
+        if lines:
+            self._write("\n".join(lines) + "\n")
+
+    def _lines(self, rates: Sequence[Rate], elapsed: float) -> Sequence[str]:
+        plan = self._plan
+        match plan.form:
+            case Form.EXTENDED:
+                return iostat.extended(rates, totals=plan.totals)
+            case Form.COLUMNS:
+                return self._columns(rates)
+            case Form.CSV:
+                when = timestamp(self._clock.wall_ns())
+                return export.csv_lines(rates, when, deletes=plan.deletes, others=plan.others)
+            case Form.JSON:
+                return export.json_lines(rates, self._clock.wall_ns() / 1e9)
+            case _:
+                return self._batch(rates, elapsed)
+
+    def _columns(self, rates: Sequence[Rate]) -> list[str]:
+        """With a heading at first, when devices have changed, and again when it scrolls away."""
+        names = [rate.name for rate in rates]
+        if not names:
+            return []
+        lines = []
+        if names != self._headed or self._below <= 0:
+            self._headed, self._below = names, self._rows()
+            lines = iostat.header(rates, totals=self._plan.totals)
+        self._below -= 1
+        return [*lines, iostat.columns(rates, totals=self._plan.totals)]
+
+    def _batch(self, rates: Sequence[Rate], elapsed: float) -> list[str]:
+        plan = self._plan
+        shown = gstat.columns(
+            plan.latency,
+            deletes=plan.deletes,
+            others=plan.others,
+            width=0,  # gstat's columns and no more, but where all are asked for
+            name_width=0,
+        )
+        lines = gstat.table(rates, shown, bar=" ", labels=False)
+        top = gstat.status(elapsed, plan.wait, plan.choice.filter)
+        return [top, *(line.text for line in lines)]
+
+
+def timestamp(wall_ns: int) -> str:
+    """As gstat writes it: local time, with nanoseconds."""
+    seconds, rest = divmod(wall_ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))}.{rest:09d}"

@@ -1,0 +1,285 @@
+"""Two samples of devstat records to rates, by the arithmetic of devstat(3).
+
+A sample is what the control socket's `stat` verb says of all devices at one
+time.  Everything here is as devstat_compute_statistics() does it, but that
+%busy counts the period under way, so that a disk which hangs is 100 % busy.
+Who asks the daemon and who prints is not known here.  Pure; any thread.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from xbbd_bsd.oids import OPERATIONS, RECORDS, ROOT, split
+from xbbd_bsd.stats import percentile
+
+_NS: Final = 1_000_000_000
+
+Histogram = Mapping[int, int]
+"""How many requests fell into a bucket (stats.bucket_limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Transactions of one kind since the device was made; time in nanoseconds."""
+
+    operations: int = 0
+    bytes: int = 0
+    duration_ns: int = 0
+
+
+_NOTHING: Final = Kind()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One of the two records of a device: xbbN, as given to the disk, or xbbiN, as asked for.
+
+    Times in nanoseconds of the daemon's clock; `created_ns` None if not known.
+    `latency` is by operation, of xbbiN only: it is the guest who waits.
+    """
+
+    name: str
+    record: str
+    unit: int
+    domid: int
+    guest: str
+    vdev: str
+    path: str
+    state: str
+    now_ns: int
+    created_ns: int | None
+    start_count: int
+    end_count: int
+    kinds: Mapping[str, Kind]
+    busy_ns: int
+    latency: Mapping[str, Histogram] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Whose disk it is: "guest:vdev"."""
+        return f"{self.guest or self.domid}:{self.vdev}"
+
+    def follows(self, other: "Record") -> bool:
+        """Whether the counters are those of `other`, later: neither another disk, nor a new one."""
+        same = (self.domid, self.vdev, self.path) == (other.domid, other.vdev, other.path)
+        pairs = [
+            (self.now_ns, other.now_ns),
+            (self.start_count, other.start_count),
+            (self.end_count, other.end_count),
+        ]
+        for operation in OPERATIONS:
+            mine, theirs = self.kinds[operation], other.kinds[operation]
+            pairs.append((mine.operations, theirs.operations))
+            pairs.append((mine.bytes, theirs.bytes))
+            pairs.append((mine.duration_ns, theirs.duration_ns))
+        return (
+            same
+            and (self.created_ns == other.created_ns or None in (self.created_ns, other.created_ns))
+            and all(now >= before for now, before in pairs)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All records at one time, in order of unit; `daemon` is the process that counted.
+
+    `uptime` is the daemon's, in seconds.
+    """
+
+    records: Mapping[str, Record]
+    daemon: int
+    uptime: int
+
+    @property
+    def now_ns(self) -> int | None:
+        """When it was taken, None if no device could tell."""
+        return max((record.now_ns for record in self.records.values()), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class KindRate:
+    """What one kind of transactions did in an interval; the first three are totals."""
+
+    operations: int
+    bytes: int
+    duration_ns: int
+    per_second: float
+    kib_per_second: float
+    ms: float
+    """Milliseconds a transaction, 0 if there was none."""
+
+    @property
+    def kib(self) -> float:
+        """KiB a transaction, 0 if there was none."""
+        return self.bytes / 1024 / self.operations if self.operations else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a record did in an interval of `elapsed` seconds."""
+
+    record: Record
+    elapsed: float
+    queue: int
+    busy_seconds: float
+    busy_percent: float
+    kinds: Mapping[str, KindRate]
+    total: KindRate
+    percentiles: Mapping[str, Mapping[float, float]]
+    """Latency in milliseconds by operation and per cent; none of operations that there were not."""
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+PERCENTS: Final = (50.0, 90.0, 99.0, 99.9)
+
+
+def read_sample(stat: Mapping[str, Any], daemon: Mapping[str, Any]) -> Sample:
+    """Of the answers to `stat` and to `get hw.xbbd`; ValueError if they are not such answers.
+
+    Devices without a state segment have no records yet and are left out.
+    """
+    try:
+        records = {
+            record.name: record
+            for oid, values in sorted(stat.items(), key=lambda item: _unit(item[0]))
+            if any(name in values for name in RECORDS)
+            for record in _records(_unit(oid), values)
+        }
+        return Sample(records, int(daemon["hw.xbbd.pid"]), int(daemon["hw.xbbd.uptime"]))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"unexpected answer: {type(error).__name__}: {error}") from None
+
+
+def compare(current: Sample, previous: Sample | None) -> list[Rate]:
+    """What every record did between two samples; without the first, since it was made.
+
+    A device that was not there, or is another by now, has done all it did since
+    the sample before.
+    """
+    if previous is not None and previous.daemon != current.daemon:
+        previous = Sample({}, previous.daemon, previous.uptime)
+    return [rate(record, *_base(record, current, previous)) for record in current.records.values()]
+
+
+def _base(record: Record, current: Sample, previous: Sample | None) -> tuple[Record | None, int]:
+    """What to subtract, and nanoseconds since then."""
+    before = previous.records.get(record.name) if previous is not None else None
+    if before is not None and record.follows(before):
+        return before, record.now_ns - before.now_ns
+    if record.created_ns is not None:
+        return None, record.now_ns - record.created_ns
+    if previous is not None and previous.now_ns is not None:
+        return None, record.now_ns - previous.now_ns
+    return None, current.uptime * _NS
+
+
+def rate(record: Record, before: Record | None, elapsed_ns: int) -> Rate:
+    """What a record did since `before` (None: since there was nothing), so many nanoseconds ago."""
+    # As iostat(8) does; a daemon's first second is no reason to divide by nothing.
+    elapsed = elapsed_ns / _NS if elapsed_ns > 0 else 1.0
+    kinds = {
+        name: _kind_rate(
+            _less(kind, before.kinds[name] if before is not None else _NOTHING), elapsed
+        )
+        for name, kind in record.kinds.items()
+    }
+    busy_ns = max(0, record.busy_ns - (before.busy_ns if before is not None else 0))
+    return Rate(
+        record=record,
+        elapsed=elapsed,
+        # The two counters are not read at once.
+        queue=max(0, record.start_count - record.end_count),
+        busy_seconds=busy_ns / _NS,
+        busy_percent=min(100.0, busy_ns / _NS / elapsed * 100),
+        kinds=kinds,
+        total=_kind_rate(_sum(kinds), elapsed),
+        percentiles=dict(_percentiles(record, before)),
+    )
+
+
+def _kind_rate(kind: Kind, elapsed: float) -> KindRate:
+    return KindRate(
+        operations=kind.operations,
+        bytes=kind.bytes,
+        duration_ns=kind.duration_ns,
+        per_second=kind.operations / elapsed,
+        kib_per_second=kind.bytes / 1024 / elapsed,
+        ms=kind.duration_ns / kind.operations / 1e6 if kind.operations else 0.0,
+    )
+
+
+def _less(kind: Kind, before: Kind) -> Kind:
+    return Kind(
+        kind.operations - before.operations,
+        kind.bytes - before.bytes,
+        kind.duration_ns - before.duration_ns,
+    )
+
+
+def _sum(kinds: Mapping[str, KindRate]) -> Kind:
+    return Kind(
+        sum(kind.operations for kind in kinds.values()),
+        sum(kind.bytes for kind in kinds.values()),
+        sum(kind.duration_ns for kind in kinds.values()),
+    )
+
+
+def _percentiles(
+    record: Record, before: Record | None
+) -> Iterator[tuple[str, Mapping[float, float]]]:
+    for operation, histogram in record.latency.items():
+        earlier = before.latency.get(operation, {}) if before is not None else {}
+        counts = [0] * (max(histogram, default=-1) + 1)
+        for bucket, count in histogram.items():
+            counts[bucket] = max(0, count - earlier.get(bucket, 0))
+        if any(counts):
+            yield operation, {p: percentile(counts, p) / 1e6 for p in PERCENTS}
+
+
+def _unit(oid: str) -> int:
+    parts = split(oid)
+    if parts is None or parts[1]:
+        raise ValueError(f"unexpected answer: {oid!r:.40} is not {ROOT}.N")
+    return parts[0]
+
+
+def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
+    now_ns = int(values["now_ns"])
+    created = values.get("created_ns")
+    for record in RECORDS:
+        counts = values[record]
+        start_count, end_count = int(counts["start_count"]), int(counts["end_count"])
+        under_way = max(0, now_ns - int(counts["busy_from_ns"])) if start_count > end_count else 0
+        yield Record(
+            name=f"{record}{unit}",
+            record=record,
+            unit=unit,
+            domid=int(values["domid"]),
+            guest=str(values.get("guest", "")),
+            vdev=str(values.get("vdev", "")),
+            path=str(values.get("path", "")),
+            state=str(values["state"]),
+            now_ns=now_ns,
+            created_ns=None if created is None else int(created),
+            start_count=start_count,
+            end_count=end_count,
+            kinds={operation: _kind(counts[operation]) for operation in OPERATIONS},
+            busy_ns=int(counts["busy_ns"]) + under_way,
+            latency=_latency(values.get("latency", {})) if record == "xbbi" else {},
+        )
+
+
+def _kind(values: Mapping[str, Any]) -> Kind:
+    return Kind(int(values["operations"]), int(values["bytes"]), int(values["duration_ns"]))
+
+
+def _latency(values: Mapping[str, Any]) -> dict[str, Histogram]:
+    return {
+        operation: {int(bucket): int(count) for bucket, count in histogram.items()}
+        for operation, histogram in values.items()
+        if operation in OPERATIONS
+    }
