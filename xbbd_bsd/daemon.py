@@ -8,13 +8,11 @@ again.  What the parts do is not known here.
 import argparse
 import asyncio
 import fcntl
-import grp
 import logging
 import os
 import re
 import resource
 import signal
-import socket
 import sys
 import syslog
 import time
@@ -24,8 +22,7 @@ from typing import Final
 
 from xbbd_bsd import __version__
 from xbbd_bsd.config import Config, difference, parse
-from xbbd_bsd.control.server import ControlServer, Rights
-from xbbd_bsd.control.tree import Tree
+from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import (
     ConfigurationRefused,
@@ -42,7 +39,7 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
-from xbbd_bsd.host import Host, control_path, detect, platform, run_directory
+from xbbd_bsd.host import Host, detect, run_directory
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
@@ -65,7 +62,6 @@ class Daemon:
         self._host = host
         self._config = config
         self._config_file = config_file
-        self._state_dir = state_dir
         self._loop = asyncio.new_event_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._stopping = False
@@ -94,15 +90,9 @@ class Daemon:
             clock=time.monotonic,
         )
         try:
-            self._group = _group(config.daemon.group)
-            self._control = ControlServer(
-                control_path(state_dir),
-                Tree(view, self._devices).perform,
-                self._loop,
-                rights=self._rights,
-                group=self._group,
+            self._endpoints = Endpoints(
+                view, self._devices, config=config.daemon, state_dir=state_dir, loop=self._loop
             )
-            self._let_in(self._group)
         except OperatorError:
             self._store.close()
             self._loop.close()
@@ -120,26 +110,11 @@ class Daemon:
             found[identity.unit] = DeviceView(device, numbers, self._journal)
         return found
 
-    def _rights(self, channel: socket.socket) -> Rights:
-        """What a client of the control socket may do."""
-        peer = platform().peer(channel)
-        if peer.uid in (0, os.geteuid()):
-            return Rights.WRITE
-        return Rights.READ if self._group in peer.gids else Rights.NONE
-
-    def _let_in(self, group: int | None) -> None:
-        """Let members of a group get at the control socket, and at nothing else there."""
-        if group is not None:
-            os.chown(self._state_dir, -1, group)
-            os.chmod(self._state_dir, 0o710)
-        elif self._group is not None:
-            os.chmod(self._state_dir, 0o700)
-
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
-        self._control.close()
+        self._endpoints.close()
         if not clean:
             stuck = ", ".join(device.name for device in self._bus.devices)
             self._journal(StopFailed(stuck))
@@ -167,11 +142,7 @@ class Daemon:
         """Read the configuration again and apply what differs; a bad file changes nothing."""
         try:
             new = read_config(self._config_file)
-            group = _group(new.daemon.group)
-            if group != self._group:
-                self._control.give_to(group)
-                self._let_in(group)
-                self._group = group
+            self._endpoints.configure(new.daemon)
         except (OperatorError, OSError) as error:
             self._journal(ConfigurationRefused(str(error)))
             return
@@ -358,16 +329,6 @@ def _lock(path: str) -> int:
         except FileNotFoundError:
             pass  # its last owner has just removed it: what we locked is nobody's
         os.close(lock)
-
-
-def _group(name: str | None) -> int | None:
-    """The number of a group; OperatorError if there is none of that name."""
-    if name is None:
-        return None
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise OperatorError(f"[daemon] group = {name!r}: there is no such group") from None
 
 
 def _switches(config: Config) -> frozenset[Path]:

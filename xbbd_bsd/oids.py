@@ -189,6 +189,8 @@ GROUPS: Final[Mapping[str, tuple[Leaf, ...]]] = {
 }
 """The leaves of a device, by the call that has their values."""
 
+GROUP_OF: Final = {leaf.name: name for name, leaves in GROUPS.items() for leaf in leaves}
+
 DAEMON: Final = (
     Leaf("version", Type.STRING, "version of the daemon"),
     Leaf("pid", Type.INT, "process ID of the daemon"),

@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -308,3 +309,39 @@ def test_there_is_room_again_after_clients_that_do_nothing(machine: Machine) -> 
             return False
 
     eventually(answered, "an answer")
+
+
+def scrape(path: Path) -> str:
+    """What Prometheus gets."""
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.settimeout(20)
+        channel.connect(str(path))
+        channel.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        with channel.makefile("rb") as answer:
+            return answer.read().decode()
+
+
+def test_metrics_come_and_go_with_the_configuration(image: Path, temporary: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    first, second = temporary / "a", temporary / "b"
+    with running_machine() as machine:
+        guest = busy(machine, image, "depth=4")
+        config = Path(machine.chain.config_file)
+
+        def configure(text: str, line: str) -> None:
+            config.write_text(text)
+            machine.daemon.signal(signal.SIGHUP)
+            machine.log_line(line)
+
+        configure(f'[daemon]\nmetrics = "{first}"\n', "daemon.metrics None -> ")
+        text = scrape(first)
+        assert re.match(r"HTTP/1\.[01] 200 ", text)
+        assert f'path="{image}"' in text
+        configure(f'[daemon]\nmetrics = "{second}"\n', "daemon.metrics /.* -> /")
+        assert not first.exists()
+        assert "xbbd" in scrape(second)
+        configure('[daemon]\nmetrics = "/nonexistent/a"\n', "configuration not changed: ")
+        assert "xbbd" in scrape(second)
+        configure("", "daemon.metrics /.* -> None")
+        assert not second.exists()
+        end(guest)

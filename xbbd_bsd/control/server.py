@@ -28,6 +28,7 @@ from xbbd_bsd.errors import OperatorError, XbbdError
 MOST: Final = 32  # connections at once
 RESERVED: Final = 8  # of these, for those who may write
 PATIENCE: Final = 10.0  # seconds for a request to arrive, or a part of a reply to be taken
+TURN: Final = 0.002  # seconds of answering, until the loop has its turn
 
 Perform = Callable[[Request], Iterator[Values]]
 
@@ -61,14 +62,12 @@ class ControlServer:
         self._perform = perform
         self._loop = loop
         self._rights = rights
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[_Client] = set()
         with suppress(FileNotFoundError):
             os.unlink(path)
         mask = os.umask(0o177)
         try:
-            self._server = loop.run_until_complete(
-                asyncio.start_unix_server(self._serve, path, limit=LIMIT)
-            )
+            self._server = loop.run_until_complete(loop.create_unix_server(self._accept, path))
             self.give_to(group)
         except OSError as error:
             raise OperatorError(f"control socket {path}: {error}", error.errno or 0) from None
@@ -84,48 +83,149 @@ class ControlServer:
     def close(self) -> None:
         """Stop listening, end every connection, remove the socket."""
         self._server.close()
-        if tasks := list(self._tasks):
-            for task in tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.wait(tasks))
+        for client in list(self._clients):
+            client.abort()
+        while self._clients:
+            self._loop.run_until_complete(asyncio.sleep(0))
         with suppress(FileNotFoundError):
             os.unlink(self._path)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            rights = self._rights(writer.get_extra_info("socket"))
-            if rights is Rights.NONE:
-                writer.write(encode_error(OperatorError("Permission denied", errno.EACCES)))
-                return
-            if len(self._tasks) > (MOST if rights is Rights.WRITE else MOST - RESERVED):
-                writer.write(encode_error(OperatorError("too many connections", errno.EAGAIN)))
-                return
-            while line := await self._line(reader):
-                await self._answer(line, rights, writer)
-                await asyncio.wait_for(writer.drain(), PATIENCE)
-        except (TimeoutError, ValueError, OSError, asyncio.CancelledError):
-            pass  # ValueError: a line beyond the limit
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    def _accept(self) -> "_Client":
+        return _Client(self._loop, self._perform, self._admit, self._clients)
 
-    async def _line(self, reader: asyncio.StreamReader) -> bytes:
-        line = await asyncio.wait_for(reader.readline(), PATIENCE)
-        return line if line.endswith(b"\n") else b""
+    def _admit(self, channel: socket.socket) -> Rights:
+        """What a new client may do; OperatorError if it has to go."""
+        rights = self._rights(channel)
+        if rights is Rights.NONE:
+            raise OperatorError("Permission denied", errno.EACCES)
+        if len(self._clients) > (MOST if rights is Rights.WRITE else MOST - RESERVED):
+            raise OperatorError("too many connections", errno.EAGAIN)
+        return rights
 
-    async def _answer(self, line: bytes, rights: Rights, writer: asyncio.StreamWriter) -> None:
+
+class _Client(asyncio.Protocol):
+    """A connection: one request after the other, each answered in parts."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        perform: Perform,
+        admit: Callable[[socket.socket], Rights],
+        clients: "set[_Client]",
+    ) -> None:
+        """It is one of `clients` as long as there is a connection."""
+        self._loop = loop
+        self._perform = perform
+        self._admit = admit
+        self._clients = clients
+        self._rights = Rights.NONE
+        self._unread = bytearray()
+        self._answer: Iterator[Values] | None = None
+        self._full = False  # what was written is not taken yet
+        self._ended = False  # the client sends no more
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Called by the loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._clients.add(self)
         try:
-            request = Request.decode(line)
-            if request.verb.writes and rights < Rights.WRITE:
-                what = request.name if request.value is None else f"{request.name}={request.value}"
-                raise OperatorError(f"{what}: Operation not permitted", errno.EPERM)
-            for values in self._perform(request):
-                writer.write(encode_values(values))
-                await asyncio.wait_for(writer.drain(), PATIENCE)
-                await asyncio.sleep(0)
-            writer.write(encode_end())
-        except XbbdError as error:
-            writer.write(encode_error(OperatorError(str(error), error.errno or 0)))
+            self._rights = self._admit(transport.get_extra_info("socket"))
+        except (OperatorError, OSError) as error:
+            transport.write(encode_error(OperatorError(str(error), error.errno or 0)))
+            transport.close()
+            return
+        self._progress()
+        self._expire()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._clients.discard(self)
+        self._answer = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if self._answer is None and not self._full:
+            self._next()
+        elif len(self._unread) > LIMIT:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return self._answer is not None  # it may want what it has asked for
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._progress()
+        self._go_on()
+
+    # Ours.
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._transport.abort()
+
+    def _progress(self) -> None:
+        self._deadline = self._loop.time() + PATIENCE
+
+    def _expire(self) -> None:
+        """One timer a connection, however often its deadline moves."""
+        if self._loop.time() >= self._deadline:
+            self.abort()
+        else:
+            self._timer = self._loop.call_at(self._deadline, self._expire)
+
+    def _next(self) -> None:
+        """Begin with the next request, if it is there."""
+        if self._transport.is_closing():
+            return
+        self._transport.resume_reading()
+        end = self._unread.find(b"\n", 0, LIMIT)
+        if end < 0:
+            if len(self._unread) >= LIMIT or self._ended:
+                self._transport.close()
+            return
+        line = bytes(self._unread[: end + 1])
+        del self._unread[: end + 1]
+        self._answer = self._performed(line)
+        self._step()
+
+    def _performed(self, line: bytes) -> Iterator[Values]:
+        request = Request.decode(line)
+        if request.verb.writes and self._rights < Rights.WRITE:
+            what = request.name if request.value is None else f"{request.name}={request.value}"
+            raise OperatorError(f"{what}: Operation not permitted", errno.EPERM)
+        yield from self._perform(request)
+
+    def _step(self) -> None:
+        """Answer for a while, then let the loop do other work."""
+        until = self._loop.time() + TURN
+        lines: list[bytes] = []
+        while self._answer is not None and (not lines or self._loop.time() < until):
+            try:
+                lines.append(encode_values(next(self._answer)))
+            except StopIteration:
+                lines.append(encode_end())
+                self._answer = None
+            except XbbdError as error:
+                lines.append(encode_error(OperatorError(str(error), error.errno or 0)))
+                self._answer = None
+        self._transport.write(b"".join(lines))
+        self._progress()
+        if self._answer is not None or self._unread or self._ended:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._transport.is_closing() or self._full:
+            return  # until resume_writing, if it is full
+        if self._answer is not None:
+            self._step()
+        else:
+            self._next()

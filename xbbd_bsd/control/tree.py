@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from xbbd_bsd.control.protocol import Request, Value, Values, Verb
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.oids import DAEMON_ROOT, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
+from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
 
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _RANGES: Final = {
@@ -185,6 +185,9 @@ def _leaves(unit: int, device: DeviceView, name: str) -> dict[str, Value]:
     """The leaves of a device, of those groups that a name asks for."""
     root = _root(unit)
     rest = "" if _covers(name, root) else name.removeprefix(f"{root}.")
+    if rest in GROUP_OF:
+        values = device.group(GROUP_OF[rest])
+        return {name: values[rest]} if rest in values else {}
     found: dict[str, Value] = {}
     for group, leaves in GROUPS.items():
         if not rest or any(_covers(rest, leaf.name) for leaf in leaves):
