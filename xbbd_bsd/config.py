@@ -51,7 +51,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "log": "paths whose every step is logged",
     "group": "group whose members may read by the control socket",
     "metrics": "address where OpenMetrics are served",
-    "workers": "most I/O threads of a device",
+    "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
     "transport": "how data moves between guest and disk: best, map or copy",
@@ -88,7 +88,7 @@ class DaemonConfig:
 class DiskConfig:
     """Section [disk], for every device.
 
-    workers: most I/O threads of a device.  max_ring_page_order: largest ring
+    workers: most I/O threads of a ring.  max_ring_page_order: largest ring
     offered to guests, 4096 << order bytes.  max_batch_segments: most pages of
     one disk operation.  transport: how data moves between guest and disk, by
     mapping its pages, by grant copy, or as suits the hypervisor; grants that stay

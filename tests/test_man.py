@@ -1,0 +1,525 @@
+"""The manual pages against the program, both ways, and against mandoc(1).
+
+Pages are read as their source, mdoc(7); nothing is asked of the words between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from tests.test_reference import section as promised
+from xbbd_bsd import config, daemon, events, oids, xbbctl, xbbstat
+from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, parse
+from xbbd_bsd.control import metrics
+from xbbd_bsd.control.protocol import LIMIT, VERSION, Request, Verb
+from xbbd_bsd.control.server import MOST, PATIENCE, RESERVED
+from xbbd_bsd.daemon import STOP_SECONDS
+from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.stat import choice, view
+from xbbd_bsd.stats import TUNABLES
+
+ROOT = Path(__file__).parent.parent
+MAN = ROOT / "man"
+PAGES = sorted(path for path in MAN.iterdir() if path.suffix in (".4", ".5", ".8"))
+OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
+
+# Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
+FOREIGN = {
+    *((name, "1") for name in ("dtrace", "kenv", "xl")),
+    ("errno", "2"),
+    *((name, "3") for name in ("pidfile", "syslog")),
+    *((name, "5") for name in ("loader.conf", "xl.cfg")),
+    ("xen-vbd-interface", "7"),
+    *((name, "8") for name in ("gstat", "iostat", "rc", "sysctl", "xenstored")),
+    ("devstat", "9"),
+}
+
+
+def source(name: str) -> str:
+    return (MAN / name).read_text()
+
+
+def plain(text: str) -> str:
+    """A line of mdoc without its escapes."""
+    return text.replace(r"\(dq", '"').replace(r"\&", "").replace(r"\e", "\\").strip()
+
+
+def flags(text: str) -> set[str]:
+    """The options that .It Fl names in some text, as they are typed."""
+    found: set[str] = set()
+    for head in re.findall(r"^\.It (?:Fl .*)$", text, re.M):
+        for option in re.split(r" , (?:Fl )?", head.removeprefix(".It Fl ")):
+            found.add(f"-{option.split()[0]}")
+    return found
+
+
+def in_synopsis(text: str) -> set[str]:
+    """The options that SYNOPSIS names."""
+    part = re.split(r"^\.Sh ", text, flags=re.M)[2]
+    assert part.startswith("SYNOPSIS")
+    found = set()
+    for words in re.findall(r"\bFl ([^\n]*)", part):
+        for word in re.split(r" Ar .*| \| |\s", words):
+            if word.startswith("-"):
+                found.add(f"-{word}")
+            elif word and word not in ("Ar", "Op"):
+                found |= {f"-{letter}" for letter in word}
+    return found
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def parser_of_daemon(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """Its parser is not handed out, so it is taken when it is used."""
+    seen: list[argparse.ArgumentParser] = []
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *given: object) -> argparse.Namespace:
+        seen.append(self)
+        return original(self, [])
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    daemon._options([])
+    (parser,) = seen
+    return parser
+
+
+def verb_parsers() -> dict[str, argparse.ArgumentParser]:
+    (verbs,) = (
+        action
+        for action in xbbctl._verb_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return dict(verbs.choices)
+
+
+# Form.
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_mandoc_finds_nothing_wrong(path: Path) -> None:
+    mandoc = shutil.which("mandoc")
+    if mandoc is None:
+        pytest.skip("mandoc is not installed (Debian: mandoc)")
+    command = [mandoc, "-T", "lint", "-W", "style", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Pages of other packages need not be installed here; that is another test's.
+    lines = [
+        line
+        for line in done.stdout.splitlines()
+        if "referenced manual not found" not in line and "outdated mandoc.db" not in line
+    ]
+    assert lines == []
+
+
+def test_there_is_a_page_of_every_command_and_file() -> None:
+    assert {path.name for path in PAGES} == {
+        "xbbd.4",
+        "xbbd.conf.5",
+        "xbbctl.8",
+        "xbbd.8",
+        "xbbstat.8",
+    }
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {(name, "8") for name in scripts} <= OURS
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_titles(path: Path) -> None:
+    text = path.read_text()
+    assert f".Dt {path.stem.upper()} {path.suffix[1:]}\n" in text
+    assert re.search(r"^\.Dd [A-Z][a-z]+ \d{1,2}, \d{4}$", text, re.M)
+    assert re.search(rf"^\.Sh NAME\n\.Nm {re.escape(path.stem)}\n\.Nd \S", text, re.M)
+
+
+def references(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"\bXr (\S+) (\d)\b", text)
+
+
+def test_references_exist() -> None:
+    named = {found for path in PAGES for found in references(path.read_text())}
+    assert named == OURS | FOREIGN
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_see_also_is_sorted_and_has_all_of_ours(path: Path) -> None:
+    text = path.read_text()
+    part = re.split(r"^\.Sh ", text.partition(".Sh SEE ALSO\n")[2], flags=re.M)[0]
+    listed = references(part)
+    assert listed == sorted(set(listed), key=lambda found: (found[1], found[0]))
+    itself = (path.stem, path.suffix[1:])
+    assert OURS & set(references(text)) - {itself} == OURS & set(listed) - {itself}
+    assert itself not in listed
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_sections_that_are_named_exist(path: Path) -> None:
+    text = path.read_text()
+    there = set(re.findall(r"^\.S[hs] (.*)$", text, re.M))
+    assert set(re.findall(r"^\.Sx (.*?)(?: [.,:;])?$", text, re.M)) <= there
+
+
+# Options and verbs.
+
+
+def test_options_of_xbbd(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = options_of(parser_of_daemon(monkeypatch))
+    text = source("xbbd.8")
+    assert flags(text) == wanted
+    assert in_synopsis(text) == wanted - {"--help"}
+
+
+def test_options_of_xbbstat() -> None:
+    wanted = options_of(xbbstat._parser())
+    text = source("xbbstat.8")
+    assert flags(text) == wanted
+    assert in_synopsis(text) == wanted - {"--help"}
+
+
+def verb_texts() -> dict[str, str]:
+    """What xbbctl.8 says of each verb, with its head."""
+    part = source("xbbctl.8").partition(".Ss VERBS\n")[2].partition("\n.Sh ")[0]
+    pieces = re.split(r"^\.It (?:Xo\n\.)?Cm (\w+)", part, flags=re.M)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def test_options_of_xbbctl() -> None:
+    text = source("xbbctl.8")
+    names = text.partition(".Ss VERBS")[0]
+    wanted = options_of(xbbctl._parser())
+    assert flags(names) == wanted
+    assert in_synopsis(text) == wanted
+    bundles = re.findall(r"^\.Op Fl (\w+)$", text, re.M)
+    assert bundles == re.findall(r"\[-(\w+)\]", xbbctl._parser().format_usage())
+
+
+def test_verbs_of_xbbctl() -> None:
+    texts = verb_texts()
+    assert tuple(texts) == xbbctl.VERBS == tuple(verb_parsers())
+    common = {"-j", "--help", "--host", "--state-dir"}
+    for verb, parser in verb_parsers().items():
+        head = texts[verb].partition(".Xc")[0] if ".Xc" in texts[verb] else ""
+        head = head or texts[verb].partition("\n")[0]
+        assert {f"-{o}" for o in re.findall(r"\bFl (-[\w-]+)", head)} == (
+            options_of(parser) - common
+        ), verb
+        given = re.sub(r"\bFl -\S+( Ar \w+)?|\b(?:Op|Oo|Oc|Ar)\b", "", head)
+        operands = [word for word in given.split() if not word.startswith(".")]
+        assert operands == [a.dest for a in parser._actions if not a.option_strings], verb
+    assert flags(texts["attach"]) == options_of(verb_parsers()["attach"]) - common
+
+
+def test_choices_and_defaults_of_attach() -> None:
+    text = plain(verb_texts()["attach"])
+    for action in verb_parsers()["attach"]._actions:
+        if not action.option_strings or action.dest in ("help", "json", "host", "state_dir"):
+            continue
+        (option,) = action.option_strings
+        part = text.partition(f".It Fl {option[1:]}")[2].partition("\n.It ")[0]
+        assert part, option
+        if action.choices is not None:
+            named = re.findall(r"^\.Cm ([^\s,\\]+)", part, re.M)
+            assert set(named) == set(action.choices), option
+            for choice_, rest in re.findall(r"^\.Cm (\S+)((?:(?!\n\.Cm).)*)", part, re.M | re.S):
+                assert ("default" in rest) == (choice_ == action.default), choice_
+        elif isinstance(action.default, float):
+            assert f"The default is {action.default:g}." in part
+
+
+def test_columns_to_sort_by() -> None:
+    part = source("xbbstat.8").partition(".It Fl s Ar column")[2].partition("\n.It ")[0]
+    assert set(re.findall(r"^\.Cm (\S+)", part, re.M)) == set(choice.sorts())
+
+
+def test_keys_of_the_screen() -> None:
+    part = source("xbbstat.8").partition(".Sh KEYS")[2].partition("\n.Sh ")[0]
+    named = [plain(key) for key in re.findall(r"^\.It Ic (\S+)$", part, re.M)]
+    code = Path(view.__file__).read_text()
+    cases = re.findall(r'^        case ("[^\n]*"):$', code, re.M)
+    keys = {key for case in cases for key in re.findall(r'"([^"])"', case)}
+    assert sorted(named) == sorted(keys - {" "})
+    assert f"{view.LEAST_WAIT:g} to {view.MOST_WAIT:g} seconds" in source("xbbstat.8")
+
+
+# The configuration.
+
+
+def entries(page: str, start: str, end: str) -> dict[str, str]:
+    """The items .It Va of a part of a page: what follows each, up to the next."""
+    part = source(page).partition(start)[2].partition(end)[0]
+    pieces = re.split(r"^\.It Va (\S+)\n", part, flags=re.M)
+    names = pieces[1::2]
+    assert len(names) == len(set(names))
+    return dict(zip(names, pieces[2::2], strict=True))
+
+
+def keys(part: str) -> dict[str, tuple[str, str, str]]:
+    """What xbbd.conf.5 says of keys: type and range, default, when it takes effect."""
+    bounds = {"daemon": (".Ss The daemon\n", ".Ss Disks\n"), "disk": (".Ss Disks\n", ".Ss Single")}
+    found = {}
+    for name, text in entries("xbbd.conf.5", *bounds[part]).items():
+        match = re.match(r"\.Pq (.*); default (.*); (.*)\n(\S.*)", text)
+        assert match is not None, name
+        found[name] = (plain(match[1]), plain(match[2]), plain(match[3]))
+    return found
+
+
+def as_toml(value: object) -> str:
+    """A default as the page has it."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    return str(value)
+
+
+@pytest.mark.parametrize(("part", "section"), [("daemon", DaemonConfig), ("disk", DiskConfig)])
+def test_keys_and_defaults(part: str, section: type[DaemonConfig | DiskConfig]) -> None:
+    said = {name: default for name, (_, default, _) in keys(part).items()}
+    assert said == {field.name: as_toml(field.default) for field in fields(section)}
+
+
+def allowed(section: str, key: str, value: str) -> bool:
+    """Whether the program takes a value, in TOML."""
+    try:
+        parse(f"[{section}]\n{key} = {value}\n", "test")
+    except OperatorError:
+        return False
+    return True
+
+
+def test_ranges_of_numbers() -> None:
+    numbers = {
+        field.name: keys("disk")[field.name][0]
+        for field in fields(DiskConfig)
+        if isinstance(field.default, int) and not isinstance(field.default, bool)
+    }
+    for name, said in numbers.items():
+        match = re.fullmatch(r"(?:(\d+), or )?(\d+) to (\d+)|(\d+) or (\d+)", said)
+        assert match is not None, (name, said)
+        if match[4] is not None:
+            assert tuple(map(int, match.group(4, 5))) == config.CHOICES[name]
+            continue
+        low, high = int(match[2]), int(match[3])
+        single = set() if match[1] is None else {int(match[1])}
+        least = min({low} | single)
+        assert config.RANGES[name] == (least, high), name
+        for number in {*range(least - 1, least + 20), low, (low + high) // 2, high, high + 1}:
+            wanted = low <= number <= high or number in single
+            assert allowed("disk", name, str(number)) == wanted, (name, number)
+    assert set(config.RANGES) | set(config.CHOICES) == set(numbers)
+
+
+def test_kinds_of_the_other_values() -> None:
+    said = {name: kind for part in ("daemon", "disk") for name, (kind, _, _) in keys(part).items()}
+    for field in fields(DiskConfig):
+        assert (said[field.name] == "true or false") == isinstance(field.default, bool)
+    *most, last = sorted(config.TRANSPORTS, key=said["transport"].index)
+    assert said["transport"] == f"{', '.join(most)} or {last}"
+    for name, values in (("kinds", config.KINDS), ("log", config.LOGS)):
+        assert said[name] == "list of " + ", ".join(f'"{value}"' for value in values)
+    paths = {name for name, kind in said.items() if kind == "path"}
+    for name in (field.name for field in fields(DaemonConfig)):
+        relative, absolute = allowed("daemon", name, '"x"'), allowed("daemon", name, '"/x"')
+        assert (name in paths) == (absolute and not relative and name != "metrics"), name
+    assert said["group"] == "name of a group"
+    assert said["metrics"] == "address or path"
+
+
+def test_when_a_change_takes_effect() -> None:
+    when = {name: time for part in ("daemon", "disk") for name, (_, _, time) in keys(part).items()}
+    times = re.findall(r"^\.It ((?:at|next) \w+)$", source("xbbd.conf.5"), re.M)
+    assert set(when.values()) == set(times)
+    assert set(TUNABLES) | {"resize_interval"} == {
+        name for name, time in when.items() if time == "at once"
+    } & {field.name for field in fields(DiskConfig)}
+    # What the daemon says in its log when the file is read again.
+    code = Path(daemon.__file__).read_text()
+    later = re.search(r"later = \((.*?)\)", code)
+    assert later is not None
+    assert {name for name, time in when.items() if time == "next start"} == {
+        name.removeprefix("daemon.") for name in re.findall(r'"([\w.]+)"', later[1])
+    }
+
+
+def test_what_an_override_goes_by() -> None:
+    assert tuple(entries("xbbd.conf.5", ".Ss Single disks\n", ".Ss Shared")) == config.MATCHES
+
+
+def displays(page: str) -> list[str]:
+    return [
+        plain(text) for text in re.findall(r"^\.Bd .*\n([^.](?:.|\n)*?)^\.Ed$", source(page), re.M)
+    ]
+
+
+def test_examples_of_the_configuration() -> None:
+    examples = [text for text in displays("xbbd.conf.5") if text.startswith("[")]
+    assert len(examples) == 3
+    for text in examples:
+        assert parse(text, "example") != Config()
+
+
+def test_an_error_as_shown() -> None:
+    (shown,) = (text for text in displays("xbbd.conf.5") if text.startswith("xbbd: "))
+    with pytest.raises(OperatorError) as refused:
+        parse("[disk]\nworkers = 65\n", "xbbd.conf")
+    assert shown == f"xbbd: {refused.value}"
+
+
+# The tree.
+
+
+def test_every_name_with_its_type_access_and_description() -> None:
+    part = source("xbbd.4").partition("Written by oids.py")[2].partition(r".\" to here.")[0]
+    said: dict[str, tuple[str, str, str]] = {}
+    node = ""
+    for line in re.split(r"^\.(?=It |Va )", part, flags=re.M)[1:]:
+        if line.startswith("Va "):
+            node = plain(line.partition("\n")[0].removeprefix("Va ").removesuffix(" ."))
+            node = re.sub(r" Ns (?:Ar )?", "", node)
+            continue
+        match = re.match(r"It Va (\S+) Pq ([^,]+), (.*)\n([^\n]*)\.\n", line)
+        assert match is not None, line
+        name = f"{node}.{match[1]}"
+        assert name not in said
+        said[name] = (match[2], match[3], plain(match[4]))
+    wanted = {
+        name: (
+            leaf.type.value,
+            ("read-write" if leaf.writable else "read-only")
+            + (", tunable" if leaf.tunable else ""),
+            leaf.description,
+        )
+        for name, leaf in oids.declared()
+    }
+    assert said == wanted
+
+
+def test_the_list_is_what_its_generator_writes() -> None:
+    command = [sys.executable, str(MAN / "oids.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{done.stdout}" in source("xbbd.4"), "run python man/oids.py man/xbbd.4"
+
+
+def test_names_in_examples_and_words_exist() -> None:
+    """Whatever looks like a name of the tree, in any page."""
+    known = {name for name, _ in oids.declared()}
+    nodes = {name.rsplit(".", i)[0] for name in known for i in range(1, 6)}
+    for path in PAGES:
+        text = path.read_text().replace(r".\& Ns Ar N", ".N").replace(r".\& Ns Ar M", ".M")
+        for found in re.findall(r"(?<![\w.])(?:dev|hw)\.xbbd(?:\.[%\w]+)*", text):
+            name = re.sub(r"\.xbbd\.\d+", ".xbbd.N", found)
+            assert name in known | nodes, (path.name, found)
+
+
+def test_nodes_in_xenstore() -> None:
+    text = source("xbbd.4")
+    for title, beginning in (
+        ("Read in the backend's directory", "Nodes read: the backend's"),
+        ("Read in the frontend's directory", "Nodes read: the frontend's"),
+        ("Written in the backend's directory", "Nodes written"),
+    ):
+        part = re.split(r"^\.S[hs] ", text.partition(f".Ss {title}\n")[2], flags=re.M)[0]
+        named = re.findall(r"^\.It Pa (\S+)$", part, re.M)
+        assert len(named) == len(set(named))
+        assert set(named) == promised(beginning)
+
+
+def test_records_and_kinds() -> None:
+    text = source("xbbd.4")
+    statistics = text.partition(".Sh STATISTICS")[2].partition("\n.Sh ")[0]
+    assert re.findall(r"^\.It Li (\w+) Ns Ar N$", statistics, re.M) == list(oids.RECORDS)
+    for operation in oids.OPERATIONS:
+        assert f".Li {operation}" in statistics
+    kinds = text.partition(".Ss Kinds")[2].partition(".El")[0]
+    assert tuple(re.findall(r"^\.It Li (\w+)$", kinds, re.M)) == config.KINDS
+
+
+def test_probes() -> None:
+    code = (ROOT / "xbbd_bsd" / "native" / "probes.c").read_text()
+    declared = re.findall(r"^void\t(xbb_dispatch_\w+)\((.*)\);$", code, re.M)
+    said = re.findall(r"^\.It Fn (\w+) (.*)$", source("xbbd.4"), re.M)
+    assert [(name, ", ".join(re.findall(r'"([^"]*)"', rest))) for name, rest in said] == declared
+
+
+# The daemon.
+
+
+def diagnostics(page: str) -> list[str]:
+    part = re.split(r"^\.Sh ", source(page).partition(".Sh DIAGNOSTICS\n")[2], flags=re.M)[0]
+    return re.findall(r'^\.It "(.*)"$', part, re.M)
+
+
+def all_events() -> Iterator[type[events.Event]]:
+    classes = [events.Event]
+    while classes:
+        found = classes.pop()
+        classes += found.__subclasses__()
+        if found.text:
+            yield found
+
+
+def test_every_line_of_the_log() -> None:
+    said = diagnostics("xbbd.8")
+    assert len(said) == len(set(said))
+    assert set(said) == {re.sub(r"\{[^}]*\}", "%s", event.text) for event in all_events()}
+
+
+def test_how_lines_are_limited() -> None:
+    text = source("xbbd.8")
+    assert f"may log {events.BURST} at once and one more every\nthree seconds" in text
+    assert events.REFILL_SECONDS == 3
+
+
+@pytest.mark.parametrize("page", ["xbbctl.8", "xbbstat.8"])
+def test_messages_of_commands_are_in_the_program(page: str) -> None:
+    """Each as a text in the source, with anything in the place of %s."""
+    code = "".join(path.read_text() for path in (ROOT / "xbbd_bsd").rglob("*.py"))
+    for message in diagnostics(page):
+        pattern = r"\{[^{}]*\}".join(map(re.escape, message.split("%s")))
+        assert re.search(f'"{pattern}"', code), message
+
+
+def test_protocol_of_the_control_socket() -> None:
+    part = source("xbbd.8").partition(".Sh CONTROL SOCKET\n")[2].partition("\n.Sh ")[0]
+    assert re.findall(r"^\.It Cm (\w+)$", part, re.M) != []
+    assert set(re.findall(r"^\.It Cm (\w+)$", part, re.M)) == {verb.value for verb in Verb}
+    assert f"which is {VERSION}," in part
+    assert f"no longer than {LIMIT} bytes" in part
+    assert f"There may be {MOST} connections at once; {RESERVED} of these" in part
+    assert f"no request within {PATIENCE:g} seconds" in part
+    shown = re.search(r"^\.Bd .*\n((?:.|\n)*?)^\.Ed$", part, re.M)
+    assert shown is not None
+    requests = re.sub(r"\n +", " ", shown[1]).splitlines()
+    assert [Request.decode(line.encode()).verb for line in requests] == [Verb.GET, Verb.SET]
+
+
+def test_families_of_metrics() -> None:
+    part = source("xbbd.8").partition(".Sh OPENMETRICS\n")[2].partition("\n.Sh ")[0]
+    code = Path(metrics.__file__).read_text()
+    said = re.findall(r"^\.It Va (\w+)$", part, re.M)
+    assert said == re.findall(r'"(xbbd_\w+)"', code)
+    assert f"at most once in {metrics.AGE:g} seconds" in part
+
+
+def test_times_and_places_of_the_daemon() -> None:
+    text = source("xbbd.8")
+    assert f"After {STOP_SECONDS:g} seconds, or when" in text
+    assert f"within another {STOP_SECONDS:g} seconds" in text
+    for page in ("xbbd.8", "xbbd.conf.5"):
+        assert f".It Pa {daemon.CONFIG_FILE}\n" in source(page)

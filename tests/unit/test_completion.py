@@ -1,0 +1,379 @@
+"""Completion of xbbctl(8) in bash, zsh and tcsh: against its options, and in real shells.
+
+The shells run on terminals of their own, with an xbbctl in PATH that writes down
+what it was called with.
+"""
+
+import argparse
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from xbbd_bsd import xbbctl
+from xbbd_bsd.oids import declared
+
+FILES = Path(__file__).parents[2] / "etc" / "completion"
+BASH, ZSH, TCSH = FILES / "xbbctl.bash", FILES / "_xbbctl", FILES / "xbbctl.csh"
+LIMIT = 60.0  # seconds for a shell to end
+
+NAMES = sorted(
+    {
+        name.replace(".N.", f".{unit}.").replace(".M.", ".0.")
+        for name, _ in declared()
+        for unit in (0, 12)
+    }
+)
+DISKS = """\
+NAME    GUEST  VDEV  MODE  MiB  STATE      PATH
+xbbd0   vm1    xvda  w      16  Connected  /tank/a
+xbbd12  vm1    xvdb  w      16  Connected  /tank/b
+xbbd7   db2    xvda  r      16  Connected  /tank/c
+"""
+FAKE = """\
+#!/bin/sh
+echo "$*" >>"$FAKE/calls"
+case " $* " in
+*" -aN "*) cat "$FAKE/names" ;;
+*" list "*) cat "$FAKE/disks" ;;
+esac
+"""
+
+
+class Place:
+    """A directory to stand in, and another with an xbbctl that only writes down its calls."""
+
+    def __init__(self, root: Path) -> None:
+        self.fake, self.here = root / "fake", root / "here"
+        (self.fake / "bin").mkdir(parents=True)
+        (self.here / "directory").mkdir(parents=True)
+        (self.here / "tuned").touch()
+        (self.here / "image").touch()
+        program = self.fake / "bin" / "xbbctl"
+        program.write_text(FAKE)
+        program.chmod(0o755)
+        (self.fake / "names").write_text("\n".join(NAMES) + "\n")
+        (self.fake / "disks").write_text(DISKS)
+        self.environment = {
+            "PATH": f"{self.fake / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(self.here),
+            "FAKE": str(self.fake),
+            "TERM": "dumb",
+            "LC_ALL": "C",
+        }
+
+    @property
+    def calls(self) -> list[str]:
+        """The arguments of all calls."""
+        path = self.fake / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def shell(name: str) -> str:
+    """The path of a shell; skips if it is not there."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+# What the files say, against the program.
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings}
+
+
+def verb_parsers() -> dict[str, argparse.ArgumentParser]:
+    (verbs,) = (
+        action
+        for action in xbbctl._verb_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return dict(verbs.choices)
+
+
+ALL = options_of(xbbctl._parser()).union(*map(options_of, verb_parsers().values()))
+
+
+def test_zsh_has_every_option_of_every_verb() -> None:
+    text = ZSH.read_text().replace("\tinflight|log|resize)\n", "\tdisk verbs)\n")
+    parts = re.split(r"^\t([\w *]+)\)$", text, flags=re.M)
+    by_verb = dict(zip(parts[1::2], parts[2::2], strict=True))
+
+    def found(text: str) -> set[str]:
+        return set(re.findall(r"'(?:\([^)]*\))?(-[\w-]+)=?\[", text))
+
+    def listed(name: str) -> set[str]:
+        match = re.search(rf"\b{name}=\((.*?)\n\t\)", parts[0], re.S)
+        assert match is not None
+        return found(match[1])
+
+    by_verb["inflight"] = by_verb["log"] = by_verb["resize"] = by_verb.pop("disk verbs")
+    for verb, parser in verb_parsers().items():
+        text = by_verb[verb].partition(";;")[0]
+        assert "_arguments -s $common " in text
+        assert listed("common") | found(text) == options_of(parser), verb
+    names = listed("common") | listed("manners")
+    assert "_arguments -s $common $manners " in by_verb["*"]
+    assert names == options_of(xbbctl._parser()) - {"-a", "--version"}
+    (first,) = re.findall(r"_arguments -C -s \$common \$manners (.*?)&& return", parts[0], re.S)
+    assert names | found(first) == options_of(xbbctl._parser())
+    verbs = re.search(r"verbs=\((.*?)\n\t\)", parts[0], re.S)
+    assert verbs is not None
+    assert tuple(re.findall(r"'(\w+):", verbs[1])) == xbbctl.VERBS
+
+
+def test_tcsh_has_every_option_and_verb() -> None:
+    text = TCSH.read_text()
+    long = re.search(r"'c/--/\(([^)]*)\)/'", text)
+    short = re.search(r"'c/-/\(([^)]*)\)/'", text)
+    assert long is not None
+    assert short is not None
+    found = {f"--{name}" for name in long[1].split()} | {f"-{name}" for name in short[1].split()}
+    assert found == ALL
+    assert tuple(re.findall(r"echo (\w+);", text.partition("'p@*@")[2])) == xbbctl.VERBS
+
+
+@pytest.mark.parametrize(("name", "file"), [("bash", BASH), ("zsh", ZSH), ("tcsh", TCSH)])
+def test_syntax(name: str, file: Path) -> None:
+    done = subprocess.run([shell(name), "-n", str(file)], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+# bash, by its function.
+
+ASK = """
+source "$1"
+COMP_LINE=$2 COMP_POINT=${#2}
+_xbbctl
+[[ ${#COMPREPLY[@]} == 0 ]] || printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def bash(place: Place, line: str) -> list[str]:
+    """What there is to choose from at the end of a line."""
+    command = [shell("bash"), "--norc", "--noprofile", "-c", ASK, "bash", str(BASH), line]
+    done = subprocess.run(
+        command, env=place.environment, cwd=place.here, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_bash_offers_verbs_and_the_tops_of_the_tree(place: Place) -> None:
+    assert bash(place, "xbbctl ") == [*xbbctl.VERBS, "dev.", "hw."]
+    assert bash(place, "xbbctl de") == ["detach", "dev."]
+
+
+def test_bash_offers_every_option(place: Place) -> None:
+    assert set(bash(place, "xbbctl -")) == options_of(xbbctl._parser())
+    for verb, parser in verb_parsers().items():
+        assert set(bash(place, f"xbbctl {verb} -")) == options_of(parser), verb
+    after_names = set(bash(place, "xbbctl dev.xbbd.0 -"))
+    assert after_names == options_of(xbbctl._parser()) - {"-a", "--version"}
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("xbbctl dev.xbbd.", ["dev.xbbd.0.", "dev.xbbd.12."]),
+        ("xbbctl dev.xbbd.0.disa", ["dev.xbbd.0.disable_flush"]),
+        ("xbbctl -n dev.xbbd.0.disa", ["dev.xbbd.0.disable_flush"]),
+        ("xbbctl hw.xbbd.version hw.xbbd.log.", ["hw.xbbd.log.control", "hw.xbbd.log.data"]),
+        ("xbbctl dev.xbbd.0.devstat.xbb.", None),
+        ("xbbctl dev.xbbd.0.flush_interval=", []),
+        ("xbbctl nothing.like.it", []),
+        ("xbbctl resize ", ["xbbd0", "xbbd12", "xbbd7"]),
+        ("xbbctl resize xbbd1", ["xbbd12"]),
+        ("xbbctl -j log xbbd7", ["xbbd7"]),
+        ("xbbctl inflight xbbd0 ", []),
+        ("xbbctl list ", []),
+        ("xbbctl attach ", []),
+        ("xbbctl attach vm1 im", ["image"]),
+        ("xbbctl attach --mode ", ["r", "w", "w!"]),
+        ("xbbctl attach --kind=vbd", ["vbd", "vbd3"]),
+        ("xbbctl attach --limit 5 vm1 tu", ["tuned"]),
+        ("xbbctl attach --limit ", []),
+        ("xbbctl detach ", ["vm1", "db2"]),
+        ("xbbctl detach vm1 ", ["xvda", "xvdb"]),
+        ("xbbctl detach db2 ", ["xvda"]),
+        ("xbbctl detach vm1 xvda ", []),
+        ("xbbctl -f tu", ["tuned"]),
+        ("xbbctl -nf tu", ["tuned"]),
+        ("xbbctl -f tuned resi", ["resize"]),
+        ("xbbctl --state-dir ", ["directory"]),
+        ("xbbctl --state-dir=dir", ["directory"]),
+        ("xbbctl --host ", ["sim:"]),
+        ("xbbctl --host sim:dir", ["directory"]),
+        ("xbbctl --host=sim:dir", ["directory"]),
+    ],
+)
+def test_bash_offers(place: Place, line: str, offered: list[str] | None) -> None:
+    found = bash(place, line)
+    if offered is None:
+        start = line.rpartition(" ")[2]
+        wanted = {name for name in NAMES if name.startswith(start)}
+        offered = [name for name in found if name in wanted or name.endswith(".")]
+        assert len(offered) > 5
+    assert sorted(set(found)) == sorted(offered)
+
+
+@pytest.mark.parametrize("verb", ["", "resize "])
+@pytest.mark.parametrize(
+    "options", ["--host sim:/tmp/m", "--host=sim:/tmp/m --state-dir /d", "--state-dir=/d"]
+)
+def test_bash_asks_the_daemon_of_the_line(place: Place, options: str, verb: str) -> None:
+    assert bash(place, f"xbbctl {options} {verb}") != []
+    assert place.calls == [f"{options} {'list' if verb else '-aN'}"]
+
+
+def test_bash_asks_nobody_about_a_value(place: Place) -> None:
+    assert bash(place, "xbbctl dev.xbbd.0.flush_interval=") == []
+    assert place.calls == []
+
+
+def test_bash_lives_without_a_daemon(place: Place) -> None:
+    program = place.fake / "bin" / "xbbctl"
+    program.write_text("#!/bin/sh\necho 'xbbctl: no xbbd listens' >&2\nexit 1\n")
+    assert bash(place, "xbbctl dev.") == []
+    assert bash(place, "xbbctl resize ") == []
+    assert bash(place, "xbbctl ") == list(xbbctl.VERBS)
+
+
+# All three on a terminal.
+
+PROMPT = "@ready@"
+START = {
+    "bash": (["--norc", "--noprofile", "-i"], f"PS1={PROMPT[:3]}''{PROMPT[3:]}; source {BASH}"),
+    "zsh": (
+        ["-f", "-i"],
+        f"PS1={PROMPT[:3]}''{PROMPT[3:]}; unsetopt zle_bracketed_paste; fpath=({FILES} $fpath);"
+        " autoload -Uz compinit; compinit -u -D; unset zle_bracketed_paste",
+    ),
+    "tcsh": (
+        ["-f", "-i"],
+        f"set edit; source {TCSH}; unset autologout; set prompt={PROMPT[:3]}''{PROMPT[3:]}",
+    ),
+}
+
+
+class Terminal:
+    """A shell on one."""
+
+    def __init__(self, name: str, place: Place) -> None:
+        path = shell(name)
+        options, self.start = START[name]
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.chdir(place.here)
+                os.execve(path, [name, *options], place.environment)
+            finally:
+                os._exit(127)
+        self.shown = ""
+
+    def until(self, text: str | None) -> None:
+        """Read until it shows a text, None: until it ends."""
+        end = time.monotonic() + LIMIT
+        while text is None or text not in self.shown:
+            left = end - time.monotonic()
+            assert left > 0, f"no {text!r} in {self.shown!r}"
+            if select.select([self.fd], [], [], left)[0]:
+                try:
+                    data = os.read(self.fd, 4096)
+                except OSError:  # Linux: the other end is closed
+                    data = b""
+                if not data:
+                    assert text is None, self.shown
+                    return
+                self.shown += data.decode(errors="replace")
+
+    def type(self, text: str) -> None:
+        self.shown = ""
+        os.write(self.fd, text.encode())
+
+    def close(self) -> None:
+        os.close(self.fd)  # hangs up, if it still runs
+        os.waitpid(self.pid, 0)
+
+
+def type_into(name: str, place: Place, line: str) -> list[str]:
+    """All calls of xbbctl when a line is typed into a shell."""
+    terminal = Terminal(name, place)
+    try:
+        terminal.type(f"{terminal.start}\n")
+        terminal.until(PROMPT)
+        terminal.type(f"{line}\n")
+        terminal.until(PROMPT)
+        terminal.type("exit\n")
+        terminal.until(None)
+    finally:
+        terminal.close()
+    return place.calls
+
+
+LINES = [
+    ("resi\txbbd0", "resize xbbd0"),
+    ("resize xbbd1\t", "resize xbbd12"),
+    ("-n dev.xbbd.12.disable_fl\t", "-n dev.xbbd.12.disable_flush"),
+    ("hw.xbbd.vers\thw.xbbd.log.con\t", "hw.xbbd.version hw.xbbd.log.control"),
+    ("hw.xbbd.pid -n hw.xbbd.vers\t", "hw.xbbd.pid -n hw.xbbd.version"),
+    ("attach vm1 im\txvdc", "attach vm1 image xvdc"),
+    ("-f tu\t", "-f tuned"),
+    (
+        "attach --kind vbd3 --mode w\\!\tvm1 image xvdc",
+        "attach --kind vbd3 --mode w! vm1 image xvdc",
+    ),
+    ("--state-dir dire\t -a", "--state-dir directory -a"),
+    ("--state-dir=/d --host si\tdirectory -a", "--state-dir=/d --host sim:directory -a"),
+]
+# tcsh knows only the word before.
+BETTER = [
+    ("resize -j xbbd1\t", "resize -j xbbd12"),
+    ("detach d\txv\t", "detach db2 xvda"),
+    ("attach --kind=vbd3 --mo\t", "attach --kind=vbd3 --mode"),
+    ("resize --host=sim:dire\t xbbd1\t", "resize --host=sim:directory xbbd12"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "typed", "run"),
+    [("tcsh", *line) for line in LINES]
+    + [(name, *line) for name in ("bash", "zsh") for line in LINES + BETTER]
+    + [("zsh", "d.x.12.disable_fl\t", "dev.xbbd.12.disable_flush")],  # as it does with paths
+)
+def test_on_a_terminal(place: Place, name: str, typed: str, run: str) -> None:
+    *_, last = type_into(name, place, f"xbbctl {typed}")
+    # Not every shell leaves a slash, or adds "=", at the end of what it completed.
+    assert re.sub(r"(directory)/|(--mode)=", r"\1\2", last) == run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize(
+    ("typed", "asked", "run"),
+    [
+        ("resize xbbd1\t", "list", "resize xbbd12"),
+        ("hw.xbbd.vers\t", "-aN", "hw.xbbd.version"),
+    ],
+)
+def test_the_daemon_of_the_line_is_asked(
+    place: Place, name: str, typed: str, asked: str, run: str
+) -> None:
+    options = "--host sim:/tmp/m --state-dir=/d"
+    calls = type_into(name, place, f"xbbctl {options} {typed}")
+    assert calls[-1] == f"{options} {run}"
+    assert f"{options} {asked}" in calls
