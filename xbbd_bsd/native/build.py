@@ -42,17 +42,17 @@ COMMON = (
 CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2", "-g", "-UNDEBUG")
 
 
-def platform_sources() -> tuple[str, ...]:
+def platform_sources(platform: str = sys.platform) -> tuple[str, ...]:
     """The files that exist once for each operating system."""
-    if sys.platform.startswith("freebsd"):
-        return ("disk_freebsd.c",)
+    if platform.startswith("freebsd"):
+        return ("disk_freebsd.c", "hv_freebsd.c")
     return ("disk_linux.c", "hv_linux.c", "hvfront_linux.c")
 
 
-def sources() -> list[str]:
+def sources(platform: str = sys.platform) -> list[str]:
     """All C files, relative to the project, as setuptools wants them."""
     root = HERE.parent.parent
-    return [str((HERE / name).relative_to(root)) for name in (*COMMON, *platform_sources())]
+    return [str((HERE / name).relative_to(root)) for name in (*COMMON, *platform_sources(platform))]
 
 
 ffibuilder = FFI()

@@ -1,7 +1,6 @@
 /*
  * disk_freebsd.c - what FreeBSD names differently: how a disk's cache is
- * flushed, how sectors are discarded, and how a thread gets its name.  Its Xen
- * devices are not served yet.
+ * flushed, how sectors are discarded, and how a thread gets its name.
  */
 #include <sys/disk.h>
 #include <sys/ioctl.h>
@@ -11,9 +10,6 @@
 #include <unistd.h>
 
 #include "internal.h"
-
-const struct xbb_hv_ops *const xbb_hv_xen = NULL;
-const struct xbb_hvfront_ops *const xbb_hvfront_xen = NULL;
 
 /*
  * fsync(2) on a disk device leaves the drive's cache alone; DIOCGFLUSH does
@@ -32,13 +28,19 @@ xbb_disk_flush(int fd, uint32_t disk_kind)
 }
 
 /*
- * A hole in a file, which keeps its size (fspacectl(2), in steps as it likes);
- * DIOCGDELETE of a device, whose multiples of sectors the caller sees to.
+ * DIOCGDELETE of a device, whose multiples of sectors the caller sees to.  It
+ * ends early, and says that all is well, if a signal is pending: our threads
+ * have them all blocked (thread.c), and one that stops the process leaves out
+ * only what is advice.
+ *
+ * A hole in a file, which keeps its size: fspacectl(2) goes as far as it likes
+ * and says what is left, also when interrupted.
  */
 int
 xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
 {
 	struct spacectl_range range = { .r_offset = offset, .r_len = len };
+	struct spacectl_range left = range;
 	off_t arg[2] = { offset, len };
 
 	if (disk_kind == XBB_DISK_DEVICE) {
@@ -47,8 +49,8 @@ xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
 				return (-errno);
 		return (0);
 	}
-	while (range.r_len > 0)
-		if (fspacectl(fd, SPACECTL_DEALLOC, &range, 0, &range) != 0 &&
+	for (; range.r_len > 0; range = left)
+		if (fspacectl(fd, SPACECTL_DEALLOC, &range, 0, &left) != 0 &&
 		    errno != EINTR)
 			return (-errno);
 	return (0);

@@ -56,7 +56,7 @@ struct xbb_hv_ops {
 	/*
 	 * Copy up to XBB_MAP_PAGES pieces, to the guest or from it, without
 	 * mapping anything.  One bad reference fails them all, though others
-	 * may have been copied.
+	 * may have been copied.  NULL where the hypervisor has no such call.
 	 */
 	int	(*copy)(struct xbb_hv *hv, const struct xbb_copy *pieces,
 		    uint32_t n, bool to_guest);
@@ -106,7 +106,7 @@ const struct xbb_hvfront_ops *xbb_hvfront_lookup(uint32_t kind);
 extern const struct xbb_hv_ops xbb_hv_sim;
 extern const struct xbb_hvfront_ops xbb_hvfront_sim;
 
-/* Real Xen, from the platform's files; NULL where there is no such file yet. */
+/* Real Xen, from the platform's files; frontends NULL where it has none. */
 extern const struct xbb_hv_ops *const xbb_hv_xen;
 extern const struct xbb_hvfront_ops *const xbb_hvfront_xen;
 

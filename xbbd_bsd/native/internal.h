@@ -9,7 +9,8 @@
  * back through the done list.
  *
  * Locks.  One: pool.lock, for the run queue and the idle count.  It is never
- * held across I/O, a hypervisor call or another lock.
+ * held across I/O, a hypervisor call or another lock.  hv_freebsd.c has one of
+ * its own, for its port, inside hypervisor calls.
  */
 #ifndef XBB_INTERNAL_H
 #define XBB_INTERNAL_H
