@@ -10,7 +10,7 @@ all: build
 help:
 	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
 	@echo "make test    all tests (under 15 minutes)"
-	@echo "make lint    ruff, mypy, C with all warnings as errors, portable scripts"
+	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (about a quarter of an hour)"
 	@echo "make bench-xen   xbbd, blkback and qdisk there, in real time"
@@ -34,6 +34,7 @@ lint:
 	$(PY) -m mypy
 	for f in `$(PY) -m xbbd_bsd.native.build`; do \
 	    $(CC) $(CWARN) $$f || exit 1; done
+	$(PY) -m tests.freebsd.cross
 	sh .ci/portable
 
 bench: build
