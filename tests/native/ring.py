@@ -7,6 +7,7 @@ mapped any more.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import socket
@@ -26,12 +27,24 @@ from xbbd_bsd.native import (
     QueueState,
     State,
     Transport,
+    _xbb,
     sim_format,
     sim_mapped,
 )
 
 DOMAIN_PAGES = 16384
 TRANSPORT = Transport[os.environ.get("XBBD_TEST_TRANSPORT", "best").upper()]
+# FreeBSD's files over a kernel that is played (tests/freebsd/test_kernel.py).
+HV = HvKind[os.environ.get("XBBD_TEST_HV", "sim").upper()]
+DEVICE = os.environ.get("XBBD_TEST_MEDIUM", "file") == "device"
+# How grants can move: FreeBSD has no copy.
+TRANSPORTS = [Transport.MAP, Transport.COPY] if HV is HvKind.SIM else [Transport.MAP]
+
+
+def play_provider(fd: int, sector_size: int) -> None:
+    """Have the kernel take a file for a disk of such sectors, or for a file again with 0."""
+    if DEVICE:
+        ctypes.CDLL(_xbb.__file__).kernel_provider(fd, sector_size)
 
 
 @dataclass
@@ -79,7 +92,7 @@ def ring(
     discard: bool = False,
     block_size: int = 0,
     bounce: bool = False,
-    disk_kind: DiskKind = DiskKind.FILE,
+    disk_kind: DiskKind = DiskKind.DEVICE if DEVICE else DiskKind.FILE,
     unit: int = 0,
 ) -> Iterator[Ring]:
     """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes."""
@@ -90,6 +103,7 @@ def ring(
     os.truncate(disk, size)
     domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
     disk_fd = os.open(disk, os.O_RDONLY if read_only else os.O_RDWR)
+    play_provider(disk_fd, block_size or sector_size)
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)
     listener = socket.socket(socket.AF_UNIX)
@@ -115,6 +129,7 @@ def ring(
             )
         )
         backend.connect(listener.getsockname())
+        backend.setblocking(False)
         state = State.create(str(tmp_path / "state"))
         state.resize(size // 512 if sectors is None else sectors)
         params = QueueParams(
@@ -122,7 +137,7 @@ def ring(
             event_fd=backend.fileno(),
             disk_fd=disk_fd,
             wake_fd=wake_w,
-            hv=HvKind.SIM,
+            hv=HV,
             domid=1,
             remote_port=1,
             abi=abi,
@@ -132,7 +147,7 @@ def ring(
             read_only=read_only,
             sector_size=sector_size,
             block_size=block_size,
-            bounce=bounce,
+            bounce=bounce or DEVICE,
             discard=discard,
             workers=workers,
             max_batch_segments=max(max_batch_segments, max_segments),
@@ -150,6 +165,7 @@ def ring(
             front.close()
             state.close()
     finally:
+        play_provider(disk_fd, 0)
         listener.close()
         backend.close()
         for fd in (domain_fd, disk_fd, wake_r, wake_w):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.ring import Ring, ring
+from tests.native.ring import TRANSPORTS, Ring, ring
 from tests.native.slots import RawRing, discard, indirect, request
 from tests.waiting import eventually
 from xbbd_bsd.native import (
@@ -31,7 +31,6 @@ from xbbd_bsd.native import (
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
 SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"  # set by test_variants.py
-TRANSPORTS = [Transport.MAP, Transport.COPY]
 
 
 def exercise(r: Ring, **numbers: int) -> Progress:

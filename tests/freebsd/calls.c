@@ -1,0 +1,195 @@
+/*
+ * calls.c - the system calls: each goes to the device that its descriptor is,
+ * or to the real one.  Any thread.
+ */
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel.h"
+#include "pthread_np.h"
+
+int	__wrap_ioctl(int fd, unsigned long cmd, ...);
+void	*__wrap_mmap(void *addr, size_t len, int prot, int flags, int fd,
+	    off_t offset);
+int	__wrap_munmap(void *addr, size_t len);
+ssize_t	__wrap_read(int fd, void *buf, size_t len);
+ssize_t	__wrap_write(int fd, const void *buf, size_t len);
+int	__wrap_poll(struct pollfd *pfd, nfds_t n, int timeout);
+ssize_t	__wrap_preadv(int fd, const struct iovec *iov, int niov, off_t at);
+ssize_t	__wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
+int	__wrap_fdatasync(int fd);
+
+_Noreturn void
+kernel_panic(const char *why, ...)
+{
+	va_list args;
+
+	fprintf(stderr, "panic: ");
+	va_start(args, why);
+	vfprintf(stderr, why, args);
+	va_end(args);
+	fprintf(stderr, "\n");
+	fflush(NULL);
+	abort();
+}
+
+static mode_t
+type_of(int fd)
+{
+	struct stat st;
+
+	return (fd >= 0 && fstat(fd, &st) == 0 ? st.st_mode & S_IFMT : 0);
+}
+
+int
+__wrap_ioctl(int fd, unsigned long cmd, ...)
+{
+	va_list args;
+	void *arg;
+
+	va_start(args, cmd);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if (provider_is(fd))
+		return (provider_ioctl(fd, cmd, arg));
+	switch (type_of(fd)) {
+	case S_IFDIR:
+		return (gntdev_ioctl(fd, cmd, arg));
+	case S_IFSOCK:
+		return (evtchn_ioctl(fd, cmd, arg));
+	default:
+		return (__real_ioctl(fd, cmd, arg));
+	}
+}
+
+void *
+__wrap_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+
+	if (type_of(fd) == S_IFDIR)
+		return (gntdev_mmap(fd, addr, len, prot, flags, offset));
+	return (__real_mmap(addr, len, prot, flags, fd, offset));
+}
+
+int
+__wrap_munmap(void *addr, size_t len)
+{
+
+	gntdev_munmap(addr, len);
+	return (__real_munmap(addr, len));
+}
+
+ssize_t
+__wrap_read(int fd, void *buf, size_t len)
+{
+
+	if (evtchn_is(fd))
+		return (evtchn_read(fd, buf, len));
+	return (__real_read(fd, buf, len));
+}
+
+ssize_t
+__wrap_write(int fd, const void *buf, size_t len)
+{
+
+	if (evtchn_is(fd))
+		return (evtchn_write(fd, buf, len));
+	return (__real_write(fd, buf, len));
+}
+
+/*
+ * An evtchn has something to read if a port is queued, and can always be
+ * written.  Its socket is waited for only while the port is not masked.
+ */
+static int
+ready_now(struct pollfd *pfd, nfds_t n)
+{
+	nfds_t i;
+	int ready;
+
+	ready = 0;
+	for (i = 0; i < n; i++) {
+		pfd[i].revents = 0;
+		if (!evtchn_is(pfd[i].fd))
+			continue;
+		if (evtchn_pending(pfd[i].fd))
+			pfd[i].revents |= pfd[i].events & (POLLIN | POLLRDNORM);
+		pfd[i].revents |= pfd[i].events & (POLLOUT | POLLWRNORM);
+		ready += pfd[i].revents != 0;
+	}
+	return (ready);
+}
+
+int
+__wrap_poll(struct pollfd *pfd, nfds_t n, int timeout)
+{
+	struct pollfd real[8];
+	nfds_t i;
+	int again, found;
+
+	if (n > 8)
+		return (__real_poll(pfd, n, timeout));
+	for (;;) {
+		found = ready_now(pfd, n);
+		memcpy(real, pfd, n * sizeof(*pfd));
+		for (i = 0; i < n; i++)
+			if (evtchn_is(pfd[i].fd) &&
+			    !evtchn_may_wait(pfd[i].fd))
+				real[i].fd = -1;
+		again = __real_poll(real, n, found != 0 ? 0 : timeout);
+		if (again < 0)
+			return (again);
+		for (i = 0; i < n; i++)
+			if (!evtchn_is(pfd[i].fd) && real[i].revents != 0) {
+				pfd[i].revents = real[i].revents;
+				found++;
+			}
+		/* What a socket had may have been its end, which is no event. */
+		if (found != 0 || again == 0)
+			return (found);
+	}
+}
+
+ssize_t
+__wrap_preadv(int fd, const struct iovec *iov, int niov, off_t at)
+{
+
+	if (provider_is(fd))
+		return (provider_transfer(fd, false, iov, niov, at));
+	return (__real_preadv(fd, iov, niov, at));
+}
+
+ssize_t
+__wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at)
+{
+
+	if (provider_is(fd))
+		return (provider_transfer(fd, true, iov, niov, at));
+	return (__real_pwritev(fd, iov, niov, at));
+}
+
+/*
+ * Of a disk device it would succeed, and the drive keep what it has.  Files of
+ * tests need not last.
+ */
+int
+__wrap_fdatasync(int fd)
+{
+
+	if (provider_is(fd))
+		kernel_panic("fdatasync(2) leaves the drive's cache alone");
+	return (0);
+}
+
+void
+pthread_set_name_np(pthread_t thread, const char *name)
+{
+
+	(void)pthread_setname_np(thread, name);
+}

@@ -1,0 +1,68 @@
+/*
+ * kernel.h - a FreeBSD kernel as strict as it can be, for its files on Linux:
+ * what an /dev/xen/gntdev, an /dev/xen/evtchn and a disk do there, over the
+ * simulated machine.  System calls of the linked files come here first
+ * (-Wl,--wrap); descriptors of none of these go on to the real ones.
+ *
+ * A descriptor is a gntdev if it is the directory of a simulated domain, an
+ * evtchn if it is a socket connected to a domain's port, a provider once
+ * kernel_provider() said so.
+ *
+ * What would have FreeBSD panic, lose data or leave something behind ends the
+ * process with "panic:" and a reason; so does what works there but must not
+ * be relied on.  What is left when the process ends is a panic too.  Not
+ * played: time, faults on a dead mapping, kqueue(2), a drive's cache.
+ */
+#ifndef KERNEL_H
+#define KERNEL_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+_Noreturn void kernel_panic(const char *why, ...)
+	    __attribute__((format(printf, 1, 2)));
+
+/* For tests. */
+void	kernel_provider(int fd, uint32_t sector_size);	/* 0: no more */
+void	kernel_overflow(int event_fd);	/* of the queue of ports */
+int	kernel_records(void);		/* of maps, mapped or not */
+unsigned int kernel_flushes(void);	/* DIOCGFLUSH that were done */
+
+/* gntdev.c */
+int	gntdev_ioctl(int fd, unsigned long cmd, void *arg);
+void	*gntdev_mmap(int fd, void *addr, size_t len, int prot, int flags,
+	    off_t offset);
+void	gntdev_munmap(void *addr, size_t len);
+
+/* evtchn.c */
+int	evtchn_ioctl(int fd, unsigned long cmd, void *arg);
+bool	evtchn_is(int fd);
+bool	evtchn_bound(uint32_t port);
+void	evtchn_send(uint32_t port);
+ssize_t	evtchn_read(int fd, void *buf, size_t len);
+ssize_t	evtchn_write(int fd, const void *buf, size_t len);
+bool	evtchn_pending(int fd);
+bool	evtchn_may_wait(int fd);
+
+/* provider.c */
+bool	provider_is(int fd);
+int	provider_ioctl(int fd, unsigned long cmd, void *arg);
+ssize_t	provider_transfer(int fd, bool write, const struct iovec *iov,
+	    int niov, off_t at);
+
+/* What the linker made of the names that it wrapped. */
+int	__real_ioctl(int fd, unsigned long cmd, ...);
+void	*__real_mmap(void *addr, size_t len, int prot, int flags, int fd,
+	    off_t offset);
+int	__real_munmap(void *addr, size_t len);
+ssize_t	__real_read(int fd, void *buf, size_t len);
+ssize_t	__real_write(int fd, const void *buf, size_t len);
+int	__real_poll(struct pollfd *pfd, nfds_t n, int timeout);
+ssize_t	__real_preadv(int fd, const struct iovec *iov, int niov, off_t at);
+ssize_t	__real_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
+
+#endif /* KERNEL_H */
