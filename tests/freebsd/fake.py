@@ -15,6 +15,7 @@ import subprocess
 import sysconfig
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -53,20 +54,50 @@ def compile_all(cc: list[str], files: Iterable[Path], directory: Path) -> list[P
     return [made for _, made in pairs]
 
 
-def build_extension(tree: Path, flags: list[str]) -> None:
-    """A copy of package and tests whose extension is FreeBSD's over the played kernel."""
+def copy_tree(tree: Path) -> None:
+    """What tests need of the project, without an extension."""
     root = HERE.parents[1]
     for name in ("xbbd_bsd", "tests"):
         shutil.copytree(
             root / name, tree / name, ignore=shutil.ignore_patterns("*.so", "_xbb.c", "__pycache__")
         )
     shutil.copy(root / "pyproject.toml", tree)
-    module = tree / "_xbb.c"
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The extension's objects: FreeBSD's files over the played kernel."""
+
+    cc: list[str]
+    objects: dict[str, Path]
+
+    def link(self, tree: Path, change: Path | None = None) -> None:
+        """Into a copy of package and tests; `change` replaces a file of the product."""
+        copy_tree(tree)
+        objects = dict(self.objects)
+        if change is not None:
+            (objects[change.name],) = compile_all([*self.cc, "-Wno-error"], [change], tree)
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        library = tree / "xbbd_bsd" / "native" / f"_xbb{suffix}"
+        done = call([*self.cc, "-shared", *LINK, "-o", library, *objects.values(), "-lpthread"])
+        assert done.returncode == 0, done.stderr
+
+
+def extension(directory: Path, flags: list[str]) -> Extension:
+    """The extension, compiled once for however many trees."""
+    module = directory / "_xbb.c"
     with contextlib.redirect_stdout(io.StringIO()):  # it says what it generates
         ffibuilder.emit_c_code(str(module))
     cc = [*compiler(*flags), f"-I{sysconfig.get_paths()['include']}"]
-    objects = compile_all(cc, [*PRODUCT, *KERNEL, module], tree)
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    library = tree / "xbbd_bsd" / "native" / f"_xbb{suffix}"
-    done = call([*cc, "-shared", *LINK, "-o", library, *objects, "-lpthread"])
-    assert done.returncode == 0, done.stderr
+    files = [*PRODUCT, *KERNEL, module]
+    objects = compile_all(cc, files, directory)
+    return Extension(cc, dict(zip((file.name for file in files), objects, strict=True)))
+
+
+def changed(directory: Path, name: str, old: str, new: str) -> Path:
+    """A copy of a product file with one place changed."""
+    text = (NATIVE / name).read_text()
+    assert text.count(old) == 1, f"{name} has {text.count(old)} of {old!r}"
+    path = directory / name
+    path.write_text(text.replace(old, new))
+    return path

@@ -61,6 +61,7 @@ _Static_assert(offsetof(struct ioctl_gntdev_grant_ref, domid) == 0 &&
 _Static_assert(offsetof(struct ioctl_gntdev_map_grant_ref, count) == 0 &&
     sizeof(((struct ioctl_gntdev_map_grant_ref *)0)->count) == 4 &&
     offsetof(struct ioctl_gntdev_map_grant_ref, index) == 8 &&
+    sizeof(((struct ioctl_gntdev_map_grant_ref *)0)->index) == 8 &&
     offsetof(struct ioctl_gntdev_map_grant_ref, refs) == 16 &&
     sizeof(struct ioctl_gntdev_map_grant_ref) == 24, "layout");
 _Static_assert(offsetof(struct ioctl_gntdev_unmap_grant_ref, index) == 0 &&

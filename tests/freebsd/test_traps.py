@@ -1,0 +1,249 @@
+"""Each trap of FreeBSD has a test that fails when the code forgets it.
+
+Shown by forgetting: a copy of one product file with one line changed must not
+compile, or end test_rules.c or a test of the queue's suites, by a failed check
+or by the played kernel's "panic:".
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.freebsd.fake import (
+    LINK,
+    NATIVE,
+    Extension,
+    call,
+    changed,
+    compile_all,
+    compiler,
+)
+
+HERE = Path(__file__).parent
+HARNESS = HERE.parent / "c"
+LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """test_rules.c with everything that it needs but what a test changes."""
+
+    cc: list[str]
+    objects: dict[str, Path]
+
+    def run(self, directory: Path, change: Path | None = None) -> tuple[int, str]:
+        """Status and words of the program, with one product file replaced."""
+        objects = dict(self.objects)
+        if change is not None:
+            careless = [*self.cc, "-Wno-error"]
+            (objects[change.name],) = compile_all(careless, [change], directory)
+        binary = directory / "rules"
+        linked = call([*self.cc, *LINK, "-o", binary, *objects.values(), "-lpthread"])
+        assert linked.returncode == 0, linked.stderr
+        try:
+            ran = subprocess.run(
+                [binary],
+                env={"TMPDIR": str(directory)},
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return -1, "it does not end"
+        return ran.returncode, ran.stdout + ran.stderr
+
+
+def program_of(built: Extension, directory: Path) -> Program:
+    cc = [*built.cc, f"-I{HARNESS}"]
+    files = [HARNESS / "check.c", HERE / "test_rules.c"]
+    objects = {name: made for name, made in built.objects.items() if name != "_xbb.c"}
+    made = compile_all(cc, files, directory)
+    return Program(cc, objects | dict(zip((file.name for file in files), made, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def program(plain: Extension, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    return program_of(plain, tmp_path_factory.mktemp("rules"))
+
+
+@pytest.mark.slow
+def test_the_rules_are_kept(tmp_path: Path, program: Program) -> None:
+    assert program.run(tmp_path) == (0, "")
+
+
+@pytest.mark.slow
+def test_the_rules_are_kept_under_sanitizers(tmp_path: Path, sanitized: Extension) -> None:
+    assert program_of(sanitized, tmp_path).run(tmp_path) == (0, "")
+
+
+HV, DISK = "hv_freebsd.c", "disk_freebsd.c"
+MUNMAP = "munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);\n\t"
+FORGET = "forget_map(hv, map);\n"
+
+# What is forgotten: file, what is there, what would be instead, what is said then.
+FORGOTTEN = {
+    "1: an index is negative": (HV, "(off_t)map->token)", "(off_t)(uint32_t)map->token)", "-22"),
+    "1: an index is used as it came": (
+        HV,
+        "map->token = call.index",
+        "map->token = 0",
+        "panic: UNMAP of 0",
+    ),
+    "1: all pages at once": (
+        HV,
+        "mmap(NULL, (size_t)map->npages * XBB_PAGE_SIZE",
+        "mmap(NULL, XBB_PAGE_SIZE",
+        "-22",
+    ),
+    "1: shared": (HV, "MAP_SHARED", "MAP_PRIVATE", "-13"),
+    "1: what is only read is mapped so": (HV, "(writable ? PROT_WRITE : 0)", "PROT_WRITE", "-22"),
+    "2: the record of a failed map": (
+        HV,
+        "error = -errno;\n\t\t" + FORGET,
+        "error = -errno;\n",
+        "",
+    ),
+    "1: munmap, then UNMAP": (
+        HV,
+        MUNMAP + FORGET,
+        FORGET + "\t" + MUNMAP,
+        "panic: UNMAP before munmap",
+    ),
+    "1: no munmap": (HV, MUNMAP + FORGET, FORGET, "panic: UNMAP before munmap"),
+    "1: no UNMAP": (HV, MUNMAP + FORGET, MUNMAP, "kernel_records"),
+    "1: UNMAP by the same count": (
+        HV,
+        ".count = map->npages,\n\t};\n\n\t(void)",
+        ".count = 1,\n\t};\n\n\t(void)",
+        "panic: UNMAP of",
+    ),
+    "1: UNMAP by the same index": (
+        HV,
+        ".index = map->token, .count",
+        ".index = map->token & 0xffffffff, .count",
+        "panic: UNMAP of",
+    ),
+    "5: NOTIFY of a port that is not ours": (
+        HV,
+        "if (notify.port == 0)",
+        "if (notify.port == 1)",
+        "panic: NOTIFY of port 0",
+    ),
+    "5: UNBIND of a port that is not ours": (
+        HV,
+        "if (unbind.port != 0)",
+        "if (unbind.port != 1)",
+        "panic: UNBIND of port 0",
+    ),
+    "5: the port is in the struct": (HV, "hv->port = bind.port", "hv->port = 1", "readable"),
+    "5: no UNBIND": (
+        HV,
+        "(void)ioctl(hv->event_fd, IOCTL_EVTCHN_UNBIND, &unbind)",
+        "(void)0",
+        "panic: port 35 is left",
+    ),
+    "5: two ports": (HV, "if (hv->port != 0)\n\t\terror = -EISCONN;\n\telse if", "if", "EISCONN"),
+    "events: EFBIG": (HV, "errno == EFBIG", "errno == EOVERFLOW", "ops->take"),
+    "events: RESET": (
+        HV,
+        "ioctl(hv->event_fd, IOCTL_EVTCHN_RESET) == 0 ? 1",
+        "true ? 1",
+        "ops->take",
+    ),
+    "events: written back": (
+        HV,
+        "write(hv->event_fd, &hv->port",
+        "write(hv->event_fd, &hv->domid",
+        "readable",
+    ),
+    "guard: which byte": (HV, ".index = map->token + byte", ".index = byte", "ops->guard"),
+    "guard: an event": (
+        HV,
+        "UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT",
+        "UNMAP_NOTIFY_CLEAR_BYTE",
+        "xbb_hvfront_sim.take",
+    ),
+    "7: a flush of the drive": (
+        DISK,
+        "ioctl(fd, DIOCGFLUSH) : fdatasync(fd)",
+        "fdatasync(fd) : fdatasync(fd)",
+        "panic: fdatasync",
+    ),
+    "discard: what is left": (DISK, "range = left", "range.r_len = 0", "all_bytes"),
+    "discard: interrupted": (
+        DISK,
+        "&range, 0, &left) != 0 &&\n\t\t    errno != EINTR",
+        "&range, 0, &left) != 0",
+        "-4",
+    ),
+    "discard: signals": ("thread.c", "sigfillset(&all)", "sigemptyset(&all)", "panic: signal 1 "),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", FORGOTTEN)
+def test_forgetting_it_is_noticed(tmp_path: Path, program: Program, what: str) -> None:
+    name, old, new, said = FORGOTTEN[what]
+    status, words = program.run(tmp_path, changed(tmp_path, name, old, new))
+    assert status not in (0, -1), words
+    assert said in words
+
+
+# Numbers and layouts of freebsd_xen.h.
+
+HEADER = (NATIVE / "freebsd_xen.h").read_text()
+ASSERTS = HEADER.index("_Static_assert")
+
+
+def mistakes() -> dict[str, str]:
+    """Headers with one mistake each, by what it is."""
+    found = {}
+    for match in re.finditer(r"0x[0-9a-f]{8}", HEADER):
+        wrong = f"{int(match[0], 16) ^ 1 << 16:#010x}"
+        found[f"{match[0]} is {wrong}"] = HEADER[: match.start()] + wrong + HEADER[match.end() :]
+    for match in re.finditer(r"\t(uint(?:32|64)_t)\t(\w+);", HEADER):
+        other = "uint64_t" if match[1] == "uint32_t" else "uint32_t"
+        line = f"{HEADER.count(chr(10), 0, match.start()) + 1}"
+        found[f"line {line}: {match[2]} is {other}"] = (
+            HEADER[: match.start(1)] + other + HEADER[match.end(1) :]
+        )
+        if match[2] != "pad":  # those that the compiler would put there itself
+            found[f"line {line}: {match[2]} is missing"] = (
+                HEADER[: match.start()] + HEADER[match.end() :]
+            )
+    for match in re.finditer(r"_(IOWR|IOW|IO)\('E', (\d)", HEADER):
+        wrong = f"_{match[1]}('E', {int(match[2]) ^ 1}"
+        found[f"{match[0]} is {wrong}"] = HEADER[: match.start()] + wrong + HEADER[match.end() :]
+    return found
+
+
+MISTAKES = mistakes()
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_a_wrong_number_or_layout_does_not_compile(tmp_path: Path, what: str) -> None:
+    shutil.copy(NATIVE / HV, tmp_path)
+    (tmp_path / "freebsd_xen.h").write_text(MISTAKES[what])
+    done = call([*compiler(), "-fsyntax-only", tmp_path / HV])
+    assert done.returncode != 0
+
+
+def test_the_header_without_a_mistake_compiles(tmp_path: Path) -> None:
+    assert len(MISTAKES) > 30
+    shutil.copy(NATIVE / HV, tmp_path)
+    (tmp_path / "freebsd_xen.h").write_text(HEADER)
+    assert call([*compiler(), "-fsyntax-only", tmp_path / HV]).returncode == 0
+
+
+def test_nothing_of_the_data_plane_asks_kqueue() -> None:
+    """4: neither device knows it; and only poll(2) is given their descriptors."""
+    for path in NATIVE.glob("*.c"):
+        text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+        assert not re.search(r"kqueue|kevent|epoll", text), path.name
