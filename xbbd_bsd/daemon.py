@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(options.file)
         if options.test:
             return 0
-        host = detect(options.host)
+        host = detect(options.host, config.daemon.kinds)
         state_dir = config.daemon.state_dir or run_directory(options.host)
         _make_directory(state_dir)
         config_file = os.path.abspath(options.file) if options.file else None

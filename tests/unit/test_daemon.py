@@ -30,7 +30,7 @@ import sys
 from xbbd_bsd import daemon
 class Host:
     name, hv, store_path, media = "test", 0, sys.argv.pop(1), {}
-daemon.detect = lambda spec: Host()
+daemon.detect = lambda spec, kinds: Host()
 sys.exit(daemon.main())
 """
 

@@ -66,6 +66,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         monkeypatch.setattr(os, "fstat", lambda fd: status)
         monkeypatch.setattr(fcntl, "ioctl", ioctl)
         monkeypatch.setattr(fcntl, "fcntl", set_flags)
+        monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
 
     return play
 

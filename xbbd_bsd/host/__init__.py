@@ -8,7 +8,7 @@ import importlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -76,8 +76,11 @@ class Platform(Protocol):
         OperatorError if it is neither, HostError.
         """
 
-    def xen(self) -> "Host":
-        """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
+    def xen(self, kinds: Collection[str] = ()) -> "Host":
+        """This computer's Xen, ready to serve those kinds of backend.
+
+        OperatorError, with what to do, if it is not to be had; HostError.
+        """
 
     def disk_size(self, fd: int) -> int:
         """How large an open disk is now, bytes; HostError."""
@@ -127,13 +130,14 @@ def platform() -> Platform:
     return found
 
 
-def detect(spec: str | None) -> Host:
+def detect(spec: str | None, kinds: Collection[str] = ()) -> Host:
     """The host that `spec` names: "sim:DIR" for a simulated machine, None for this machine's Xen.
 
-    OperatorError if there is no such thing.
+    `kinds`: what the caller is going to serve there.  OperatorError, with what to
+    do, if there is no such host, or something in its way; HostError.
     """
     if spec is None:
-        return platform().xen()
+        return platform().xen(kinds)
     if not spec.startswith(SIMULATED) or spec == SIMULATED:
         raise OperatorError(f"--host {spec}: must be sim:DIR")
     from xbbd_bsd.sim.hypervisor import SimHost

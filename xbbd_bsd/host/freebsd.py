@@ -1,6 +1,6 @@
-"""FreeBSD: what its disks are like.
+"""FreeBSD: what its disks are like, and Xen's devices in its dom0.
 
-Only descriptors come in; who opened them is not known here.  Disks are
+Who opened a disk is not known here, nor what travels on a ring.  Disks are
 character devices on FreeBSD, so what answers DIOCGMEDIASIZE is a disk, as the
 kernel's own test has it.  Control thread.
 """
@@ -8,14 +8,27 @@ kernel's own test has it.  Control thread.
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 import struct
+import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Host, Medium, Peer
+from xbbd_bsd.host import (
+    DiskGeometry,
+    Host,
+    Medium,
+    MediumName,
+    Peer,
+    RingDescriptors,
+    path_itself,
+    sysctl,
+)
+from xbbd_bsd.native import HvKind
 
 # sys/disk.h, the same on amd64 and arm64.
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
@@ -29,6 +42,14 @@ _SOL_LOCAL: Final = 0  # sys/un.h
 _LOCAL_PEERCRED: Final = 1
 _XUCRED: Final = struct.Struct("@IIh16I")  # version, uid, number of groups, these; sys/ucred.h
 
+GNTDEV: Final = "/dev/xen/gntdev"
+EVTCHN: Final = "/dev/xen/evtchn"
+RUN_DIRECTORY: Final = "/var/run/xenstored"
+
+# Makes the kernel's own backend leave devices alone, for as long as no xbbd0 exists.
+HINT: Final = "hint.xbbd.0.disabled"
+KENV: Final = "/bin/kenv"
+
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 
 
@@ -36,16 +57,23 @@ class FreeBSD:
     """Platform of FreeBSD."""
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
-        """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
+        """Measure it; disk devices have no cache in front of them.
+
+        It is locked against others of our kind: who writes wants it alone, who
+        only reads wants nobody who writes.  Locks go with the descriptor, so that
+        a daemon that died leaves none.  OperatorError, HostError.
+        """
         status = os.fstat(fd)
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
+            _lock(fd, writable)
             # fspacectl(2) works on any file system, if only by writing zeros.
-            writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
             discard = (status.st_blksize, 0) if writable else None
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
         if not stat.S_ISCHR(status.st_mode):
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
         size = _ask(fd, DIOCGMEDIASIZE, "q")
+        _lock(fd, writable)
         sector_size = _ask(fd, DIOCGSECTORSIZE, "I")
         try:
             stripe = _ask(fd, DIOCGSTRIPESIZE, "q")
@@ -72,9 +100,138 @@ class FreeBSD:
         _, uid, ngroups, *groups = _XUCRED.unpack(xucred.ljust(_XUCRED.size, b"\0"))
         return Peer(uid, frozenset(groups[:ngroups]))
 
-    def xen(self) -> Host:
-        """OperatorError: this comes with a later version."""
-        raise OperatorError("Xen on FreeBSD is not served yet: use --host sim:DIR")
+    def xen(self, kinds: Collection[str] = ()) -> Host:
+        """The Xen that we are a backend domain of; OperatorError, HostError.
+
+        Whether the kernel's own backend leaves us `vbd` is looked at here and
+        refused if not: it would be first at every device, and two backends at one
+        ring corrupt the guest's data.
+        """
+        guest = sysctl.text("kern.vm_guest")
+        if guest != "xen":
+            raise OperatorError(
+                f"not on Xen (sysctl kern.vm_guest is {guest}): boot FreeBSD as dom0 of Xen;"
+                " --host sim:DIR needs none"
+            )
+        for path in (GNTDEV, EVTCHN):
+            os.close(_open(path, os.O_RDWR | os.O_NONBLOCK))
+        host = FreeBSDXen()
+        _check_store(host.store_path)
+        if "vbd" in kinds:
+            check_kernel_backend()
+        return host
+
+
+class FreeBSDXen:
+    """Xen under FreeBSD, as the daemon's host."""
+
+    name = "Xen"
+    hv = HvKind.XEN
+
+    @property
+    def store_path(self) -> str:
+        """Where xenstored listens; its environment variables say otherwise.
+
+        Never /dev/xen/xenstore: what it answers to a watch pyxs does not understand.
+        """
+        directory = os.environ.get("XENSTORED_RUNDIR", RUN_DIRECTORY)
+        return os.environ.get("XENSTORED_PATH", os.path.join(directory, "socket"))
+
+    @property
+    def media(self) -> Mapping[str, MediumName]:
+        return {"physical-device-path": path_itself}
+
+    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+        """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
+        try:
+            grants = _open(GNTDEV, os.O_RDWR)
+            try:
+                return RingDescriptors(grants, _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))
+            except OperatorError:
+                os.close(grants)
+                raise
+        except OperatorError as error:
+            raise HostError(str(error), error.errno) from None
+
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        return PLATFORM.prepare_disk(fd)
+
+    def disk_size(self, fd: int) -> int:
+        return PLATFORM.disk_size(fd)
+
+
+def check_kernel_backend() -> None:
+    """OperatorError, with what to do, unless the kernel leaves devices of kind vbd to us."""
+    names = sysctl.leaves("dev.xbbd")
+    units = {int(match[1]) for name in names if (match := re.match(r"dev\.xbbd\.(\d+)\.", name))}
+    advice = "or serve vbd3 only (kinds in the configuration)"
+    if units:
+        busy = ", ".join(f"xbbd{unit}" for unit in sorted(units))
+        raise OperatorError(
+            f"the kernel's own backend serves disks of kind vbd ({busy}): shut their guests down"
+            f" first, {advice}",
+            errno.EBUSY,
+        )
+    if not _is_set(_kenv(HINT)):
+        raise OperatorError(
+            f'the kernel\'s own backend would take kind vbd: put {HINT}="1" into'
+            f" /boot/loader.conf, and for now run: kenv {HINT}=1; {advice}",
+            errno.EBUSY,
+        )
+
+
+def _kenv(name: str) -> str:
+    """A variable of the kernel's environment, "" if it is not set; HostError."""
+    try:
+        done = subprocess.run([KENV, "-q", name], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise HostError(f"unable to run {KENV}: {error.strerror}", error.errno or 0) from None
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _is_set(value: str) -> bool:
+    """As the kernel takes a hint: any number but 0, in C's notation."""
+    try:
+        return int(value, 0) != 0
+    except ValueError:
+        return False
+
+
+def _check_store(path: str) -> None:
+    """OperatorError unless somebody like us may speak to xenstored there."""
+    if os.access(path, os.R_OK | os.W_OK):
+        return
+    if os.path.exists(path) or os.geteuid() != 0:
+        raise OperatorError(f"{path}: no permission, run it as root", errno.EACCES)
+    raise OperatorError(
+        f"{path} is missing: is xenstored running?  (service xencommons start)", errno.ENOENT
+    )
+
+
+def _open(path: str, flags: int) -> int:
+    """OperatorError with what to do."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        advice = ""
+        if error.errno in (errno.ENOENT, errno.ENXIO):
+            advice = "; is this a dom0 of Xen, and has its kernel option XENHVM?"
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            advice = "; run it as root"
+        raise OperatorError(
+            f"unable to open {path}: {error.strerror}{advice}", error.errno or 0
+        ) from None
+
+
+def _lock(fd: int, writable: bool) -> None:
+    """flock(2), as O_EXLOCK and O_SHLOCK of open(2); OperatorError if somebody else has it."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = "uses" if writable else "writes to"
+        raise OperatorError(f"another guest or program {who} it", errno.EBUSY) from None
+    except OSError:
+        pass  # not every file system has locks (EOPNOTSUPP); nothing else is meant by them
 
 
 def _can_delete(fd: int) -> bool:

@@ -11,7 +11,7 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -103,7 +103,7 @@ class Linux:
         groups = channel.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
         return Peer(uid, frozenset((gid, *memoryview(groups).cast("I"))))
 
-    def xen(self) -> Host:
+    def xen(self, kinds: Collection[str] = ()) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""
         for path, module in ((GNTDEV, "xen-gntdev"), (EVTCHN, "xen-evtchn")):
             if not os.path.exists(path):

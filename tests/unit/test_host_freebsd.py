@@ -1,0 +1,340 @@
+"""What FreeBSD's host refuses at the start, and says; its kernel is played here."""
+
+import errno
+import fcntl
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
+
+import pytest
+
+from xbbd_bsd import daemon
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.host import Host, freebsd, sysctl
+from xbbd_bsd.host.freebsd import PLATFORM, FreeBSDXen
+from xbbd_bsd.native import HvKind
+
+ROOT = Path(__file__).parents[2]
+
+# What the kernel has: type and value.
+Kernel = dict[str, tuple[str, object]]
+DOM0: Kernel = {
+    "kern.vm_guest": ("STRING", "xen"),
+    "kern.maxphys": ("ULONG", 1048576),
+    "hw.ncpu": ("INT", 4),
+}
+
+
+class Sysctl:
+    """As freebsd_sysctl.Sysctl: nothing is an error, and an unknown name has an OID of zeros."""
+
+    kernel: ClassVar[Kernel] = {}
+
+    def __init__(self, name: str | None = None, oid: list[int] | None = None) -> None:
+        assert name is not None or oid is not None
+        names = list(self.kernel)
+        self.oid = oid or ([1, 2 + names.index(name)] if name in names else [0] * 24)
+        self.asked = name
+
+    @property
+    def name(self) -> str:
+        if self.asked is not None:
+            return self.asked
+        return list(self.kernel)[self.oid[1] - 2] if any(self.oid) else ""
+
+    @property
+    def ctl_type(self) -> type:
+        if not any(self.oid):
+            raise Exception("Invalid ctl_type: 0")
+        return type(self.kernel[self.name][0], (), {})
+
+    @property
+    def value(self) -> object:
+        return self.kernel[self.name][1]
+
+    @property
+    def children(self) -> Iterator["Sysctl"]:
+        for name in self.kernel:
+            if name.startswith(f"{self.name}."):
+                yield Sysctl(oid=Sysctl(name).oid)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """A kernel's names, to be changed by a test."""
+    module = ModuleType("freebsd_sysctl")
+    module.Sysctl = Sysctl  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "freebsd_sysctl", module)
+    monkeypatch.setattr(Sysctl, "kernel", dict(DOM0))
+    return Sysctl.kernel
+
+
+@pytest.fixture
+def dom0(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """A dom0 where all is well."""
+    for name in ("gntdev", "evtchn", "socket"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(freebsd, "GNTDEV", str(tmp_path / "gntdev"))
+    monkeypatch.setattr(freebsd, "EVTCHN", str(tmp_path / "evtchn"))
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "socket"))
+    kenv(tmp_path, monkeypatch, '"1"')
+    return kernel
+
+
+def kenv(directory: Path, monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    """A kenv(1) that knows our hint, or does not."""
+    program = directory / "kenv"
+    known = f"echo {value}" if value is not None else "exit 1"
+    program.write_text(f'#!/bin/sh\n[ "$*" = "-q hint.xbbd.0.disabled" ] || exit 2\n{known}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(freebsd, "KENV", str(program))
+
+
+def refusal(*kinds: str) -> str:
+    before = os.listdir("/dev/fd")
+    with pytest.raises(OperatorError) as raised:
+        PLATFORM.xen(kinds)
+    assert len(os.listdir("/dev/fd")) == len(before)
+    return str(raised.value)
+
+
+def test_a_dom0_where_all_is_well(dom0: Kernel, tmp_path: Path) -> None:
+    host: Host = PLATFORM.xen(("vbd", "vbd3"))
+    assert (host.name, host.hv) == ("Xen", HvKind.XEN)
+    assert host.store_path == str(tmp_path / "socket")
+    assert host.media["physical-device-path"](b"zvol/tank/vm") == b"zvol/tank/vm"
+    ring = host.open_ring(1, 2)
+    assert not os.get_inheritable(ring.grants)
+    assert not os.get_inheritable(ring.events)
+    assert fcntl.fcntl(ring.grants, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    assert not os.get_blocking(ring.events)  # a read of an evtchn without events waits
+    os.close(ring.grants)
+    os.close(ring.events)
+
+
+@pytest.mark.parametrize("guest", ["none", "generic", "bhyve"])
+def test_not_on_xen(dom0: Kernel, guest: str) -> None:
+    dom0["kern.vm_guest"] = ("STRING", guest)
+    assert refusal() == (
+        f"not on Xen (sysctl kern.vm_guest is {guest}): boot FreeBSD as dom0 of Xen;"
+        " --host sim:DIR needs none"
+    )
+
+
+@pytest.mark.parametrize("device", ["gntdev", "evtchn"])
+def test_no_device(dom0: Kernel, tmp_path: Path, device: str) -> None:
+    (tmp_path / device).unlink()
+    assert refusal() == (
+        f"unable to open {tmp_path}/{device}: No such file or directory;"
+        " is this a dom0 of Xen, and has its kernel option XENHVM?"
+    )
+    with pytest.raises(HostError, match=f"unable to open {tmp_path}/{device}: "):
+        FreeBSDXen().open_ring(1, 2)
+
+
+def test_no_permission(dom0: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as played:
+        played.setattr(os, "open", refuse)
+        with pytest.raises(OperatorError, match=r"gntdev: Permission denied; run it as root$"):
+            PLATFORM.xen()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert refusal() == f"{tmp_path}/socket: no permission, run it as root"
+
+
+def test_no_store(dom0: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "socket").unlink()
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert refusal() == (
+        f"{tmp_path}/socket is missing: is xenstored running?  (service xencommons start)"
+    )
+
+
+@pytest.mark.parametrize("value", [None, "0", '"0"', "no"])
+def test_the_kernel_would_take_vbd(
+    dom0: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    """Two backends at one ring: refused, and not only mentioned."""
+    kenv(tmp_path, monkeypatch, value)
+    assert refusal("vbd", "vbd3") == (
+        'the kernel\'s own backend would take kind vbd: put hint.xbbd.0.disabled="1" into'
+        " /boot/loader.conf, and for now run: kenv hint.xbbd.0.disabled=1;"
+        " or serve vbd3 only (kinds in the configuration)"
+    )
+    PLATFORM.xen(("vbd3",))
+    PLATFORM.xen()  # who only asks for the store
+
+
+@pytest.mark.parametrize("value", ["1", '"1"', "0x1"])
+def test_the_kernel_leaves_vbd_to_us(
+    dom0: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    kenv(tmp_path, monkeypatch, value)
+    dom0["dev.xbbd"] = ("NODE", 0)
+    dom0["dev.xbbd.%parent"] = ("STRING", "")  # stays when the last device has gone
+    PLATFORM.xen(("vbd",))
+
+
+def test_the_kernel_serves_disks_already(dom0: Kernel) -> None:
+    """The hint came too late for those, and does not hold where xbbd0 is one of them."""
+    dom0["dev.xbbd"] = ("NODE", 0)
+    for unit in (0, 12):
+        dom0[f"dev.xbbd.{unit}.xenstore_path"] = ("STRING", "x")
+        dom0[f"dev.xbbd.{unit}.ring_pages"] = ("UINT", 1)
+    assert refusal("vbd") == (
+        "the kernel's own backend serves disks of kind vbd (xbbd0, xbbd12): shut their guests"
+        " down first, or serve vbd3 only (kinds in the configuration)"
+    )
+
+
+def test_kenv_cannot_be_asked(dom0: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freebsd, "KENV", "/nowhere/kenv")
+    with pytest.raises(HostError, match="unable to run /nowhere/kenv: No such file"):
+        PLATFORM.xen(("vbd",))
+
+
+def test_the_daemon_says_what_it_will_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conf = tmp_path / "xbbd.conf"
+    conf.write_text('[daemon]\nkinds = ["vbd3"]\n')
+
+    def detect(spec: str | None, kinds: tuple[str, ...]) -> Host:
+        raise OperatorError(f"asked for {spec} and {kinds}")
+
+    monkeypatch.setattr(daemon, "detect", detect)
+    assert daemon.main(["-f", str(conf)]) == 1
+    assert capsys.readouterr().err == "xbbd: asked for None and ('vbd3',)\n"
+
+
+# The store, whose device knows no watches that pyxs would understand.
+
+
+@pytest.mark.parametrize(
+    ("environment", "path"),
+    [
+        ({}, "/var/run/xenstored/socket"),
+        ({"XENSTORED_RUNDIR": "/run/x"}, "/run/x/socket"),
+        ({"XENSTORED_RUNDIR": "/run/x", "XENSTORED_PATH": "/run/y"}, "/run/y"),
+    ],
+)
+def test_where_the_store_is(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], path: str
+) -> None:
+    for name in ("XENSTORED_RUNDIR", "XENSTORED_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert FreeBSDXen().store_path == path
+
+
+# Locks.
+
+
+def test_a_disk_is_not_written_by_two(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4096))
+
+    def opened(flags: int) -> int:
+        fd = os.open(path, flags)
+        try:
+            PLATFORM.prepare_disk(fd)
+        except OperatorError:
+            os.close(fd)
+            raise
+        return fd
+
+    writer = opened(os.O_RDWR)
+    with pytest.raises(OperatorError, match=r"^another guest or program uses it$") as raised:
+        opened(os.O_RDWR)
+    assert raised.value.errno == errno.EBUSY
+    with pytest.raises(OperatorError, match=r"^another guest or program writes to it$"):
+        opened(os.O_RDONLY)
+    os.close(writer)  # or the death of its process
+    readers = [opened(os.O_RDONLY), opened(os.O_RDONLY)]
+    with pytest.raises(OperatorError, match="uses it"):
+        opened(os.O_RDWR)
+    for reader in readers:
+        os.close(reader)
+    os.close(opened(os.O_RDWR))
+
+
+def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, how: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4096))
+    with path.open("r+b") as file:
+        assert PLATFORM.prepare_disk(file.fileno()).size == 4096
+
+
+# sysctl(3).
+
+
+def test_numbers_and_texts(kernel: Kernel) -> None:
+    assert sysctl.text("kern.vm_guest") == "xen"
+    assert sysctl.number("kern.maxphys") == 1 << 20
+    assert sysctl.number("hw.ncpu") == 4
+    kernel["hw.ncpu"] = ("INT", 8)
+    assert sysctl.number("hw.ncpu") == 8  # nothing is kept
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (None, "the kernel has no such name"),
+        (("STRING", "4"), "it is STRING"),
+        (("NODE", 0), "it is NODE"),
+        (("INT", 0), "no number"),
+        (("INT", [4, 4]), "no number"),
+    ],
+)
+def test_a_number_that_is_none(
+    kernel: Kernel, entry: tuple[str, object] | None, reason: str
+) -> None:
+    """The package returns something in each of these cases."""
+    if entry is not None:
+        kernel["hw.x"] = entry
+    with pytest.raises(HostError, match=f"^sysctl hw.x: {reason}$"):
+        sysctl.number("hw.x")
+
+
+@pytest.mark.parametrize("entry", [None, ("INT", 4), ("STRING", "")])
+def test_a_text_that_is_none(kernel: Kernel, entry: tuple[str, object] | None) -> None:
+    if entry is not None:
+        kernel["kern.x"] = entry
+    with pytest.raises(HostError, match=r"^sysctl kern.x: "):
+        sysctl.text("kern.x")
+
+
+def test_leaves(kernel: Kernel) -> None:
+    assert sysctl.leaves("dev.xbbd") == []
+    kernel["dev.xbbd"] = ("NODE", 0)
+    kernel["dev.xbbd.3.mode"] = ("STRING", "w")
+    assert sysctl.leaves("dev.xbbd") == ["dev.xbbd.3.mode"]
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "freebsd_sysctl", None)
+    for ask in (sysctl.text, sysctl.number, sysctl.leaves):
+        with pytest.raises(OperatorError, match=r"^the Python package freebsd-sysctl is missing$"):
+            ask("kern.vm_guest")
+
+
+# What the ports tree can build with: its setuptools is old.
+
+
+def test_old_build_tools_suffice() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "setuptools>=63" in project["build-system"]["requires"]
+    assert isinstance(project["project"]["license"], dict)  # text came with setuptools 77
+    only_there = [name for name in project["project"]["dependencies"] if "freebsd" in name.lower()]
+    assert only_there == ["freebsd-sysctl>=0.0.7; platform_system == 'FreeBSD'"]
