@@ -58,6 +58,28 @@ def test_queue_suite_on_a_provider_under_sanitizers(tmp_path: Path, sanitized: E
     assert status == 0, words
 
 
+# Whole machines, the most telling ones: the daemon serves its guests by FreeBSD's files.
+MACHINES = (
+    "tests/sim/test_attach.py::test_nodes_of_an_attached_disk",
+    "tests/sim/test_end.py::test_one_ring_lies_and_the_others_go_on",
+    "tests/sim/test_end.py::test_the_guest_is_killed_under_load",
+    "tests/sim/test_end.py::test_the_daemon_is_killed_under_load",
+    "tests/sim/test_end.py::test_sigterm_under_load",
+    "tests/sim/test_features.py::test_all_features_at_once",
+)
+
+
+def test_whole_machines(tmp_path: Path, plain: Extension) -> None:
+    plain.link(tmp_path)
+    host = tmp_path / "xbbd_bsd/sim/hypervisor.py"
+    daemons, guests = host.read_text().split("class Domain:")
+    assert daemons.count("return HvKind.SIM") == 1
+    daemons = daemons.replace("return HvKind.SIM", "return HvKind.XEN")
+    host.write_text(f"{daemons}class Domain:{guests}")
+    status, words = run(tmp_path, "none", "file", *MACHINES)
+    assert status == 0, words
+
+
 # What is forgotten: file, what is there, what would be instead, medium, test, what is said then.
 FORGOTTEN = {
     "2: one bad grant fails all": (
