@@ -73,6 +73,12 @@ PURE = [
     "xenbus.states",
     "xenbus.family",
     "block.negotiate",
+    "stat.sample",
+    "stat.choice",
+    "stat.iostat",
+    "stat.gstat",
+    "stat.export",
+    "stat.view",
     "sim.storetree",
     "sim.storecore",
 ]

@@ -3,20 +3,24 @@
 What can be asked there is not known here, only who asks.  Control thread.
 """
 
+from __future__ import annotations
+
 import asyncio
 import grp
 import os
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xbbd_bsd.config import DaemonConfig, parse_address
-from xbbd_bsd.control.metrics import MetricsServer
 from xbbd_bsd.control.server import ControlServer, Rights
 from xbbd_bsd.control.tree import DaemonView, DeviceView, Tree
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.host import control_path, platform
 from xbbd_bsd.oids import DAEMON_ROOT, ROOT
+
+if TYPE_CHECKING:
+    from xbbd_bsd.control.metrics import MetricsServer
 
 
 class Endpoints:
@@ -75,6 +79,9 @@ class Endpoints:
         """At that address and no other any more; the old one stays if that cannot be."""
         new = None
         if address is not None:
+            # Most daemons need none of what this pulls in.
+            from xbbd_bsd.control.metrics import MetricsServer
+
             new = MetricsServer(
                 parse_address(address), self._snapshot, self._loop, group=self._group
             )

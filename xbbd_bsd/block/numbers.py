@@ -30,6 +30,7 @@ class Numbers:
         """`medium` and `limits`: what is not in the segment, by the names of these groups."""
         self.resize = resize
         self._segment = segment
+        self._created_ns = time.monotonic_ns()
         # A counter that was written starts there; the data path counts on undisturbed.
         self._added: dict[str, int] = {}
         self._groups: dict[str, Facts] = {
@@ -72,6 +73,7 @@ class Numbers:
         views = [self._segment.ring(n) for n in range(self._segment.rings)]
         found: dict[str, Any] = {
             "now_ns": time.monotonic_ns(),
+            "created_ns": self._created_ns,
             "sectors": self._segment.sectors,
             "inflight": sum(view.inflight for view in views if view.connected),
         }
