@@ -59,6 +59,7 @@ class Daemon:
 
         `config_file` None: the default, which may be absent.
         """
+        host.check_kinds(config.daemon.kinds)
         self._host = host
         self._config = config
         self._config_file = config_file
@@ -142,8 +143,9 @@ class Daemon:
         """Read the configuration again and apply what differs; a bad file changes nothing."""
         try:
             new = read_config(self._config_file)
+            self._host.check_kinds(new.daemon.kinds)
             self._endpoints.configure(new.daemon)
-        except (OperatorError, OSError) as error:
+        except (XbbdError, OSError) as error:
             self._journal(ConfigurationRefused(str(error)))
             return
         changes = difference(self._config, new)
@@ -185,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(options.file)
         if options.test:
             return 0
-        host = detect(options.host, config.daemon.kinds)
+        host = detect(options.host)
         state_dir = config.daemon.state_dir or run_directory(options.host)
         _make_directory(state_dir)
         config_file = os.path.abspath(options.file) if options.file else None

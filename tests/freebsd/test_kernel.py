@@ -65,7 +65,7 @@ MACHINES = (
     "tests/sim/test_end.py::test_the_guest_is_killed_under_load",
     "tests/sim/test_end.py::test_the_daemon_is_killed_under_load",
     "tests/sim/test_end.py::test_sigterm_under_load",
-    "tests/sim/test_features.py::test_all_features_at_once",
+    "tests/sim/test_features.py::test_all_features_at_once[native]",
 )
 
 

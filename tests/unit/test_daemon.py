@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.unit.xenbus_bench import FakeFamily, ServerThread
 from xbbd_bsd import daemon
-from xbbd_bsd.config import Config
+from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.daemon import Daemon, main, read_config
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, detect, run_directory
@@ -30,7 +30,8 @@ import sys
 from xbbd_bsd import daemon
 class Host:
     name, hv, store_path, media = "test", 0, sys.argv.pop(1), {}
-daemon.detect = lambda spec, kinds: Host()
+    def check_kinds(self, kinds): pass
+daemon.detect = lambda spec: Host()
 sys.exit(daemon.main())
 """
 
@@ -44,6 +45,10 @@ class StoreOnly:
 
     def __init__(self, store_path: str) -> None:
         self.store_path = store_path
+
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        if kinds == ("vbd",):
+            raise OperatorError("somebody else serves vbd")
 
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         raise HostError("no rings here")
@@ -147,6 +152,12 @@ def test_places() -> None:
     assert run_directory("sim:m") == f"{os.getcwd()}/m/run"
 
 
+def test_what_somebody_else_serves_is_not_served(tmp_path: Path) -> None:
+    config = Config(daemon=DaemonConfig(kinds=("vbd",)))
+    with pytest.raises(OperatorError, match=r"^somebody else serves vbd$"):
+        Daemon(StoreOnly("/nowhere"), config, None, str(tmp_path))
+
+
 def test_without_a_store_it_says_so(conf: Path, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="XenStore does not answer: "):
         Daemon(StoreOnly(str(tmp_path / "none")), Config(), str(conf), str(tmp_path))
@@ -174,6 +185,7 @@ def test_reload_applies_the_difference(
     steps: list[Callable[[], None]] = [
         lambda: hup("[disk]\nworkers = 3\n[daemon]\nkinds = ['vbd3']\npidfile = '/x'\n"),
         lambda: hup("[disk]\nworkers = 0\n"),
+        lambda: hup("[daemon]\nkinds = ['vbd']\n"),
         lambda: os.kill(os.getpid(), signal.SIGTERM),
     ]
 
@@ -196,6 +208,7 @@ def test_reload_applies_the_difference(
         "configuration read again: daemon.kinds ('vbd', 'vbd3') -> ('vbd3',);"
         " daemon.pidfile None -> /x (at the next start); disk.workers 8 -> 3",
         f"configuration not changed: {conf}: [disk] workers = 0: must be a whole number, 1 to 64",
+        "configuration not changed: somebody else serves vbd",
         "SIGTERM: leaving, 0 devices to close within 5 s",
         "stopped",
     ]

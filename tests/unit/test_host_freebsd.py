@@ -12,7 +12,6 @@ from typing import ClassVar
 
 import pytest
 
-from xbbd_bsd import daemon
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import Host, freebsd, sysctl
 from xbbd_bsd.host.freebsd import PLATFORM, FreeBSDXen
@@ -97,13 +96,14 @@ def kenv(directory: Path, monkeypatch: pytest.MonkeyPatch, value: str | None) ->
 def refusal(*kinds: str) -> str:
     before = os.listdir("/dev/fd")
     with pytest.raises(OperatorError) as raised:
-        PLATFORM.xen(kinds)
+        PLATFORM.xen().check_kinds(kinds)
     assert len(os.listdir("/dev/fd")) == len(before)
     return str(raised.value)
 
 
 def test_a_dom0_where_all_is_well(dom0: Kernel, tmp_path: Path) -> None:
-    host: Host = PLATFORM.xen(("vbd", "vbd3"))
+    host: Host = PLATFORM.xen()
+    host.check_kinds(("vbd", "vbd3"))
     assert (host.name, host.hv) == ("Xen", HvKind.XEN)
     assert host.store_path == str(tmp_path / "socket")
     assert host.media["physical-device-path"](b"zvol/tank/vm") == b"zvol/tank/vm"
@@ -167,8 +167,7 @@ def test_the_kernel_would_take_vbd(
         " /boot/loader.conf, and for now run: kenv hint.xbbd.0.disabled=1;"
         " or serve vbd3 only (kinds in the configuration)"
     )
-    PLATFORM.xen(("vbd3",))
-    PLATFORM.xen()  # who only asks for the store
+    PLATFORM.xen().check_kinds(("vbd3",))
 
 
 @pytest.mark.parametrize("value", ["1", '"1"', "0x1"])
@@ -178,7 +177,7 @@ def test_the_kernel_leaves_vbd_to_us(
     kenv(tmp_path, monkeypatch, value)
     dom0["dev.xbbd"] = ("NODE", 0)
     dom0["dev.xbbd.%parent"] = ("STRING", "")  # stays when the last device has gone
-    PLATFORM.xen(("vbd",))
+    PLATFORM.xen().check_kinds(("vbd",))
 
 
 def test_the_kernel_serves_disks_already(dom0: Kernel) -> None:
@@ -196,21 +195,7 @@ def test_the_kernel_serves_disks_already(dom0: Kernel) -> None:
 def test_kenv_cannot_be_asked(dom0: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(freebsd, "KENV", "/nowhere/kenv")
     with pytest.raises(HostError, match="unable to run /nowhere/kenv: No such file"):
-        PLATFORM.xen(("vbd",))
-
-
-def test_the_daemon_says_what_it_will_serve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    conf = tmp_path / "xbbd.conf"
-    conf.write_text('[daemon]\nkinds = ["vbd3"]\n')
-
-    def detect(spec: str | None, kinds: tuple[str, ...]) -> Host:
-        raise OperatorError(f"asked for {spec} and {kinds}")
-
-    monkeypatch.setattr(daemon, "detect", detect)
-    assert daemon.main(["-f", str(conf)]) == 1
-    assert capsys.readouterr().err == "xbbd: asked for None and ('vbd3',)\n"
+        PLATFORM.xen().check_kinds(("vbd",))
 
 
 # The store, whose device knows no watches that pyxs would understand.

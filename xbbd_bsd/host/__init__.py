@@ -76,11 +76,8 @@ class Platform(Protocol):
         OperatorError if it is neither, HostError.
         """
 
-    def xen(self, kinds: Collection[str] = ()) -> "Host":
-        """This computer's Xen, ready to serve those kinds of backend.
-
-        OperatorError, with what to do, if it is not to be had; HostError.
-        """
+    def xen(self) -> "Host":
+        """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
 
     def disk_size(self, fd: int) -> int:
         """How large an open disk is now, bytes; HostError."""
@@ -108,6 +105,12 @@ class Host(Protocol):
     def media(self) -> Mapping[str, MediumName]:
         """Nodes by which the hotplug script of this system names a medium, best first."""
 
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        """Before those kinds of backend are served: OperatorError if somebody else would be first.
+
+        HostError.
+        """
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Descriptors for a ring with that domain's event channel.
 
@@ -130,14 +133,13 @@ def platform() -> Platform:
     return found
 
 
-def detect(spec: str | None, kinds: Collection[str] = ()) -> Host:
+def detect(spec: str | None) -> Host:
     """The host that `spec` names: "sim:DIR" for a simulated machine, None for this machine's Xen.
 
-    `kinds`: what the caller is going to serve there.  OperatorError, with what to
-    do, if there is no such host, or something in its way; HostError.
+    OperatorError if there is no such thing.
     """
     if spec is None:
-        return platform().xen(kinds)
+        return platform().xen()
     if not spec.startswith(SIMULATED) or spec == SIMULATED:
         raise OperatorError(f"--host {spec}: must be sim:DIR")
     from xbbd_bsd.sim.hypervisor import SimHost

@@ -100,13 +100,8 @@ class FreeBSD:
         _, uid, ngroups, *groups = _XUCRED.unpack(xucred.ljust(_XUCRED.size, b"\0"))
         return Peer(uid, frozenset(groups[:ngroups]))
 
-    def xen(self, kinds: Collection[str] = ()) -> Host:
-        """The Xen that we are a backend domain of; OperatorError, HostError.
-
-        Whether the kernel's own backend leaves us `vbd` is looked at here and
-        refused if not: it would be first at every device, and two backends at one
-        ring corrupt the guest's data.
-        """
+    def xen(self) -> Host:
+        """The Xen that we are a backend domain of; OperatorError, HostError."""
         guest = sysctl.text("kern.vm_guest")
         if guest != "xen":
             raise OperatorError(
@@ -117,8 +112,6 @@ class FreeBSD:
             os.close(_open(path, os.O_RDWR | os.O_NONBLOCK))
         host = FreeBSDXen()
         _check_store(host.store_path)
-        if "vbd" in kinds:
-            check_kernel_backend()
         return host
 
 
@@ -141,6 +134,15 @@ class FreeBSDXen:
     def media(self) -> Mapping[str, MediumName]:
         return {"physical-device-path": path_itself}
 
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        """Refuse vbd unless the kernel's own backend leaves it to us; OperatorError, HostError.
+
+        It would be first at every device, and two backends at one ring corrupt the
+        guest's data, so that a warning would not do.
+        """
+        if "vbd" in kinds:
+            _check_kernel_backend()
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
         try:
@@ -160,7 +162,7 @@ class FreeBSDXen:
         return PLATFORM.disk_size(fd)
 
 
-def check_kernel_backend() -> None:
+def _check_kernel_backend() -> None:
     """OperatorError, with what to do, unless the kernel leaves devices of kind vbd to us."""
     names = sysctl.leaves("dev.xbbd")
     units = {int(match[1]) for name in names if (match := re.match(r"dev\.xbbd\.(\d+)\.", name))}

@@ -103,7 +103,7 @@ class Linux:
         groups = channel.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
         return Peer(uid, frozenset((gid, *memoryview(groups).cast("I"))))
 
-    def xen(self, kinds: Collection[str] = ()) -> Host:
+    def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""
         for path, module in ((GNTDEV, "xen-gntdev"), (EVTCHN, "xen-evtchn")):
             if not os.path.exists(path):
@@ -128,6 +128,9 @@ class LinuxXen:
     @property
     def media(self) -> Mapping[str, MediumName]:
         return {"physical-device-path": path_itself, "physical-device": device_of_number}
+
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        """Whether xen-blkback is loaded is left to the operator."""
 
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""

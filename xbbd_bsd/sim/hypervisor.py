@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,6 +108,9 @@ class SimHost:
     @property
     def media(self) -> Mapping[str, MediumName]:
         return {"physical-device-path": path_itself}
+
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        """Nobody else serves anything on a simulated machine."""
 
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Bind a guest's event channel by connecting to it, and open its memory."""
