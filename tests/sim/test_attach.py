@@ -84,7 +84,7 @@ def test_many_guests_and_numbers(machine: Machine, tmp_path: Path) -> None:
     machine.chain.detach(machine.offers[1])
     eventually(lambda: "xbbd.1" not in machine.segments(), "unit 1 is free")
     machine.guest(9)
-    machine.attach(DiskOffer(9, XVDA, str(tmp_path / "1.img"), mode="r"))
+    machine.attach(DiskOffer(9, XVDA, str(tmp_path / "2.img"), mode="r"))
     assert "xbbd.1" in machine.segments()
 
 

@@ -56,6 +56,9 @@ class StoreOnly:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         raise HostError("no disks here")
 
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        raise AssertionError
+
     def disk_size(self, fd: int) -> int:
         raise HostError("no disks here")
 

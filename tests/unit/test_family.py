@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
+from errno import EBUSY
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,6 +36,7 @@ class DirectoryHost:
     hv = HvKind.SIM
     store_path = ""
     media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
+    locked = False
 
     def __init__(self, directory: Path) -> None:
         domain = directory / "domain"
@@ -58,6 +60,10 @@ class DirectoryHost:
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
         return platform().prepare_disk(fd)
+
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        if self.locked:
+            raise OperatorError("another program uses it", EBUSY)
 
     def disk_size(self, fd: int) -> int:
         return platform().disk_size(fd)
@@ -527,3 +533,16 @@ def test_counters_can_be_written(bench: Bench) -> None:
     assert numbers.ring(0)["wr_req"] == 1
     with pytest.raises(OperatorError, match=r"^it=-1: must be 0 to 1000000$"):
         numbers.set("flush_interval", -1, "it")
+
+
+def test_a_disk_that_another_program_has_locked(bench: Bench) -> None:
+    bench.host.locked = True
+    for _ in range(2):
+        with pytest.raises(OperatorError, match=r"unable to open .*: another program uses it"):
+            bench.open()
+    bench.backend_nodes["mode"] = b"w!"
+    assert "writable" in bench.open()
+    bench.backend.close()
+    bench.backend_nodes["mode"] = b"w"
+    bench.host.locked = False
+    assert "writable" in bench.open()

@@ -229,17 +229,17 @@ def test_a_disk_is_not_written_by_two(tmp_path: Path) -> None:
     def opened(flags: int) -> int:
         fd = os.open(path, flags)
         try:
-            PLATFORM.prepare_disk(fd)
+            PLATFORM.lock_disk(fd, writable=flags == os.O_RDWR)
         except OperatorError:
             os.close(fd)
             raise
         return fd
 
     writer = opened(os.O_RDWR)
-    with pytest.raises(OperatorError, match=r"^another guest or program uses it$") as raised:
+    with pytest.raises(OperatorError, match=r"^another program uses it$") as raised:
         opened(os.O_RDWR)
     assert raised.value.errno == errno.EBUSY
-    with pytest.raises(OperatorError, match=r"^another guest or program writes to it$"):
+    with pytest.raises(OperatorError, match=r"^another program writes to it$"):
         opened(os.O_RDONLY)
     os.close(writer)  # or the death of its process
     readers = [opened(os.O_RDONLY), opened(os.O_RDONLY)]
@@ -258,7 +258,7 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "disk"
     path.write_bytes(bytes(4096))
     with path.open("r+b") as file:
-        assert PLATFORM.prepare_disk(file.fileno()).size == 4096
+        PLATFORM.lock_disk(file.fileno(), writable=True)
 
 
 # sysctl(3).

@@ -269,12 +269,7 @@ class BlockBackend:
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
         geometry = disk.geometry
         try:
-            self._family.sharing.claim(
-                disk.fd,
-                str(self._identity),
-                writable=not disk.read_only,
-                shared=self._config.shared or b"!" in mode,
-            )
+            self._claim(disk, shared=self._config.shared or b"!" in mode)
         except OperatorError as error:
             disk.close()
             raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
@@ -293,6 +288,18 @@ class BlockBackend:
         self._plan_look()
         self._family.opened(self)
         return str(disk)
+
+    def _claim(self, disk: Disk, *, shared: bool) -> None:
+        """Keep others off the disk, our own guests and other programs; OperatorError."""
+        sharing, who, writable = self._family.sharing, str(self._identity), not disk.read_only
+        sharing.claim(disk.fd, who, writable=writable, shared=shared)
+        if shared:
+            return
+        try:
+            self._family.host.lock_disk(disk.fd, writable=writable)
+        except OperatorError:
+            sharing.release(who)
+            raise
 
     def measure(self) -> None:
         """See whether the open disk has grown or shrunk, and go by what it is now.

@@ -82,6 +82,12 @@ class Platform(Protocol):
     def disk_size(self, fd: int) -> int:
         """How large an open disk is now, bytes; HostError."""
 
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        """Keep other programs off an open disk: readers, or all but us if we write.
+
+        As far as this system has a custom for that.  OperatorError if somebody is there.
+        """
+
     def peer(self, channel: socket.socket) -> Peer:
         """Who is at the other end of a Unix socket, as the kernel says; OSError."""
 
@@ -121,6 +127,9 @@ class Host(Protocol):
         """As Platform's."""
 
     def disk_size(self, fd: int) -> int:
+        """As Platform's."""
+
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
         """As Platform's."""
 
 

@@ -57,23 +57,16 @@ class FreeBSD:
     """Platform of FreeBSD."""
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
-        """Measure it; disk devices have no cache in front of them.
-
-        It is locked against others of our kind: who writes wants it alone, who
-        only reads wants nobody who writes.  Locks go with the descriptor, so that
-        a daemon that died leaves none.  OperatorError, HostError.
-        """
+        """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
         status = os.fstat(fd)
         writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
-            _lock(fd, writable)
             # fspacectl(2) works on any file system, if only by writing zeros.
             discard = (status.st_blksize, 0) if writable else None
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
         if not stat.S_ISCHR(status.st_mode):
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
         size = _ask(fd, DIOCGMEDIASIZE, "q")
-        _lock(fd, writable)
         sector_size = _ask(fd, DIOCGSECTORSIZE, "I")
         try:
             stripe = _ask(fd, DIOCGSTRIPESIZE, "q")
@@ -93,6 +86,20 @@ class FreeBSD:
         if stat.S_ISREG(status.st_mode):
             return status.st_size
         return _ask(fd, DIOCGMEDIASIZE, "q")
+
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        """flock(2), as O_EXLOCK and O_SHLOCK of open(2): against programs that ask, as we do.
+
+        Locks go with the descriptor, so that a daemon that died leaves none.
+        OperatorError if somebody else has it.
+        """
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_EX if writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = "uses" if writable else "writes to"
+            raise OperatorError(f"another program {who} it", errno.EBUSY) from None
+        except OSError:
+            pass  # not every file system has locks (EOPNOTSUPP); nothing else is meant by them
 
     def peer(self, channel: socket.socket) -> Peer:
         """By struct xucred, which has up to 16 groups (sys/ucred.h, unix(4))."""
@@ -161,6 +168,9 @@ class FreeBSDXen:
     def disk_size(self, fd: int) -> int:
         return PLATFORM.disk_size(fd)
 
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        PLATFORM.lock_disk(fd, writable=writable)
+
 
 def _check_kernel_backend() -> None:
     """OperatorError, with what to do, unless the kernel leaves devices of kind vbd to us."""
@@ -223,17 +233,6 @@ def _open(path: str, flags: int) -> int:
         raise OperatorError(
             f"unable to open {path}: {error.strerror}{advice}", error.errno or 0
         ) from None
-
-
-def _lock(fd: int, writable: bool) -> None:
-    """flock(2), as O_EXLOCK and O_SHLOCK of open(2); OperatorError if somebody else has it."""
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if writable else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = "uses" if writable else "writes to"
-        raise OperatorError(f"another guest or program {who} it", errno.EBUSY) from None
-    except OSError:
-        pass  # not every file system has locks (EOPNOTSUPP); nothing else is meant by them
 
 
 def _can_delete(fd: int) -> bool:

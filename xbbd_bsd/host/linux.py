@@ -97,6 +97,9 @@ class Linux:
             return status.st_size
         return _ask(fd, BLKGETSIZE64, "Q")
 
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        """Nothing: nobody locks disks by flock(2) there."""
+
     def peer(self, channel: socket.socket) -> Peer:
         ucred = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         _, uid, gid = _UCRED.unpack(ucred)
@@ -146,6 +149,9 @@ class LinuxXen:
 
     def disk_size(self, fd: int) -> int:
         return PLATFORM.disk_size(fd)
+
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        PLATFORM.lock_disk(fd, writable=writable)
 
 
 class LinuxDomain:

@@ -253,8 +253,11 @@ class Blkfront:
         )
 
     def _switch(self, state: State) -> None:
-        if self._store.get(f"{self._path}/state") is not None:  # else the toolstack took it
-            self._store.write(f"{self._path}/state", state.node)
+        def body(transaction: Transaction) -> None:
+            if transaction.get(f"{self._path}/state") is not None:  # else the toolstack took it
+                transaction.write(f"{self._path}/state", state.node)
+
+        self._store.transaction(body)
         self._state = state
 
     def _read(self, path: str) -> bytes:

@@ -140,6 +140,9 @@ class SimHost:
     def disk_size(self, fd: int) -> int:
         return self._platform.disk_size(fd)
 
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        self._platform.lock_disk(fd, writable=writable)
+
 
 class Domain:
     """A domain that this process is: alive until it is closed or the process ends."""
