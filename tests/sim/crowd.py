@@ -70,7 +70,9 @@ def main() -> None:
         )
         print(f"{options.disks} disks of {options.queues} rings, each exercised")
         print(f"memory of the daemon: {base[0]} KiB private without disks, {whole[0]} with;")
-        print(f"a disk: {private:.0f} KiB private, {mapped:.0f} KiB mapped of files")
+        print(f"a disk: {private:.0f} KiB private, {mapped:.0f} KiB mapped of files, of which")
+        segment = Path(chain.layout.state_segment(0)).stat().st_size >> 10
+        print(f"{segment} KiB are its state segment, the rest is memory of the simulated guest")
         times = [seconds("xbbd_bsd.xbbctl", "--host", host, "-a") for _ in range(5)]
         print(f"xbbctl -a: {statistics.median(times):.2f} s, median of 5, {max(times):.2f} at most")
         for words in (("list",), ("-n", "dev.xbbd.0.rd_req")):
