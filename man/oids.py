@@ -24,9 +24,13 @@ TEXTS: Final = {
     "tunables": (
         "Tunables",
         "To be changed at any time, for one disk.\n"
-        "They begin as\n.Xr xbbd.conf 5\nsays, and a changed file sets them again:",
+        "They begin as\n.Xr xbbd.conf 5\nsays, and a key that changes there sets its name again:",
     ),
-    "limits": ("Limits", "What\n.Xr xbbd.conf 5\nsays of this disk:"),
+    "limits": (
+        "Limits",
+        "What\n.Xr xbbd.conf 5\nsays of this disk, which is not always what its guest has"
+        " agreed to:",
+    ),
     "counters": (
         "Counters",
         "Since the disk was attached.\nWriting one lets it go on from there, and disturbs nobody:",

@@ -236,7 +236,13 @@ def check_tunable(key: str, value: int, where: str) -> None:
 
 
 def _told(overrides: tuple[Override, ...]) -> str:
-    return "; ".join(str(override) for override in overrides) or "none"
+    return (
+        "; ".join(
+            f"{override}: " + ", ".join(f"{key} {value}" for key, value in override.values)
+            for override in overrides
+        )
+        or "none"
+    )
 
 
 def _overrides(source: str, tables: object) -> tuple[Override, ...]:
@@ -297,7 +303,7 @@ def _value(where: str, key: str, value: object, default: object) -> object:
             raise OperatorError(f"{where} = {value!r}: must be true or false")
         return value
     if key in CHOICES:
-        if isinstance(value, bool) or value not in CHOICES[key]:
+        if type(value) is not int or value not in CHOICES[key]:
             allowed = " or ".join(str(choice) for choice in CHOICES[key])
             raise OperatorError(f"{where} = {value!r}: must be {allowed}")
         return value

@@ -75,13 +75,6 @@ class Daemon:
             on_connected=self._store_back,
         )
         self._bus = Bus(self._store, self._families, loop=self._loop, journal=self._journal)
-        try:
-            self._store.connect()
-            self._bus.serve(config.daemon.kinds)
-        except StoreError as error:
-            self._store.close()
-            self._loop.close()
-            raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
         view = DaemonView(
             host.name,
             self._journal,
@@ -91,10 +84,17 @@ class Daemon:
             clock=time.monotonic,
         )
         try:
+            # All that may fail comes before the first guest hears of us.
             self._endpoints = Endpoints(
                 view, self._devices, config=config.daemon, state_dir=state_dir, loop=self._loop
             )
-        except OperatorError:
+            try:
+                self._store.connect()
+                self._bus.serve(config.daemon.kinds)
+            except StoreError as error:
+                self._endpoints.close()
+                raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
+        except XbbdError:
             self._store.close()
             self._loop.close()
             raise
@@ -290,7 +290,7 @@ def _pidfile(config: Config, state_dir: str) -> str:
 
 def _make_directory(path: str) -> None:
     try:
-        os.makedirs(path, 0o700, exist_ok=True)
+        os.makedirs(path, 0o711, exist_ok=True)
     except OSError as error:
         raise OperatorError(f"state_dir {path}: {error.strerror}", error.errno or 0) from None
 
@@ -317,7 +317,8 @@ def _locked(path: str) -> Iterator[int]:
 def _lock(path: str) -> int:
     while True:
         try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.fchmod(lock, 0o600)  # whoever can read it can lock it
         except OSError as error:
             raise OperatorError(f"pidfile {path}: {error.strerror}", error.errno or 0) from None
         try:

@@ -9,7 +9,9 @@ import asyncio
 import grp
 import os
 import socket
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xbbd_bsd.config import DaemonConfig, parse_address
@@ -52,7 +54,8 @@ class Endpoints:
         )
         try:
             self._let_in(self._group)
-            self._serve_metrics(config.metrics)
+            self._metrics = self._metrics_at(config.metrics, self._group)
+            self._address = config.metrics
         except (OSError, OperatorError) as error:
             self._control.close()
             raise OperatorError(str(error), error.errno or 0) from None
@@ -60,14 +63,26 @@ class Endpoints:
     def configure(self, config: DaemonConfig) -> None:
         """Use a new configuration; OperatorError or OSError, and the old one goes on."""
         group = group_number(config.group)
-        if config.metrics != self._address:
-            self._serve_metrics(config.metrics)
+        moved = config.metrics != self._address
+        metrics = self._metrics_at(config.metrics, group) if moved else self._metrics
         if group != self._group:
-            self._control.give_to(group)
-            if self._metrics is not None:
-                self._metrics.give_to(group)
-            self._let_in(group)
-            self._group = group
+            try:
+                self._give_to(group, metrics)
+            except OSError:
+                if moved and metrics is not None:
+                    metrics.close()
+                with suppress(OSError):
+                    self._give_to(self._group, self._metrics)
+                raise
+        if moved and self._metrics is not None:
+            self._metrics.close()
+        self._group, self._metrics, self._address = group, metrics, config.metrics
+
+    def _give_to(self, group: int | None, metrics: MetricsServer | None) -> None:
+        self._let_in(group)
+        self._control.give_to(group)
+        if metrics is not None:
+            metrics.give_to(group)
 
     def close(self) -> None:
         """Stop listening, and give all back."""
@@ -75,19 +90,13 @@ class Endpoints:
         if self._metrics is not None:
             self._metrics.close()
 
-    def _serve_metrics(self, address: str | None) -> None:
-        """At that address and no other any more; the old one stays if that cannot be."""
-        new = None
-        if address is not None:
-            # Most daemons need none of what this pulls in.
-            from xbbd_bsd.control.metrics import MetricsServer
+    def _metrics_at(self, address: str | None, group: int | None) -> MetricsServer | None:
+        if address is None:
+            return None
+        # Most daemons need none of what this pulls in.
+        from xbbd_bsd.control.metrics import MetricsServer
 
-            new = MetricsServer(
-                parse_address(address), self._snapshot, self._loop, group=self._group
-            )
-        if self._metrics is not None:
-            self._metrics.close()
-        self._metrics, self._address = new, address
+        return MetricsServer(parse_address(address), self._snapshot, self._loop, group=group)
 
     def _snapshot(self) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {DAEMON_ROOT: self._view.values()}
@@ -103,12 +112,13 @@ class Endpoints:
         return Rights.READ if self._group in peer.gids else Rights.NONE
 
     def _let_in(self, group: int | None) -> None:
-        """Let members of a group get at the sockets in our directory, and at nothing else."""
-        if group is not None:
-            os.chown(self._state_dir, -1, group)
-            os.chmod(self._state_dir, 0o710)
-        elif self._group is not None:
-            os.chmod(self._state_dir, 0o700)
+        """Have members of a group pass through our directory; what is in it has modes of its own.
+
+        Only ever permits more: the directory may be an old one, or not ours alone.
+        """
+        mode = stat.S_IMODE(os.stat(self._state_dir).st_mode)
+        if group is not None and mode & 0o011 != 0o011:
+            os.chmod(self._state_dir, mode | 0o011)
 
 
 def group_number(name: str | None) -> int | None:

@@ -7,6 +7,7 @@ and one for the data path (rings, disks).  Guests can cause events at will, so
 those of one device are limited in rate.  Control thread.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -277,7 +278,7 @@ class QueueStatus(DeviceEvent):
 
 BURST: Final = 20
 REFILL_SECONDS: Final = 3.0
-KEPT_OF_DEVICE: Final = 64  # lines
+KEPT_OF_DEVICE: Final = 64  # lines that were logged, and as many that were not
 KEPT: Final = 512
 
 
@@ -308,7 +309,7 @@ class Journal:
         self._date = date
         self._allowances: dict[str, _Allowance] = {}
         self._kept: deque[Line] = deque(maxlen=KEPT)
-        self._kept_of: dict[str, deque[Line]] = {}
+        self._kept_of: dict[str, tuple[deque[Line], deque[Line]]] = {}
 
     def __call__(self, event: Event) -> None:
         """Log an event, or leave it out."""
@@ -319,9 +320,12 @@ class Journal:
         text = str(event)
         line = (self._date(), event.severity.name.lower(), text)
         if device is not None:
-            kept = self._kept_of.setdefault(device, deque(maxlen=KEPT_OF_DEVICE))
+            # Apart, so that steps without number do not wash away what was wrong.
+            kept, steps = self._kept_of.setdefault(
+                device, (deque(maxlen=KEPT_OF_DEVICE), deque(maxlen=KEPT_OF_DEVICE))
+            )
             if not shown:
-                kept.append(line)
+                steps.append(line)
                 return
             now = self._clock()
             allowance = self._allowances.setdefault(device, _Allowance(now))
@@ -338,7 +342,9 @@ class Journal:
 
     def last(self, device: str | None = None) -> list[Line]:
         """The last lines of a device, or of the daemon: when, severity, text."""
-        return list(self._kept if device is None else self._kept_of.get(device, ()))
+        if device is None:
+            return list(self._kept)
+        return sorted(itertools.chain(*self._kept_of.get(device, ())), key=lambda line: line[0])
 
     def forget(self, device: str) -> None:
         """A device is gone for good: free what is kept for it."""

@@ -27,8 +27,10 @@ def vdev_number(name: str) -> int:
             return _XVD | disk << 4 | partition
         if partition < 256:
             return _EXTENDED | disk << 8 | partition
-    elif re.fullmatch(r"\d{1,9}|0x[0-9a-f]{1,8}", name):
-        return int(name, 0)
+    elif re.fullmatch(r"\d{1,9}", name):
+        return int(name)
+    elif re.fullmatch(r"0x[0-9a-f]{1,8}", name):
+        return int(name, 16)
     raise OperatorError(f"{name}: no virtual disk, write xvda or a number", EINVAL)
 
 

@@ -11,6 +11,7 @@ the daemon, by its control socket.  A process of its own.
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import re
@@ -339,6 +340,9 @@ def _run(words: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # paths may have octets that are no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except BrokenPipeError:

@@ -25,7 +25,7 @@ from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.host import control_path
 from xbbd_bsd.oids import GROUPS, RING
 from xbbd_bsd.sim.chain import Guest
-from xbbd_bsd.toolstack import DiskOffer
+from xbbd_bsd.toolstack import DiskOffer, offer
 
 pytestmark = pytest.mark.slow
 
@@ -345,3 +345,39 @@ def test_metrics_come_and_go_with_the_configuration(image: Path, temporary: Path
         configure("", "daemon.metrics /.* -> None")
         assert not second.exists()
         end(guest)
+
+
+def test_a_start_that_fails_has_touched_no_device(machine: Machine, image: Path) -> None:
+    """Or the toolstack would believe in a disk that nobody serves."""
+    pytest.importorskip("prometheus_client")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        config = Path(machine.chain.config_file)
+        config.write_text(f'[daemon]\nmetrics = "127.0.0.1:{taken.getsockname()[1]}"\n')
+        assert machine.daemon.stop() == 0
+        backend = DiskOffer(1, XVDA, str(image), kind="vbd3")
+        machine.offers.append(backend)
+        machine.guest(1)
+        offer(machine.chain.store, backend)
+        failed = machine.chain.start_daemon()
+        assert failed.wait() == 1
+    assert "Address already in use" in Path(failed.log).read_text()
+    assert machine.node(f"{backend.backend}/state") == "1"
+    assert sorted(os.listdir(machine.chain.layout.run)) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
+def test_a_reload_that_is_refused_changes_nothing(image: Path, temporary: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    with running_machine() as machine:
+        machine.connected(image)
+        config = Path(machine.chain.config_file)
+        config.write_text(
+            f'[daemon]\nmetrics = "{temporary}/m"\ngroup = "no-such-group"\n'
+            "[disk]\nflush_interval = 5\n"
+        )
+        machine.daemon.signal(signal.SIGHUP)
+        machine.log_line("configuration not changed: .*there is no such group")
+        assert not (temporary / "m").exists()
+        assert xbbctl(machine, "-n", "dev.xbbd.0.flush_interval", "hw.xbbd.metrics") == "0\n\n"

@@ -116,6 +116,7 @@ def test_every_key() -> None:
         ("[daemon]\nlog = ['all']", 'must be a list of any of "control", "data"'),
         ("[daemon]\nstate_dir = 'run'", "state_dir = 'run': must be an absolute path"),
         ("[daemon]\npidfile = 5", "pidfile = 5: must be an absolute path"),
+        ("[disk]\nsector_size = 512.0", "sector_size = 512.0: must be 0 or 512"),
         ("[[override]]\nworkers = 1", "[[override]] 1: must have at least one of path, guest"),
         ('[[override]]\npath = "/x"', "[[override]] 1: changes nothing; known are workers"),
         ('[[override]]\npath = "/x"\nkinds = []', "unknown key: kinds; known are path, guest"),
@@ -221,7 +222,11 @@ def test_overrides_in_order(
 def test_difference_of_overrides() -> None:
     old, new = Config(), parse(OVERRIDES, "f")
     (change,) = (change for change in difference(old, new) if change.key == "override")
-    assert (change.old, change.new) == ("none", "path /tank/*; guest vm1, vdev xvdb; guest 7")
+    assert (change.old, change.new) == (
+        "none",
+        "path /tank/*: flush_interval 8; guest vm1, vdev xvdb: flush_interval 9, shared True;"
+        " guest 7: workers 1",
+    )
 
 
 def test_every_key_has_a_description() -> None:

@@ -1,6 +1,8 @@
 """The control socket with good clients and bad ones; the daemon's loop must not care."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import socket
 import stat
@@ -36,6 +38,8 @@ class Daemon:
         if request.name == "parts":
             yield from ({str(part): "x" * 10_000} for part in range(1000))
             return
+        if request.name == "defect":
+            raise ZeroDivisionError
         if request.name == "half":
             yield {"half": 1}
         if request.name in ("bad", "half"):
@@ -198,4 +202,75 @@ def test_no_place_for_the_socket(short_path: Path) -> None:
             loop,
             rights=lambda _: Rights.WRITE,
         )
+    loop.close()
+
+
+def test_requests_before_a_half_close_are_answered(daemon: Daemon) -> None:
+    with daemon.connect() as channel, channel.makefile("rb") as lines:
+        channel.sendall(GET.encode() * 10)
+        channel.shutdown(socket.SHUT_WR)
+        assert len(lines.readlines()) == 20
+
+
+def test_a_flood_of_requests_is_not_kept(daemon: Daemon) -> None:
+    """A client that sends more than it is answered waits; it never has two turns at once."""
+    sent = threading.Event()
+    with daemon.connect() as channel:
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                channel.sendall(b"x\n" * 500_000)
+            sent.set()
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        kept, turns = 0, 0
+        for _ in range(200):
+            channel.recv(1 << 16)
+            for client in list(daemon.server._clients):
+                kept = max(kept, len(client._unread))
+                turns = max(turns, sum(
+                    getattr(handle._callback, "__self__", None) is client
+                    for handle in list(daemon.loop._ready)  # type: ignore[attr-defined]
+                ))  # fmt: skip
+        channel.shutdown(socket.SHUT_RDWR)
+        sender.join(10)
+    assert kept <= LIMIT + (256 << 10)
+    assert turns <= 1
+
+
+def test_a_defect_of_ours_is_an_answer(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OperatorError, match=r"^internal error, see the daemon's log$"):
+        ask(daemon.path, Request(Verb.GET, "defect"))
+    assert "please report it" in caplog.text
+    assert ask(daemon.path, GET) == {"a": 1}
+
+
+def test_who_may_only_read_connects_again_when_the_group_changes(daemon: Daemon) -> None:
+    daemon.rights = Rights.READ
+    with Connection(daemon.path) as connection:
+        assert connection.whole(GET) == {"a": 1}
+        done = threading.Event()
+
+        def change() -> None:
+            daemon.server.give_to(None)
+            done.set()
+
+        daemon.loop.call_soon_threadsafe(change)
+        assert done.wait(10)
+        with pytest.raises(OperatorError):
+            connection.whole(GET)
+
+
+def test_a_socket_that_cannot_be_given_away(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(path: str, uid: int, gid: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", chown)
+    path, loop = str(short_path / "control"), asyncio.new_event_loop()
+    with pytest.raises(OperatorError, match="Operation not permitted"):
+        ControlServer(path, lambda _: iter(()), loop, rights=lambda _: Rights.WRITE, group=1)
+    assert not os.path.exists(path)
     loop.close()

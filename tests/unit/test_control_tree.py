@@ -10,6 +10,8 @@ from xbbd_bsd.control.tree import LogLine, Tree
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.oids import DAEMON, GROUPS, RING, Type, declared, leaf_of, split
 
+NAMES = ("abi", "flush_interval", "disable_flush", "workers", "wr_req")
+
 
 class Device:
     """A device's numbers; remembers which groups were asked for."""
@@ -18,6 +20,8 @@ class Device:
         self.values: dict[str, dict[str, Value]] = {
             "tunables": {"flush_interval": 0, "disable_flush": 0},
             "counters": {"wr_req": wr_req},
+            "medium": {"abi": "native"},
+            "limits": {"workers": 8},
         }
         self.asked: list[str] = []
         self.in_use = rings
@@ -91,10 +95,10 @@ def test_all_names_in_order_of_units(tree: Tree) -> None:
         "hw.xbbd.version",
         "hw.xbbd.devices",
         "hw.xbbd.log.data",
-        *(f"dev.xbbd.1.{name}" for name in ("flush_interval", "disable_flush", "wr_req")),
+        *(f"dev.xbbd.1.{name}" for name in NAMES),
         "dev.xbbd.1.ring.0.req_cons",
         "dev.xbbd.1.ring.1.req_cons",
-        *(f"dev.xbbd.10.{name}" for name in ("flush_interval", "disable_flush", "wr_req")),
+        *(f"dev.xbbd.10.{name}" for name in NAMES),
     ]
     assert list(perform(Tree(Daemon(), dict), Verb.GET, "dev.xbbd")) == []
 
@@ -103,8 +107,8 @@ def test_the_beginning_of_names_ends_at_a_dot(tree: Tree) -> None:
     assert perform(tree, Verb.GET, "dev.xbbd.1.wr_req") == {"dev.xbbd.1.wr_req": 7}
     assert perform(tree, Verb.GET, "dev.xbbd.1.ring.1") == {"dev.xbbd.1.ring.1.req_cons": 10}
     assert perform(tree, Verb.GET, "hw.xbbd.log") == {"hw.xbbd.log.data": 0}
-    assert len(perform(tree, Verb.GET, "dev.xbbd.1")) == 5
-    assert len(perform(tree, Verb.GET, "dev")) == 8
+    assert len(perform(tree, Verb.GET, "dev.xbbd.1")) == 7
+    assert len(perform(tree, Verb.GET, "dev")) == 12
     assert len(perform(tree, Verb.GET, "hw")) == 3
 
 
@@ -151,13 +155,17 @@ def test_set_gives_the_old_value(tree: Tree, devices: dict[int, Device]) -> None
         ("dev.xbbd.1.nothing", 1, "unknown oid 'dev.xbbd.1.nothing'"),
         ("flush_interval", 1, "unknown oid 'flush_interval'"),
         ("dev.xbbd.1", 1, "oid 'dev.xbbd.1' isn't a leaf node"),
-        ("dev.xbbd.1.ring.0.inflight", 1, "oid 'dev.xbbd.1.ring.0.inflight' is read only"),
+        ("dev.xbbd.1.ring.0.req_cons", 1, "oid 'dev.xbbd.1.ring.0.req_cons' is read only"),
         ("dev.xbbd.1.abi", 1, "oid 'dev.xbbd.1.abi' is read only"),
         ("dev.xbbd.1.workers", 1, "read only tunable: it is set in xbbd.conf"),
         ("hw.xbbd.version", 1, "oid 'hw.xbbd.version' is read only"),
         ("dev.xbbd.1.flush_interval", "x", "invalid integer 'x'"),
         ("dev.xbbd.1.flush_interval", "09", "invalid integer '09'"),
-        ("dev.xbbd.1.flush_interval", "1" * 4000, "must be -2147483648 to 2147483647"),
+        ("dev.xbbd.1.flush_interval", "1" * 20, "must be -2147483648 to 2147483647"),
+        ("dev.xbbd.1.flush_interval", "1" * 4000, "invalid integer '1{80}'$"),
+        ("dev.xbbd.1.flush_interval", "0x" + "f" * 3900, "invalid integer '0xf"),
+        ("dev.xbbd.1.flush_interval", 1 << 14_000, "the number is too large"),
+        ("dev.xbbd.1.ring.7.inflight", 1, "unknown oid 'dev.xbbd.1.ring.7.inflight'"),
         ("dev.xbbd.1.wr_req", "1.5", "invalid uint64_t '1.5'"),
         ("dev.xbbd.1.wr_req", -1, "must be 0 to 18446744073709551615"),
         ("dev.xbbd.1.flush_interval", "", "dev.xbbd.1.flush_interval: empty numeric value"),

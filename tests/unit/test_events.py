@@ -121,21 +121,24 @@ def test_the_last_lines_are_kept() -> None:
     log = Log()
     log.journal(StoreBack())
     log.journal(CONTROL)
+    log.now += 1
     log.journal(Connected("xbbd0", "ring"))
     assert log.journal.last() == [
         (1100.0, "info", "XenStore is back"),
-        (1100.0, "info", "xbbd0: connected: ring"),
+        (1101.0, "info", "xbbd0: connected: ring"),
     ]
     assert log.journal.last("xbbd0") == [
         (1100.0, "debug", str(CONTROL)),
-        (1100.0, "info", "xbbd0: connected: ring"),
+        (1101.0, "info", "xbbd0: connected: ring"),
     ]
     assert log.journal.last("xbbd1") == []
     for _ in range(2 * KEPT):
         log.journal(StoreBack())
         log.journal(DATA)
     assert len(log.journal.last()) == KEPT
-    assert len(log.journal.last("xbbd0")) == KEPT_OF_DEVICE
+    kept = log.journal.last("xbbd0")
+    assert len(kept) == 1 + KEPT_OF_DEVICE, "steps do not wash away what was logged"
+    assert kept[0] == (1101.0, "info", "xbbd0: connected: ring")
     log.journal.forget("xbbd0")
     assert log.journal.last("xbbd0") == []
 

@@ -546,3 +546,39 @@ def test_a_disk_that_another_program_has_locked(bench: Bench) -> None:
     bench.backend_nodes["mode"] = b"w"
     bench.host.locked = False
     assert "writable" in bench.open()
+
+
+def test_tunables_of_an_override_that_fits_only_when_the_disk_is_open(bench: Bench) -> None:
+    """A hotplug script may name another path than the toolstack did."""
+    bench.family.configure(
+        parse(
+            f"""
+            [disk]
+            disable_flush = true
+            [[override]]
+            path = "{bench.disk}"
+            disable_flush = false
+            poll_max_us = 7
+            """,
+            "f",
+        )
+    )
+    named = bench.backend_nodes.pop("physical-device-path")
+    bench.backend_nodes["params"] = b"tank/vm"
+    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    numbers = bench.family.devices[0]
+    assert numbers.group("tunables")["disable_flush"] == 1
+    bench.backend_nodes["physical-device-path"] = named
+    bench.backend.open(bench.backend_nodes.get)
+    tunables = numbers.group("tunables")
+    assert (tunables["disable_flush"], tunables["poll_max_us"]) == (0, 7)
+
+
+def test_each_ring_is_busy_for_itself(bench: Bench) -> None:
+    bench.open()
+    bench.connect()
+    bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
+    stat = bench.family.devices[0].stat(latency=False)
+    busy = stat["xbbi"]["busy_rings_ns"]
+    assert busy[0] == stat["xbbi"]["busy_ns"] > 0
+    assert set(busy[1:]) <= {0}

@@ -34,6 +34,7 @@ RECORD = {
     "tag_ordered": 1,
     "busy_ns": 2_500_000_000,
     "busy_from_ns": 5,
+    "busy_rings_ns": [2_500_000_000, 7_000_000_000],
 }
 DEVICE: Mapping[str, Any] = {
     "names": ["xbb0", "xbbi0"],
@@ -182,7 +183,8 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
         ):
             assert value(found, name, **who, operation="read") == amount
         assert value(found, "xbbd_disk_ordered_operations_total", **who) == 1
-        assert value(found, "xbbd_disk_busy_seconds_total", **who) == 2.5
+        assert value(found, "xbbd_disk_busy_seconds_total", ring="0", **who) == 2.5
+        assert value(found, "xbbd_disk_busy_seconds_total", ring="1", **who) == 7.0
         assert value(found, "xbbd_disk_queue_length", **who) == 2
     assert value(found, "xbbd_disk_latency_seconds_count", **WHO, operation="read") == 6
     assert value(found, "xbbd_disk_latency_seconds_sum", **WHO, operation="read") == 0.003

@@ -33,6 +33,7 @@ def record(
         "tag_ordered": 0,
         "busy_ns": busy_ns,
         "busy_from_ns": busy_from_ns,
+        "busy_rings_ns": [busy_ns],
     }
 
 
@@ -40,6 +41,14 @@ def device(
     at: float, xbb: dict[str, Any], xbbi: dict[str, Any] | None = None, **more: Any
 ) -> dict[str, Any]:
     """What the daemon says of a device, so many seconds after the start."""
+    now_ns = START + int(at * SECOND)
+
+    def busy_at(record: dict[str, Any]) -> dict[str, Any]:
+        """With the period under way, as the daemon counts it."""
+        under_way = record["start_count"] > record["end_count"]
+        busy = record["busy_ns"] + (now_ns - record["busy_from_ns"]) * under_way
+        return {**record, "busy_rings_ns": [busy, *record["busy_rings_ns"][1:]]}
+
     return {
         "names": ["xbb0", "xbbi0"],
         "domid": 3,
@@ -47,11 +56,11 @@ def device(
         "vdev": "xvda",
         "path": "/tank/vm",
         "state": "Connected",
-        "now_ns": START + int(at * SECOND),
+        "now_ns": now_ns,
         "sectors": 2048,
         "inflight": 0,
-        "xbb": xbb,
-        "xbbi": xbbi or xbb,
+        "xbb": busy_at(xbb),
+        "xbbi": busy_at(xbbi or xbb),
         **more,
     }
 
@@ -104,6 +113,19 @@ def test_busy_counts_the_period_under_way() -> None:
 def test_a_disk_that_hangs_is_busy() -> None:
     hangs = record(start=1, end=0, busy_from_ns=START)
     assert rate(device(1, hangs), device(2, hangs)).busy_percent == 100.0
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
+def test_a_ring_that_was_busier_before_hides_nothing(first: int, second: int) -> None:
+    before, now = record(), record()
+    before["busy_rings_ns"] = [0, 0]
+    before["busy_rings_ns"][first] = 100 * SECOND
+    now["busy_rings_ns"] = [*before["busy_rings_ns"]]
+    now["busy_rings_ns"][second] = SECOND
+    old, new = device(1, before), device(2, now)
+    for whole, counts in ((old, before), (new, now)):
+        whole["xbb"] = counts
+    assert rate(old, new).busy_percent == 100.0
 
 
 def test_an_idle_disk_is_not_busy_whenever_it_was_so() -> None:

@@ -47,3 +47,8 @@ def test_the_nodes_of_a_tap_disk_are_those_of_libxl() -> None:
     assert (nodes["dev"], nodes["mode"], nodes["device-type"]) == ("xvdb", "r", "cdrom")
     assert (nodes["removable"], nodes["online"], nodes["state"]) == ("1", "1", "1")
     assert disk.frontend_nodes()["backend"] == disk.backend
+
+
+@pytest.mark.parametrize("name", ["051712", "0xca00", "51712", "00051712"])
+def test_numbers_of_disks_may_have_leading_zeros(name: str) -> None:
+    assert vdev_number(name) == 51712

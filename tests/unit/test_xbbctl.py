@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.test_control_tree import NAMES, Device
 from tests.unit.test_control_tree import Daemon as DaemonLeaves
-from tests.unit.test_control_tree import Device
 from xbbd_bsd import xbbctl
 from xbbd_bsd.control import protocol
 from xbbd_bsd.control.server import ControlServer, Rights
@@ -77,7 +77,7 @@ TEXT = "send a real flush for N flush requests"
         ((FLUSH, "hw.xbbd.devices"), f"{FLUSH}: 0\nhw.xbbd.devices: 2\n"),
         (("hw.xbbd.devices", "-n", FLUSH), "2\n0\n"),
         (("-W", "hw.xbbd"), "hw.xbbd.log.data: 0\n"),
-        (("-T", "-N", "dev.xbbd.0"), f"{FLUSH}\ndev.xbbd.0.disable_flush\n"),
+        (("-T", "-N", "dev.xbbd.0"), f"{FLUSH}\ndev.xbbd.0.disable_flush\ndev.xbbd.0.workers\n"),
         (("-WTt", "dev.xbbd.0.wr_req"), ""),
         (("-i", "nothing", "-n", FLUSH), "0\n"),
     ],
@@ -93,12 +93,8 @@ def test_everything(daemon: Running) -> None:
         "hw.xbbd.version",
         "hw.xbbd.devices",
         "hw.xbbd.log.data",
-        "dev.xbbd.0.flush_interval",
-        "dev.xbbd.0.disable_flush",
-        "dev.xbbd.0.wr_req",
-        "dev.xbbd.1.flush_interval",
-        "dev.xbbd.1.disable_flush",
-        "dev.xbbd.1.wr_req",
+        *(f"dev.xbbd.0.{name}" for name in NAMES),
+        *(f"dev.xbbd.1.{name}" for name in NAMES),
         "dev.xbbd.1.ring.0.req_cons",
     ]
     described = json.loads(daemon.run("-adj")[1])
@@ -119,6 +115,7 @@ def test_assignments(daemon: Running) -> None:
         "16 -> 2\n1234567 -> 0\n",
         "",
     )
+    assert daemon.run("-n", f'{FLUSH}="7"', f"{FLUSH}:6") == (0, "2 -> 7\n7 -> 6\n", "")
     assert daemon.run("-j", f"{FLUSH}=3") == (0, json.dumps({FLUSH: 3}, indent=2) + "\n", "")
 
 
@@ -132,6 +129,7 @@ def test_assignments(daemon: Running) -> None:
         ((f"{FLUSH}=99",), "flush_interval=99: must be 0 to 98"),
         (("hw.xbbd.version=2",), "oid 'hw.xbbd.version' is read only"),
         (("dev.xbbd.0=2",), "oid 'dev.xbbd.0' isn't a leaf node"),
+        (("-T", f"{FLUSH}=1"), "Can't set variables when using -T or -W"),
         (("-f", "/nonexistent"), "/nonexistent: No such file or directory"),
         (("resize", "xbbd7"), "unknown oid 'dev.xbbd.7'"),
         (("log", "disk"), "disk: no device, write dev.xbbd.N"),
@@ -156,6 +154,8 @@ def test_a_file_comes_first(daemon: Running, tmp_path: Path) -> None:
         f"{FLUSH}: 0 -> 4\n{FLUSH}: 4\n{FLUSH}: 4 -> 5\n{FLUSH}: 5 -> 6\n",
         "xbbctl: unknown oid 'nothing' at line 5\n",
     )
+    assert daemon.run("-aN", "-f", str(file))[1].startswith("hw.xbbd.version\n"), "only all"
+    assert daemon.devices[0].values["tunables"]["flush_interval"] == 6
     file.write_bytes(b"\xff")
     assert daemon.run("-f", str(file))[0] == 1
 
@@ -227,6 +227,19 @@ def test_spellings_of_a_device(word: str) -> None:
 def test_no_devices(word: str) -> None:
     with pytest.raises(OperatorError, match="no device"):
         xbbctl.device_name(word)
+
+
+def test_paths_that_are_no_text(daemon: Running) -> None:
+    daemon.devices[0].values["medium"]["path"] = os.fsdecode(b"/x\xff")
+    command = [sys.executable, "-m", "xbbd_bsd.xbbctl", "--state-dir", str(daemon.directory)]
+    for words in (("list",), ("-a",)):
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1",
+                       "PYTHONIOENCODING": "utf-8:strict"}  # fmt: skip
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, check=False, env=environment
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "/x\\udcff" in done.stdout
 
 
 def test_a_reader_that_has_enough(daemon: Running) -> None:

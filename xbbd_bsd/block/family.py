@@ -137,6 +137,7 @@ class BlockBackend:
         self._guest = ""
         self._vdev = ""
         self._path = ""  # as far as it is known yet
+        self._given: dict[str, int] = {}  # tunables, as last written by us
         self.look_due = inf  # on the loop's clock, when to measure the disk again
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
@@ -190,17 +191,17 @@ class BlockBackend:
 
         What was agreed with a guest stays until it connects again.
         """
-        before, self._config = self._config, self._configured()
-        if self._segment is not None:
-            old = before.tunables()
-            for name, value in self._config.tunables().items():
-                if value != old[name]:
-                    self._segment.set_tunable(name, value)
-        self._plan_look()
-
-    def _configured(self) -> DiskConfig:
         domid, number = str(self._identity.domid), str(self._identity.number)
-        return self._family.config.disk_for(self._path, (self._guest, domid), (self._vdev, number))
+        self._config = self._family.config.disk_for(
+            self._path, (self._guest, domid), (self._vdev, number)
+        )
+        if self._segment is not None:
+            for name, value in self._config.tunables().items():
+                # What has not changed may have been set by the operator meanwhile.
+                if value != self._given.get(name):
+                    self._segment.set_tunable(name, value)
+                    self._given[name] = value
+        self._plan_look()
 
     def _plan_look(self) -> None:
         interval = self._config.resize_interval
@@ -210,9 +211,11 @@ class BlockBackend:
     def capabilities(self, backend: Nodes, guest: str) -> Changes:
         self._guest, self._vdev = guest, vdev_name(self._identity.number)
         self._path = self._named_path(backend)
-        config = self._config = self._configured()
+        self.configure()
+        config = self._config
         if self._segment is None:
             self._segment = self._make_segment()
+            self.configure()
             self._family.devices[self._identity.unit] = Numbers(
                 self._segment, self._medium_facts, self._limits, self.measure
             )
@@ -258,7 +261,7 @@ class BlockBackend:
         # All nodes first: what is open must be ours before the store can fail.
         named, mode = self._named(backend), backend("mode")
         self._path = self._named_path(backend)
-        self._config = self._configured()
+        self.configure()
         discard = self._config.discard and backend("discard-enable") != b"0"
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
         if named is None or mode is None:
@@ -425,8 +428,6 @@ class BlockBackend:
         except OSError as error:
             text = f"unable to make the state segment {path}: {error.strerror}"
             raise HostError(text, error.errno or 0) from None
-        for name, value in config.tunables().items():
-            segment.set_tunable(name, value)
         return segment
 
     def _maker(self, wanted: FrontendParams, disk: Disk, info: DiskInfo) -> MakeParams:

@@ -71,14 +71,19 @@ class Numbers:
     def stat(self, *, latency: bool) -> dict[str, Any]:
         """The records and what goes with them; histograms as {bucket: count}."""
         views = [self._segment.ring(n) for n in range(self._segment.rings)]
+        now_ns = time.monotonic_ns()
         found: dict[str, Any] = {
-            "now_ns": time.monotonic_ns(),
+            "now_ns": now_ns,
             "created_ns": self._created_ns,
             "sectors": self._segment.sectors,
             "inflight": sum(view.inflight for view in views if view.connected),
         }
         for record in RECORDS:
-            found[record] = _record(self._segment.devstat(received=record == "xbbi"))
+            received = record == "xbbi"
+            found[record] = {
+                **_record(self._segment.devstat(received=received)),
+                "busy_rings_ns": self._segment.busy(now_ns, received=received),
+            }
         if latency:
             found["latency"] = {
                 operation: {str(b): n for b, n in enumerate(self._segment.latency(kind)) if n}

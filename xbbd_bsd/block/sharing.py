@@ -39,7 +39,7 @@ class Sharing:
                     how = "writable" if use.writable else "read-only"
                     raise OperatorError(
                         f"it is in use by {use.who}, {how}; if that is meant,"
-                        ' write mode "w!" or shared = true',
+                        " configure shared = true for it",
                         EBUSY,
                     )
         self._uses[key] = [*uses, _Use(who, writable)]

@@ -328,7 +328,9 @@ class Collector:
             "xbbd_disk_operation_seconds", "Time that transactions took", labels=kind_labels
         )
         ordered = counter("xbbd_disk_ordered_operations", "Barriers ended", labels=labels)
-        busy = counter("xbbd_disk_busy_seconds", "Time with anything under way", labels=labels)
+        busy = counter(
+            "xbbd_disk_busy_seconds", "Time with anything under way", labels=[*labels, "ring"]
+        )
         queue = gauge("xbbd_disk_queue_length", "Transactions under way", labels=labels)
         for oid, values in self._devices.items():
             for record in RECORDS:
@@ -343,7 +345,8 @@ class Collector:
                         moved.add_metric([*these, operation], kind["bytes"])
                     seconds.add_metric([*these, operation], kind["duration_ns"] / 1e9)
                 ordered.add_metric(these, counts["tag_ordered"])
-                busy.add_metric(these, counts["busy_ns"] / 1e9)
+                for ring, busy_ns in enumerate(counts["busy_rings_ns"]):
+                    busy.add_metric([*these, str(ring)], busy_ns / 1e9)
                 queue.add_metric(these, max(0, counts["start_count"] - counts["end_count"]))
         yield from (operations, moved, seconds, ordered, busy, queue)
 

@@ -8,6 +8,7 @@ daemon's loop; what a request means is not known here.
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ MOST: Final = 32  # connections at once
 RESERVED: Final = 8  # of these, for those who may write
 PATIENCE: Final = 10.0  # seconds for a request to arrive, or a part of a reply to be taken
 TURN: Final = 0.002  # seconds of answering, until the loop has its turn
+
+_log = logging.getLogger("xbbd")
 
 Perform = Callable[[Request], Iterator[Values]]
 
@@ -68,17 +71,30 @@ class ControlServer:
         mask = os.umask(0o177)
         try:
             self._server = loop.run_until_complete(loop.create_unix_server(self._accept, path))
-            self.give_to(group)
         except OSError as error:
-            raise OperatorError(f"control socket {path}: {error}", error.errno or 0) from None
+            raise self._unable(error) from None
         finally:
             os.umask(mask)
+        try:
+            self.give_to(group)
+        except OSError as error:
+            self.close()
+            raise self._unable(error) from None
+
+    def _unable(self, error: OSError) -> OperatorError:
+        return OperatorError(f"control socket {self._path}: {error}", error.errno or 0)
 
     def give_to(self, group: int | None) -> None:
-        """Let members of a group connect, None for nobody but the daemon's user; OSError."""
+        """Let members of a group connect, None for nobody but the daemon's user; OSError.
+
+        Who is connected and may only read has to connect again.
+        """
         if group is not None:
             os.chown(self._path, -1, group)
         os.chmod(self._path, 0o600 if group is None else 0o660)
+        for client in list(self._clients):
+            if client.rights < Rights.WRITE:
+                client.abort()
 
     def close(self) -> None:
         """Stop listening, end every connection, remove the socket."""
@@ -118,13 +134,14 @@ class _Client(asyncio.Protocol):
         self._perform = perform
         self._admit = admit
         self._clients = clients
-        self._rights = Rights.NONE
+        self.rights = Rights.NONE
         self._unread = bytearray()
         self._answer: Iterator[Values] | None = None
         self._full = False  # what was written is not taken yet
         self._ended = False  # the client sends no more
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Handle | None = None
 
     # Called by the loop.
 
@@ -133,7 +150,7 @@ class _Client(asyncio.Protocol):
         self._transport = transport
         self._clients.add(self)
         try:
-            self._rights = self._admit(transport.get_extra_info("socket"))
+            self.rights = self._admit(transport.get_extra_info("socket"))
         except (OperatorError, OSError) as error:
             transport.write(encode_error(OperatorError(str(error), error.errno or 0)))
             transport.close()
@@ -144,19 +161,20 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         self._clients.discard(self)
         self._answer = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._turn):
+            if handle is not None:
+                handle.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
-        if self._answer is None and not self._full:
+        if len(self._unread) > LIMIT:
+            self._transport.pause_reading()  # until there is no whole line left
+        if self._turn is None and self._answer is None and not self._full:
             self._next()
-        elif len(self._unread) > LIMIT:
-            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         self._ended = True
-        return self._answer is not None  # it may want what it has asked for
+        return self._answer is not None or b"\n" in self._unread  # it may want its answers
 
     def pause_writing(self) -> None:
         self._full = True
@@ -164,7 +182,8 @@ class _Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._progress()
-        self._go_on()
+        if self._turn is None:
+            self._go_on()
 
     # Ours.
 
@@ -184,22 +203,20 @@ class _Client(asyncio.Protocol):
 
     def _next(self) -> None:
         """Begin with the next request, if it is there."""
-        if self._transport.is_closing():
-            return
-        self._transport.resume_reading()
         end = self._unread.find(b"\n", 0, LIMIT)
-        if end < 0:
-            if len(self._unread) >= LIMIT or self._ended:
-                self._transport.close()
-            return
-        line = bytes(self._unread[: end + 1])
-        del self._unread[: end + 1]
-        self._answer = self._performed(line)
-        self._step()
+        if end >= 0:
+            line = bytes(self._unread[: end + 1])
+            del self._unread[: end + 1]
+            self._answer = self._performed(line)
+            self._step()
+        elif len(self._unread) >= LIMIT or self._ended:
+            self._transport.close()
+        else:
+            self._transport.resume_reading()
 
     def _performed(self, line: bytes) -> Iterator[Values]:
         request = Request.decode(line)
-        if request.verb.writes and self._rights < Rights.WRITE:
+        if request.verb.writes and self.rights < Rights.WRITE:
             what = request.name if request.value is None else f"{request.name}={request.value}"
             raise OperatorError(f"{what}: Operation not permitted", errno.EPERM)
         yield from self._perform(request)
@@ -209,20 +226,29 @@ class _Client(asyncio.Protocol):
         until = self._loop.time() + TURN
         lines: list[bytes] = []
         while self._answer is not None and (not lines or self._loop.time() < until):
-            try:
-                lines.append(encode_values(next(self._answer)))
-            except StopIteration:
-                lines.append(encode_end())
-                self._answer = None
-            except XbbdError as error:
-                lines.append(encode_error(OperatorError(str(error), error.errno or 0)))
-                self._answer = None
+            lines.append(self._part(self._answer))
         self._transport.write(b"".join(lines))
         self._progress()
-        if self._answer is not None or self._unread or self._ended:
-            self._loop.call_soon(self._go_on)
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._go_on)
+
+    def _part(self, answer: Iterator[Values]) -> bytes:
+        """The next line of an answer, its end included."""
+        try:
+            return encode_values(next(answer))
+        except StopIteration:
+            line = encode_end()
+        except XbbdError as error:
+            line = encode_error(OperatorError(str(error), error.errno or 0))
+        except Exception:
+            _log.exception("control socket: internal error, please report it")
+            line = encode_error(OperatorError("internal error, see the daemon's log"))
+        self._answer = None
+        return line
 
     def _go_on(self) -> None:
+        """Never more than one of these is planned for a connection."""
+        self._turn = None
         if self._transport.is_closing() or self._full:
             return  # until resume_writing, if it is full
         if self._answer is not None:

@@ -6,6 +6,7 @@ ours.  Runs in xbbctl's process.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from errno import ENOENT
@@ -48,11 +49,11 @@ class Sysctl:
 
     def run(self, words: list[str]) -> int:
         """Do it all; the exit status."""
-        if self._options.file is not None:
-            for number, line in self._lines(self._options.file):
-                self._one(line, f" at line {number}")
         if self._options.all and not words:
             words = [""]
+        elif self._options.file is not None:
+            for number, line in self._lines(self._options.file):
+                self._one(line, f" at line {number}")
         for word in words:
             self._one(word, "")
         if self._options.json:
@@ -71,11 +72,12 @@ class Sysctl:
                 yield number, text
 
     def _one(self, word: str, where: str) -> None:
-        name, assigned, value = word.partition("=")
-        name = name.strip()
+        name, assigned, value = _split(word)
         try:
+            if assigned and (self._options.tunable or self._options.writable):
+                raise OperatorError("Can't set variables when using -T or -W")
             if assigned and not self._options.describe:
-                self._assign(name, value.strip())
+                self._assign(name, value)
             else:
                 self._show(name)
         except OperatorError as error:
@@ -149,3 +151,14 @@ class Sysctl:
 
     def _text(self, value: Value) -> str:
         return f"{value:,}" if self._options.human and isinstance(value, int) else str(value)
+
+
+def _split(word: str) -> tuple[str, bool, str]:
+    """Name, whether a value is assigned, and that without a pair of quotes around it."""
+    match = re.search("[=:]", word)
+    if match is None:
+        return word.strip(), False, ""
+    value = word[match.end() :].strip()
+    if value[:1] in ("'", '"') and len(value) > 1 and value[-1] == value[0]:
+        value = value[1:-1]
+    return word[: match.start()].strip(), True, value

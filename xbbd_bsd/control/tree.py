@@ -16,6 +16,7 @@ from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
 
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_LONGEST: Final = 80  # digits of a number, far more than any range has
 _RANGES: Final = {
     Type.INT: (-(1 << 31), (1 << 31) - 1),
     Type.UINT: (0, (1 << 32) - 1),
@@ -122,6 +123,7 @@ class Tree:
         device = self._devices().get(parts[0]) if parts is not None else None
         if leaf is None or (parts is not None and device is None):
             raise self._no_leaf(name)
+        before = next(iter(self._get(name)))
         if not leaf.writable:
             if leaf.tunable:
                 raise OperatorError(
@@ -130,7 +132,6 @@ class Tree:
             raise OperatorError(f"oid '{name}' is read only", errno.EPERM)
         number = _number(name, leaf, value)
         below = f"{DAEMON_ROOT}." if device is None else f"{ROOT}.{parts[0] if parts else ''}."
-        before = next(iter(self._get(name)))
         (self._daemon if device is None else device).set(name.removeprefix(below), number)
         return before
 
@@ -212,12 +213,14 @@ def _number(name: str, leaf: Leaf, value: Value | None) -> int:
         text = value.strip()
         if not text:
             raise OperatorError(f"{name}: empty numeric value", errno.EINVAL)
-        if not _INTEGER.fullmatch(text):
-            raise OperatorError(f"invalid {leaf.type.value} '{text}'", errno.EINVAL)
+        if not _INTEGER.fullmatch(text) or len(text) > _LONGEST:
+            raise OperatorError(f"invalid {leaf.type.value} '{text:.80}'", errno.EINVAL)
         digits = text.lstrip("+-")
         octal = len(digits) > 1 and digits[0] == "0" and digits[1] not in "xX"
         value = int(digits, 8 if octal else 0) * (-1 if text[0] == "-" else 1)
     assert value is not None
+    if value.bit_length() > 4 * _LONGEST:
+        raise OperatorError(f"{name}: the number is too large", errno.EINVAL)
     low, high = _RANGES[leaf.type]
     if not low <= value <= high:
         raise OperatorError(f"{name}={value}: must be {low} to {high}", errno.EINVAL)

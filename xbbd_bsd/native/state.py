@@ -223,6 +223,21 @@ class State:
             total = [a + b for a, b in zip(total, histogram, strict=True)]
         return total
 
+    def busy(self, now_ns: int, *, received: bool = False) -> list[int]:
+        """For how long each ring had a transaction under way, those at ``now_ns`` included.
+
+        All in nanoseconds of CLOCK_MONOTONIC, of all rings the segment has room for.
+        """
+        which = "received" if received else "dispatched"
+        found = []
+        for i in self._rings(None):
+            record = getattr(self._state.ring[i], which)
+            under_way = record.start_count != record.end_count
+            found.append(
+                record.busy_ns + (max(0, now_ns - record.busy_from_ns) if under_way else 0)
+            )
+        return found
+
     def set_tunable(self, name: str, value: int) -> None:
         """Change a tunable (32-bit signed); the data plane sees it at the next request.
 

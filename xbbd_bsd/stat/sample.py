@@ -8,6 +8,7 @@ Who asks the daemon and who prints is not known here.  Pure; any thread.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final
 
 from xbbd_bsd.oids import OPERATIONS, RECORDS, ROOT, split
@@ -52,7 +53,7 @@ class Record:
     start_count: int
     end_count: int
     kinds: Mapping[str, Kind]
-    busy_ns: int
+    busy_rings_ns: tuple[int, ...]  # of each ring, the period under way included
     latency: Mapping[str, Histogram] = field(default_factory=dict)
 
     @property
@@ -187,7 +188,7 @@ def rate(record: Record, before: Record | None, elapsed_ns: int) -> Rate:
         )
         for name, kind in record.kinds.items()
     }
-    busy_ns = max(0, record.busy_ns - (before.busy_ns if before is not None else 0))
+    busy_ns = _busy_ns(record, before)
     return Rate(
         record=record,
         elapsed=elapsed,
@@ -240,6 +241,13 @@ def _percentiles(
             yield operation, {p: percentile(counts, p) / 1e6 for p in PERCENTS}
 
 
+def _busy_ns(record: Record, before: Record | None) -> int:
+    """How long the ring that was busiest since then was busy."""
+    earlier = before.busy_rings_ns if before is not None else ()
+    pairs = zip_longest(record.busy_rings_ns, earlier, fillvalue=0)
+    return max(0, *(now - then for now, then in pairs))
+
+
 def _unit(oid: str) -> int:
     parts = split(oid)
     if parts is None or parts[1]:
@@ -253,7 +261,6 @@ def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
     for record in RECORDS:
         counts = values[record]
         start_count, end_count = int(counts["start_count"]), int(counts["end_count"])
-        under_way = max(0, now_ns - int(counts["busy_from_ns"])) if start_count > end_count else 0
         yield Record(
             name=f"{record}{unit}",
             record=record,
@@ -268,7 +275,7 @@ def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
             start_count=start_count,
             end_count=end_count,
             kinds={operation: _kind(counts[operation]) for operation in OPERATIONS},
-            busy_ns=int(counts["busy_ns"]) + under_way,
+            busy_rings_ns=tuple(int(ns) for ns in counts["busy_rings_ns"]),
             latency=_latency(values.get("latency", {})) if record == "xbbi" else {},
         )
 

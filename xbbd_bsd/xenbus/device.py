@@ -263,8 +263,10 @@ class Device:
         backend = self._backend
         match action:
             case Action.PUBLISH:
-                guest = self._store.get(f"/local/domain/{self.identity.domid}/name") or b""
-                return backend.capabilities(self._own, printable(guest))
+                name = self._store.get(f"/local/domain/{self.identity.domid}/name") or b""
+                # What libxl calls a guest while it arrives by migration.
+                guest = printable(name.removesuffix(b"--incoming"))
+                return backend.capabilities(self._own, guest)
             case Action.OPEN:
                 self._journal(Opened(self.name, backend.open(self._own)))
                 return {"hotplug-status": b"connected"}
