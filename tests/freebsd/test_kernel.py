@@ -103,7 +103,7 @@ FORGOTTEN = {
         "if (q->params.bounce || (q->copies && !batch->persistent))",
         "if (q->copies && !batch->persistent)",
         "device",
-        "tests/native/test_queue.py::test_random_io_against_a_model",
+        "tests/native/test_queue.py::test_segments_with_gaps_between_them",
         "which a disk gets one after the other",
     ),
 }

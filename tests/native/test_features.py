@@ -82,7 +82,7 @@ def test_indirect_requests_against_a_model(
             max_sectors=2048,
             indirect_every=2,
             flush_every=20,
-            barrier_every=10,
+            barrier_every=4,
         )
         assert progress.reads
         assert progress.writes

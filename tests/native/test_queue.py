@@ -306,6 +306,29 @@ def test_no_byte_beside_the_segment_is_written(tmp_path: Path) -> None:
         assert page[5 * 512 :] == b"\xee" * 1536
 
 
+def test_segments_with_gaps_between_them(tmp_path: Path) -> None:
+    """What lies apart in the guest's pages is one run on the disk."""
+    with ring(tmp_path) as r:
+        raw = RawRing(r.front, Abi.NATIVE)
+        pieces = [(0, 0, 2), (1, 3, 5), (2, 7, 7)]
+        segments = [(r.front.page_ref(page), first, last) for page, first, last in pieces]
+        for page in range(3):
+            r.front.page(page)[:] = bytes([page + 1]) * 4096
+        raw.put(request(Abi.NATIVE, op=1, id=1, segments=segments))
+        raw.responses(1)
+        for page in range(3):
+            r.front.page(page)[:] = bytes(4096)
+        raw.put(request(Abi.NATIVE, op=0, id=2, segments=segments))
+        raw.responses(1)
+        for page, first, last in pieces:
+            found = bytes(r.front.page(page))
+            assert found[first * 512 : (last + 1) * 512] == bytes([page + 1]) * (
+                (last - first + 1) * 512
+            )
+            assert found[: first * 512] == bytes(first * 512)
+            assert found[(last + 1) * 512 :] == bytes((7 - last) * 512)
+
+
 @pytest.mark.parametrize("abi", list(Abi))
 def test_every_byte_of_a_response_is_defined(tmp_path: Path, abi: Abi) -> None:
     """XSA-216: padding carries nothing of ours; the slot's rest stays the guest's."""

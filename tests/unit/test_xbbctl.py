@@ -46,6 +46,7 @@ class Running:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.server.close()
+        self.loop.run_until_complete(asyncio.sleep(0))  # what was being accepted
         self.loop.close()
 
 
