@@ -38,11 +38,10 @@ FOREIGN = {
     *((name, "1") for name in ("dtrace", "kenv", "xl")),
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
-    ("xl", "1"),
     ("flock", "2"),
     *((name, "5") for name in ("loader.conf", "xl.cfg")),
     ("xen-vbd-interface", "7"),
-    *((name, "8") for name in ("gstat", "iostat", "rc", "sysctl", "xenstored")),
+    *((name, "8") for name in ("daemon", "gstat", "iostat", "rc", "sysctl", "xenstored")),
     ("devstat", "9"),
 }
 
