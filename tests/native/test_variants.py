@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -81,31 +83,28 @@ def build(tree: Path, sanitizer: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sanitizer", "disk", "transport"),
-    [
-        ("none", "slow", "map"),
-        ("none", "quick", "copy"),
-        ("address,undefined", "quick", "map"),
-        ("address,undefined", "slow", "map"),
-        ("address,undefined", "slow", "copy"),
-        ("thread", "quick", "map"),
-        ("thread", "slow", "map"),
-        ("thread", "slow", "copy"),
-    ],
-)
-def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str, transport: str) -> None:
+VARIANTS = [
+    ("none", "slow", "map"),
+    ("none", "quick", "copy"),
+    ("address,undefined", "quick", "map"),
+    ("address,undefined", "slow", "map"),
+    ("address,undefined", "slow", "copy"),
+    ("thread", "quick", "map"),
+    ("thread", "slow", "map"),
+    ("thread", "slow", "copy"),
+]
+Variant = tuple[str, str, str]
+Done = subprocess.CompletedProcess[str]
+
+
+def run(directory: Path, tree: Path, variant: Variant) -> Done:
+    """The suites of one variant, whatever comes of them."""
+    sanitizer, disk, transport = variant
     library, environment = SANITIZERS[sanitizer]
-    tree = ROOT
-    preload = []
-    if library:
-        preload.append(runtime(library))
-        build(tmp_path, sanitizer)
-        tree = tmp_path
+    preload = [runtime(library)] if library else []
     if disk == "slow":
-        preload.append(slow_disk(tmp_path))
-    done = subprocess.run(
+        preload.append(slow_disk(directory))
+    return subprocess.run(
         [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", *SUITE],
         cwd=tree,
         env={
@@ -118,8 +117,37 @@ def test_queue_suite(tmp_path: Path, sanitizer: str, disk: str, transport: str) 
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def runs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Variant, Future[Done]]]:
+    """All that were selected, two at a time: a slow disk leaves a processor time."""
+    chosen: list[Variant] = [
+        item.callspec.params["variant"]  # type: ignore[misc]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == Path(__file__)
+    ]
+    trees = {"none": ROOT}
+    for sanitizer in {sanitizer for sanitizer, _, _ in chosen} - trees.keys():
+        runtime(SANITIZERS[sanitizer][0])
+        trees[sanitizer] = tmp_path_factory.mktemp("tree")
+        build(trees[sanitizer], sanitizer)
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            variant: pool.submit(run, tmp_path_factory.mktemp("run"), trees[variant[0]], variant)
+            for variant in chosen
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_queue_suite(runs: dict[Variant, Future[Done]], variant: Variant) -> None:
+    done = runs[variant].result()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     assert " passed" in done.stdout
