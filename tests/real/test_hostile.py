@@ -26,7 +26,7 @@ OKAY, ERROR = 0, -1
 
 # Attaches of one test; each takes most of a second in the emulated dom0, so that 500
 # (python -m tests.lab test --env LAB_CYCLES=500) are for those who have the time.
-CYCLES = int(os.environ.get("LAB_CYCLES", "200"))
+CYCLES = int(os.environ.get("LAB_CYCLES", "100"))
 
 # xen/gntalloc.h
 ALLOC_GREF, DEALLOC_GREF, WRITABLE = 0x00184705, 0x00104706, 1
