@@ -6,9 +6,22 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.descriptors import open_descriptors
+from tests.unit.family_bench import Bench
+
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A directory whose name leaves room for a socket's within 104 bytes."""
     with TemporaryDirectory(prefix="xbbd") as name:
         yield Path(name)
+
+
+@pytest.fixture
+def bench(short_path: Path) -> Iterator[Bench]:
+    """A block backend that leaves no descriptor behind."""
+    before = open_descriptors()
+    bench = Bench(short_path)
+    yield bench
+    bench.close()
+    assert open_descriptors() == before

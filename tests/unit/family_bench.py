@@ -1,0 +1,150 @@
+"""A block backend with a real queue, a frontend in this process, a host that is one directory.
+
+Holds no test.  One thread, that of pytest; the loop runs while something is waited for.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Collection, Mapping
+from errno import EBUSY
+from pathlib import Path
+
+from xbbd_bsd.block.family import BlockBackend, BlockFamily
+from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.config import Config
+from xbbd_bsd.errors import GuestError, OperatorError
+from xbbd_bsd.events import Event
+from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
+from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, sim_format, sim_mapped
+from xbbd_bsd.xenbus.family import Identity
+from xbbd_bsd.xenbus.states import Queue
+
+LIMIT = 10.0
+PORT = 3
+IDENTITY = Identity("vbd", 5, 51712, 0)
+
+
+class DirectoryHost:
+    """One simulated domain, number 5, with one event channel."""
+
+    name = "test"
+    hv = HvKind.SIM
+    store_path = ""
+    media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
+    locked = False
+
+    def __init__(self, directory: Path) -> None:
+        domain = directory / "domain"
+        domain.mkdir()
+        self.domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
+        sim_format(self.domain_fd, 512)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(domain / "port"))
+        self.listener.listen()
+        self.listener.setblocking(False)
+
+    def check_kinds(self, kinds: Collection[str]) -> None:
+        raise AssertionError("a family is not asked")
+
+    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+        if (domid, port) != (5, PORT):
+            raise GuestError(f"domain {domid} has no event channel {port}")
+        channel = socket.socket(socket.AF_UNIX)
+        channel.connect(self.listener.getsockname())
+        return RingDescriptors(os.dup(self.domain_fd), channel.detach())
+
+    def prepare_disk(self, fd: int) -> DiskGeometry:
+        return platform().prepare_disk(fd)
+
+    def lock_disk(self, fd: int, *, writable: bool) -> None:
+        if self.locked:
+            raise OperatorError("another program uses it", EBUSY)
+
+    def disk_size(self, fd: int) -> int:
+        return platform().disk_size(fd)
+
+    def close(self) -> None:
+        self.listener.close()
+        os.close(self.domain_fd)
+
+
+class Bench:
+    """A block backend, its frontend, and the nodes between them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.host = DirectoryHost(directory)
+        self.run = directory / "run"
+        self.run.mkdir()
+        self.disk = directory / "disk"
+        self.disk.touch()
+        os.truncate(self.disk, 1 << 20)
+        self.loop = asyncio.new_event_loop()
+        self.family = self.make(Config())
+        self.events: list[Event] = []
+        self.wakes = 0
+        self.backend = self.create(IDENTITY)
+        self.backend_nodes = {"physical-device-path": os.fsencode(self.disk), "mode": b"w"}
+        self.front = self.make_front()
+        self.frontend_nodes = {
+            "event-channel": b"%d" % PORT,
+            "ring-ref": b"%d" % self.front.ring_refs[0],
+            "protocol": b"x86_64-abi",
+        }
+
+    def make(self, config: Config) -> BlockFamily:
+        return BlockFamily(
+            self.host.media,
+            host=self.host,
+            config=config,
+            state_dir=str(self.run),
+            loop=self.loop,
+            sharing=Sharing(),
+        )
+
+    def create(self, identity: Identity) -> BlockBackend:
+        return self.family.create(identity, self.wake, self.events.append)
+
+    def make_front(self) -> Front:
+        listener = self.host.listener.fileno()
+        return Front(
+            FrontParams(self.host.domain_fd, listener, PORT, HvKind.SIM, 0, Abi.X86_64, 1, 32)
+        )
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def queue(self) -> Queue:
+        return self.backend.queue
+
+    def open(self) -> str:
+        self.backend.capabilities(self.backend_nodes.get, "vm")
+        return self.backend.open(self.backend_nodes.get)
+
+    def connect(self) -> dict[str, bytes | None]:
+        return dict(self.backend.connect(self.frontend_nodes.get).nodes)
+
+    def drained(self) -> None:
+        """Wait on the loop for the queue's own word."""
+        before = self.wakes
+        deadline = self.loop.time() + LIMIT
+        while self.wakes == before:
+            assert self.loop.time() < deadline
+            self.loop.call_later(0.002, self.loop.stop)
+            self.loop.run_forever()
+
+    def down(self) -> None:
+        if self.backend.queue is Queue.RUNNING:
+            self.backend.drain()
+            self.drained()
+        self.backend.disconnect()
+        self.backend.close()
+
+    def close(self) -> None:
+        self.down()
+        self.backend.forget()
+        assert sim_mapped(self.host.domain_fd) == 0
+        assert os.listdir(self.run) == []
+        self.front.close()
+        self.host.close()
+        self.loop.close()

@@ -1,0 +1,154 @@
+"""What an operator sees of a disk and says about it: numbers, overrides, who may share it."""
+
+import pytest
+
+from tests.unit.family_bench import Bench
+from xbbd_bsd.config import Config, parse
+from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.native import Op
+from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type
+from xbbd_bsd.xenbus.family import Identity
+
+
+def test_overrides_by_path_guest_and_vdev(bench: Bench) -> None:
+    """The toolstack's params name the disk before a script does."""
+    config = parse(
+        f"""
+        [[override]]
+        path = "{bench.disk}"
+        max_ring_page_order = 1
+        [[override]]
+        guest = "vm"
+        vdev = "xvda"
+        flush_interval = 6
+        [[override]]
+        guest = "other"
+        flush_interval = 7
+        """,
+        "f",
+    )
+    bench.family.configure(config)
+    named = bench.backend_nodes.pop("physical-device-path")
+    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-pages"] == b"16"
+    bench.backend_nodes["params"] = named
+    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-pages"] == b"2"
+    limits = bench.family.devices[0].group("limits")
+    assert limits["max_ring_page_order"] == 1
+    bench.family.configure(Config())
+    assert bench.family.devices[0].group("tunables")["flush_interval"] == 0
+    bench.family.configure(config)
+    assert bench.family.devices[0].group("tunables")["flush_interval"] == 6
+
+
+def test_a_disk_in_use_is_refused(bench: Bench) -> None:
+    bench.open()
+    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other.capabilities(bench.backend_nodes.get, "vm2")
+    with pytest.raises(OperatorError, match=r"in use by xbbd0 \(vbd/5/51712\), writable"):
+        other.open(bench.backend_nodes.get)
+    assert not other.disk_open
+    assert "writable" in other.open({**bench.backend_nodes, "mode": b"w!"}.get)
+    other.close()
+    bench.backend.close()
+    other.open(bench.backend_nodes.get)
+    other.close()
+    bench.open()
+    other.forget()
+
+
+def test_numbers_of_a_disk(bench: Bench) -> None:
+    bench.open()
+    numbers = bench.family.devices[0]
+    for name, leaves in GROUPS.items():
+        values = numbers.group(name)
+        assert set(values) == ({leaf.name for leaf in leaves} if name != "xenbus" else set())
+        for leaf in leaves if values else ():
+            assert isinstance(values[leaf.name], str) == (leaf.type is Type.STRING), leaf.name
+    assert numbers.rings() == []
+    bench.connect()
+    assert numbers.rings() == [0]
+    assert set(numbers.ring(0)) == {leaf.name for leaf in RING}
+    medium = numbers.group("medium")
+    assert (medium["guest"], medium["vdev"], medium["mode"]) == ("vm", "xvda", "w")
+    assert (medium["path"], medium["medium"]) == (str(bench.disk), "file")
+    assert (medium["queues"], medium["abi"], medium["data_path"]) == (1, "x86_64", "map")
+    bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
+    bench.front.transfer(Op.READ, 0, 8, bytearray(4096))
+    bench.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
+    latency = numbers.group("latency")
+    assert [latency[f"latency.{op}.count"] for op in OPERATIONS] == [1, 1, 1, 0]
+    for operation in ("flush", "read", "write"):
+        (entry,) = str(latency[f"latency.{operation}.histogram"]).split()
+        limit, count = map(int, entry.split(":"))
+        assert (limit // 1000, count) == (latency[f"latency.{operation}.p99_us"], 1)
+    stat = numbers.stat(latency=True)
+    assert stat["xbbi"]["write"]["bytes"] == stat["xbb"]["read"]["bytes"] == 4096
+    assert stat["xbbi"]["flush"]["operations"] == 1
+    assert {op: sum(h.values()) for op, h in stat["latency"].items()} == dict(
+        zip(OPERATIONS, (1, 1, 1, 0), strict=True)
+    )
+    assert "latency" not in numbers.stat(latency=False)
+
+
+def test_counters_can_be_written(bench: Bench) -> None:
+    """As the kernel's; the data path counts on from there."""
+    bench.open()
+    bench.connect()
+    numbers = bench.family.devices[0]
+    for wanted in (0, 1000, (1 << 64) - 1):
+        numbers.set("wr_req", wanted, "it")
+        assert numbers.group("counters")["wr_req"] == wanted
+    bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
+    assert numbers.group("counters")["wr_req"] == 0
+    assert numbers.ring(0)["wr_req"] == 1
+    with pytest.raises(OperatorError, match=r"^it=-1: must be 0 to 1000000$"):
+        numbers.set("flush_interval", -1, "it")
+
+
+def test_a_disk_that_another_program_has_locked(bench: Bench) -> None:
+    bench.host.locked = True
+    for _ in range(2):
+        with pytest.raises(OperatorError, match=r"unable to open .*: another program uses it"):
+            bench.open()
+    bench.backend_nodes["mode"] = b"w!"
+    assert "writable" in bench.open()
+    bench.backend.close()
+    bench.backend_nodes["mode"] = b"w"
+    bench.host.locked = False
+    assert "writable" in bench.open()
+
+
+def test_tunables_of_an_override_that_fits_only_when_the_disk_is_open(bench: Bench) -> None:
+    """A hotplug script may name another path than the toolstack did."""
+    bench.family.configure(
+        parse(
+            f"""
+            [disk]
+            disable_flush = true
+            [[override]]
+            path = "{bench.disk}"
+            disable_flush = false
+            poll_max_us = 7
+            """,
+            "f",
+        )
+    )
+    named = bench.backend_nodes.pop("physical-device-path")
+    bench.backend_nodes["params"] = b"tank/vm"
+    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    numbers = bench.family.devices[0]
+    assert numbers.group("tunables")["disable_flush"] == 1
+    bench.backend_nodes["physical-device-path"] = named
+    bench.backend.open(bench.backend_nodes.get)
+    tunables = numbers.group("tunables")
+    assert (tunables["disable_flush"], tunables["poll_max_us"]) == (0, 7)
+
+
+def test_each_ring_is_busy_for_itself(bench: Bench) -> None:
+    bench.open()
+    bench.connect()
+    bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
+    stat = bench.family.devices[0].stat(latency=False)
+    busy = stat["xbbi"]["busy_rings_ns"]
+    assert busy[0] == stat["xbbi"]["busy_ns"] > 0
+    assert set(busy[1:]) <= {0}
