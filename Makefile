@@ -12,7 +12,7 @@ help:
 	@echo "make test    all tests (under 15 minutes)"
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
-	@echo "make test-xen    real guests on a real Xen, in QEMU (about a quarter of an hour)"
+	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
 	@echo "make bench-xen   xbbd, blkback and qdisk there, in real time"
 	@echo "make bench-xen-virtual   the same in virtual time: the one to judge by"
 	@echo "make clean   remove everything that make made"
