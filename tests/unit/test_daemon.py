@@ -335,3 +335,11 @@ def test_requests_that_do_not_end_do_not_keep_it(
     toolstack.close()
     running._store.close()
     running._loop.close()
+
+
+def test_nobody_else_can_lock_the_pid_file(tmp_path: Path) -> None:
+    """flock(2) needs no more than to read it; an old one may have been readable."""
+    path = tmp_path / "xbbd.pid"
+    path.touch(0o644)
+    with daemon._locked(str(path)):
+        assert path.stat().st_mode & 0o777 == 0o600

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.xenbus_bench import Bench, FakeBackend
+from tests.unit.xenbus_bench import DOMID, Bench, FakeBackend
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.xenbus.family import Nodes
 from xbbd_bsd.xenbus.states import Queue
@@ -468,3 +468,19 @@ def test_nodes_of_an_earlier_offer_do_not_stay(bench: Bench) -> None:
     bench.family.offer = {"feature-flush-cache": b"1", "feature-max-indirect-segments": None}
     bench.state(2)
     assert bench.node("feature-max-indirect-segments") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [(None, ""), (b"vm1", "vm1"), (b"vm1--incoming", "vm1"), (b"a\nb", "a\\x0ab")],
+)
+def test_the_guests_name_as_the_configuration_has_it(
+    bench: Bench, name: bytes | None, told: str
+) -> None:
+    """libxl calls a guest so while it arrives by migration."""
+    if name is not None:
+        bench.toolstack.write(f"/local/domain/{DOMID}/name", name)
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.state(2)
+    assert bench.backend.guest == told

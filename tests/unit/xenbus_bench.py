@@ -58,6 +58,7 @@ class FakeBackend:
         self.queue = Queue.NONE
         self.fault: XbbdError | None = None
         self.news: Mapping[str, bytes] = {}
+        self.guest: str | None = None
         self.looks = 0
         self._family = family
 
@@ -70,6 +71,7 @@ class FakeBackend:
 
     def capabilities(self, backend: Nodes, guest: str) -> Changes:
         self._deed("capabilities")
+        self.guest = guest
         return self._family.offer
 
     def medium_named(self, backend: Nodes) -> bool:
