@@ -33,7 +33,6 @@ RECORD = {
     "tag_simple": 9,
     "tag_ordered": 1,
     "busy_ns": 2_500_000_000,
-    "busy_from_ns": 5,
     "busy_rings_ns": [2_500_000_000, 7_000_000_000],
 }
 DEVICE: Mapping[str, Any] = {

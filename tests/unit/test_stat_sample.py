@@ -47,7 +47,8 @@ def device(
         """With the period under way, as the daemon counts it."""
         under_way = record["start_count"] > record["end_count"]
         busy = record["busy_ns"] + (now_ns - record["busy_from_ns"]) * under_way
-        return {**record, "busy_rings_ns": [busy, *record["busy_rings_ns"][1:]]}
+        sent = {name: value for name, value in record.items() if name != "busy_from_ns"}
+        return {**sent, "busy_rings_ns": [busy, *record["busy_rings_ns"][1:]]}
 
     return {
         "names": ["xbb0", "xbbi0"],

@@ -150,7 +150,7 @@ class Numbers:
             for name, value in _record(self._segment.devstat(received=record == "xbbi")).items():
                 if isinstance(value, dict):
                     found.update({f"devstat.{record}.{name}.{n}": v for n, v in value.items()})
-                elif name != "busy_from_ns":
+                else:
                     found[f"devstat.{record}.{name}"] = value
         return found
 
@@ -185,5 +185,4 @@ def _record(stat: Devstat) -> dict[str, Any]:
         "tag_simple": stat.tag_simple,
         "tag_ordered": stat.tag_ordered,
         "busy_ns": stat.busy_ns,
-        "busy_from_ns": stat.busy_from_ns,
     }
