@@ -8,6 +8,7 @@ nodes.  Runs on the thread of the store's loop; waiting runs that loop.
 
 import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.states import State, parse_state
@@ -15,6 +16,9 @@ from xbbd_bsd.xenstore.client import Store, Transaction
 from xbbd_bsd.xenstore.waiting import wait_until
 
 LIMIT = 10.0  # seconds; what libxl waits for a backend
+
+# A backend that has answered the offer, and may not have opened the disk yet.
+_WAITS_FOR_MEDIUM: Final = (State.INIT_WAIT, State.INITIALISED, State.CONNECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +110,35 @@ def backend_state(store: Store, disk: DiskOffer) -> State:
 def attach(
     store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer, limit: float = LIMIT
 ) -> bool:
-    """Offer a disk, and run the hotplug script once the backend is at InitWait.
+    """Offer a disk, and run the hotplug script once the backend is at InitWait at least.
 
-    False if the backend did not come so far, or said that it cannot.
+    A guest may be quicker than we look, and be connected by then.  False if the
+    backend did not open the disk in time, or said that it cannot.
     """
     offer(store, disk)
-    if not wait_until(
-        store, loop, disk.backend, lambda: backend_state(store, disk) > State.INITIALISING, limit
-    ):
+
+    def answered() -> bool:
+        return backend_state(store, disk) is not State.INITIALISING
+
+    if not wait_until(store, loop, disk.backend, answered, limit):
         return False
-    if backend_state(store, disk) is not State.INIT_WAIT:
-        return False
-    if disk.kind == "vbd":
+    if disk.kind == "vbd" and backend_state(store, disk) in _WAITS_FOR_MEDIUM:
         store.write(f"{disk.backend}/physical-device-path", disk.path.encode())
-    return (
-        wait_until(
-            store,
-            loop,
-            disk.backend,
-            lambda: store.get(f"{disk.backend}/hotplug-status") is not None,
-            limit,
-        )
-        and store.get(f"{disk.backend}/hotplug-status") == b"connected"
-    )
+
+    def decided() -> bool:
+        state = backend_state(store, disk)
+        return opened(store, disk) is not None or state not in _WAITS_FOR_MEDIUM
+
+    return wait_until(store, loop, disk.backend, decided, limit) and opened(store, disk) is True
+
+
+def opened(store: Store, disk: DiskOffer) -> bool | None:
+    """Whether the backend has opened the disk: None if it has not said.
+
+    What it says stays, whatever becomes of the connection.
+    """
+    status = store.get(f"{disk.backend}/hotplug-status")
+    return None if status is None else status == b"connected"
 
 
 def detach(

@@ -2,7 +2,8 @@
 
 It behaves as a kernel's blkfront does, and owns the frontend of the data plane,
 native.Front.  It trusts the backend's nodes no more than it must, and serves in
-a simulated domain as in a real one.  Runs on the thread of its loop; the
+a simulated domain as in a real one.  Its domain need not be privileged: a node
+that it may not read is one that is not there.  Runs on the thread of its loop; the
 frontend's transfers may be used from others.
 """
 
@@ -136,10 +137,21 @@ class Blkfront:
         self._switch(State.CLOSED)
 
     def abandon(self) -> None:
-        """The backend refused, or the disk was taken back: Closed, until another is offered."""
+        """The backend refused, or the disk was taken back: Closed, until another is offered.
+
+        Another may be there by now, and that one is not ours to close: its state is
+        not what we wrote, or we wrote nothing and its backend refuses nothing.
+        """
         self.withdraw()
+
+        def body(transaction: Transaction) -> None:
+            if parse_state(transaction.get_visible(f"{self._path}/state")) is not self._state:
+                return
+            if self._state is not State.INITIALISING or self._refuses(transaction):
+                transaction.write(f"{self._path}/state", State.CLOSED.node)
+
         with contextlib.suppress(StoreError):
-            self._switch(State.CLOSED)
+            self._store.transaction(body)
         self._state = State.INITIALISING
 
     def withdraw(self) -> None:
@@ -156,15 +168,21 @@ class Blkfront:
             self._watch = None
 
     def _offered(self) -> bool:
-        backend = self._store.get(f"{self._path}/backend")
+        backend = self._store.get_visible(f"{self._path}/backend")
         if backend is None:
             return False
-        status = self._store.get(f"{backend.decode('ascii', 'replace')}/hotplug-status")
-        state = parse_state(self._store.get(f"{self._path}/state"))
-        return state is State.INITIALISING and status != b"error"
+        path = backend.decode("ascii", "replace")
+        there = self._store.get_visible(f"{path}/state") is not None
+        status = self._store.get_visible(f"{path}/hotplug-status")
+        state = parse_state(self._store.get_visible(f"{self._path}/state"))
+        return there and state is State.INITIALISING and status != b"error"
 
     def _backend_state(self) -> State:
-        return parse_state(self._store.get(f"{self._backend}/state"))
+        return parse_state(self._backends("state"))
+
+    def _backends(self, name: str) -> bytes | None:
+        """A node of the backend's; None if it is not there."""
+        return self._store.get_visible(f"{self._backend}/{name}")
 
     def _backend_changed(self, _: str) -> None:
         """Connected once more means that the disk has changed its size."""
@@ -178,20 +196,27 @@ class Blkfront:
 
     def _await_backend(self, holds: Callable[[State], bool], limit: float) -> None:
         def reached() -> bool:
-            return holds(self._backend_state()) or self._refused()
+            state = self._backend_state()
+            return holds(state) or state is State.GONE or self._refuses(self._store)
 
         if not wait_until(self._store, self._loop, self._backend, reached, limit):
             raise HostError(f"{self._backend}: still {self._backend_state().label}")
-        if self._refused() and not holds(self._backend_state()):
-            reason = self._store.get(f"{self._backend}/hotplug-error") or b"no reason given"
+        state = self._backend_state()
+        if holds(state):
+            return
+        if state is State.GONE:
+            raise HostError(f"{self._backend}: the disk was taken back")
+        if self._refuses(self._store):
+            reason = self._backends("hotplug-error") or b"no reason given"
             raise HostError(f"{self._backend}: {reason.decode('utf-8', 'replace')}")
 
-    def _refused(self) -> bool:
-        return self._store.get(f"{self._backend}/hotplug-status") == b"error"
+    def _refuses(self, nodes: Store | Transaction) -> bool:
+        """Whether the backend says that it cannot open the disk."""
+        return nodes.get_visible(f"{self._backend}/hotplug-status") == b"error"
 
     def _offers(self, name: str, otherwise: int) -> int:
         """A number that the backend offers."""
-        value = self._store.get(f"{self._backend}/{name}") or b""
+        value = self._backends(name) or b""
         return int(value) if value.isdigit() else otherwise
 
     def _publish(self) -> None:
@@ -254,14 +279,16 @@ class Blkfront:
 
     def _switch(self, state: State) -> None:
         def body(transaction: Transaction) -> None:
-            if transaction.get(f"{self._path}/state") is not None:  # else the toolstack took it
+            if (
+                transaction.get_visible(f"{self._path}/state") is not None
+            ):  # else the toolstack took it
                 transaction.write(f"{self._path}/state", state.node)
 
         self._store.transaction(body)
         self._state = state
 
     def _read(self, path: str) -> bytes:
-        value = self._store.get(path)
+        value = self._store.get_visible(path)
         if value is None:
             raise HostError(f"no node {path}")
         return value

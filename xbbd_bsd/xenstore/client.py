@@ -57,6 +57,19 @@ class _Nodes(ABC):
                 raise
             return None
 
+    def get_visible(self, path: str) -> bytes | None:
+        """As get, but None also when the caller may not read: for a domain that is not dom0.
+
+        The server tells such a domain of a node that is gone only where it may read the nearest
+        ancestor that is left (xenstored_core.c, errno_from_parents); elsewhere it says EACCES.
+        """
+        try:
+            return self.get(path)
+        except StoreError as error:
+            if error.errno != errno.EACCES:
+                raise
+            return None
+
     def list(self, path: str) -> list[str]:
         """The names of the node's children, however many; ENOENT when there is no such node."""
         names = self._perform("list", path, Client.names)
