@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+
+with suppress(ModuleNotFoundError):  # in a dom0, where no test has properties
+    from hypothesis import HealthCheck, settings
+
+    # How long an example takes says how busy the machine is, and nothing else.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
 
 
 def pytest_configure() -> None:

@@ -45,7 +45,7 @@ SANITIZER_OPTIONS = {
 
 SCALE = int(os.environ.get("XBBD_TEST_SCALE", "1"))
 SEED = os.environ.get("XBBD_TEST_SEED", "1")
-LIMIT = 120.0 * SCALE  # seconds a program may take
+LIMIT = 300.0 * SCALE  # seconds a program may take
 
 # How much each program does that lets itself be told; the seed comes last.
 AMOUNTS = {

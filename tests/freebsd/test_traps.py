@@ -27,7 +27,7 @@ from tests.freebsd.fake import (
 
 HERE = Path(__file__).parent
 HARNESS = HERE.parent / "c"
-LIMIT = 60.0
+LIMIT = 180.0
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def run(directory: Path, tree: Path, variant: Variant) -> Done:
         },
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
     )
 

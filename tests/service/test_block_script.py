@@ -45,7 +45,7 @@ def call(store: Path, platform: str, action: str) -> subprocess.CompletedProcess
         environment["XENBUS_PATH"] = BACKEND
     return subprocess.run(
         [shutil.which("sh") or "sh", str(SCRIPT), *arguments],
-        env=environment, capture_output=True, text=True, timeout=30,
+        env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ class Service:
             done = subprocess.run(
                 [self.shell, str(self.script), argument],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                env=self.environment, timeout=60,
+                env=self.environment, timeout=180,
             )  # fmt: skip
         text = said.read_text()
         assert done.returncode == status, text

@@ -160,7 +160,7 @@ def test_the_commands_attach_and_detach(machine: Machine, image: Path) -> None:
             [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host", host, *words],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
 

@@ -18,7 +18,7 @@ def test_demo() -> None:
         [sys.executable, "-m", "xbbd_bsd.sim", "demo", "--seconds", "1"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

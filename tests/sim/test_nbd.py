@@ -65,7 +65,7 @@ def refused(image: Path, temporary: Path, *options: str) -> str:
         [sys.executable, "-m", "xbbd_bsd.sim", "nbd", str(image), *options],
         capture_output=True,
         text=True,
-        timeout=15,
+        timeout=120,
         env={**os.environ, "TMPDIR": str(temporary)},
         check=False,
     )
@@ -102,7 +102,7 @@ def test_status_of_the_command(image: Path) -> None:
     need()
     done = subprocess.run(
         [sys.executable, "-m", "xbbd_bsd.sim", "nbd", str(image), "--run", "exit 7"],
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 7
@@ -121,7 +121,7 @@ def test_serve_until_a_signal(image: Path, temporary: Path, number: signal.Signa
         assert server.stdout is not None
         uri = server.stdout.readline().strip()
         size = subprocess.run(
-            ["nbdinfo", "--size", uri], capture_output=True, text=True, timeout=30, check=True
+            ["nbdinfo", "--size", uri], capture_output=True, text=True, timeout=120, check=True
         )
         assert int(size.stdout) == 16 << 20
         server.send_signal(number)

@@ -35,7 +35,7 @@ def tool(machine: Machine, name: str, *words: str, **more: Any) -> subprocess.Co
     return subprocess.run(
         [sys.executable, "-m", f"xbbd_bsd.{name}", "--host",
          f"sim:{machine.chain.layout.directory}", *words],
-        capture_output=True, text=True, check=False, timeout=60, **more,
+        capture_output=True, text=True, check=False, timeout=180, **more,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, sim_format, sim_map
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
-LIMIT = 10.0
+LIMIT = 60.0
 PORT = 3
 IDENTITY = Identity("vbd", 5, 51712, 0)
 

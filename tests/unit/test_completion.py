@@ -21,7 +21,7 @@ from xbbd_bsd.oids import declared
 
 FILES = Path(__file__).parents[2] / "etc" / "completion"
 BASH, ZSH, TCSH = FILES / "xbbctl.bash", FILES / "_xbbctl", FILES / "xbbctl.csh"
-LIMIT = 60.0  # seconds for a shell to end
+LIMIT = 120.0  # seconds for a shell to end
 
 NAMES = sorted(
     {

@@ -22,7 +22,7 @@ from xbbd_bsd.native import HvKind
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenstore.client import Store
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 # A host without guests: only the store is there.
 HOSTED = """
