@@ -15,33 +15,22 @@ from errno import EINVAL
 from math import inf
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
-from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
+from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value
-from xbbd_bsd.block.rings import MakeParams, Rings
+from xbbd_bsd.block.queues import describe, queue_maker, requests_of_order
+from xbbd_bsd.block.rings import Rings
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, Medium, MediumName
-from xbbd_bsd.native import (
-    Abi,
-    DiskKind,
-    HvKind,
-    QueueParams,
-    QueueState,
-    State,
-    StopReason,
-    Transport,
-    max_requests,
-)
+from xbbd_bsd.native import QueueState, State, StopReason
 from xbbd_bsd.stats import TUNABLES
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
-
-_DISK_KINDS = {Medium.FILE: DiskKind.FILE, Medium.DEVICE: DiskKind.DEVICE}
 
 
 def tap_params(value: bytes) -> bytes:
@@ -222,7 +211,7 @@ class BlockBackend:
         self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
         orders = range(config.max_ring_page_order + 1)
-        order = max(n for n in orders if _requests(n) <= self._segment.table_entries)
+        order = max(n for n in orders if requests_of_order(n) <= self._segment.table_entries)
         self._offer = Offer(
             max_ring_page_order=order,
             # Sectors that are parts of the disk's are read and written within one queue.
@@ -343,7 +332,15 @@ class BlockBackend:
         try:
             self._rings = Rings(
                 wanted.rings,
-                self._maker(wanted, self._disk, self._info),
+                queue_maker(
+                    wanted,
+                    self._disk,
+                    self._info,
+                    identity=self._identity,
+                    hv=self._family.host.hv,
+                    config=self._config,
+                    max_indirect_segments=self._offer.max_indirect_segments,
+                ),
                 host=self._family.host,
                 domid=self._identity.domid,
                 segment=self._segment,
@@ -359,7 +356,7 @@ class BlockBackend:
             refs = " ".join(str(ref) for ref in ring.refs)
             name = str(self._identity)
             self._journal(QueueStarted(name, ring.port, wanted.protocol.value, refs))
-        return Connection(self._info.to_nodes(), _described(wanted))
+        return Connection(self._info.to_nodes(), describe(wanted))
 
     def drain(self) -> None:
         if self._rings is not None:
@@ -423,47 +420,12 @@ class BlockBackend:
             segment = State.create(
                 path,
                 rings=config.max_queues,
-                table_entries=_requests(config.max_ring_page_order),
+                table_entries=requests_of_order(config.max_ring_page_order),
             )
         except OSError as error:
             text = f"unable to make the state segment {path}: {error.strerror}"
             raise HostError(text, error.errno or 0) from None
         return segment
-
-    def _maker(self, wanted: FrontendParams, disk: Disk, info: DiskInfo) -> MakeParams:
-        """How a queue of this connection is made."""
-        config = self._config
-        geometry = disk.geometry
-
-        def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
-            return QueueParams(
-                grant_fd=grants,
-                event_fd=events,
-                disk_fd=disk.fd,
-                wake_fd=wake,
-                hv=HvKind(self._family.host.hv),
-                domid=self._identity.domid,
-                remote_port=ring.port,
-                abi=Abi[wanted.protocol.name],
-                ring=number,
-                ring_refs=ring.refs,
-                disk_kind=_DISK_KINDS[geometry.medium],
-                unit=self._identity.unit,
-                read_only=disk.read_only,
-                sector_size=info.sector_size,
-                block_size=geometry.sector_size,
-                bounce=geometry.aligned or geometry.sector_size > info.sector_size,
-                discard=info.discard is not None,
-                workers=config.workers,
-                max_batch_segments=max(
-                    config.max_batch_segments, self._offer.max_indirect_segments
-                ),
-                max_indirect_segments=self._offer.max_indirect_segments,
-                max_persistent=config.max_persistent_grants if wanted.persistent else 0,
-                transport=Transport[config.transport.upper()],
-            )
-
-        return make
 
     def _woken(self) -> None:
         if self._rings is not None:
@@ -477,17 +439,3 @@ class BlockBackend:
                 )
             )
         self._wake()
-
-
-def _requests(order: int) -> int:
-    """Most requests that a ring of 2 ** `order` pages holds, of any layout."""
-    return max(max_requests(abi, 1 << order) for abi in Abi)
-
-
-def _described(wanted: FrontendParams) -> str:
-    """A connection in words, for the log."""
-    count, pages = len(wanted.rings), len(wanted.rings[0].refs)
-    rings = "ring" if count == 1 else f"{count} rings"
-    size = "1 page" if pages == 1 else f"{pages} pages"
-    grants = ", persistent grants" if wanted.persistent else ""
-    return f"{rings} of {size}, {wanted.protocol.value} layout{grants}"

@@ -1,0 +1,74 @@
+"""What the queues of a connection are made of: disk, configuration and agreement in one record.
+
+It opens nothing and keeps nothing.  Control thread.
+"""
+
+from xbbd_bsd.block.disk import Disk
+from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, RingParams
+from xbbd_bsd.block.rings import MakeParams
+from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.host import Medium
+from xbbd_bsd.native import Abi, DiskKind, HvKind, QueueParams, Transport, max_requests
+from xbbd_bsd.xenbus.family import Identity
+
+_DISK_KINDS = {Medium.FILE: DiskKind.FILE, Medium.DEVICE: DiskKind.DEVICE}
+
+
+def queue_maker(
+    wanted: FrontendParams,
+    disk: Disk,
+    info: DiskInfo,
+    *,
+    identity: Identity,
+    hv: int,
+    config: DiskConfig,
+    max_indirect_segments: int,
+) -> MakeParams:
+    """How each queue of a connection is made.
+
+    `wanted` is what the frontend published, `info` what it is told of the disk,
+    `hv` the host's; `max_indirect_segments` is what it was offered.
+    """
+    geometry = disk.geometry
+
+    def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
+        return QueueParams(
+            grant_fd=grants,
+            event_fd=events,
+            disk_fd=disk.fd,
+            wake_fd=wake,
+            hv=HvKind(hv),
+            domid=identity.domid,
+            remote_port=ring.port,
+            abi=Abi[wanted.protocol.name],
+            ring=number,
+            ring_refs=ring.refs,
+            disk_kind=_DISK_KINDS[geometry.medium],
+            unit=identity.unit,
+            read_only=disk.read_only,
+            sector_size=info.sector_size,
+            block_size=geometry.sector_size,
+            bounce=geometry.aligned or geometry.sector_size > info.sector_size,
+            discard=info.discard is not None,
+            workers=config.workers,
+            max_batch_segments=max(config.max_batch_segments, max_indirect_segments),
+            max_indirect_segments=max_indirect_segments,
+            max_persistent=config.max_persistent_grants if wanted.persistent else 0,
+            transport=Transport[config.transport.upper()],
+        )
+
+    return make
+
+
+def requests_of_order(order: int) -> int:
+    """Most requests that a ring of 2 ** `order` pages holds, of any layout."""
+    return max(max_requests(abi, 1 << order) for abi in Abi)
+
+
+def describe(wanted: FrontendParams) -> str:
+    """A connection in words, for the log."""
+    count, pages = len(wanted.rings), len(wanted.rings[0].refs)
+    rings = "ring" if count == 1 else f"{count} rings"
+    size = "1 page" if pages == 1 else f"{pages} pages"
+    grants = ", persistent grants" if wanted.persistent else ""
+    return f"{rings} of {size}, {wanted.protocol.value} layout{grants}"
