@@ -96,7 +96,12 @@ def up(**changes: object) -> Facts:
         (up(), None),
         (up(guest=S.INITIALISED), None),
         # the guest leaves
-        (up(guest=S.CLOSING), Decision(Action.DRAIN, S.CLOSING)),
+        (up(guest=S.CLOSING), Decision(Action.NONE, S.CLOSING)),
+        (up(ours=S.CLOSING, guest=S.CLOSING), None),
+        (up(ours=S.CLOSING, guest=S.CLOSED), Decision(Action.DRAIN, None)),
+        (up(ours=S.CLOSING, guest=S.INITIALISING), Decision(Action.DRAIN, None)),
+        (up(ours=S.CLOSING, guest=S.CLOSING, overdue=True), Decision(Action.DRAIN, None)),
+        (up(guest=S.CLOSING, queue=Queue.FAILED), Decision(Action.NONE, S.CLOSING)),
         (up(guest=S.CLOSED), Decision(Action.DRAIN, S.CLOSING)),
         (up(guest=S.UNKNOWN), Decision(Action.DRAIN, S.CLOSING)),
         (up(guest=S.GONE), Decision(Action.DRAIN, S.CLOSING)),
@@ -365,10 +370,29 @@ def test_attach_serve_detach() -> None:
     world.run("guest CONNECTED", "detach")
     assert (world.ours, world.queue) == (S.CLOSING, Queue.RUNNING)
     world.run("guest CLOSING", "drained")
-    assert (world.ours, world.queue, world.disk) == (S.CLOSING, Queue.NONE, False)
+    assert (world.ours, world.queue) == (S.CLOSING, Queue.RUNNING)
     world.run("guest CLOSED")
-    assert world.ours is S.CLOSED
+    assert (world.ours, world.queue) == (S.CLOSING, Queue.DRAINING)
+    world.run("drained")
+    assert (world.ours, world.disk) == (S.CLOSED, False)
     assert world.run("delete").forgotten
+
+
+def test_a_guest_that_refuses_to_close_keeps_its_ring() -> None:
+    world = World().run("guest INITIALISED", "guest CONNECTED", "detach", "guest CLOSING")
+    assert (world.ours, world.queue) == (S.CLOSING, Queue.RUNNING)
+    # The toolstack gives up and puts things back as they were.
+    world.online = True
+    world.run("write CONNECTED")
+    assert (world.ours, world.queue) == (S.CLOSING, Queue.RUNNING)
+    world.run("guest CONNECTED", "write CONNECTED")
+    assert (world.ours, world.queue) == (S.CONNECTED, Queue.RUNNING)
+
+
+def test_a_guest_that_starts_over_while_it_is_closing_is_served_again() -> None:
+    world = World().run("guest INITIALISED", "guest CONNECTED", "guest CLOSING")
+    world.run("guest INITIALISING", "drained", "guest INITIALISED")
+    assert (world.ours, world.queue, world.disk) == (S.CONNECTED, Queue.RUNNING, True)
 
 
 def test_a_disk_that_does_not_open() -> None:

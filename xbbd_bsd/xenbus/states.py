@@ -15,9 +15,11 @@ xen-blkback/xenbus.c and QEMU's xen-bus.c and xen-block.c.  Where they differ:
 
 - Publish before the medium is named: libxl waits for InitWait before it runs
   the hotplug script (FreeBSD; Linux and QEMU too).
-- A connected guest is served until it leaves Connected, even when we are told
-  to close: it may want to flush (FreeBSD, Linux).  A guest that never reacts is
-  the toolstack's to remove: its frontend vanishes, and that we obey.
+- A connected guest is served until it is Closed, gone, or starts over, even when
+  we are told to close: it may want to flush (FreeBSD, Linux).  Its Closing is not
+  the end: Linux of 2.6.36 to about 5.14 answers the detach of a mounted disk with
+  it, goes on with I/O, and reaches Closed with the last user.  A guest that never
+  reacts is the toolstack's to remove: its frontend vanishes, and that we obey.
 - A guest that starts over is seen by its Initialising while we are Connected,
   since its Closed may have been hidden (none of the three can see this).  One
   that is already at Initialised when we are Closed is taken too (Linux).
@@ -180,7 +182,8 @@ _ANY: Final = frozenset(State)
 _CONNECTED: Final = _states(_S.CONNECTED)
 _NOT_CONNECTED: Final = _ANY - _CONNECTED
 _ALIVE: Final = _states(_S.INITIALISED, _S.CONNECTED)
-_NOT_ALIVE: Final = _ANY - _ALIVE
+_USING: Final = _ALIVE | _states(_S.CLOSING)  # may still have requests, and make new ones
+_THROUGH: Final = _ANY - _USING
 _LEAVING: Final = _states(_S.CLOSING, _S.CLOSED, _S.UNKNOWN, _S.GONE)
 _STRANGE: Final = _states(_S.RECONFIGURING, _S.RECONFIGURED)
 _DRIVERLESS: Final = _states(_S.INITIALISING, _S.INIT_WAIT)
@@ -227,11 +230,13 @@ TABLE: Final[tuple[Row, ...]] = (
     # A queue that runs, or did.
     Row(_NOT_CONNECTED - _states(_S.CLOSING), _ANY, "queue running",
         lambda f: f.queue is Queue.RUNNING, Action.DRAIN),
-    Row(_states(_S.CLOSING), _ALIVE, "queue running",
+    Row(_states(_S.CLOSING), _USING, "queue running",
         lambda f: f.queue is Queue.RUNNING, Action.WAIT),
-    Row(_states(_S.CLOSING), _NOT_ALIVE, "queue running",
+    Row(_states(_S.CLOSING), _THROUGH, "queue running",
         lambda f: f.queue is Queue.RUNNING, Action.DRAIN),
-    Row(_CONNECTED, _NOT_ALIVE, "queue running",
+    Row(_CONNECTED, _states(_S.CLOSING), "queue running",
+        lambda f: f.queue is Queue.RUNNING, Action.NONE, _S.CLOSING),
+    Row(_CONNECTED, _THROUGH, "queue running",
         lambda f: f.queue is Queue.RUNNING, Action.DRAIN, _S.CLOSING),
     Row(_CONNECTED, _ALIVE, "queue running, news",
         lambda f: f.queue is Queue.RUNNING and f.news, Action.TELL),
