@@ -27,7 +27,9 @@ RULES: list[tuple[str, list[str]]] = [
     ("control", ["control", "errors", "oids"]),
     ("xenstore.wire", []),
     ("xenbus.states", []),
+    ("xenbus.pace", []),
     ("xenbus.family", ["errors", "events", "xenbus.states"]),
+    ("xenbus.frontend", ["errors", "xenbus.family"]),
     ("block.negotiate", ["errors"]),
     # The store, and the life of devices, which knows no kind of device.
     ("xenstore", ["errors", "xenstore"]),
@@ -71,6 +73,8 @@ PURE = [
     "xenstore.wire",
     "xenstore.pending",
     "xenbus.states",
+    "xenbus.pace",
+    "xenbus.frontend",
     "xenbus.family",
     "block.negotiate",
     "stat.sample",

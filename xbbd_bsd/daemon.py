@@ -107,8 +107,9 @@ class Daemon:
         found = {}
         for device in self._bus.devices:
             identity = device.identity
-            numbers = self._families[identity.kind].devices.get(identity.unit)
-            found[identity.unit] = DeviceView(device, numbers, self._journal)
+            family = self._families[identity.kind]
+            numbers, facts = family.devices.get(identity.unit), family.facts[identity.unit]
+            found[identity.unit] = DeviceView(device, numbers, facts, self._journal)
         return found
 
     def run(self) -> bool:

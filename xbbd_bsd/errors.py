@@ -5,7 +5,11 @@ may raise these.  A message says what failed, on what, and where it helps what
 to do; it ends up in logs and in XenStore, so it is one line of plain text.
 """
 
-_TEXT_LIMIT = 64
+from errno import EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
+from typing import Final
+
+_TEXT_LIMIT: Final = 64
+_PASSING: Final = (EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC)
 
 
 class XbbdError(Exception):
@@ -19,9 +23,18 @@ class XbbdError(Exception):
         super().__init__(message)
         self.errno = errno
 
+    @property
+    def passes(self) -> bool:
+        """Whether the same may go well a little later: a shortage, or somebody else's turn."""
+        return self.errno in _PASSING
+
 
 class GuestError(XbbdError):
     """The guest broke a rule of the protocol; only its own device suffers."""
+
+    @property
+    def passes(self) -> bool:
+        return False
 
 
 class OperatorError(XbbdError):

@@ -182,6 +182,33 @@ class Resized(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class SizeRounded(DeviceEvent):
+    """The disk does not end with a whole sector; the rest is not served (the kernel driver too)."""
+
+    severity = Severity.WARNING
+    text = "the last {left_over} bytes, less than a sector of {sector_size}, are not served"
+    left_over: int
+    sector_size: int
+
+
+@dataclass(frozen=True)
+class HeldBack(DeviceEvent):
+    """What a guest that comes back needs cannot be had now; it is tried again."""
+
+    severity = Severity.WARNING
+    text = "waits: {reason}; next try within {seconds:g} s"
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TakenAlong(DeviceEvent):
+    """The guest is gone and nobody removed its nodes, so we did."""
+
+    text = "its guest is gone and so is its toolstack: nodes removed"
+
+
+@dataclass(frozen=True)
 class SizeRefused(DeviceEvent):
     """The disk has become too small to be one."""
 

@@ -66,6 +66,7 @@ XENBUS: Final = (
     *_strings(
         xenstore_peer_path="XenStore path to peer device",
         xenbus_peer_state="XenBus state of peer",
+        held_back="why a guest that came back waits for its disk",
     ),
 )
 

@@ -40,11 +40,19 @@ _STATES = {
 
 
 class DeviceView:
-    """One device; `numbers` is None until it has a state segment."""
+    """One device; `numbers` is None until it has a state segment, `facts` are there before."""
 
-    def __init__(self, device: Device, numbers: Numbers | None, journal: Journal) -> None:
+    def __init__(
+        self,
+        device: Device,
+        numbers: Numbers | None,
+        facts: Callable[[], Mapping[str, Value]],
+        journal: Journal,
+    ) -> None:
+        """`facts`: the group "medium" as far as it is known without a segment."""
         self._device = device
         self._numbers = numbers
+        self._facts = facts
         self._journal = journal
 
     def group(self, name: str) -> Mapping[str, Value]:
@@ -60,8 +68,11 @@ class DeviceView:
                 "xenbus_peer_domid": identity.domid,
                 "xenstore_peer_path": self._device.frontend,
                 "xenbus_peer_state": _STATES.get(guest, "InvalidState"),
+                "held_back": self._device.held_back,
             }
-        return self._numbers.group(name) if self._numbers is not None else {}
+        if self._numbers is not None:
+            return self._numbers.group(name)
+        return self._facts() if name == "medium" else {}
 
     def rings(self) -> Sequence[int]:
         return self._numbers.rings() if self._numbers is not None else ()

@@ -6,14 +6,14 @@ Holds no test.  One thread, that of pytest; the loop runs while something is wai
 import asyncio
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from errno import EBUSY
 from pathlib import Path
 
 from xbbd_bsd.block.family import BlockBackend, BlockFamily
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
-from xbbd_bsd.errors import GuestError, OperatorError
+from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, sim_format, sim_mapped
@@ -33,8 +33,10 @@ class DirectoryHost:
     store_path = ""
     media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
     locked = False
+    gone = 0  # errno that a disk gives which is gone
 
     def __init__(self, directory: Path) -> None:
+        self.on_lock: Callable[[int], None] = lambda fd: None
         domain = directory / "domain"
         domain.mkdir()
         self.domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
@@ -60,8 +62,11 @@ class DirectoryHost:
     def lock_disk(self, fd: int, *, writable: bool) -> None:
         if self.locked:
             raise OperatorError("another program uses it", EBUSY)
+        self.on_lock(fd)
 
     def disk_size(self, fd: int) -> int:
+        if self.gone:
+            raise HostError("ioctl", self.gone)
         return platform().disk_size(fd)
 
     def close(self) -> None:
@@ -118,7 +123,8 @@ class Bench:
         return self.backend.queue
 
     def open(self) -> str:
-        self.backend.capabilities(self.backend_nodes.get, "vm")
+        self.backend.introduce(self.backend_nodes.get, "vm", "/vm/1")
+        self.backend.capabilities(self.backend_nodes.get)
         return self.backend.open(self.backend_nodes.get)
 
     def connect(self) -> dict[str, bytes | None]:

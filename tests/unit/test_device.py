@@ -1,7 +1,7 @@
 """One device against a real store: every deed of the table, and what XenStore shows of it."""
 
 from collections.abc import Iterator
-from errno import ENOENT
+from errno import EBUSY, EMFILE, ENOENT, ENOMEM
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from tests.unit.xenbus_bench import DOMID, Bench, FakeBackend
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.xenbus.family import Nodes
+from xbbd_bsd.xenbus.pace import LOOKS
 from xbbd_bsd.xenbus.states import Queue
 
 
@@ -501,3 +502,143 @@ def test_the_guests_name_as_the_configuration_has_it(
     bench.attach()
     bench.state(2)
     assert bench.backend.guest == told
+
+
+def test_a_reason_that_passes_keeps_the_disk_of_a_guest_that_comes_back(bench: Bench) -> None:
+    backend = bench.up()
+    bench.guest(6)
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.state(6)
+    bench.family.errors["open"] = OperatorError("unable to open it: Too many open files", EMFILE)
+    bench.guest(1)
+    bench.state(2)
+    (device,) = bench.bus.devices
+    bench.until(lambda: device.held_back != "")
+    assert device.held_back == "unable to open it: Too many open files"
+    assert (bench.node("online"), bench.node("hotplug-status")) == (b"1", b"connected")
+    assert bench.toolstack.get(ERROR_NODE) is None
+    said = [line for line in bench.lines if "Too many" in line]
+    assert said == [
+        "xbbd0 (vbd/5/51712): waits: unable to open it: Too many open files; next try within 60 s"
+    ]
+    device.try_again()
+    bench.until(lambda: backend.deeds.count("open") == 3)
+    assert len([line for line in bench.lines if "Too many" in line]) == 1, "said once"
+    bench.family.errors.clear()
+    bench.guest(3)
+    bench.state(4)  # by itself, after a while
+    assert device.held_back == ""
+
+
+def test_a_ring_that_cannot_be_had_just_now_is_tried_again(bench: Bench) -> None:
+    bench.family.errors["connect"] = HostError("map ring: Cannot allocate memory", ENOMEM)
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.guest(3)
+    bench.until(lambda: bool(bench.bus.devices) and bench.bus.devices[0].held_back != "")
+    assert bench.node("state") == b"2"
+    bench.family.errors.clear()
+    bench.state(4)
+
+
+def test_a_reason_that_passes_fails_a_first_attach_at_once(bench: Bench) -> None:
+    """Somebody waits for the answer, and can try again."""
+    bench.family.errors["open"] = OperatorError("in use", EBUSY)
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.state(5)
+    assert bench.node("hotplug-status") == b"error"
+
+
+def test_an_earlier_daemons_guest_is_one_that_comes_back(bench: Bench) -> None:
+    bench.family.errors["open"] = OperatorError("in use", EBUSY)
+    bench.attach({"state": "6"})
+    bench.hotplug()
+    bench.guest(1)
+    bench.bus.serve(["vbd"])
+    bench.until(lambda: bool(bench.bus.devices) and bench.bus.devices[0].held_back != "")
+    assert bench.node("online") == b"1"
+
+
+def test_a_guest_that_is_held_back_can_be_detached(bench: Bench) -> None:
+    bench.family.errors["open"] = OperatorError("in use", EBUSY)
+    bench.attach({"state": "6"})
+    bench.hotplug()
+    bench.guest(1)
+    bench.bus.serve(["vbd"])
+    bench.until(lambda: bool(bench.bus.devices) and bench.bus.devices[0].held_back != "")
+    bench.detach()
+    bench.guest(6)
+    bench.state(6)
+    bench.delete()
+    bench.until(lambda: not bench.bus.devices)
+
+
+def test_a_guest_that_is_gone_takes_its_disk_along(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xbbd_bsd.xenbus.device._ORPHAN_SECONDS", 0.05)
+    backend = bench.up()
+    bench.toolstack.remove(f"/local/domain/{DOMID}")
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.until(lambda: not bench.bus.devices)
+    assert bench.toolstack.get("backend/vbd") is not None
+    assert bench.toolstack.get(f"backend/vbd/{DOMID}") is None
+    assert any("its guest is gone" in line for line in bench.lines)
+
+
+def test_a_living_guest_without_its_frontend_keeps_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xbbd_bsd.xenbus.device._ORPHAN_SECONDS", 0.0)
+    bench.toolstack.write(f"/local/domain/{DOMID}/name", b"vm")
+    backend = bench.up()
+    bench.toolstack.remove(bench.front("state").removesuffix("/state"))
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.state(6)
+    bench.rest()
+    assert bench.node("state") == b"6"
+
+
+def test_the_directory_of_a_guest_goes_with_its_last_disk(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.attach(number=51728)
+    bench.state(2, number=51728)
+    bench.delete()
+    bench.until(lambda: len(bench.bus.devices) == 1)
+    assert bench.toolstack.get(f"backend/vbd/{DOMID}") is not None
+    bench.toolstack.remove(f"backend/vbd/{DOMID}/51728")
+    bench.until(lambda: not bench.bus.devices)
+    bench.until(lambda: bench.toolstack.get(f"backend/vbd/{DOMID}") is None)
+
+
+def test_a_guest_that_floods_its_nodes_is_looked_at_so_often_and_no_more(bench: Bench) -> None:
+    backend = bench.up()
+    before, begun = backend.looks, bench.loop.time()
+    for _ in range(2000):
+        bench.guest(4)
+        bench.loop.call_soon(bench.loop.stop)
+        bench.loop.run_forever()
+    seconds = bench.loop.time() - begun
+    assert backend.looks - before <= LOOKS * (seconds + 2)
+    # And its end is not missed.
+    bench.guest(6)
+    bench.until(lambda: backend.queue is Queue.DRAINING)
+    backend.finish()
+    bench.state(6)
+
+
+@pytest.mark.parametrize("machine", [None, b"/vm/6e64a5c2-0a5b-4e6e"])
+def test_the_virtual_machine_of_a_domain(bench: Bench, machine: bytes | None) -> None:
+    if machine is not None:
+        bench.toolstack.write(f"/local/domain/{DOMID}/vm", machine)
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.state(2)
+    assert bench.backend.vm == (machine or b"").decode()

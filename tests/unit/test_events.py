@@ -52,7 +52,7 @@ def test_every_field_is_in_the_line(kind: type[Event]) -> None:
     assert kind.__doc__
     names = [field.name for field in fields(kind)]
     values: dict[str, object] = {
-        name: 4711 + i if name in ("limit", "port", "errno", "devices") else f"<{name}>"
+        name: 4711 + i if name in ("limit", "port", "errno", "devices", "seconds") else f"<{name}>"
         for i, name in enumerate(names)
     }
     line = str(kind(**values))

@@ -1,6 +1,7 @@
 """The block family with a real queue: offer, attach, connect, sizes, end."""
 
 import os
+from errno import EBADF, EIO, ENODEV, ENXIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +13,7 @@ from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import tap_params
 from xbbd_bsd.config import KINDS, Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized
+from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized, SizeRounded
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import DiskGeometry, Medium
 from xbbd_bsd.native import Op, State, sim_mapped
@@ -20,9 +21,9 @@ from xbbd_bsd.xenbus.states import Queue
 
 
 def test_capabilities_follow_the_configuration(bench: Bench) -> None:
-    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-page-order"] == b"4"
+    assert bench.backend.capabilities(bench.backend_nodes.get)["max-ring-page-order"] == b"4"
     bench.family.configure(Config(disk=DiskConfig(max_ring_page_order=2)))
-    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-page-order"] == b"2"
+    assert bench.backend.capabilities(bench.backend_nodes.get)["max-ring-page-order"] == b"2"
 
 
 def test_data_goes_through(bench: Bench) -> None:
@@ -133,7 +134,7 @@ def test_the_medium_is_named_by_its_node(bench: Bench) -> None:
 
 def test_tunables_reach_the_segment_at_start_and_alive(bench: Bench) -> None:
     bench.family.configure(Config(disk=DiskConfig(flush_interval=7)))
-    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    bench.backend.capabilities(bench.backend_nodes.get)
     segment = State.open(str(bench.run / "xbbd.0"))
     assert segment.tunables()["flush_interval"] == 7
     bench.family.devices[0].set("flush_interval", 5, "it")
@@ -146,7 +147,7 @@ def test_tunables_reach_the_segment_at_start_and_alive(bench: Bench) -> None:
 def test_no_room_for_the_segment(bench: Bench) -> None:
     bench.family.state_dir = str(bench.run / "missing")
     with pytest.raises(HostError, match=r"unable to make the state segment .*xbbd\.0: No such"):
-        bench.backend.capabilities(bench.backend_nodes.get, "vm")
+        bench.backend.capabilities(bench.backend_nodes.get)
 
 
 def test_the_best_of_several_names_of_a_medium_counts(bench: Bench) -> None:
@@ -252,6 +253,76 @@ def test_sizes_are_looked_at_every_so_often(bench: Bench) -> None:
     assert bench.backend.news == {"sectors": b"4096"}
 
 
+@pytest.mark.parametrize("number", [ENXIO, ENODEV, EBADF])
+def test_a_disk_that_is_gone_is_noticed_without_io(bench: Bench, number: int) -> None:
+    """FreeBSD says ENXIO of a provider that was destroyed, or EBADF."""
+    bench.open()
+    bench.connect()
+    bench.host.gone = number
+    bench.backend.measure()
+    bench.drained()
+    assert bench.queue() is Queue.DRAINED
+    fault = bench.backend.fault
+    assert isinstance(fault, HostError)
+    assert str(fault) == f"the disk is gone: {os.strerror(number)}"
+    bench.down()
+    assert bench.backend.fault is None
+    assert not bench.backend.disk_open
+
+
+def test_a_look_that_fails_otherwise_takes_no_disk_away(bench: Bench) -> None:
+    bench.open()
+    bench.connect()
+    bench.host.gone = EIO
+    bench.backend.measure()
+    assert (bench.queue(), bench.backend.fault) == (Queue.RUNNING, None)
+
+
+def test_a_disk_whose_close_fails_is_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FreeBSD closes the descriptor of a provider that is gone, and says ENXIO."""
+    closed: list[int] = []
+    close = os.close
+
+    def failing(fd: int) -> None:
+        close(fd)
+        closed.append(fd)
+        raise OSError(ENXIO, "Device not configured")
+
+    bench.open()
+    before = open_descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr("xbbd_bsd.block.disk.os.close", failing)
+        bench.backend.close()
+    bench.backend.close()
+    assert len(closed) == 1
+    assert len(open_descriptors()) == len(before) - 1
+    assert not bench.backend.disk_open
+    bench.open()
+
+
+def test_facts_of_an_open_disk_ask_the_disk_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that is gone answers fstat(2) with EBADF, and must not fail every list."""
+    bench.open()
+
+    def gone(fd: int) -> os.stat_result:
+        raise OSError(EBADF, "Bad file descriptor")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xbbd_bsd.block.family.os.fstat", gone)
+        facts = bench.family.devices[0].group("medium")
+    assert (facts["path"], facts["physical_device"]) == (str(bench.disk), "")
+
+
+def test_what_is_left_of_a_sector_is_not_served_and_said(bench: Bench) -> None:
+    """As the kernel driver, and as our own look at sizes."""
+    os.truncate(bench.disk, (1 << 20) + 100)
+    bench.open()
+    assert SizeRounded("xbbd0 (vbd/5/51712)", 100, 512) in bench.events
+    assert bench.connect()["sectors"] == b"2048"
+
+
 def test_another_medium_is_refused_once(bench: Bench) -> None:
     bench.open()
     bench.backend_nodes["physical-device-path"] = b"/dev/null"
@@ -275,9 +346,9 @@ def test_no_more_is_offered_than_the_segment_has_room_for(
 ) -> None:
     """It is made once, when the device is found; a new configuration may want more."""
     bench.family.configure(Config(disk=before))
-    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    bench.backend.capabilities(bench.backend_nodes.get)
     bench.family.configure(Config(disk=after))
-    offered = bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    offered = bench.backend.capabilities(bench.backend_nodes.get)
     assert offered["max-ring-page-order"] == b"%d" % order
     assert offered["multi-queue-max-queues"] == (b"%d" % queues if queues > 1 else None)
 
@@ -290,7 +361,7 @@ def test_sectors_are_presented_as_they_were_when_queues_were_offered(
     large = DiskGeometry(Medium.DEVICE, 1 << 20, 4096, 4096, aligned=True)
     monkeypatch.setattr(bench.host, "prepare_disk", lambda fd: large)
     bench.family.configure(Config(disk=DiskConfig(sector_size=before)))
-    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    bench.backend.capabilities(bench.backend_nodes.get)
     bench.family.configure(Config(disk=DiskConfig(sector_size=after)))
     bench.backend.open(bench.backend_nodes.get)
     assert bench.connect()["sector-size"] == shown

@@ -29,9 +29,10 @@ def test_overrides_by_path_guest_and_vdev(bench: Bench) -> None:
     )
     bench.family.configure(config)
     named = bench.backend_nodes.pop("physical-device-path")
-    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-pages"] == b"16"
+    bench.backend.introduce(bench.backend_nodes.get, "vm", "")
+    assert bench.backend.capabilities(bench.backend_nodes.get)["max-ring-pages"] == b"16"
     bench.backend_nodes["params"] = named
-    assert bench.backend.capabilities(bench.backend_nodes.get, "vm")["max-ring-pages"] == b"2"
+    assert bench.backend.capabilities(bench.backend_nodes.get)["max-ring-pages"] == b"2"
     limits = bench.family.devices[0].group("limits")
     assert limits["max_ring_page_order"] == 1
     bench.family.configure(Config())
@@ -43,7 +44,8 @@ def test_overrides_by_path_guest_and_vdev(bench: Bench) -> None:
 def test_a_disk_in_use_is_refused(bench: Bench) -> None:
     bench.open()
     other = bench.create(Identity("vbd", 6, 51712, 1))
-    other.capabilities(bench.backend_nodes.get, "vm2")
+    other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
+    other.capabilities(bench.backend_nodes.get)
     with pytest.raises(OperatorError, match=r"in use by xbbd0 \(vbd/5/51712\), writable"):
         other.open(bench.backend_nodes.get)
     assert not other.disk_open
@@ -54,6 +56,39 @@ def test_a_disk_in_use_is_refused(bench: Bench) -> None:
     other.close()
     bench.open()
     other.forget()
+
+
+def test_a_machine_hands_its_disk_over_to_itself(bench: Bench) -> None:
+    """Saved and restored, or migrated on one host, it has two domains; one is paused."""
+    locks: list[int] = []
+    bench.host.on_lock = locks.append
+    bench.backend.introduce(bench.backend_nodes.get, "vm", "/vm/aa")
+    bench.backend.capabilities(bench.backend_nodes.get)
+    bench.backend.open(bench.backend_nodes.get)
+    assert len(locks) == 1
+    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other.introduce(bench.backend_nodes.get, "vm", "/vm/aa")
+    other.capabilities(bench.backend_nodes.get)
+    assert "writable" in other.open(bench.backend_nodes.get)
+    assert len(locks) == 1, "the other domain has the lock"
+    bench.backend.close()
+    assert len(locks) == 2, "its turn"
+    # A third machine has to stay away all the time.
+    third = bench.create(Identity("vbd", 7, 51712, 2))
+    third.introduce(bench.backend_nodes.get, "thief", "/vm/bb")
+    third.capabilities(bench.backend_nodes.get)
+    with pytest.raises(OperatorError, match=r"in use by xbbd1 \(vbd/6/51712\), writable"):
+        third.open(bench.backend_nodes.get)
+    other.close()
+    for backend in (other, third):
+        backend.forget()
+
+
+def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
+    """As of a device that an earlier daemon served, which nobody connects again."""
+    bench.backend.introduce(bench.backend_nodes.get, "vm", "")
+    facts = bench.family.facts[0]()
+    assert facts == {"guest": "vm", "vdev": "xvda", "path": str(bench.disk)}
 
 
 def test_numbers_of_a_disk(bench: Bench) -> None:
@@ -135,7 +170,7 @@ def test_tunables_of_an_override_that_fits_only_when_the_disk_is_open(bench: Ben
     )
     named = bench.backend_nodes.pop("physical-device-path")
     bench.backend_nodes["params"] = b"tank/vm"
-    bench.backend.capabilities(bench.backend_nodes.get, "vm")
+    bench.backend.capabilities(bench.backend_nodes.get)
     numbers = bench.family.devices[0]
     assert numbers.group("tunables")["disable_flush"] == 1
     bench.backend_nodes["physical-device-path"] = named

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.errors import OperatorError
 
 
@@ -48,6 +48,27 @@ def test_what_was_released_is_free(disks: list[int]) -> None:
         sharing.release("one")
         sharing.release("one")
     sharing.claim(disks[0], "two", writable=True, shared=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (Owner(1, "/vm/a"), Owner(2, "/vm/a"), True),
+        (Owner(1, "/vm/a"), Owner(1, "/vm/a"), False),  # one domain has it twice
+        (Owner(1, "/vm/a"), Owner(2, "/vm/b"), False),
+        (Owner(1, ""), Owner(2, ""), False),  # nobody knows
+    ],
+)
+def test_a_machine_may_have_two_domains(
+    disks: list[int], first: Owner, second: Owner, same: bool
+) -> None:
+    sharing = Sharing()
+    assert not sharing.claim(disks[0], "one", writable=True, shared=False, owner=first)
+    if same:
+        assert sharing.claim(disks[1], "two", writable=True, shared=False, owner=second)
+    else:
+        with pytest.raises(OperatorError, match="in use by one"):
+            sharing.claim(disks[1], "two", writable=True, shared=False, owner=second)
 
 
 def test_devices_are_told_by_their_number() -> None:

@@ -128,6 +128,18 @@ def up(**changes: object) -> Facts:
             Facts(S.CLOSED, S.INITIALISING, failure=Failure.REPORTED_CONNECTION),
             Decision(Action.RESET, None),
         ),
+        # and cannot have its disk just now
+        (up(ours=S.INIT_WAIT, queue=Queue.NONE, held_back=True), None),
+        (up(ours=S.INIT_WAIT, queue=Queue.NONE, disk=False, held_back=True), None),
+        (
+            up(ours=S.INIT_WAIT, guest=S.CLOSED, queue=Queue.NONE, held_back=True),
+            Decision(Action.NONE, S.CLOSING),
+        ),
+        (Facts(S.CLOSED, S.INITIALISING, held_back=True), None),
+        (
+            Facts(S.INITIALISING, S.INITIALISING, held_back=True),
+            Decision(Action.PUBLISH, S.INIT_WAIT),
+        ),
         # the toolstack removes it
         (up(ours=S.CLOSING, online=False), None),
         (up(ours=S.CLOSING, online=False, guest=S.GONE), Decision(Action.DRAIN, None)),
@@ -464,6 +476,7 @@ FACTS = st.builds(
     guest_ready=st.booleans(),
     failure=st.sampled_from(list(Failure)),
     withdrawn=st.booleans(),
+    held_back=st.booleans(),
     stopping=st.booleans(),
     overdue=st.booleans(),
 )

@@ -59,6 +59,7 @@ class FakeBackend:
         self.fault: XbbdError | None = None
         self.news: Mapping[str, bytes] = {}
         self.guest: str | None = None
+        self.vm = ""
         self.looks = 0
         self._family = family
 
@@ -69,9 +70,11 @@ class FakeBackend:
         if error is not None:
             raise error
 
-    def capabilities(self, backend: Nodes, guest: str) -> Changes:
+    def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
+        self.guest, self.vm = guest, vm
+
+    def capabilities(self, backend: Nodes) -> Changes:
         self._deed("capabilities")
-        self.guest = guest
         return self._family.offer
 
     def medium_named(self, backend: Nodes) -> bool:

@@ -8,21 +8,28 @@ are OperatorError with a reason for people.  Control thread.
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EINVAL
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry
+from xbbd_bsd.host import DiskGeometry, Medium
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """An open disk; the descriptor is closed by `close`, once."""
+    """An open disk; the descriptor is closed by `close`, once.
+
+    What can be known for good is known here: a disk that is gone later answers no
+    question any more.  `device` is MAJOR:MINOR in hex, "" of a file; `left_over`
+    the bytes behind the last whole sector, which are not served.
+    """
 
     fd: int
     path: str
     read_only: bool
     geometry: DiskGeometry
+    device: str = ""
+    left_over: int = 0
 
     @property
     def sectors(self) -> int:
@@ -30,7 +37,7 @@ class Disk:
         return self.geometry.size // 512
 
     def close(self) -> None:
-        os.close(self.fd)
+        _close(self.fd)
 
     def __str__(self) -> str:
         access = "read-only" if self.read_only else "writable"
@@ -71,13 +78,29 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
             os.set_blocking(fd, True)
         geometry = prepare(fd)
         _check(geometry)
+        number = os.fstat(fd).st_rdev
     except OSError as error:
-        os.close(fd)
+        _close(fd)
         raise _unable(path, error) from None
     except (OperatorError, HostError) as error:
-        os.close(fd)
+        _close(fd)
         raise OperatorError(f"unable to open {_shown(path)}: {error}", error.errno) from None
-    return Disk(fd, _shown(path), read_only, geometry)
+    left_over = geometry.size % geometry.sector_size
+    is_device = geometry.medium is Medium.DEVICE
+    return Disk(
+        fd,
+        _shown(path),
+        read_only,
+        replace(geometry, size=geometry.size - left_over),
+        f"{os.major(number):x}:{os.minor(number):x}" if is_device else "",
+        left_over,
+    )
+
+
+def _close(fd: int) -> None:
+    """Close a disk, once: of a provider that is gone FreeBSD says ENXIO, and has closed it."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def _check(geometry: DiskGeometry) -> None:
@@ -86,8 +109,6 @@ def _check(geometry: DiskGeometry) -> None:
         reason = f"its sector size of {sector_size} bytes is no power of two above 511"
     elif size < sector_size:
         reason = f"its {size} bytes are less than one sector of {sector_size}"
-    elif size % sector_size:
-        reason = f"its {size} bytes are no multiple of the sector size, {sector_size}"
     else:
         return
     raise OperatorError(reason, EINVAL)

@@ -11,26 +11,30 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
-from errno import EINVAL
+from errno import EBADF, EINVAL, ENODEV, ENOENT, ENXIO
 from math import inf
+from typing import Final
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value
 from xbbd_bsd.block.queues import describe, queue_maker, requests_of_order
 from xbbd_bsd.block.rings import Rings
-from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
-from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused
+from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused, SizeRounded
 from xbbd_bsd.events import QueueStatus as QueueWoke
-from xbbd_bsd.host import Host, Medium, MediumName
+from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.native import QueueState, State, StopReason
 from xbbd_bsd.stats import TUNABLES
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
+
+# What a disk that is there never says; FreeBSD: ENXIO of I/O, ENOENT of no size.
+_GONE: Final = (ENXIO, ENODEV, ENOENT, EBADF)
 
 
 def tap_params(value: bytes) -> bytes:
@@ -67,6 +71,7 @@ class BlockFamily:
         self.state_dir = state_dir
         self.loop = loop
         self.devices: dict[int, Numbers] = {}  # with a state segment, by unit
+        self.facts: dict[int, Callable[[], Mapping[str, Value]]] = {}  # of all, group "medium"
         self.known: set[BlockBackend] = set()  # all there are
         self.backends: set[BlockBackend] = set()  # with an open disk
         self._look: asyncio.TimerHandle | None = None
@@ -105,7 +110,15 @@ class BlockFamily:
     ) -> "BlockBackend":
         backend = BlockBackend(self, identity, wake, journal)
         self.known.add(backend)
+        self.facts[identity.unit] = backend.medium_facts
         return backend
+
+    def closed(self, backend: "BlockBackend") -> None:
+        """Its disk is closed; a domain that it was handed over to has it for itself now."""
+        self.backends.discard(backend)
+        self.sharing.release(backend.name)
+        for other in self.backends:
+            other.lock_again()
 
 
 class BlockBackend:
@@ -123,8 +136,10 @@ class BlockBackend:
         self._wake = wake
         self._journal = journal
         self._config = family.config.disk
+        self.name = str(identity)
+        self._owner = Owner(identity.domid, "")
         self._guest = ""
-        self._vdev = ""
+        self._vdev = vdev_name(identity.number)
         self._path = ""  # as far as it is known yet
         self._given: dict[str, int] = {}  # tunables, as last written by us
         self.look_due = inf  # on the loop's clock, when to measure the disk again
@@ -133,6 +148,8 @@ class BlockBackend:
         self._segment: State | None = None
         self._disk: Disk | None = None
         self._info: DiskInfo | None = None
+        self._lent = False  # another domain of its machine has the disk's lock
+        self._gone: HostError | None = None  # the disk, as we saw it ourselves
         self._medium: tuple[str, bytes] | None = None
         self._odd_size = -1  # bytes; one that was complained about
         self._rings: Rings | None = None
@@ -166,7 +183,7 @@ class BlockBackend:
                 return HostError(f"the disk is gone: {reason}", status.errno)
             case StopReason.EVENT:
                 return HostError(f"the event channel fails: {reason}", status.errno)
-        return None
+        return self._gone
 
     @property
     def news(self) -> Mapping[str, bytes]:
@@ -197,8 +214,11 @@ class BlockBackend:
         wanted = self._disk is not None and interval > 0
         self.look_due = self._family.loop.time() + interval if wanted else inf
 
-    def capabilities(self, backend: Nodes, guest: str) -> Changes:
-        self._guest, self._vdev = guest, vdev_name(self._identity.number)
+    def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
+        self._guest, self._owner = guest, Owner(self._identity.domid, vm)
+        self._path = self._named_path(backend)
+
+    def capabilities(self, backend: Nodes) -> Changes:
         self._path = self._named_path(backend)
         self.configure()
         config = self._config
@@ -206,7 +226,7 @@ class BlockBackend:
             self._segment = self._make_segment()
             self.configure()
             self._family.devices[self._identity.unit] = Numbers(
-                self._segment, self._medium_facts, self._limits, self.measure
+                self._segment, self.medium_facts, self._limits, self.measure
             )
         self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
@@ -226,7 +246,7 @@ class BlockBackend:
         named = self._named(backend)
         if self._disk is not None and named is not None and named != self._medium:
             self._medium = named
-            self._journal(MediumIgnored(str(self._identity), named[0]))
+            self._journal(MediumIgnored(self.name, named[0]))
         return named is not None
 
     def _named(self, backend: Nodes) -> tuple[str, bytes] | None:
@@ -262,10 +282,13 @@ class BlockBackend:
         geometry = disk.geometry
         try:
             self._claim(disk, shared=self._config.shared or b"!" in mode)
-        except OperatorError as error:
+        except (OperatorError, HostError) as error:
             disk.close()
             raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
+        if disk.left_over:
+            self._journal(SizeRounded(self.name, disk.left_over, geometry.sector_size))
         self._disk = disk
+        self._gone = None
         self._odd_size = -1
         self._info = DiskInfo(
             sectors=disk.sectors,
@@ -283,15 +306,24 @@ class BlockBackend:
 
     def _claim(self, disk: Disk, *, shared: bool) -> None:
         """Keep others off the disk, our own guests and other programs; OperatorError."""
-        sharing, who, writable = self._family.sharing, str(self._identity), not disk.read_only
-        sharing.claim(disk.fd, who, writable=writable, shared=shared)
-        if shared:
+        sharing, writable = self._family.sharing, not disk.read_only
+        self._lent = sharing.claim(
+            disk.fd, self.name, writable=writable, shared=shared, owner=self._owner
+        )
+        if shared or self._lent:
             return
         try:
             self._family.host.lock_disk(disk.fd, writable=writable)
         except OperatorError:
-            sharing.release(who)
+            sharing.release(self.name)
             raise
+
+    def lock_again(self) -> None:
+        """Take the lock that another domain of the same machine had; quietly, it is served."""
+        if self._lent and self._disk is not None:
+            with suppress(OperatorError):
+                self._family.host.lock_disk(self._disk.fd, writable=not self._disk.read_only)
+                self._lent = False
 
     def measure(self) -> None:
         """See whether the open disk has grown or shrunk, and go by what it is now.
@@ -303,20 +335,25 @@ class BlockBackend:
             return
         try:
             size = self._family.host.disk_size(self._disk.fd)
-        except (HostError, OSError):
-            return  # a disk that is gone shows by its I/O
+        except (HostError, OSError) as error:
+            if error.errno in _GONE and self._gone is None:
+                reason = os.strerror(error.errno)
+                self._gone = HostError(f"the disk is gone: {reason}", error.errno)
+                self.drain()
+                self._wake()
+            return
         whole = size - size % self._disk.geometry.sector_size
         if whole == self._disk.geometry.size:
             return
         if whole == 0:
             if size != self._odd_size:
                 self._odd_size = size
-                self._journal(SizeRefused(str(self._identity), size))
+                self._journal(SizeRefused(self.name, size))
             return
         before = self._info.sectors
         self._disk = replace(self._disk, geometry=replace(self._disk.geometry, size=whole))
         self._info = replace(self._info, sectors=self._disk.sectors)
-        self._journal(Resized(str(self._identity), before, self._info.sectors))
+        self._journal(Resized(self.name, before, self._info.sectors))
         if self._segment is not None:
             self._segment.resize(self._info.sectors)
         if self._rings is not None:
@@ -354,7 +391,7 @@ class BlockBackend:
         self._news = {}
         for ring in wanted.rings:
             refs = " ".join(str(ref) for ref in ring.refs)
-            name = str(self._identity)
+            name = self.name
             self._journal(QueueStarted(name, ring.port, wanted.protocol.value, refs))
         return Connection(self._info.to_nodes(), describe(wanted))
 
@@ -369,14 +406,15 @@ class BlockBackend:
 
     def close(self) -> None:
         if self._disk is not None:
-            self._family.backends.discard(self)
-            self._family.sharing.release(str(self._identity))
-            self._disk.close()
-            self._disk = None
+            disk, self._disk = self._disk, None
+            self._gone = None
             self.look_due = inf
+            disk.close()
+            self._family.closed(self)
 
     def forget(self) -> None:
         self._family.known.discard(self)
+        self._family.facts.pop(self._identity.unit, None)
         if self._segment is not None:
             del self._family.devices[self._identity.unit]
             self._segment.close()
@@ -384,20 +422,18 @@ class BlockBackend:
                 os.unlink(self._segment.path)
             self._segment = None
 
-    def _medium_facts(self) -> dict[str, Value]:
+    def medium_facts(self) -> dict[str, Value]:
         """Leaves of the group "medium" that are known here."""
         disk, info = self._disk, self._info
         facts: dict[str, Value] = {"guest": self._guest, "vdev": self._vdev, "path": self._path}
         if disk is None or info is None:
             return facts
         geometry = disk.geometry
-        number = os.fstat(disk.fd).st_rdev
-        device = geometry.medium is Medium.DEVICE
         return {
             **facts,
             "medium": geometry.medium.value,
             "mode": "r" if disk.read_only else "w",
-            "physical_device": f"{os.major(number):x}:{os.minor(number):x}" if device else "",
+            "physical_device": disk.device,
             "sectors": info.sectors,
             "sector_bytes": info.sector_size,
             "physical_sector_bytes": info.physical_sector_size,
@@ -432,7 +468,7 @@ class BlockBackend:
             status = self._rings.status
             self._journal(
                 QueueWoke(
-                    str(self._identity),
+                    self.name,
                     status.state.name.lower(),
                     status.reason.name.lower(),
                     status.errno,

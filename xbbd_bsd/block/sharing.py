@@ -1,13 +1,16 @@
 """Who uses which disk: two guests that write to one would ruin it.
 
-As Xen's own hotplug script has it, a writer wants a disk for itself, unless the
-operator says otherwise; readers do not mind each other.  Control thread.
+As Xen's own hotplug script for Linux has it, a writer wants a disk for itself,
+unless the operator says otherwise; readers do not mind each other, nor does a
+virtual machine itself: while it is saved, restored or migrated on one host it has
+two domains, of which one is paused.  Control thread.
 """
 
 import os
 import stat
 from dataclasses import dataclass
 from errno import EBUSY
+from typing import Final
 
 from xbbd_bsd.errors import OperatorError
 
@@ -15,9 +18,24 @@ Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """A domain and the virtual machine that it is: "/vm/UUID", "" if that is not known."""
+
+    domid: int
+    vm: str
+
+    def is_another_domain_of(self, other: "Owner") -> bool:
+        return self.vm != "" and self.vm == other.vm and self.domid != other.domid
+
+
+NOBODY: Final = Owner(-1, "")
+
+
+@dataclass(frozen=True, slots=True)
 class _Use:
     who: str
     writable: bool
+    owner: Owner
 
 
 class Sharing:
@@ -26,23 +44,29 @@ class Sharing:
     def __init__(self) -> None:
         self._uses: dict[Key, list[_Use]] = {}
 
-    def claim(self, fd: int, who: str, *, writable: bool, shared: bool) -> None:
+    def claim(
+        self, fd: int, who: str, *, writable: bool, shared: bool, owner: Owner = NOBODY
+    ) -> bool:
         """Note that `who` uses an open disk; OperatorError if that is not safe.
 
-        `shared`: the operator says that it is.
+        `shared`: the operator says that it is.  True if the disk is in use by another
+        domain of the same virtual machine, which hands it over.
         """
         key = _key(fd)
         uses = self._uses.get(key, [])
-        if not shared:
-            for use in uses:
-                if use.writable or writable:
-                    how = "writable" if use.writable else "read-only"
-                    raise OperatorError(
-                        f"it is in use by {use.who}, {how}; if that is meant,"
-                        " configure shared = true for it",
-                        EBUSY,
-                    )
-        self._uses[key] = [*uses, _Use(who, writable)]
+        handed_over = False
+        for use in uses:
+            if owner.is_another_domain_of(use.owner):
+                handed_over = True
+            elif not shared and (use.writable or writable):
+                how = "writable" if use.writable else "read-only"
+                raise OperatorError(
+                    f"it is in use by {use.who}, {how}; if that is meant,"
+                    " configure shared = true for it",
+                    EBUSY,
+                )
+        self._uses[key] = [*uses, _Use(who, writable, owner)]
+        return handed_over
 
     def release(self, who: str) -> None:
         """`who` does not use its disk any more; harmless if it used none."""

@@ -95,7 +95,10 @@ class Linux:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             return status.st_size
-        return _ask(fd, BLKGETSIZE64, "Q")
+        size = _ask(fd, BLKGETSIZE64, "Q")
+        if size == 0:  # of a device that was detached or pulled out while it was open
+            raise HostError("the device is gone", errno.ENXIO)
+        return size
 
     def lock_disk(self, fd: int, *, writable: bool) -> None:
         """Nothing: nobody locks disks by flock(2) there."""

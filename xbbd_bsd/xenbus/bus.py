@@ -9,12 +9,13 @@ thread.
 import asyncio
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from errno import ENOENT
 
 from xbbd_bsd.events import Journal, ScanFailed
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.family import Family, Identity
-from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Watch
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
 
 _LARGEST_DOMID = 0x7FEF  # the last before xen.h's reserved ones
 _LARGEST_NUMBER = 0xFFFFFFFF
@@ -155,9 +156,21 @@ class Bus:
         identity = device.identity
         del self._devices[identity.kind, identity.domid, identity.number]
         self._journal.forget(device.name)
+        self._sweep(f"backend/{identity.kind}/{identity.domid}")
         if identity.kind in self._watches:
             self._want_scan(identity.kind)  # it may have come back while we let it go
         self._tell_if_empty()
+
+    def _sweep(self, path: str) -> None:
+        """Remove a guest's directory with the last device in it, which no toolstack does."""
+
+        def body(transaction: Transaction) -> None:
+            if not transaction.list(path):
+                transaction.remove(path)
+
+        # It is gone already, or the store is away; then it stays, and harms nobody.
+        with suppress(StoreError):
+            self._store.transaction(body)
 
     def _tell_if_empty(self) -> None:
         if not self._devices:

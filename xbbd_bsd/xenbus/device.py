@@ -7,9 +7,10 @@ values and follows no path (XSA-175).  Control thread.
 """
 
 import asyncio
-import re
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
@@ -21,12 +22,16 @@ from xbbd_bsd.events import (
     DeviceGone,
     Disconnected,
     Event,
+    HeldBack,
     InternalError,
     Opened,
     StateChanged,
     StoreRefused,
+    TakenAlong,
 )
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
+from xbbd_bsd.xenbus.frontend import frontend_path
+from xbbd_bsd.xenbus.pace import LAST_WAIT, Pace
 from xbbd_bsd.xenbus.states import (
     Action,
     Decision,
@@ -41,6 +46,13 @@ from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, 
 
 _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the table
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
+
+# How long the toolstack of a guest that is gone may take to remove our nodes: libxl
+# waits 10 s for us, then removes them by force.
+_ORPHAN_SECONDS: Final = 30.0
+
+_FOR_GUEST: Final = (Action.PUBLISH, Action.OPEN, Action.CONNECT)
+_STARTED: Final = (State.CONNECTED, State.CLOSING, State.CLOSED)
 
 
 class _Overtaken(Exception):
@@ -69,6 +81,7 @@ class Device:
         self.identity = identity
         self.name = str(identity)
         self._path = identity.path
+        self._domain = f"/local/domain/{identity.domid}"
         self._connect_on = family.connect_on
         self._store = store
         self._loop = loop
@@ -83,27 +96,58 @@ class Device:
         self._facts_seen: Facts | None = None
         self._failure = Failure.NONE
         self._error: XbbdError | None = None
+        self._introduced = False
         self._announced = False
+        self._served = False  # it had its disk once, by us or by an earlier daemon
         self._withdrawn = False
+        self._retry: asyncio.TimerHandle | None = None  # held back until then
+        self._held_for = ""
+        self._pace = Pace()
+        self._orphaned: asyncio.TimerHandle | None = None
         self._stopping = False
         self._overdue = False
         self._gone = False
         journal(DeviceFound(self.name))
 
     def look(self) -> None:
-        """Something may have changed.  However often it is called, the loop looks once a turn."""
+        """Something may have changed.  However often it is called, the loop looks once a turn.
+
+        A guest can cause it at will, so a device has only so many looks a second.
+        """
         if self._look is None and not self._gone:
+            due = self._pace.look(now := self._loop.time())
+            soon = self._loop.call_soon if due <= now else partial(self._loop.call_at, due)
+            self._look = soon(self._evaluate)
+
+    def look_now(self) -> None:
+        """As look, of an operator or our own: it need not wait for its turn."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if not self._gone:
             self._look = self._loop.call_soon(self._evaluate)
 
     def stop(self) -> None:
         """The daemon leaves: close the connection when the guest lets us."""
         self._stopping = True
-        self.look()
+        self.look_now()
 
     def hurry(self) -> None:
         """After `stop`: wait for the guest no more, only for I/O in flight."""
         self._overdue = True
-        self.look()
+        self.look_now()
+
+    @property
+    def held_back(self) -> str:
+        """Why a guest that came back does not have its disk yet; "" if nothing is in its way."""
+        waits = self._retry is not None and self.states[0] is not State.CONNECTED
+        return self._held_for if waits else ""
+
+    def try_again(self) -> None:
+        """What held it back may be over: somebody has seen to it."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._end_of_wait()
 
     @property
     def frontend(self) -> str:
@@ -126,6 +170,7 @@ class Device:
                 facts = self._facts_seen = self._facts()
                 decision = decide(facts)
                 if decision is None:
+                    self._look_after_orphan(facts)
                     return
                 self._journal_decision(facts, decision)
                 self._perform(decision)
@@ -152,6 +197,10 @@ class Device:
         frontend = self._own("frontend")
         present = frontend is not None
         state = parse_state(ours) if ours is not None else State.UNKNOWN
+        if present and not self._introduced:
+            self._introduced = True
+            self._served = state in _STARTED
+            self._introduce()
         guest = self._guest(frontend, state) if frontend is not None else State.GONE
         # In this order: a queue that was seen to have stopped has said why before.
         queue, fault = self._backend.queue, self._backend.fault
@@ -190,6 +239,7 @@ class Device:
             guest_ready=guest in self._connect_on,
             failure=self._failure,
             withdrawn=self._withdrawn,
+            held_back=self._retry is not None,
             stopping=self._stopping,
             overdue=self._overdue,
         )
@@ -197,7 +247,7 @@ class Device:
     def _guest(self, frontend: bytes, ours: State) -> State:
         """The guest's state; GONE when the toolstack's nodes do not lead to this very guest."""
         try:
-            path = self._checked_frontend(frontend)
+            path = frontend_path(self.identity, frontend, self._own("frontend-id"))
         except OperatorError as error:
             if ours in (State.INITIALISING, State.INIT_WAIT) and self._failure is Failure.NONE:
                 self._fail(Failure.ATTACH, error)
@@ -205,22 +255,6 @@ class Device:
         if path != self._frontend or self._frontend_watch is None:
             self._watch_frontend(path)
         return parse_state(self._store.get(f"{path}/state"))
-
-    def _checked_frontend(self, frontend: bytes) -> str:
-        """The frontend's directory, surely one of the guest that our own path names (XSA-175)."""
-        path = frontend.decode("ascii", "replace")
-        owner = f"/local/domain/{self.identity.domid}/"
-        if not re.fullmatch(re.escape(owner) + "[A-Za-z0-9/_@-]+", path):
-            raise OperatorError(
-                f"node {self._path}/frontend is '{printable(frontend)}', no path below {owner}"
-            )
-        domid = self._own("frontend-id")
-        if domid != str(self.identity.domid).encode():
-            raise OperatorError(
-                f"node {self._path}/frontend-id is '{printable(domid or b'')}',"
-                f" not {self.identity.domid}"
-            )
-        return path
 
     def _watch_frontend(self, path: str) -> None:
         if self._frontend_watch is not None:
@@ -263,10 +297,8 @@ class Device:
         backend = self._backend
         match action:
             case Action.PUBLISH:
-                name = self._store.get(f"/local/domain/{self.identity.domid}/name") or b""
-                # What libxl calls a guest while it arrives by migration.
-                guest = printable(name.removesuffix(b"--incoming"))
-                return backend.capabilities(self._own, guest)
+                self._introduce()
+                return backend.capabilities(self._own)
             case Action.OPEN:
                 self._journal(Opened(self.name, backend.open(self._own)))
                 return {"hotplug-status": b"connected"}
@@ -304,10 +336,23 @@ class Device:
                 self._forget()
         return {}
 
+    def _introduce(self) -> None:
+        """Tell the backend who it is for; the guest can only read these nodes (libxl_create.c)."""
+        name, machine = (self._store.get(f"{self._domain}/{n}") or b"" for n in ("name", "vm"))
+        # What libxl calls a guest while it arrives by migration.
+        name = name.removesuffix(b"--incoming")
+        self._backend.introduce(self._own, printable(name), printable(machine))
+
     def _done(self, action: Action) -> None:
         match action:
             case Action.PUBLISH:
                 self._announced = True
+            case Action.OPEN:
+                self._served = True
+            case Action.CONNECT:
+                self._held_for = ""
+                if wait := self._pace.connected(self._loop.time()):
+                    self._hold_back("the guest connects again and again", wait)
             case Action.TELL:
                 self._backend.told()
             case Action.FAIL:
@@ -335,10 +380,51 @@ class Device:
         if action in (Action.FAIL, Action.REPORT, Action.REFUSE, Action.ABANDON, Action.TELL):
             self._journal(StoreRefused(self.name, str(error)))
             self._done(action)
+        elif error.passes and self._served and action in _FOR_GUEST:
+            self._hold_back(str(error), self._pace.failed())
         elif action in (Action.PUBLISH, Action.OPEN):
             self._fail(Failure.ATTACH, error)
         else:
             self._fail(Failure.CONNECTION, error)
+
+    def _hold_back(self, reason: str, seconds: float) -> None:
+        """Try again later, as often as it takes: the guest waits, and its disk stays online."""
+        if reason != self._held_for:
+            self._held_for = reason
+            self._journal(HeldBack(self.name, reason, LAST_WAIT))
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(seconds, self._end_of_wait)
+
+    def _end_of_wait(self) -> None:
+        self._retry = None
+        self.look_now()
+
+    def _look_after_orphan(self, facts: Facts) -> None:
+        """A domain that is gone takes its devices along, also where no toolstack does."""
+        alone = facts.guest is State.GONE and facts.present and not facts.holding
+        if alone and self._store.get(self._domain) is None:
+            if self._orphaned is None:
+                self._orphaned = self._loop.call_later(_ORPHAN_SECONDS, self._take_along)
+        elif self._orphaned is not None:
+            self._orphaned.cancel()
+            self._orphaned = None
+
+    def _take_along(self) -> None:
+        """Remove our own nodes, which makes us forget the device as always.  Raises nothing."""
+        self._orphaned = None
+
+        def body(transaction: Transaction) -> bool:
+            gone = transaction.get(self._domain) is None
+            if gone:
+                transaction.remove(self._path)
+                transaction.remove(self._error_node.removesuffix("/error"))
+            return gone
+
+        # A store that is lost has everything looked at again when it is back.
+        with suppress(StoreError):
+            if self._store.transaction(body):
+                self._journal(TakenAlong(self.name))
 
     def _fail(self, failure: Failure, error: XbbdError) -> None:
         self._failure = failure
@@ -368,6 +454,9 @@ class Device:
     def _forget(self) -> None:
         self._gone = True
         self._unwatch_state()
+        for timer in (self._retry, self._orphaned):
+            if timer is not None:
+                timer.cancel()
         if self._frontend_watch is not None:
             self._frontend_watch.cancel()
         if self._look is not None:
@@ -402,12 +491,5 @@ class Device:
 
     def _journal_decision(self, facts: Facts, decision: Decision) -> None:
         after = decision.next if decision.next is not None else facts.ours
-        self._journal(
-            StateChanged(
-                self.name,
-                ours=facts.ours.label,
-                guest=facts.guest.label,
-                action=decision.action.value,
-                next=after.label,
-            )
-        )
+        ours, guest, then = facts.ours.label, facts.guest.label, after.label
+        self._journal(StateChanged(self.name, ours, guest, decision.action.value, then))

@@ -74,11 +74,15 @@ class Backend(Protocol):
     def told(self) -> None:
         """The frontend knows the news."""
 
-    def capabilities(self, backend: Nodes, guest: str) -> Changes:
-        """The nodes that tell the frontend what we can do; makes what the device needs to exist.
+    def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
+        """Who it is for: when it is found, and again before it is offered.
 
-        `guest`: the domain's name, "" if it has none.
+        `guest`: the domain's name, `vm`: the virtual machine that it is ("/vm/UUID");
+        "" if there is none.
         """
+
+    def capabilities(self, backend: Nodes) -> Changes:
+        """The nodes that tell the frontend what we can do; makes what the device needs to exist."""
 
     def medium_named(self, backend: Nodes) -> bool:
         """Whether the toolstack has said which medium to open."""

@@ -125,8 +125,9 @@ class Facts:
     this daemon.  medium: the node that names the disk is there.  disk: it is
     open.  news: the frontend is to be told of a change.  guest_ready: the guest is
     in a state in which its kind of frontend wants to be connected.  withdrawn:
-    the toolstack has written our state since an attach failure.  stopping: the
-    daemon leaves.  overdue: and cannot wait.
+    the toolstack has written our state since an attach failure.  held_back: what
+    a guest that comes back needs cannot be had just now.  stopping: the daemon
+    leaves.  overdue: and cannot wait.
     """
 
     ours: State
@@ -141,6 +142,7 @@ class Facts:
     guest_ready: bool = False
     failure: Failure = Failure.NONE
     withdrawn: bool = False
+    held_back: bool = False
     stopping: bool = False
     overdue: bool = False
 
@@ -264,6 +266,8 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: True, Action.NONE, _S.CLOSING),
     Row(_states(_S.INIT_WAIT), _ANY, "not announced",
         lambda f: not f.announced, Action.PUBLISH, _S.INIT_WAIT),
+    Row(_states(_S.INIT_WAIT), _ANY, "held back",
+        lambda f: f.held_back, Action.WAIT),
     Row(_states(_S.INIT_WAIT), _ANY, "medium named, disk closed",
         lambda f: f.medium and not f.disk, Action.OPEN),
     Row(_states(_S.INIT_WAIT), _ALIVE, "disk open, ready",
@@ -276,6 +280,8 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: f.failure is Failure.REPORTED_ATTACH and not f.withdrawn, Action.WAIT),
     Row(_states(_S.CLOSING), _LEFT, "always",
         lambda f: True, Action.NONE, _S.CLOSED),
+    Row(_states(_S.CLOSED), _RETURNING, "held back",
+        lambda f: f.held_back, Action.WAIT),
     Row(_states(_S.CLOSED), _RETURNING, "online, failure reported",
         lambda f: f.online and f.failure.reported, Action.RESET),
     Row(_states(_S.CLOSED), _RETURNING, "online",
