@@ -1,0 +1,135 @@
+"""attach and detach by many hands at once, on a machine that has other things to do.
+
+Short forms; XBBD_TEST_ROUNDS makes them as long as is wanted (100 and more).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sim.conftest import XVDA, Machine
+from xbbd_bsd import xbbctl
+from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.toolstack import DiskOffer
+from xbbd_bsd.xenstore.client import Store
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = int(os.environ.get("XBBD_TEST_ROUNDS", "10"))
+LIMIT = 60.0  # seconds; a busy machine is no reason to give a disk up
+
+
+@contextlib.contextmanager
+def busy_loops(count: int) -> Iterator[None]:
+    """Other programs, which want all of the processor."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def attaching(machine: Machine, disk: DiskOffer, start: threading.Barrier) -> str:
+    """One hand of two: what it says, "" for yes."""
+    loop = asyncio.new_event_loop()
+    store = Store(machine.chain.layout.store_socket(0), loop=loop)
+    store.connect()
+    try:
+        start.wait()
+        xbbctl.attach_disk(store, loop, disk, LIMIT)
+        return ""
+    except XbbdError as error:
+        return str(error)
+    finally:
+        store.close()
+        loop.close()
+
+
+def both(machine: Machine, *disks: DiskOffer) -> list[str]:
+    """Attach them at once, each by a hand of its own."""
+    start = threading.Barrier(len(disks))
+    said = [""] * len(disks)
+
+    def hand(number: int) -> None:
+        said[number] = attaching(machine, disks[number], start)
+
+    threads = [threading.Thread(target=hand, args=(number,)) for number in range(len(disks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return said
+
+
+@pytest.mark.parametrize("kinds", [("vbd3", "vbd3"), ("vbd3", "vbd")])
+def test_two_attaches_at_once(
+    machine: Machine, image: Path, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    """One yes, one no, each time, and the disk of the yes is served."""
+    other = tmp_path / "other.img"
+    other.write_bytes(bytes(1 << 20))
+    disks = [
+        DiskOffer(1, XVDA, str(path), kind=kind)
+        for path, kind in zip((image, other), kinds, strict=True)
+    ]
+    guest = machine.guest(1)
+    for _ in range(ROUNDS):
+        said = both(machine, *disks)
+        assert sorted(bool(text) for text in said) == [False, True], said
+        assert "is in XenStore already" in "".join(said)
+        won = disks[said.index("")]
+        assert guest.event("connected")["sectors"] == os.path.getsize(won.path) // 512
+        guest.tell("exercise operations=20")
+        assert guest.event("exercised")["mismatches"] == 0
+        assert machine.chain.detach(won)
+        guest.event("closed")
+        guest.tell("open")
+
+
+def test_a_bad_attach_and_a_good_one_at_once(machine: Machine, image: Path) -> None:
+    """The failure removes nothing of the other's, whoever was first."""
+    good = DiskOffer(1, XVDA, str(image), kind="vbd3")
+    bad = DiskOffer(1, XVDA, f"{image}.missing", kind="vbd3")
+    guest = machine.guest(1)
+    for _ in range(ROUNDS):
+        said = both(machine, bad, good)
+        assert said[0], "a disk that is not there was attached"
+        if said[1]:
+            assert "is in XenStore already" in said[1]
+            assert "No such file" in said[0]
+            assert both(machine, good) == [""]
+        guest.event("connected")
+        assert machine.chain.detach(good)
+        guest.event("closed")
+        guest.tell("open")
+
+
+def test_attach_and_detach_on_a_busy_machine(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command is answered right, and its guest has the disk, or has not."""
+    host = ("--host", f"sim:{machine.chain.layout.directory}")
+    limit = ("--limit", str(LIMIT))
+    guest = machine.guest(1)
+    with busy_loops(4):
+        for _ in range(ROUNDS):
+            status = xbbctl.main([*host, "attach", *limit, "1", str(image), "xvda"])
+            assert (status, capsys.readouterr().err) == (0, "")
+            guest.event("connected", LIMIT)
+            status = xbbctl.main([*host, "detach", *limit, "1", "xvda"])
+            assert (status, capsys.readouterr().err) == (0, "")
+            guest.event("closed", LIMIT)
+            guest.tell("open")
+    assert machine.chain.store.list("/local/domain/0/backend") == ["vbd3"]
+    assert machine.chain.store.list("/local/domain/0/backend/vbd3") == []
