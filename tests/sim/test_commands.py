@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.conftest import XVDA, Machine
+from tests.waiting import eventually
 from xbbd_bsd import xbbctl
 from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.toolstack import DiskOffer
@@ -123,13 +126,68 @@ def test_attach_and_detach_on_a_busy_machine(
     limit = ("--limit", str(LIMIT))
     guest = machine.guest(1)
     with busy_loops(4):
-        for _ in range(ROUNDS):
+        for turn in range(ROUNDS):
             status = xbbctl.main([*host, "attach", *limit, "1", str(image), "xvda"])
             assert (status, capsys.readouterr().err) == (0, "")
             guest.event("connected", LIMIT)
-            status = xbbctl.main([*host, "detach", *limit, "1", "xvda"])
+            words = ("xbbd0",) if turn % 2 else ("1", "xvda")
+            status = xbbctl.main([*host, "detach", *limit, *words])
             assert (status, capsys.readouterr().err) == (0, "")
             guest.event("closed", LIMIT)
             guest.tell("open")
     assert machine.chain.store.list("/local/domain/0/backend") == ["vbd3"]
     assert machine.chain.store.list("/local/domain/0/backend/vbd3") == []
+
+
+@pytest.mark.parametrize("manner", ["--hold", "--refuse"])
+def test_a_guest_keeps_the_disk_that_it_holds(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str], manner: str
+) -> None:
+    """Whether it says so or says nothing; then the same command takes it back."""
+    guest = machine.guest(1, manner)
+    disk = DiskOffer(1, XVDA, str(image), kind="vbd3")
+    machine.attach(disk)
+    guest.event("connected")
+
+    def detach(*options: str) -> tuple[int, str]:
+        host = f"sim:{machine.chain.layout.directory}"
+        status = xbbctl.main(["--host", host, "detach", *options, "1", "xvda"])
+        return status, capsys.readouterr().err
+
+    status, said = detach("--limit", "3")
+    assert status == 1
+    assert "domain 1 holds xvda, and keeps it" in said
+    assert machine.node(f"{disk.backend}/online") == "1"
+    if manner == "--hold":
+        assert machine.node(f"{disk.backend}/state") == "4"
+        guest.tell("exercise operations=50")
+        assert guest.event("exercised")["errors"] == 0
+        status, said = detach("--limit", "1", "--force")
+        assert (status, "its nodes are removed" in said) == (1, True)
+        assert machine.node(f"{disk.backend}/frontend") is None
+    else:
+        guest.event("refused to close")
+        guest.tell("release")
+        guest.event("closed")
+        assert detach("--limit", str(LIMIT)) == (0, "")
+
+
+def test_what_a_guest_leaves_is_taken_back(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It crashed, and no toolstack came to clean up: by its unit, as it is listed."""
+    machine.connected(image)
+    disk = machine.offers[0]
+    machine.guests.pop().signal(signal.SIGKILL)
+    eventually(lambda: machine.node(f"/local/domain/{disk.domid}") is None, "the guest is gone")
+    host = ("--host", f"sim:{machine.chain.layout.directory}")
+    assert xbbctl.main([*host, "detach", "0"]) == 1
+    assert "write the disk too, or xbbd0" in capsys.readouterr().err
+    if machine.node(f"{disk.backend}/frontend") is not None:
+        words = ("xbbd0",) if machine.segments() else ("1", "xvda")
+        status = xbbctl.main([*host, "-j", "detach", "--limit", str(LIMIT), *words])
+        printed = capsys.readouterr()
+        assert (status, printed.err) == (0, "")
+        assert json.loads(printed.out)["backend"] == disk.backend
+    assert machine.node(f"{disk.backend}/frontend") is None
+    eventually(lambda: not machine.segments(), "xbbd0 is gone")
