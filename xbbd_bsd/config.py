@@ -19,6 +19,7 @@ from typing import Any, Final
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Path
 from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.vdev import vdev_name, vdev_number
 
 KINDS: Final = ("vbd", "vbd3")
 TRANSPORTS: Final = ("best", "map", "copy")
@@ -140,8 +141,7 @@ class Override:
     """One [[override]]: which disks, and their keys of [disk].
 
     `path` is a pattern as of a shell, of which "*" takes slashes too; `guest` a
-    name or a domain's number; `vdev` as guests show it ("xvda") or its number.
-    None of these: any.
+    name or a domain's number; `vdev` as vdev_name has it.  None of these: any.
     """
 
     path: str | None
@@ -261,6 +261,11 @@ def _override(where: str, table: Mapping[str, Any]) -> Override:
             value = str(value)
         if value is not None and (not isinstance(value, str) or not value):
             raise OperatorError(f"{where} {name} = {value!r}: must be text that is not empty")
+        if name == "vdev" and value is not None:
+            try:
+                value = vdev_name(vdev_number(value))
+            except OperatorError as error:
+                raise OperatorError(f"{where} vdev = {error}") from None
         matches[name] = value
     if not any(matches.values()):
         raise OperatorError(f"{where}: must have at least one of {', '.join(MATCHES)}")

@@ -20,6 +20,7 @@ from xbbd_bsd.config import (
 )
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.vdev import vdev_name
 
 EVERYTHING = """
 [daemon]
@@ -121,6 +122,7 @@ def test_every_key() -> None:
         ('[[override]]\npath = "/x"', "[[override]] 1: changes nothing; known are workers"),
         ('[[override]]\npath = "/x"\nkinds = []', "unknown key: kinds; known are path, guest"),
         ("[[override]]\npath = 1\nworkers = 1", "[[override]] 1 path = 1: must be text"),
+        ('[[override]]\nvdev = "vda"\nworkers = 1', "1 vdev = vda: no virtual disk, write xvda"),
         ('[[override]]\nguest = ""\nworkers = 1', "guest = '': must be text that is not empty"),
         ('[[override]]\nguest = "a"\nworkers = 0', "[[override]] 1 workers = 0: must be a whole"),
         ("[override]\nworkers = 1", "write [[override]]"),
@@ -217,6 +219,19 @@ def test_overrides_in_order(
 ) -> None:
     disk = parse(OVERRIDES, "f").disk_for(path, guest, (vdev,))
     assert (disk.workers, disk.flush_interval, disk.shared) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [('"hda"', 768), ('"768"', 768), ("768", 768), ('"sda1"', 2049), ('"d0p1"', 51713),
+     ('"0xca00"', 51712), ('"xvdabc"', 0x1002DA00), ('"268435456"', 1 << 28)],
+)  # fmt: skip
+def test_a_disk_of_the_guest_in_any_spelling(written: str, number: int) -> None:
+    config = parse(f"[[override]]\nvdev = {written}\nworkers = 1\n", "f")
+    names = (vdev_name(number), str(number))
+    assert config.disk_for("/x", ("vm1", "3"), names).workers == 1
+    other = (vdev_name(number + 1), str(number + 1))
+    assert config.disk_for("/x", ("vm1", "3"), other).workers == DiskConfig().workers
 
 
 def test_difference_of_overrides() -> None:

@@ -1,4 +1,4 @@
-"""Names and numbers of virtual disks, the nodes of an offer, and what is made of the answers."""
+"""The nodes of an offer, what is made of the answers, and who takes away what."""
 
 from __future__ import annotations
 
@@ -14,38 +14,8 @@ from tests.store.servers import Embedded
 from xbbd_bsd import xbbctl
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.toolstack import KINDS, DiskOffer, attach, detach, give_up, offer, remove
-from xbbd_bsd.vdev import vdev_name, vdev_number
 from xbbd_bsd.xenbus.states import State
 from xbbd_bsd.xenstore.client import Store, StoreError, Transaction
-
-# xen-vbd-interface(7)
-NAMES = [
-    ("xvda", 51712),
-    ("xvda1", 51713),
-    ("xvdb", 51728),
-    ("xvdp15", 51967),
-    ("xvdq", 0x10001000),
-    ("xvdz", 0x10001900),
-    ("xvdaa", 0x10001A00),
-    ("xvda16", 0x10000010),
-    ("xvdq255", 0x100010FF),
-]
-
-
-@pytest.mark.parametrize(("name", "number"), NAMES)
-def test_names_of_virtual_disks(name: str, number: int) -> None:
-    assert vdev_number(name) == vdev_number(str(number)) == vdev_number(hex(number)) == number
-    assert vdev_name(number) == name
-
-
-@pytest.mark.parametrize("name", ["", "xvd", "sda", "xvda256", "xvd1", "-1", "xvdaaa", "0x", "12a"])
-def test_what_is_no_virtual_disk(name: str) -> None:
-    with pytest.raises(OperatorError, match="no virtual disk"):
-        vdev_number(name)
-
-
-def test_a_number_without_a_name() -> None:
-    assert vdev_name(768) == "768"
 
 
 def test_the_nodes_of_a_tap_disk_are_those_of_libxl() -> None:
@@ -57,11 +27,6 @@ def test_the_nodes_of_a_tap_disk_are_those_of_libxl() -> None:
     assert (nodes["dev"], nodes["mode"], nodes["device-type"]) == (b"xvdb", b"r", b"cdrom")
     assert (nodes["removable"], nodes["online"], nodes["state"]) == (b"1", b"1", b"1")
     assert disk.frontend_nodes()["backend"] == disk.backend.encode()
-
-
-@pytest.mark.parametrize("name", ["051712", "0xca00", "51712", "00051712"])
-def test_numbers_of_disks_may_have_leading_zeros(name: str) -> None:
-    assert vdev_number(name) == 51712
 
 
 # What is made of the answers.
