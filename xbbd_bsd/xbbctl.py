@@ -26,7 +26,7 @@ from xbbd_bsd import __version__
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.sysctl import Sysctl, add_options
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line, printable, shown
 from xbbd_bsd.host import control_path, detect, run_directory
 from xbbd_bsd.oids import ROOT
 from xbbd_bsd.toolstack import (
@@ -228,7 +228,7 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(_COLUMNS, rows)
+        _print_table(_COLUMNS, [{**row, "path": shown(row["path"])} for row in rows])
 
 
 def _inflight(options: argparse.Namespace) -> None:
@@ -259,7 +259,7 @@ def _log(options: argparse.Namespace) -> None:
         return
     for when, severity, text in lines:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-        print(f"{date}.{int(when % 1 * 1000):03} {severity:7} {text}")
+        print(f"{date}.{int(when % 1 * 1000):03} {severity:7} {one_line(text)}")
 
 
 def _resize(options: argparse.Namespace) -> None:
@@ -273,7 +273,7 @@ def _resize(options: argparse.Namespace) -> None:
 
 def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Columns as wide as they must be; numbers to the right, the last one free."""
-    cells = [[str(row[column]) for column in columns] for row in rows]
+    cells = [[one_line(str(row[column])) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     right = [isinstance(rows[0][column], int) for column in columns]
     for line in ([name.upper() for name in columns], *cells):
@@ -412,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (XbbdError, OSError) as error:
-        print(f"xbbctl: {error}", file=sys.stderr)
+        print(f"xbbctl: {one_line(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.conftest import XVDA, Machine
+from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.waiting import eventually
 from xbbd_bsd import xbbctl
 from xbbd_bsd.errors import XbbdError
@@ -191,3 +191,49 @@ def test_what_a_guest_leaves_is_taken_back(
         assert json.loads(printed.out)["backend"] == disk.backend
     assert machine.node(f"{disk.backend}/frontend") is None
     eventually(lambda: not machine.segments(), "xbbd0 is gone")
+
+
+NAME = b"d\xff\x1b[2J\n.img"
+SHOWN = r"d\xff\x1b[2J\x0a.img"
+
+
+def command(machine: Machine, *words: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    """As a shell starts it: arguments are octets."""
+    host = f"sim:{machine.chain.layout.directory}"
+    return subprocess.run(
+        [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host", host, *words],
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def test_a_name_is_octets(tmp_path: Path) -> None:
+    """From the command line to the disk, its [[override]], and what is shown of it."""
+    path = os.fsencode(tmp_path) + b"/" + NAME
+    Path(os.fsdecode(path)).write_bytes(bytes(1 << 20))
+    config = f"[[override]]\npath = '*/{SHOWN}'\nflush_interval = 7\n"
+    with running_machine(config) as machine:
+        guest = machine.guest(1)
+        missing = command(machine, "attach", "1", path + b".missing", "xvda")
+        assert missing.returncode == 1
+        reason = f"unable to open {tmp_path}/{SHOWN}.missing: No such file or directory"
+        assert missing.stderr.decode() == f"xbbctl: {reason}\n"
+        assert machine.chain.store.list("/local/domain/0/backend/vbd3") == []
+        assert machine.node("/local/domain/1/device/vbd/51712/backend") is None
+        done = command(machine, "attach", "--limit", "30", "1", path, "xvda")
+        assert (done.returncode, done.stderr) == (0, b"")
+        disk = DiskOffer(1, XVDA, os.fsdecode(path), kind="vbd3")
+        machine.offers.append(disk)
+        guest.event("connected")
+        assert machine.chain.store.get(f"{disk.backend}/params") == b"aio:" + path
+        (row,) = json.loads(command(machine, "list", "-j").stdout)
+        assert os.fsencode(row["path"]) == path
+        for words in (("list",), ("log", "xbbd0"), ("dev.xbbd.0.path",)):
+            text = command(machine, *words).stdout.decode()
+            assert f"/{SHOWN}" in text
+            assert text.replace("\n", "").isprintable()
+        assert command(machine, "-n", "dev.xbbd.0.flush_interval").stdout == b"7\n"
+        assert f"file {tmp_path}/{SHOWN}, " in machine.log()
+        assert command(machine, "detach", "1", "xvda").returncode == 0
+        guest.event("closed")

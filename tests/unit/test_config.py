@@ -1,5 +1,7 @@
 """The configuration: defaults, every key, every refusal, the difference of two."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,6 +234,14 @@ def test_a_disk_of_the_guest_in_any_spelling(written: str, number: int) -> None:
     assert config.disk_for("/x", ("vm1", "3"), names).workers == 1
     other = (vdev_name(number + 1), str(number + 1))
     assert config.disk_for("/x", ("vm1", "3"), other).workers == DiskConfig().workers
+
+
+@pytest.mark.parametrize("pattern", [r"/tank/a\xff\x0a.img", r"*\xff*", "/tank/a??.img", "/tank/*"])
+def test_a_name_that_is_no_text_as_it_is_shown(pattern: str) -> None:
+    config = parse(f"[[override]]\npath = '{pattern}'\nworkers = 1\n", "f")
+    name = os.fsdecode(b"/tank/a\xff\n.img")
+    assert config.disk_for(name, ("vm1", "3"), ("xvda", "51712")).workers == 1
+    assert config.disk_for("/tankb", ("vm1", "3"), ("xvda", "51712")).workers != 1
 
 
 def test_difference_of_overrides() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.store.servers import Embedded
 from xbbd_bsd import xbbctl
+from xbbd_bsd.block.disk import disk_path
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.toolstack import KINDS, DiskOffer, attach, detach, give_up, offer, remove
 from xbbd_bsd.xenbus.states import State
@@ -138,6 +143,17 @@ def test_an_offer_belongs_to_whom_libxl_says(bench: Bench) -> None:
         assert bench.store.get(f"{DISK.backend}/{name}") == value
     for name, value in DISK.frontend_nodes().items():
         assert bench.store.get(f"{DISK.frontend}/{name}") == value
+
+
+@given(st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name))
+@example(b"\xff\n\x1b")
+def test_a_name_is_octets_from_the_command_to_the_disk(name: bytes) -> None:
+    argument = os.fsdecode(b"/" + name)  # as in sys.argv
+    for kind, prefix in (("vbd", b""), ("vbd3", b"aio:")):
+        params = DiskOffer(7, 51712, argument, kind=kind).backend_nodes()["params"]
+        assert params == prefix + b"/" + name
+        assert disk_path(params.removeprefix(prefix)) == argument
+        assert os.fsencode(json.loads(json.dumps(argument))) == b"/" + name
 
 
 def nodes_of(store: Store) -> list[str]:

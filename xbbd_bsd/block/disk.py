@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from errno import EINVAL
 
-from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.host import DiskGeometry
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """An open disk; the descriptor is closed by `close`, once."""
+    """An open disk; the descriptor is closed by `close`, once.  `path` is fit for a log."""
 
     fd: int
     path: str
@@ -76,8 +76,8 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
         raise _unable(path, error) from None
     except (OperatorError, HostError) as error:
         os.close(fd)
-        raise OperatorError(f"unable to open {_shown(path)}: {error}", error.errno) from None
-    return Disk(fd, _shown(path), read_only, geometry)
+        raise OperatorError(f"unable to open {shown(path)}: {error}", error.errno) from None
+    return Disk(fd, shown(path), read_only, geometry)
 
 
 def _check(geometry: DiskGeometry) -> None:
@@ -94,9 +94,4 @@ def _check(geometry: DiskGeometry) -> None:
 
 
 def _unable(path: str, error: OSError) -> OperatorError:
-    return OperatorError(f"unable to open {_shown(path)}: {error.strerror}", error.errno or 0)
-
-
-def _shown(path: str) -> str:
-    """The path fit for logs and XenStore, whatever octets it has."""
-    return "".join(c if c.isprintable() else "?" for c in path)
+    return OperatorError(f"unable to open {shown(path)}: {error.strerror}", error.errno or 0)
