@@ -109,6 +109,7 @@ def offer(store: Store, disk: DiskOffer) -> bytes:
             (disk.frontend, [f"n{disk.domid}", "r0"], disk.frontend_nodes()),
             (disk.backend, ["n0", f"r{disk.domid}"], {**disk.backend_nodes(), TOKEN: token}),
         ):
+            transaction.remove(path)  # rings of an earlier life would mislead somebody
             transaction.mkdir(path)
             transaction.set_permissions(path, permissions)  # what is made below inherits them
             for name, value in nodes.items():

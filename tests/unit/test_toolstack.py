@@ -145,6 +145,15 @@ def test_an_offer_belongs_to_whom_libxl_says(bench: Bench) -> None:
         assert bench.store.get(f"{DISK.frontend}/{name}") == value
 
 
+def test_an_offer_has_nothing_of_an_earlier_one(bench: Bench) -> None:
+    bench.store.write(f"{DISK.frontend}/ring-ref", b"8")
+    bench.store.write(f"{DISK.backend}/hotplug-status", b"connected")
+    offer(bench.store, DISK)
+    assert bench.store.get(f"{DISK.frontend}/ring-ref") is None
+    assert bench.store.get(f"{DISK.backend}/hotplug-status") is None
+    assert bench.store.permissions(DISK.frontend) == ["n7", "r0"]
+
+
 @given(st.binary(min_size=1, max_size=300).filter(lambda name: b"\0" not in name))
 @example(b"\xff\n\x1b")
 def test_a_name_is_octets_from_the_command_to_the_disk(name: bytes) -> None:
