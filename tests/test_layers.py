@@ -19,7 +19,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("events", []),
     ("stats", []),
     ("vdev", ["errors"]),
-    ("config", ["errors", "events", "stats"]),
+    ("config", ["errors", "events", "stats", "vdev"]),
     ("oids", ["config", "stats"]),
     ("control.protocol", ["errors"]),
     ("control.tree", ["control.protocol", "errors", "oids"]),

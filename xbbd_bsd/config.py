@@ -16,9 +16,10 @@ from errno import EINVAL
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.events import Path
 from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.vdev import vdev_name, vdev_number
 
 KINDS: Final = ("vbd", "vbd3")
 TRANSPORTS: Final = ("best", "map", "copy")
@@ -139,9 +140,9 @@ _DEFAULTS: Final = {field.name: field.default for field in fields(DiskConfig)}
 class Override:
     """One [[override]]: which disks, and their keys of [disk].
 
-    `path` is a pattern as of a shell, of which "*" takes slashes too; `guest` a
-    name or a domain's number; `vdev` as guests show it ("xvda") or its number.
-    None of these: any.
+    `path` is a pattern as of a shell, of which "*" takes slashes too, for the name
+    itself or for what the log shows of it, as TOML is text and names are octets; `guest` a
+    name or a domain's number; `vdev` as vdev_name has it.  None of these: any.
     """
 
     path: str | None
@@ -152,10 +153,14 @@ class Override:
     def matches(self, path: str, guests: tuple[str, ...], vdevs: tuple[str, ...]) -> bool:
         """Whether it is about that disk, whose guest and vdev have those names."""
         return (
-            (self.path is None or fnmatchcase(path, self.path))
+            (self.path is None or self._names(path))
             and (self.guest is None or self.guest in guests)
             and (self.vdev is None or self.vdev in vdevs)
         )
+
+    def _names(self, path: str) -> bool:
+        pattern = self.path or ""
+        return fnmatchcase(path, pattern) or fnmatchcase(shown(path), pattern)
 
     def __str__(self) -> str:
         named = [(name, getattr(self, name)) for name in MATCHES]
@@ -261,6 +266,11 @@ def _override(where: str, table: Mapping[str, Any]) -> Override:
             value = str(value)
         if value is not None and (not isinstance(value, str) or not value):
             raise OperatorError(f"{where} {name} = {value!r}: must be text that is not empty")
+        if name == "vdev" and value is not None:
+            try:
+                value = vdev_name(vdev_number(value))
+            except OperatorError as error:
+                raise OperatorError(f"{where} vdev = {error}") from None
         matches[name] = value
     if not any(matches.values()):
         raise OperatorError(f"{where}: must have at least one of {', '.join(MATCHES)}")

@@ -45,6 +45,28 @@ class HostError(XbbdError):
     """The host (kernel, disk, hypervisor, store) failed us."""
 
 
+def shown(name: str) -> str:
+    """A file's name, as of os.fsdecode, fit for one line of a log or of XenStore.
+
+    What cannot be printed, and backslashes, become escapes of their octets, so
+    that each name has a text of its own.
+    """
+    return "".join(c if c.isprintable() and c != "\\" else _escaped(c) for c in name)
+
+
+def one_line(text: str) -> str:
+    """Any text with what a terminal might obey as escapes; backslashes stay."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    try:
+        octets = character.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no octet
+        octets = character.encode("utf-8", "surrogatepass")
+    return "".join(f"\\x{octet:02x}" for octet in octets)
+
+
 def printable(raw: bytes, limit: int = _TEXT_LIMIT) -> str:
     """Bytes that somebody else wrote, fit for one line of a log.
 

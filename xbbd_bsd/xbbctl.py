@@ -19,17 +19,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from errno import EBUSY
 from typing import Any, Final
 
 from xbbd_bsd import __version__
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.sysctl import Sysctl, add_options
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line, printable, shown
 from xbbd_bsd.host import control_path, detect, run_directory
 from xbbd_bsd.oids import ROOT
-from xbbd_bsd.toolstack import LIMIT, DiskOffer, attach, detach, offered, remove
-from xbbd_bsd.vdev import vdev_number
+from xbbd_bsd.toolstack import (
+    KINDS,
+    LIMIT,
+    DiskOffer,
+    detach,
+    find_backend,
+    give_up,
+    in_use,
+    offer,
+    see_opened,
+)
+from xbbd_bsd.vdev import vdev_name, vdev_number
 from xbbd_bsd.xenstore.client import Store
 
 VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize")
@@ -47,49 +58,81 @@ def attach_disk(
     HostError with the backend's reason if it does not; no node is left then.
     OperatorError if the guest has such a disk already.
     """
-    if offered(store, disk):
-        raise OperatorError(f"{disk.frontend} is in XenStore already")
-    if not attach(store, loop, disk, limit):
-        reason = store.get(f"{disk.backend}/hotplug-error") or b"the backend does not answer"
-        remove(store, disk)
-        raise HostError(reason.decode("utf-8", "replace"))
+    token = offer(store, disk)
+    try:
+        see_opened(store, loop, disk, limit)
+    finally:  # interrupted too, nothing is left that nobody waits for
+        reason = give_up(store, disk, token)
+    if reason is not None:
+        raise HostError(reason)
 
 
 def detach_disk(
-    store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer, limit: float
+    store: Store,
+    loop: asyncio.AbstractEventLoop,
+    disk: DiskOffer,
+    limit: float,
+    *,
+    force: bool = False,
 ) -> None:
-    """Ask guest and backend to let go, then remove the nodes in any case.
+    """Ask guest and backend to let go, then remove the nodes; by force in any case.
 
-    HostError if they did not in time, OperatorError if there is no such disk.
+    HostError if they did not in time, which says whether the disk stays.
     """
-    if not offered(store, disk):
-        raise OperatorError(f"{disk.frontend} is not in XenStore")
-    if not detach(store, loop, disk, limit):
+    if detach(store, loop, disk, limit, force=force):
+        return
+    if force:
         raise HostError("the disk was not let go in time; its nodes are removed")
+    if not in_use(store, disk):
+        raise HostError(f"{disk.backend}: the backend does not answer; --force removes the nodes")
+    who, what = guest_name(store, disk.domid), vdev_name(disk.vdev)
+    raise HostError(
+        f"{who} holds {what}, and keeps it: unmount it there and try again (--force takes it away)",
+        EBUSY,
+    )
+
+
+def guest_name(store: Store, domid: int) -> str:
+    """What to call a guest in a message."""
+    name = store.get(f"/local/domain/{domid}/name")
+    return f"domain {domid}" + (f" ({printable(name)})" if name else "")
 
 
 def find_domain(store: Store, name: str) -> int:
-    """The number of a guest by name or number; OperatorError if there is none."""
-    if re.fullmatch(r"\d{1,5}", name):
-        if store.get(f"/local/domain/{name}") is not None:
-            return int(name)
+    """The number of a living guest by name or number; OperatorError if there is none."""
+    domid = domain_number(name)
+    if domid is not None:
+        if store.get(f"/local/domain/{domid}") is not None:
+            return domid
     else:
-        for domid in store.list("/local/domain"):
-            if domid.isdigit() and store.get(f"/local/domain/{domid}/name") == name.encode():
-                return int(domid)
+        for child in store.list("/local/domain"):
+            if child.isdigit() and store.get(f"/local/domain/{child}/name") == os.fsencode(name):
+                return int(child)
     raise OperatorError(f"there is no domain {name}")
 
 
-def kind_of(store: Store, domid: int, number: int) -> str:
-    """The kind of backend that a guest's disk has; OperatorError if it has no such disk."""
-    frontend = f"/local/domain/{domid}/device/vbd/{number}"
-    backend = store.get(f"{frontend}/backend")
-    if backend is None:
-        raise OperatorError(f"{frontend} is not in XenStore")
-    match = re.fullmatch(rf"/local/domain/0/backend/([a-z0-9]+)/{domid}/{number}", backend.decode())
-    if match is None:
-        raise OperatorError(f"{frontend} is served by another domain")
-    return match[1]
+def domain_number(name: str) -> int | None:
+    """A domain's number that somebody has written; None if it is a name."""
+    return int(name) if re.fullmatch("[0-9]{1,5}", name) else None
+
+
+def find_disk(store: Store, domain: str, vdev: str) -> DiskOffer:
+    """A disk of a guest, or what is left of one whose guest is gone; OperatorError."""
+    number = vdev_number(vdev)
+    domid = domain_number(domain)
+    if domid is None:
+        try:
+            domid = find_domain(store, domain)
+        except OperatorError as error:
+            raise OperatorError(
+                f"{error}; if its disk is still in xbbctl list, write xbbctl detach xbbdN"
+            ) from None
+    kind = find_backend(store, domid, number)
+    if kind is None:
+        find_domain(store, str(domid))  # the better reason, if it fails
+        disk = DiskOffer(domid, number, "")
+        raise OperatorError(f"{disk.frontend} is not in XenStore")
+    return DiskOffer(domid, number, "", kind=kind)
 
 
 @contextmanager
@@ -125,12 +168,26 @@ def _attach(options: argparse.Namespace) -> None:
 
 def _detach(options: argparse.Namespace) -> None:
     with _store(options.host) as (store, loop):
-        domid = find_domain(store, options.domain)
-        number = vdev_number(options.vdev)
-        disk = DiskOffer(domid, number, "", kind=kind_of(store, domid, number))
-        detach_disk(store, loop, disk, options.limit)
+        if options.vdev is None:
+            disk = _disk_of_unit(options)
+        else:
+            disk = find_disk(store, options.domain, options.vdev)
+        detach_disk(store, loop, disk, options.limit, force=options.force)
         if options.json:
             print(json.dumps({"backend": disk.backend, "frontend": disk.frontend}))
+
+
+def _disk_of_unit(options: argparse.Namespace) -> DiskOffer:
+    """Only the daemon knows which disk its units are."""
+    if options.domain.isdigit():
+        raise OperatorError(f"{options.domain}: write the disk too, or xbbd{options.domain}")
+    name = f"{device_name(options.domain)}.xenstore_path"
+    with _connect(options) as connection:
+        path = connection.whole(Request(Verb.GET, name))[name]
+    match = re.fullmatch("backend/([a-z0-9]+)/([0-9]+)/([0-9]+)", path)
+    if match is None:
+        raise HostError(f"{name} is {path}: no backend of ours")
+    return DiskOffer(int(match[2]), int(match[3]), "", kind=match[1])
 
 
 # Through the daemon.
@@ -171,7 +228,7 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(_COLUMNS, rows)
+        _print_table(_COLUMNS, [{**row, "path": shown(row["path"])} for row in rows])
 
 
 def _inflight(options: argparse.Namespace) -> None:
@@ -202,7 +259,7 @@ def _log(options: argparse.Namespace) -> None:
         return
     for when, severity, text in lines:
         date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-        print(f"{date}.{int(when % 1 * 1000):03} {severity:7} {text}")
+        print(f"{date}.{int(when % 1 * 1000):03} {severity:7} {one_line(text)}")
 
 
 def _resize(options: argparse.Namespace) -> None:
@@ -216,7 +273,7 @@ def _resize(options: argparse.Namespace) -> None:
 
 def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Columns as wide as they must be; numbers to the right, the last one free."""
-    cells = [[str(row[column]) for column in columns] for row in rows]
+    cells = [[one_line(str(row[column])) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     right = [isinstance(rows[0][column], int) for column in columns]
     for line in ([name.upper() for name in columns], *cells):
@@ -283,16 +340,22 @@ def _verb_parser() -> argparse.ArgumentParser:
         ("detach", _detach, "take it back, as xl block-detach does"),
     ):
         command = verb(name, call, text)
-        command.add_argument("domain", help="name or number of the guest")
         if name == "attach":
+            command.add_argument("domain", help="name or number of the guest")
             command.add_argument("path", help="file or device")
-        command.add_argument("vdev", help="xvda and so on, or its number")
+            command.add_argument("vdev", help="xvda and so on, or its number")
+        else:
+            command.add_argument("domain", help="name or number of the guest, or xbbdN alone")
+            command.add_argument("vdev", nargs="?", help="xvda and so on, or its number")
+            command.add_argument(
+                "--force", action="store_true", help="remove the nodes even if it is in use"
+            )
         command.add_argument(
             "--limit", type=_seconds, default=LIMIT, metavar="SECONDS", help="how long to wait"
         )
         if name == "attach":
             command.add_argument("--mode", choices=("r", "w", "w!"), default="w")
-            command.add_argument("--kind", choices=("vbd", "vbd3"), default="vbd3")
+            command.add_argument("--kind", choices=KINDS, default="vbd3")
             command.add_argument("--cdrom", action="store_true")
             command.add_argument("--no-discard", action="store_true")
     command = verb("inflight", _inflight, "requests in flight, with their age")
@@ -349,7 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (XbbdError, OSError) as error:
-        print(f"xbbctl: {error}", file=sys.stderr)
+        print(f"xbbctl: {one_line(str(error))}", file=sys.stderr)
         return 1
 
 

@@ -92,7 +92,7 @@ _xbbctl()
 		attach)
 			word="$common --cdrom --kind --limit --mode --no-discard" ;;
 		detach)
-			word="$common --limit" ;;
+			word="$common --force --limit" ;;
 		*)
 			word=$common ;;
 		esac

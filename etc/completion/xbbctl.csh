@@ -12,7 +12,7 @@ complete xbbctl \
     'n/--mode/(r w w\!)/' \
     'n/--kind/(vbd vbd3)/' \
     'n/--limit/x:how many seconds/' \
-    'c/--/(cdrom help host kind limit mode no-discard state-dir version)/' \
+    'c/--/(cdrom force help host kind limit mode no-discard state-dir version)/' \
     'c/-/(a d e f h i j N n q t T W)/' \
     'n@{inflight,log,resize}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n/list/x:nothing follows/' \

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.domu import DomU, sh, wait_for
-from xbbd_bsd import toolstack
-from xbbd_bsd.errors import HostError
+from xbbd_bsd import toolstack, xbbctl
 from xbbd_bsd.host.linux import XENSTORED
 from xbbd_bsd.native import RingView, State
 from xbbd_bsd.toolstack import DiskOffer
@@ -192,15 +191,12 @@ class Toolstack:
     ) -> DiskOffer:
         """Offer a disk; HostError with the backend's reason, and nothing left."""
         offer = DiskOffer(domid, vdev_number(vdev), str(path), mode=mode, kind="vbd3")
-        if not toolstack.attach(self.store, self.loop, offer, LIMIT):
-            reason = self.store.get(f"{offer.backend}/hotplug-error") or b"no answer"
-            toolstack.remove(self.store, offer)
-            raise HostError(reason.decode())
+        xbbctl.attach_disk(self.store, self.loop, offer, LIMIT)
         return offer
 
     def detach(self, offer: DiskOffer, limit: float = LIMIT) -> bool:
         """Take it back; False if that was by force."""
-        return toolstack.detach(self.store, self.loop, offer, limit)
+        return toolstack.detach(self.store, self.loop, offer, limit, force=True)
 
     def remove_frontend(self, offer: DiskOffer, guest: DomU) -> None:
         """Remove the frontend's nodes, and wait until the guest is through with them.
@@ -223,7 +219,7 @@ class Toolstack:
 
         def body(transaction: Transaction) -> None:
             for name, value in offer.frontend_nodes().items():
-                transaction.write(f"{offer.frontend}/{name}", value.encode())
+                transaction.write(f"{offer.frontend}/{name}", value)
 
         self.store.transaction(body)
         eventually(lambda: self.node(f"{offer.backend}/state") == "2", "backend InitWait")

@@ -184,7 +184,7 @@ def test_the_commands_attach_and_detach(machine: Machine, image: Path) -> None:
     for words, reason in (
         (("detach", "1", "xvda"), "not in XenStore"),
         (("attach", "9", str(image), "xvda"), "no domain 9"),
-        (("attach", "1", str(image), "sda"), "no virtual disk"),
+        (("attach", "1", str(image), "sdq"), "no virtual disk"),
     ):
         wrong = command(*words)
         assert (wrong.returncode, reason in wrong.stderr) == (1, True), wrong.stderr

@@ -8,6 +8,7 @@ from errno import EACCES
 import pytest
 
 from tests.sim.conftest import XVDA
+from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.sim.chain import Chain
@@ -130,3 +131,105 @@ def test_the_whole_frontend_is_taken_away(bench: Bench) -> None:
     bench.dom0.set_permissions(f"/local/domain/{OFFER.domid}", ["n0"])
     bench.front.close()
     assert bench.state is None
+
+
+# As Linux from 2.6.36 to 5.14: "Device in use; refusing to close".
+
+
+DISK = {"sectors": b"2048", "sector-size": b"512", "info": b"0"}
+
+
+def connected(bench: Bench, front: Blkfront) -> None:
+    """The backend is there before the frontend looks, and connected when it has published."""
+    offer(bench.dom0, OFFER)
+    for name, value in {**DISK, "state": State.INIT_WAIT.node}.items():
+        bench.dom0.write(f"{OFFER.backend}/{name}", value)
+    front.wait_offer()
+
+    def published(_: str) -> None:
+        if bench.state == State.INITIALISED.node:
+            bench.dom0.write(f"{OFFER.backend}/state", State.CONNECTED.node)
+
+    watch = bench.dom0.watch(f"{OFFER.frontend}/state", published)
+    front.connect()
+    watch.cancel()
+
+
+def test_a_frontend_that_refuses_keeps_its_ring(bench: Bench) -> None:
+    connected(bench, bench.front)
+    bench.dom0.write(f"{OFFER.backend}/state", State.CLOSING.node)
+    assert not bench.front.refusing
+    bench.front.refuse()
+    bench.front.refuse()
+    assert bench.front.refusing
+    assert bench.state == State.CLOSING.node
+    error = f"/local/domain/5/error/device/vbd/{XVDA}/error"
+    assert bench.dom0.get(error) == b"16 Device in use; refusing to close"
+    assert len(bench.front.fronts) == 1
+    with pytest.raises(HostError, match="still Closing"):
+        bench.front.close(0.2)
+    assert bench.state == State.CLOSED.node
+    bench.dom0.write(f"{OFFER.backend}/state", State.CLOSED.node)
+    bench.front.close()
+    assert bench.front.fronts == []
+
+
+def test_a_guest_that_refuses_until_its_disk_is_released() -> None:
+    with Chain() as chain:
+        store = chain.store
+        guest = chain.start_guest(OFFER.domid, XVDA, "--refuse")
+        offer(store, OFFER)
+
+        def write(state: State, **nodes: bytes) -> None:
+            for name, value in nodes.items():
+                store.write(f"{OFFER.backend}/{name.replace('_', '-')}", value)
+            store.write(f"{OFFER.backend}/state", state.node)
+
+        def frontend(state: State) -> None:
+            eventually(
+                lambda: store.get(f"{OFFER.frontend}/state") == state.node, f"guest {state.label}"
+            )
+
+        def connect() -> None:
+            write(State.INIT_WAIT, sectors=b"2048", sector_size=b"512", info=b"0")
+            frontend(State.INITIALISED)
+            write(State.CONNECTED)
+            frontend(State.CONNECTED)
+
+        connect()
+        write(State.CLOSING)
+        guest.event("refused to close")
+        frontend(State.CLOSING)
+        write(State.CLOSING)  # asked again, it says nothing more
+        guest.tell("release")
+        frontend(State.CLOSED)
+        write(State.CLOSED)
+        assert guest.event("closed")
+
+        guest.tell("open")  # in use again
+        write(State.INITIALISING)
+        connect()
+        guest.tell("release")
+        guest.event("released")
+        write(State.CLOSING)
+        frontend(State.CLOSED)
+        write(State.CLOSED)
+        guest.event("closed")
+
+
+def test_a_disk_that_is_taken_by_force_is_not_held() -> None:
+    with Chain() as chain:
+        guest = chain.start_guest(OFFER.domid, XVDA, "--refuse")
+        offer(chain.store, OFFER)
+        for name, value in DISK.items():
+            chain.store.write(f"{OFFER.backend}/{name}", value)
+        chain.store.write(f"{OFFER.backend}/state", State.INIT_WAIT.node)
+        eventually(
+            lambda: chain.store.get(f"{OFFER.frontend}/state") == State.INITIALISED.node, "ready"
+        )
+        chain.store.write(f"{OFFER.backend}/state", State.CONNECTED.node)
+        guest.event("connected")
+        chain.store.write(f"{OFFER.backend}/state", State.CLOSING.node)
+        guest.event("refused to close")
+        remove(chain.store, OFFER)
+        guest.event("closed")

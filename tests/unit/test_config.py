@@ -1,5 +1,7 @@
 """The configuration: defaults, every key, every refusal, the difference of two."""
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from xbbd_bsd.config import (
 )
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.vdev import vdev_name
 
 EVERYTHING = """
 [daemon]
@@ -121,6 +124,7 @@ def test_every_key() -> None:
         ('[[override]]\npath = "/x"', "[[override]] 1: changes nothing; known are workers"),
         ('[[override]]\npath = "/x"\nkinds = []', "unknown key: kinds; known are path, guest"),
         ("[[override]]\npath = 1\nworkers = 1", "[[override]] 1 path = 1: must be text"),
+        ('[[override]]\nvdev = "vda"\nworkers = 1', "1 vdev = vda: no virtual disk, write xvda"),
         ('[[override]]\nguest = ""\nworkers = 1', "guest = '': must be text that is not empty"),
         ('[[override]]\nguest = "a"\nworkers = 0', "[[override]] 1 workers = 0: must be a whole"),
         ("[override]\nworkers = 1", "write [[override]]"),
@@ -217,6 +221,27 @@ def test_overrides_in_order(
 ) -> None:
     disk = parse(OVERRIDES, "f").disk_for(path, guest, (vdev,))
     assert (disk.workers, disk.flush_interval, disk.shared) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [('"hda"', 768), ('"768"', 768), ("768", 768), ('"sda1"', 2049), ('"d0p1"', 51713),
+     ('"0xca00"', 51712), ('"xvdabc"', 0x1002DA00), ('"268435456"', 1 << 28)],
+)  # fmt: skip
+def test_a_disk_of_the_guest_in_any_spelling(written: str, number: int) -> None:
+    config = parse(f"[[override]]\nvdev = {written}\nworkers = 1\n", "f")
+    names = (vdev_name(number), str(number))
+    assert config.disk_for("/x", ("vm1", "3"), names).workers == 1
+    other = (vdev_name(number + 1), str(number + 1))
+    assert config.disk_for("/x", ("vm1", "3"), other).workers == DiskConfig().workers
+
+
+@pytest.mark.parametrize("pattern", [r"/tank/a\xff\x0a.img", r"*\xff*", "/tank/a??.img", "/tank/*"])
+def test_a_name_that_is_no_text_as_it_is_shown(pattern: str) -> None:
+    config = parse(f"[[override]]\npath = '{pattern}'\nworkers = 1\n", "f")
+    name = os.fsdecode(b"/tank/a\xff\n.img")
+    assert config.disk_for(name, ("vm1", "3"), ("xvda", "51712")).workers == 1
+    assert config.disk_for("/tankb", ("vm1", "3"), ("xvda", "51712")).workers != 1
 
 
 def test_difference_of_overrides() -> None:

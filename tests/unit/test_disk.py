@@ -93,6 +93,28 @@ def test_directory(tmp_path: Path, read_only: bool) -> None:
     assert str(error).startswith(f"unable to open {tmp_path}: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "file_system"),
+    [
+        (b"/sys/kernel/uevent_seqnum", "sysfs"),
+        (b"/sys/kernel/mm/transparent_hugepage/enabled", "sysfs"),
+        (b"/proc/version", "proc"),
+        (b"/proc/kcore", "proc"),
+    ],
+)
+def test_files_of_the_kernel_are_no_disks(name: bytes, file_system: str) -> None:
+    """Regular files by their mode, with sizes that mean nothing: 0, 4096, all of memory."""
+    if not os.access(name, os.R_OK):
+        pytest.skip("only Linux has it, and not everywhere")
+    error = refusal(name)
+    if error.errno in (errno.EPERM, errno.EACCES):
+        pytest.skip("it may not be opened here")
+    assert str(error) == (
+        f"unable to open {os.fsdecode(name)}: it is a file of {file_system}, which is no disk"
+    )
+    assert error.errno == errno.EINVAL
+
+
 def test_no_permission(tmp_path: Path) -> None:
     """Linux has a file that even root may not open for writing."""
     name = b"/sys/kernel/uevent_seqnum"
@@ -131,7 +153,7 @@ def test_names_that_are_none(name: bytes) -> None:
 
 def test_a_name_is_shown_as_one_line(tmp_path: Path) -> None:
     error = refusal(os.fsencode(tmp_path) + b"/a\nb\xff")
-    assert str(error).startswith(f"unable to open {tmp_path}/a?b?: ")
+    assert str(error).startswith(f"unable to open {tmp_path}/a\\x0ab\\xff: ")
 
 
 @pytest.mark.parametrize(

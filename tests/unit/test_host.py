@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Medium, Platform
+from xbbd_bsd.host import DiskGeometry, Medium, Platform, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
 from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache
+from xbbd_bsd.host.statfs import fstatfs
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
@@ -78,6 +79,61 @@ def test_files_have_sectors_of_512_bytes(platform: Platform, tmp_path: Path) -> 
     with path.open("rb") as file:
         geometry = platform.prepare_disk(file.fileno())
     assert geometry == DiskGeometry(Medium.FILE, 1000, 512, 512)
+
+
+def freebsd_statfs(name: bytes, version: int = 0x20140518) -> bytes:
+    """Its struct statfs in full, as sys/mount.h has it; 2344 bytes."""
+    record = struct.pack(
+        "@IIQQQQQqQqQQQQII72sIIii80s16s1024s1024s",
+        version, *[0] * 15, b"", 0, 0, 0, 0, b"", name, b"", b"",
+    )  # fmt: skip
+    assert len(record) == 2344
+    return record
+
+
+def linux_statfs(magic: int) -> bytes:
+    """Its struct statfs, of 120 bytes."""
+    return struct.pack("@l112x", magic)
+
+
+@pytest.mark.parametrize(
+    ("platform", "record", "name"),
+    [
+        (LINUX, linux_statfs(0x62656572), "sysfs"),
+        (LINUX, linux_statfs(0x9FA0), "proc"),
+        (LINUX, linux_statfs(0xCAFE4A11), "bpf"),
+        (LINUX, linux_statfs(0x63677270), "cgroup2"),
+        (LINUX, linux_statfs(0x01021994), None),  # tmpfs
+        (LINUX, linux_statfs(0xEF53), None),
+        (FREEBSD, freebsd_statfs(b"procfs"), "procfs"),
+        (FREEBSD, freebsd_statfs(b"linsysfs"), "linsysfs"),
+        (FREEBSD, freebsd_statfs(b"tmpfs"), None),
+        (FREEBSD, freebsd_statfs(b"zfs"), None),
+        (FREEBSD, freebsd_statfs(b"procfs", version=0x20990101), None),
+    ],
+)
+def test_files_that_are_the_kernel_s_answers(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    platform: Platform,
+    record: bytes,
+    name: str | None,
+) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(1000))
+    for module in (linux, freebsd):
+        monkeypatch.setattr(module, "fstatfs", lambda fd: record)
+    with path.open("rb") as file:
+        if name is None:
+            assert platform.prepare_disk(file.fileno()).size == 1000
+        else:
+            with pytest.raises(OperatorError, match=f"^it is a file of {name}, which is no disk$"):
+                platform.prepare_disk(file.fileno())
+
+
+def test_statfs_of_what_is_not_open() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fstatfs(-1)
 
 
 @pytest.mark.parametrize(("sector_size", "aligned"), [(512, False), (4096, True)])

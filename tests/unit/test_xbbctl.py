@@ -231,7 +231,9 @@ def test_no_devices(word: str) -> None:
 
 
 def test_paths_that_are_no_text(daemon: Running) -> None:
-    daemon.devices[0].values["medium"]["path"] = os.fsdecode(b"/x\xff")
+    """Nothing raw reaches a terminal; to programs the name is told whole."""
+    name = b"/x\xff\x1b[2J\n"
+    daemon.devices[0].values["medium"]["path"] = os.fsdecode(name)
     command = [sys.executable, "-m", "xbbd_bsd.xbbctl", "--state-dir", str(daemon.directory)]
     for words in (("list",), ("-a",)):
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1",
@@ -240,7 +242,14 @@ def test_paths_that_are_no_text(daemon: Running) -> None:
             [*command, *words], capture_output=True, text=True, check=False, env=environment
         )
         assert (done.returncode, done.stderr) == (0, "")
-        assert "/x\\udcff" in done.stdout
+        assert "/x\\xff\\x1b[2J\\x0a\n" in done.stdout
+        assert done.stdout.replace("\n", "").isprintable()
+    (row, _) = json.loads(daemon.run("list", "-j")[1])
+    assert os.fsencode(row["path"]) == name
+    assert daemon.run("log", "a\x1b") == (
+        1, "", "xbbctl: a\\x1b: no device, write dev.xbbd.N\n"
+    )  # fmt: skip
+    assert daemon.run("a\x1b")[2] == "xbbctl: unknown oid 'a\\x1b'\n"
 
 
 def test_a_reader_that_has_enough(daemon: Running) -> None:

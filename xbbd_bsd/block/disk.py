@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EINVAL
 
-from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.host import DiskGeometry, Medium
 
 
@@ -20,8 +20,8 @@ class Disk:
     """An open disk; the descriptor is closed by `close`, once.
 
     What can be known for good is known here: a disk that is gone later answers no
-    question any more.  `device` is MAJOR:MINOR in hex, "" of a file; `left_over`
-    the bytes behind the last whole sector, which are not served.
+    question any more.  `path` is fit for a log; `device` is MAJOR:MINOR in hex, ""
+    of a file; `left_over` the bytes behind the last whole sector, not served.
     """
 
     fd: int
@@ -84,12 +84,12 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
         raise _unable(path, error) from None
     except (OperatorError, HostError) as error:
         _close(fd)
-        raise OperatorError(f"unable to open {_shown(path)}: {error}", error.errno) from None
+        raise OperatorError(f"unable to open {shown(path)}: {error}", error.errno) from None
     left_over = geometry.size % geometry.sector_size
     is_device = geometry.medium is Medium.DEVICE
     return Disk(
         fd,
-        _shown(path),
+        shown(path),
         read_only,
         replace(geometry, size=geometry.size - left_over),
         f"{os.major(number):x}:{os.minor(number):x}" if is_device else "",
@@ -115,9 +115,4 @@ def _check(geometry: DiskGeometry) -> None:
 
 
 def _unable(path: str, error: OSError) -> OperatorError:
-    return OperatorError(f"unable to open {_shown(path)}: {error.strerror}", error.errno or 0)
-
-
-def _shown(path: str) -> str:
-    """The path fit for logs and XenStore, whatever octets it has."""
-    return "".join(c if c.isprintable() else "?" for c in path)
+    return OperatorError(f"unable to open {shown(path)}: {error.strerror}", error.errno or 0)

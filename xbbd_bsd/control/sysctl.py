@@ -14,7 +14,7 @@ from typing import Any
 
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Value, Verb
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, one_line
 
 Description = tuple[str, bool, bool, str]
 """Type, whether writable, whether a tunable, description."""
@@ -85,7 +85,7 @@ class Sysctl:
                 return
             self._failed = True
             if error.errno != ENOENT or not self._options.quiet:
-                print(f"xbbctl: {error}{where}", file=sys.stderr)
+                print(f"xbbctl: {one_line(str(error))}{where}", file=sys.stderr)
 
     def _assign(self, name: str, value: str) -> None:
         before = self._connection.whole(Request(Verb.SET, name, value))
@@ -150,7 +150,9 @@ class Sysctl:
             print(f"{leaf}{self._separator}{text}")
 
     def _text(self, value: Value) -> str:
-        return f"{value:,}" if self._options.human and isinstance(value, int) else str(value)
+        if isinstance(value, int):
+            return f"{value:,}" if self._options.human else str(value)
+        return one_line(str(value))
 
 
 def _split(word: str) -> tuple[str, bool, str]:

@@ -28,6 +28,7 @@ from xbbd_bsd.host import (
     path_itself,
     sysctl,
 )
+from xbbd_bsd.host.statfs import fstatfs
 from xbbd_bsd.native import HvKind
 
 # sys/disk.h, the same on amd64 and arm64.
@@ -37,6 +38,11 @@ DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not k
 
 DIOCGATTR: Final = 0xC148648E  # struct diocgattr_arg: name, length, value
 _ATTRIBUTE: Final = struct.Struct("@64sii256s")  # the value begins at 72
+
+# sys/mount.h, struct statfs of 2344 bytes: f_version, and f_fstypename at 280.
+_STATFS: Final = struct.Struct("@I276x16s")
+_STATFS_VERSION: Final = 0x20140518
+_PSEUDO: Final = ("procfs", "linprocfs", "linsysfs", "devfs", "fdescfs", "mqueuefs")
 
 _SOL_LOCAL: Final = 0  # sys/un.h
 _LOCAL_PEERCRED: Final = 1
@@ -61,6 +67,7 @@ class FreeBSD:
         status = os.fstat(fd)
         writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
+            _refuse_pseudo(fd)
             # fspacectl(2) works on any file system, if only by writing zeros.
             discard = (status.st_blksize, 0) if writable else None
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
@@ -170,6 +177,14 @@ class FreeBSDXen:
 
     def lock_disk(self, fd: int, *, writable: bool) -> None:
         PLATFORM.lock_disk(fd, writable=writable)
+
+
+def _refuse_pseudo(fd: int) -> None:
+    """OperatorError if an open file is one of the kernel's, which no disk can be."""
+    version, name = _STATFS.unpack_from(fstatfs(fd))
+    name = name.partition(b"\0")[0].decode("ascii", "replace")
+    if version == _STATFS_VERSION and name in _PSEUDO:
+        raise OperatorError(f"it is a file of {name}, which is no disk", errno.EINVAL)
 
 
 def _check_kernel_backend() -> None:

@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--max-segments", type=int, default=11, help="of a request, to 256")
     command.add_argument("--persistent", action="store_true", help="grants stay mapped")
     command.add_argument("--hold", action="store_true", help="do not let go when asked to")
+    command.add_argument(
+        "--refuse", action="store_true", help="say no when asked to, as older Linux does"
+    )
     command.set_defaults(call=guest.main)
 
     command = commands.add_parser("demo", help="show one disk from image to guest and back")

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from errno import EBUSY
 from typing import Protocol
 
 from xbbd_bsd.errors import HostError
@@ -131,10 +132,35 @@ class Blkfront:
             self._await_backend(
                 lambda state: state in (State.CLOSING, State.CLOSED, State.GONE), limit
             )
+        if self._state is State.CLOSING:
             self._switch(State.CLOSED)
             self._await_backend(lambda state: state in (State.CLOSED, State.GONE), limit)
         self.withdraw()
         self._switch(State.CLOSED)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether `refuse` was called since the disk was connected."""
+        return self._state is State.CLOSING
+
+    def refuse(self) -> None:
+        """Asked to close, say that the disk is in use, and go on with I/O until `close`.
+
+        As Linux 2.6.36 to 5.14 does for a disk that is open (blkfront_closing()): the
+        state is Closing from then on, with a ring that is used as before.
+        """
+        if self._state is not State.CONNECTED:
+            return
+        with contextlib.suppress(StoreError):  # only a message, and not every toolstack lets us
+            self._store.write(
+                f"error/{self._path}/error", b"%d Device in use; refusing to close" % EBUSY
+            )
+        self._switch(State.CLOSING)
+
+    @property
+    def backend_gone(self) -> bool:
+        """Whether the disk was taken away without our consent."""
+        return self._backend_state() in (State.CLOSED, State.GONE)
 
     def abandon(self) -> None:
         """The backend refused, or the disk was taken back: Closed, until another is offered.

@@ -198,13 +198,11 @@ class Chain:
     def attach(self, disk: DiskOffer) -> None:
         """As `xl block-attach`; HostError with the backend's reason."""
         if not toolstack.attach(self.store, self.loop, disk):
-            reason = self.store.get(f"{disk.backend}/hotplug-error")
-            text = "the backend does not answer" if reason is None else reason.decode()
-            raise HostError(f"{disk.backend}: {text}")
+            raise HostError(f"{disk.backend}: {toolstack.refusal(self.store, disk)}")
 
     def detach(self, disk: DiskOffer) -> bool:
-        """As `xl block-detach`: whether the backend closed by itself."""
-        return toolstack.detach(self.store, self.loop, disk)
+        """As `xl block-detach --force`: whether the backend closed by itself."""
+        return toolstack.detach(self.store, self.loop, disk, force=True)
 
     def tails(self) -> str:
         """The ends of all logs."""

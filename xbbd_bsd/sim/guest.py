@@ -12,10 +12,13 @@ Reads commands from standard input and answers each with one JSON object a line:
     open                   connect to it again
     lie                    publish requests that no ring can hold
     size                   the size of the disk, in sectors, once that has changed
+    release                the last user is gone, of a guest with --refuse
 
-When the backend closes, the guest lets go too, unless started with --hold (as
-if the disk were mounted).  End of input or SIGTERM closes the disk and ends the
-guest; SIGKILL is a crash.
+When the backend closes, the guest lets go too.  With --hold it does not react; with
+--refuse it does as Linux from 2.6.36 to 5.14 with a mounted disk: it says that
+the disk is in use, is Closing, goes on with I/O, and closes after `release` (or
+at once, if it was not asked to close by then).  End of input or SIGTERM closes
+the disk and ends the guest; SIGKILL is a crash.
 The main thread runs the loop; each command has a thread of its own.
 """
 
@@ -81,6 +84,8 @@ class Guest:
             persistent=options.persistent,
         )
         self._hold = options.hold
+        self._refuse = options.refuse
+        self._in_use = False
         self._connected = False
         self._exercise: Exercise | None = None
         self._input = asyncio.StreamReader(loop=self._loop)
@@ -125,6 +130,7 @@ class Guest:
 
     def _connect(self) -> None:
         self._let_go.clear()
+        self._in_use = self._refuse
         self._blkfront.on_closing = self._backend_closing
         while True:
             try:
@@ -151,7 +157,11 @@ class Guest:
 
     def _backend_closing(self) -> None:
         say("backend closing")
-        if not self._hold:
+        if self._in_use and not self._blkfront.backend_gone:
+            if not self._blkfront.refusing:
+                self._blkfront.refuse()
+                say("refused to close")
+        elif not self._hold:
             self._let_go.set()
             if self._exercise is not None:
                 self._exercise.stop()
@@ -170,7 +180,7 @@ class Guest:
     async def _obey(self) -> None:
         while line := await self._next_line():
             words = line.decode().split()
-            if words == ["close"]:
+            if words == ["close"] or (words == ["release"] and self._blkfront.refusing):
                 return
             try:
                 await self._command(words[0], words[1:])
@@ -186,6 +196,9 @@ class Guest:
             self._blkfront.front.ring.cast("I")[0] += 0x10000
             self._blkfront.front.notify()
             say("lied")
+        elif name == "release":
+            self._in_use = False
+            say("released")
         elif name == "size":
             await self._resized.wait()
             self._resized.clear()

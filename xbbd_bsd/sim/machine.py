@@ -127,6 +127,9 @@ class Machine:
         self._store.write(home, b"")
         self._store.set_permissions(home, ["n0", f"r{domid}"])
         self._store.write(f"{home}/domid", b"%d" % domid)
+        # The guest's own, as libxl makes it (libxl_create.c, libxl__domain_make).
+        self._store.write(f"{home}/error", b"")
+        self._store.set_permissions(f"{home}/error", [f"n{domid}"])
 
     def _introduce_all(self) -> None:
         """The store has come back and knows nobody."""

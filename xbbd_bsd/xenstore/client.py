@@ -91,6 +91,16 @@ class _Nodes(ABC):
             if error.errno != errno.ENOENT:
                 raise
 
+    def permissions(self, path: str) -> builtins.list[str]:
+        """The node's permissions, the owner's first: letter (n, r, w, b) and domain, as "n0"."""
+        permissions = self._perform("permissions", path, Client.get_perms)
+        return [permission.decode("ascii", "replace") for permission in permissions]
+
+    def set_permissions(self, path: str, permissions: Sequence[str]) -> None:
+        """Sets the node's permissions, in the form permissions() returns."""
+        octets = [permission.encode() for permission in permissions]
+        self._perform("set_permissions", path, lambda client, name: client.set_perms(name, octets))
+
 
 class Transaction(_Nodes):
     """The store as one transaction sees it, valid within Store.transaction's body only (EINVAL)."""
@@ -183,16 +193,6 @@ class Store(_Nodes):
         self._closed = True
         self._link.close()
         self._watches.clear()
-
-    def permissions(self, path: str) -> builtins.list[str]:
-        """The node's permissions, the owner's first: letter (n, r, w, b) and domain, as "n0"."""
-        permissions = self._perform("permissions", path, Client.get_perms)
-        return [permission.decode("ascii", "replace") for permission in permissions]
-
-    def set_permissions(self, path: str, permissions: Sequence[str]) -> None:
-        """Sets the node's permissions, in the form permissions() returns."""
-        octets = [permission.encode() for permission in permissions]
-        self._perform("set_permissions", path, lambda client, name: client.set_perms(name, octets))
 
     def domain_path(self, domid: int) -> str:
         """The path that a domain's relative paths begin from."""
