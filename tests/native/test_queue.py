@@ -101,12 +101,12 @@ def test_overlapping_writes_keep_their_order(tmp_path: Path) -> None:
             assert place == bytes([30]) * 512 + bytes([31]) * 2048
 
 
-def test_one_request_is_not_handed_over(tmp_path: Path) -> None:
+def test_one_request_is_handed_over_only_if_the_disk_is_slow(tmp_path: Path) -> None:
     with ring(tmp_path) as r:
         for sector in range(50):
             r.front.transfer(Op.READ, sector, 1, bytearray(512))
-        assert r.counter("io_inline") == 50
-        assert r.counter("io_handed_over") == 0
+        assert r.counter("io_inline") == (4 if SLOW_DISK else 50)
+        assert r.counter("io_inline") + r.counter("io_handed_over") == 50
 
 
 def test_neighbours_are_merged(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_disk_that_ends_early_fails_what_lies_beyond(tmp_path: Path) -> None:
         expected = [(i, 0, OKAY if i < 3 else ERROR) for i in range(6)]
         assert sorted(raw.responses(6)) == expected
         assert r.counter("total_dispatch") == 1
-        assert r.counter("io_errors") == 4
+        assert r.counter("io_errors") == 6  # of the whole, of halves, of halves of these
 
 
 def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
