@@ -426,14 +426,30 @@ def test_an_opening_that_fails_leaves_a_running_queue_alone(tmp_path: Path) -> N
         assert sorted(raw.responses(8)) == [(i, Op.READ, OKAY) for i in range(20, 28)]
 
 
-def test_a_malformed_request_is_never_in_the_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("malformed", "status"),
+    [
+        ({"op": 77, "nr_segments": 200}, EOPNOTSUPP),
+        ({"op": Op.READ, "nr_segments": 0}, ERROR),
+        ({"op": Op.READ, "sector": 2**40, "segments": [(1, 0, 7)]}, ERROR),
+    ],
+)
+def test_a_malformed_request_is_never_in_the_table(
+    tmp_path: Path, malformed: dict[str, object], status: int
+) -> None:
     """What a guest wrote and nobody checked must not reach who reads the segment."""
     with ring(tmp_path) as r:
         raw = RawRing(r.front, Abi.NATIVE)
-        raw.put(request(Abi.NATIVE, op=77, id=1, nr_segments=200))
-        assert raw.responses(1) == [(1, 77, EOPNOTSUPP)]
-        segment = Path(r.state.path).read_bytes()
-        assert bytes([77, 200]) not in segment
+
+        def is_in_the_table(id: int, status: int, **fields: object) -> bool:
+            raw.put(request(Abi.NATIVE, id=id, **fields))  # type: ignore[arg-type]
+            assert raw.responses(1) == [(id, fields["op"], status)]
+            return id.to_bytes(8, "little") in Path(r.state.path).read_bytes()
+
+        # Nothing wipes an entry that is free again: what was there once is seen.
+        good = [(r.front.page_ref(0), 0, 7)]
+        assert is_in_the_table(0x1122334455667788, OKAY, op=Op.READ, segments=good)
+        assert not is_in_the_table(0x6655443322110099, status, **malformed)
 
 
 def test_flush_of_a_read_only_disk_is_nothing_to_do(tmp_path: Path) -> None:
