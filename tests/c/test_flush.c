@@ -115,14 +115,15 @@ check_once(uint8_t first, int errnum)
 	check_stopped(&twins.pair[1], XBB_STOP_FLUSH, errnum);
 	CHECK_EQ(atomic_load(&disk.syncs), 2);
 
-	/* One that connects later, of a disk that was not opened again. */
+	/* One that connects once all are gone, to the same segment. */
+	pair_close(&twins.pair[0]);
 	pair_close(&twins.pair[1]);
 	pair_open(&again, &twins.device, 1, &usual);
 	guest_init(&guest, &again);
 	CHECK_EQ(do_flush(&guest), XBB_RSP_ERROR);
 	check_stopped(&again, XBB_STOP_FLUSH, errnum);
-	twins.pair[1] = again;
-	twins_close(&twins);
+	pair_close(&again);
+	device_close(&twins.device);
 }
 
 /* Two at once, on two rings: the kernel tells one of them, 0 the other. */
