@@ -146,7 +146,7 @@ def _devstat() -> Iterator[Leaf]:
             yield Leaf(f"{kind}.bytes", Type.U64, f"bytes of {operation} transactions, {text}")
             yield Leaf(f"{kind}.duration_ns", Type.U64, f"time of {operation} transactions, {text}")
         yield Leaf(f"{name}.tag_simple", Type.U64, f"transactions in any order, {text}")
-        yield Leaf(f"{name}.tag_ordered", Type.U64, f"barriers, {text}")
+        yield Leaf(f"{name}.tag_ordered", Type.U64, f"barriers and flushes, {text}")
         yield Leaf(f"{name}.busy_ns", Type.U64, f"time with a transaction under way, {text}")
 
 

@@ -26,6 +26,14 @@ check_failed(const char *file, int line, const char *what, int64_t a,
 	_exit(1);
 }
 
+/* Between two looks at something that is waited for. */
+void
+check_pause(void)
+{
+
+	usleep(100);
+}
+
 uint64_t
 argument(int argc, char **argv, int n, uint64_t otherwise)
 {

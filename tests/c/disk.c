@@ -1,10 +1,11 @@
 /*
- * disk.c - the disk of the tests.  It defines the three system calls that the
+ * disk.c - the disk of the tests.  It defines the four system calls that the
  * data plane makes on a disk, so that a test can make them slow, partial,
  * failing or waiting; otherwise they are the system's own.  Any thread; what
  * is set counts for calls that begin later.
  */
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,16 +14,19 @@
 typedef ssize_t	transfer_call(int fd, const struct iovec *iov, int niov,
 		    off_t at);
 typedef int	sync_call(int fd);
+typedef int	allocate_call(int fd, int mode, off_t at, off_t size);
 
 struct disk disk;
 
 static transfer_call *real_preadv, *real_pwritev;
 static sync_call *real_fdatasync;
+static allocate_call *real_fallocate;
 static pthread_once_t found = PTHREAD_ONCE_INIT;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static bool holding;		/* lock */
+static uint64_t hold_from, hold_to;	/* lock: bytes */
+static bool holding_syncs;	/* lock */
 static uint32_t nheld;		/* lock */
 
 static void
@@ -32,8 +36,9 @@ find(void)
 	real_preadv = (transfer_call *)dlsym(RTLD_NEXT, "preadv");
 	real_pwritev = (transfer_call *)dlsym(RTLD_NEXT, "pwritev");
 	real_fdatasync = (sync_call *)dlsym(RTLD_NEXT, "fdatasync");
+	real_fallocate = (allocate_call *)dlsym(RTLD_NEXT, "fallocate");
 	CHECK(real_preadv != NULL && real_pwritev != NULL &&
-	    real_fdatasync != NULL);
+	    real_fdatasync != NULL && real_fallocate != NULL);
 }
 
 void
@@ -41,13 +46,21 @@ disk_reset(void)
 {
 
 	atomic_store(&disk.delay_us, 0);
+	atomic_store(&disk.spin_us, 0);
+	atomic_store(&disk.failure_us, 0);
+	atomic_store(&disk.sync_us, 0);
 	atomic_store(&disk.chunk, 0);
 	atomic_store(&disk.interrupted, 0);
 	atomic_store(&disk.errnum, 0);
+	atomic_store(&disk.from, 0);
+	atomic_store(&disk.to, UINT64_MAX);
+	atomic_store(&disk.sync_nothing, false);
 	atomic_store(&disk.sync_errnum, 0);
+	atomic_store(&disk.sync_errnum_once, 0);
 	atomic_store(&disk.transfers, 0);
 	atomic_store(&disk.most_inflight, 0);
 	atomic_store(&disk.syncs, 0);
+	atomic_store(&disk.discards, 0);
 	atomic_store(&disk.syncs_amid, 0);
 }
 
@@ -55,8 +68,25 @@ void
 disk_hold(void)
 {
 
+	disk_hold_range(0, UINT64_MAX);
+}
+
+void
+disk_hold_range(uint64_t from, uint64_t to)
+{
+
 	pthread_mutex_lock(&lock);
-	holding = true;
+	hold_from = from;
+	hold_to = to;
+	pthread_mutex_unlock(&lock);
+}
+
+void
+disk_hold_syncs(void)
+{
+
+	pthread_mutex_lock(&lock);
+	holding_syncs = true;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -78,43 +108,85 @@ disk_release(void)
 {
 
 	pthread_mutex_lock(&lock);
-	holding = false;
+	hold_from = hold_to = 0;
+	holding_syncs = false;
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }
 
+static bool
+overlap(uint64_t at, uint64_t size, uint64_t from, uint64_t to)
+{
+
+	return (at < to && from < at + size);
+}
+
 static void
-stay_while_held(void)
+stay_while_held(uint64_t at, uint64_t size)
 {
 
 	pthread_mutex_lock(&lock);
 	nheld++;
 	pthread_cond_broadcast(&changed);
-	while (holding)
+	while (overlap(at, size, hold_from, hold_to))
 		pthread_cond_wait(&changed, &lock);
 	nheld--;
 	pthread_mutex_unlock(&lock);
+}
+
+static void
+stay_while_syncs_held(void)
+{
+
+	pthread_mutex_lock(&lock);
+	nheld++;
+	pthread_cond_broadcast(&changed);
+	while (holding_syncs)
+		pthread_cond_wait(&changed, &lock);
+	nheld--;
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+sleep_us(unsigned int us)
+{
+	const struct timespec ts = {
+		.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000L,
+	};
+
+	if (us != 0)
+		nanosleep(&ts, NULL);
 }
 
 /* Take a while, each time another. */
 static void
 delay(uint64_t number)
 {
-	struct timespec ts = { 0 };
 	unsigned int most = atomic_load(&disk.delay_us);
 
-	if (most == 0)
+	if (most != 0)
+		sleep_us(1 + (unsigned int)random_below(&number, most));
+}
+
+static void
+spin(void)
+{
+	const uint64_t us = atomic_load(&disk.spin_us);
+	uint64_t begun;
+
+	if (us == 0)
 		return;
-	ts.tv_nsec = (long)(1 + random_below(&number, most)) * 1000;
-	nanosleep(&ts, NULL);
+	begun = xbb_thread_cpu_ns();
+	while (xbb_thread_cpu_ns() - begun < us * 1000)
+		continue;
 }
 
 static bool
 touches(off_t at, size_t size)
 {
 
-	return ((uint64_t)at < atomic_load(&disk.to) &&
-	    atomic_load(&disk.from) < (uint64_t)at + size);
+	return (overlap((uint64_t)at, size, atomic_load(&disk.from),
+	    atomic_load(&disk.to)));
 }
 
 /* As much of the vector as one call may move; at least one piece. */
@@ -140,7 +212,7 @@ static ssize_t
 transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
     off_t at)
 {
-	struct iovec piece[XBB_MAX_BATCH_SEGMENTS];
+	struct iovec piece[XBB_MAX_BATCH_SEGMENTS], all[XBB_MAX_BATCH_SEGMENTS];
 	unsigned int interrupted, chunk, most, now, number;
 	size_t size;
 	ssize_t done;
@@ -152,8 +224,10 @@ transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
 	while (now > most && !atomic_compare_exchange_weak(
 	    &disk.most_inflight, &most, now))
 		continue;
-	stay_while_held();
+	stay_while_held((uint64_t)at,
+	    cut(iov, niov, SIZE_MAX, all, &npieces));
 	delay(number);
+	spin();
 
 	chunk = atomic_load(&disk.chunk);
 	size = cut(iov, niov, chunk != 0 ? chunk : SIZE_MAX, piece, &npieces);
@@ -161,9 +235,10 @@ transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
 	done = -1;
 	if (interrupted != 0 && number % interrupted == 0)
 		errno = EINTR;
-	else if (atomic_load(&disk.errnum) != 0 && touches(at, size))
+	else if (atomic_load(&disk.errnum) != 0 && touches(at, size)) {
+		sleep_us(atomic_load(&disk.failure_us));
 		errno = atomic_load(&disk.errnum);
-	else
+	} else
 		done = real(fd, piece, npieces, at);
 	atomic_fetch_sub(&disk.inflight, 1);
 	return (done);
@@ -194,13 +269,27 @@ fdatasync(int fd)
 	pthread_once(&found, find);
 	number = atomic_fetch_add(&disk.syncs, 1);
 	amid = atomic_load(&disk.inflight) != 0;
+	stay_while_syncs_held();
 	delay(number);
+	sleep_us(atomic_load(&disk.sync_us));
 	amid |= atomic_load(&disk.inflight) != 0;
 	atomic_fetch_add(&disk.syncs_amid, (unsigned int)amid);
-	errnum = atomic_load(&disk.sync_errnum);
+	errnum = atomic_exchange(&disk.sync_errnum_once, 0);
+	if (errnum == 0)
+		errnum = atomic_load(&disk.sync_errnum);
 	if (errnum != 0) {
 		errno = errnum;
 		return (-1);
 	}
-	return (real_fdatasync(fd));
+	return (atomic_load(&disk.sync_nothing) ? 0 : real_fdatasync(fd));
+}
+
+int
+fallocate(int fd, int mode, off_t at, off_t size)
+{
+
+	pthread_once(&found, find);
+	atomic_fetch_add(&disk.discards, 1);
+	stay_while_held((uint64_t)at, (uint64_t)size);
+	return (real_fallocate(fd, mode, at, size));
 }

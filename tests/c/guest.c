@@ -175,6 +175,14 @@ guest_wait(struct guest *guest)
 	return (prod);
 }
 
+uint32_t
+guest_answers(struct guest *guest)
+{
+
+	return (guest_index(guest, offsetof(struct xbb_sring, rsp_prod)) -
+	    guest->rsp_cons);
+}
+
 /* Wait for the answer to everything that was put. */
 void
 guest_collect(struct guest *guest)
@@ -253,6 +261,9 @@ rig_open(struct rig *rig, uint64_t sectors,
 {
 
 	disk_reset();
+	atomic_store(&hypervisor.notify_errnum, 0);
+	atomic_store(&hypervisor.unmask_errnum, 0);
+	atomic_store(&hypervisor.take_errnum, 0);
 	device_open(&rig->device, sectors, 1);
 	pair_open(&rig->pair, &rig->device, 0, options);
 	guest_init(&rig->guest, &rig->pair);
@@ -264,4 +275,21 @@ rig_close(struct rig *rig)
 
 	pair_close(&rig->pair);
 	device_close(&rig->device);
+}
+
+/*
+ * Have the queue find out that this disk is slow, so that workers do
+ * everything, and nothing is merged.
+ */
+void
+rig_teach_slowness(struct rig *rig)
+{
+	uint32_t i;
+
+	atomic_store(&disk.delay_us, 500);
+	for (i = 0; COUNTER(&rig->pair, io_handed_over) == 0; i++) {
+		CHECK(i < 1000);
+		CHECK_EQ(guest_read_page(&rig->guest), XBB_RSP_OKAY);
+	}
+	XBB_SET(rig->device.state->tunables.no_coalesce_reqs, 1);
 }

@@ -25,11 +25,21 @@
 		check_failed(__FILE__, __LINE__, #a " == " #b, a_, b_); \
 } while (0)
 
+#define WAIT_UNTIL(condition) do { \
+	const uint64_t limit_ = xbb_now_ns() + LIMIT_MS * 1000000ULL; \
+	while (!(condition)) { \
+		if (xbb_now_ns() > limit_) \
+			check_failed(__FILE__, __LINE__, #condition, 0, 0); \
+		check_pause(); \
+	} \
+} while (0)
+
 #define COUNTOF(array)	(sizeof(array) / sizeof((array)[0]))
 
 /* check.c - failing, arguments, random numbers, bytes, scratch files. */
 _Noreturn void check_failed(const char *file, int line, const char *what,
 	    int64_t a, int64_t b);
+void	check_pause(void);
 uint64_t argument(int argc, char **argv, int n, uint64_t otherwise);
 uint64_t random_next(uint64_t *state);
 uint64_t random_below(uint64_t *state, uint64_t n);
@@ -60,7 +70,10 @@ struct pair_options {
 	uint32_t	workers;	/* 4 */
 	uint32_t	max_batch_segments;	/* 64 */
 	uint32_t	max_grants;	/* 2816 */
+	uint32_t	transport;	/* BEST */
 	bool		read_only;
+	bool		device;		/* the file counts as a disk device */
+	bool		discard;
 };
 
 /* A ring: its frontend and its queue. */
@@ -119,6 +132,7 @@ uint32_t guest_put(struct guest *guest, uint8_t operation, uint64_t sector,
 	    const struct xbb_segment *seg, uint8_t nseg);
 void	guest_publish(struct guest *guest);
 uint32_t guest_wait(struct guest *guest);
+uint32_t guest_answers(struct guest *guest);	/* not yet collected */
 void	guest_collect(struct guest *guest);
 void	guest_collect_blindly(struct guest *guest);
 int16_t	guest_do(struct guest *guest, uint8_t operation, uint64_t sector,
@@ -148,32 +162,55 @@ struct rig {
 void	rig_open(struct rig *rig, uint64_t sectors,
 	    const struct pair_options *options);
 void	rig_close(struct rig *rig);
+void	rig_teach_slowness(struct rig *rig);
 
 /*
- * disk.c - preadv(2), pwritev(2) and fdatasync(2) of the program: the real
- * ones, unless told otherwise.  Any thread.
+ * hypervisor.c - the simulated one, whose event channels fail on demand.  Any
+ * thread.
+ */
+struct hypervisor {
+	atomic_int	 notify_errnum;	/* of each call; 0: it works */
+	atomic_int	 unmask_errnum;
+	atomic_int	 take_errnum;
+};
+
+extern struct hypervisor hypervisor;
+
+void	threads_forbid(bool forbid);	/* none can be made */
+
+/*
+ * disk.c - preadv(2), pwritev(2), fdatasync(2) and fallocate(2) of the program:
+ * the real ones, unless told otherwise.  Any thread.
  */
 struct disk {
 	atomic_uint	 delay_us;	/* each call takes longer, by up to */
+	atomic_uint	 spin_us;	/* and at work, without sleeping, by */
+	atomic_uint	 failure_us;	/* transfers that fail, asleep, by */
+	atomic_uint	 sync_us;	/* fdatasync, likewise */
 	atomic_uint	 chunk;		/* most bytes a call moves; 0: any */
 	atomic_uint	 interrupted;	/* one call in so many: EINTR */
 	atomic_int	 errnum;	/* of transfers that touch the range */
 	atomic_ullong	 from, to;	/* bytes */
+	atomic_bool	 sync_nothing;	/* fdatasync is a word, and quick */
 	atomic_int	 sync_errnum;	/* of fdatasync */
+	atomic_int	 sync_errnum_once;	/* of the next one to end */
 	/* What has happened. */
 	atomic_uint	 transfers;
 	atomic_uint	 inflight;
 	atomic_uint	 most_inflight;
 	atomic_uint	 syncs;
+	atomic_uint	 discards;
 	atomic_uint	 syncs_amid;	/* with a transfer in flight */
 };
 
 extern struct disk disk;
 
 void	disk_reset(void);
-void	disk_hold(void);		/* transfers begin and stay */
-void	disk_wait_held(uint32_t n);	/* until n do */
-void	disk_release(void);
+void	disk_hold(void);		/* transfers and discards begin and stay */
+void	disk_hold_range(uint64_t from, uint64_t to);	/* those of these bytes */
+void	disk_hold_syncs(void);		/* fdatasync */
+void	disk_wait_held(uint32_t n);	/* until n are */
+void	disk_release(void);		/* all, and hold no more */
 
 /* batches.c - requests merged as the queue does it, and what must hold then. */
 struct batches {

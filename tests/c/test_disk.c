@@ -1,11 +1,12 @@
 /*
  * test_disk.c - disks that fail: at their end, at a file size limit, full,
- * gone, unable to flush, and one that is still at work when the queue shall
+ * gone, dead, and one that is slow, or still at work when the queue shall
  * drain.  In a merged batch an error meets only the requests that it belongs
  * to, wherever it happens.  Errors are the system's where it can be made to
  * give them, disk.c's elsewhere.
  */
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,6 +21,9 @@
 #define BYTES		(SECTORS * XBB_SECTOR_SIZE)
 
 static const struct pair_options usual = { .workers = 4 };
+static const struct pair_options copying = {
+	.workers = 4, .transport = XBB_TRANSPORT_COPY,
+};
 
 /* The whole disk in requests of a page, put at once so that they merge. */
 static void
@@ -65,6 +69,38 @@ check_statuses(const struct rig *rig, uint64_t from, uint64_t to)
 
 	for (i = 0; i < BATCH; i++)
 		CHECK_EQ(rig->guest.status[i], status_with_bad(i, from, to));
+}
+
+/*
+ * Writes beyond the end of one: the file stays as short as somebody made it,
+ * since what was cut off would come back as zeros.
+ */
+static void
+check_no_growth(const struct pair_options *options)
+{
+	static const uint64_t ends[] = { 0, 1, 512, 4096, 5000, 16384, 20000,
+	    BYTES - 1, BYTES };
+	struct xbb_segment seg;
+	struct stat st;
+	struct rig rig;
+	uint32_t e, i;
+
+	rig_open(&rig, SECTORS, options);
+	for (e = 0; e < COUNTOF(ends); e++) {
+		CHECK_EQ(ftruncate(rig.device.disk_fd, (off_t)ends[e]), 0);
+		do_batch(&rig, XBB_OP_WRITE);
+		check_statuses(&rig, ends[e], BYTES);
+		for (i = 0; i < BATCH; i++) {
+			seg = guest_segment(&rig.guest, 0, 0, 7);
+			CHECK_EQ(guest_do(&rig.guest, XBB_OP_WRITE_BARRIER,
+			    i * XBB_SECTORS_PER_PAGE, &seg, 1),
+			    status_with_bad(i, ends[e], BYTES));
+		}
+		CHECK_EQ(fstat(rig.device.disk_fd, &st), 0);
+		CHECK_EQ(st.st_size, ends[e]);
+	}
+	pair_drain(&rig.pair);
+	rig_close(&rig);
 }
 
 /* Reads beyond the end of a file that has become shorter. */
@@ -127,14 +163,12 @@ check_size_limit(void)
 	rig_open(&rig, SECTORS, &usual);
 	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &all), 0);
 	for (i = 0; i < COUNTOF(limits); i++) {
-		CHECK_EQ(ftruncate(rig.device.disk_fd, 0), 0);
 		some = all;
 		some.rlim_cur = limits[i];
 		CHECK_EQ(setrlimit(RLIMIT_FSIZE, &some), 0);
 		do_batch(&rig, XBB_OP_WRITE);
 		CHECK_EQ(setrlimit(RLIMIT_FSIZE, &all), 0);
 		check_statuses(&rig, limits[i], BYTES);
-		CHECK_EQ(ftruncate(rig.device.disk_fd, BYTES), 0);
 		check_written(&rig, NULL);
 	}
 	pair_drain(&rig.pair);
@@ -166,8 +200,8 @@ check_bad_places(void)
 		atomic_store(&disk.errnum, 0);
 	}
 	pair_drain(&rig.pair);
-	/* The batch once and its culprit once, each time. */
-	CHECK_EQ(COUNTER(&rig.pair, io_errors), 4 * BATCH);
+	/* The batch and three halves, each time. */
+	CHECK_EQ(COUNTER(&rig.pair, io_errors), 2 * 4 * BATCH);
 	rig_close(&rig);
 }
 
@@ -175,6 +209,7 @@ check_bad_places(void)
 static void
 check_full(void)
 {
+	const struct pair_options options = { .workers = 4, .device = true };
 	struct rig rig;
 	int fd;
 
@@ -183,7 +218,7 @@ check_full(void)
 		printf("no /dev/full\n");
 		return;
 	}
-	rig_open(&rig, SECTORS, &usual);
+	rig_open(&rig, SECTORS, &options);
 	CHECK(dup2(fd, rig.device.disk_fd) >= 0);
 	close(fd);
 	do_batch(&rig, XBB_OP_WRITE);
@@ -196,80 +231,182 @@ check_full(void)
 	rig_close(&rig);
 }
 
-/* The disk is gone: the queue answers what it has and stops by itself. */
+/*
+ * The disk is gone: the queue answers what it has and stops by itself.  What
+ * was merged is not asked for again.
+ */
 static void
-check_gone(void)
+check_gone(int errnum)
 {
 	struct xbb_queue_status status;
 	struct rig rig;
 
 	rig_open(&rig, SECTORS, &usual);
-	atomic_store(&disk.to, BYTES);
-	atomic_store(&disk.from, 0);
-	atomic_store(&disk.errnum, ENXIO);
+	atomic_store(&disk.errnum, errnum);
 	do_batch(&rig, XBB_OP_READ);
 	check_statuses(&rig, 0, BYTES);
+	CHECK_EQ(atomic_load(&disk.transfers), 1);
 	pair_wait_drained(&rig.pair, XBB_STOP_DISK);
 	xbb_queue_status(rig.pair.queue, &status);
-	CHECK_EQ(status.errnum, ENXIO);
+	CHECK_EQ(status.errnum, errnum);
 	rig_close(&rig);
 }
 
+/* A disk that fails everywhere: halves and halves again, if that is quick. */
 static void
-check_flushes(void)
+check_dead(void)
 {
-	static const struct {
-		int		errnum;
-		int16_t		bare, with_data;
-	} errors[] = {
-		{ 0, XBB_RSP_OKAY, XBB_RSP_OKAY },
-		{ EIO, XBB_RSP_ERROR, XBB_RSP_ERROR },
-		{ ENOSPC, XBB_RSP_ERROR, XBB_RSP_ERROR },
-		{ EOPNOTSUPP, XBB_RSP_EOPNOTSUPP, XBB_RSP_ERROR },
-		{ ENOTTY, XBB_RSP_EOPNOTSUPP, XBB_RSP_ERROR },
-	};
-	struct xbb_segment seg;
 	struct rig rig;
-	struct guest *guest = &rig.guest;
-	uint32_t e, i;
 
 	rig_open(&rig, SECTORS, &usual);
-	seg = guest_segment(guest, 0, 0, 7);
-	for (e = 0; e < COUNTOF(errors); e++) {
-		atomic_store(&disk.sync_errnum, errors[e].errnum);
-		CHECK_EQ(guest_do(guest, XBB_OP_WRITE_BARRIER, 0, &seg, 1),
-		    errors[e].with_data);
-		CHECK_EQ(guest_do(guest, XBB_OP_FLUSH_DISKCACHE, 0, &seg, 1),
-		    errors[e].with_data);
-		CHECK_EQ(guest_do(guest, XBB_OP_WRITE_BARRIER, 0, NULL, 0),
-		    errors[e].bare);
-		for (i = 0; i < BATCH; i++)
-			guest_put(guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
-		guest_publish(guest);
-		guest_collect(guest);
-		for (i = 0; i < BATCH; i++)
-			CHECK_EQ(guest->status[i], errors[e].bare);
-		/* Transfers go on regardless. */
-		CHECK_EQ(guest_do(guest, XBB_OP_WRITE, 0, &seg, 1),
-		    XBB_RSP_OKAY);
-	}
+	atomic_store(&disk.errnum, EIO);
+	do_batch(&rig, XBB_OP_WRITE);
+	check_statuses(&rig, 0, BYTES);
+	CHECK_EQ(atomic_load(&disk.transfers), 2 * BATCH - 1);
 	pair_drain(&rig.pair);
 	rig_close(&rig);
 }
 
-/* Have the queue find out that this disk is slow, so that it uses workers. */
-#define LESSONS		10
-
+/* One that takes its time to fail is not asked again, wherever that is seen. */
 static void
-teach_slowness(struct rig *rig)
+check_dead_slowly(void)
 {
+	struct rig rig;
 	uint32_t i;
 
-	atomic_store(&disk.delay_us, 200);
-	for (i = 0; i < LESSONS; i++)
-		CHECK_EQ(guest_read_page(&rig->guest), XBB_RSP_OKAY);
-	CHECK_EQ(COUNTER(&rig->pair, io_handed_over), 0);
-	XBB_SET(rig->device.state->tunables.no_coalesce_reqs, 1);
+	rig_open(&rig, SECTORS, &usual);
+	atomic_store(&disk.failure_us, 50000);
+	atomic_store(&disk.errnum, EIO);
+	do_batch(&rig, XBB_OP_READ);
+	check_statuses(&rig, 0, BYTES);
+	CHECK_EQ(atomic_load(&disk.transfers), 1);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+
+	/* A grant that is none in front: then each is done by itself. */
+	rig_open(&rig, SECTORS, &usual);
+	CHECK_EQ(xbb_front_set_access(rig.guest.front,
+	    xbb_front_page_ref(rig.guest.front, 0), 0), 0);
+	atomic_store(&disk.from, 3 * XBB_PAGE_SIZE);
+	atomic_store(&disk.failure_us, 50000);
+	atomic_store(&disk.errnum, EIO);
+	do_batch(&rig, XBB_OP_READ);
+	for (i = 0; i < BATCH; i++)
+		CHECK_EQ(rig.guest.status[i], i == 1 || i == 2 ?
+		    XBB_RSP_OKAY : XBB_RSP_ERROR);
+	CHECK_EQ(atomic_load(&disk.transfers), 3);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* Nobody waits for second tries of a queue that shall end. */
+static void
+check_dead_in_drain(void)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	atomic_store(&disk.errnum, EIO);
+	disk_hold();
+	put_batch(&rig, XBB_OP_READ);
+	disk_wait_held(1);
+	xbb_queue_drain(rig.pair.queue);
+	disk_release();
+	guest_collect(&rig.guest);
+	check_statuses(&rig, 0, BYTES);
+	CHECK_EQ(atomic_load(&disk.transfers), 1);
+	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
+	rig_close(&rig);
+}
+
+/* What is ready is published before the ring's thread begins what may last. */
+static void
+check_publish_first(void)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	disk_hold_range(16 * XBB_SECTOR_SIZE, BYTES);
+	guest_put_scattered(&rig.guest, 2);
+	guest_publish(&rig.guest);
+	disk_wait_held(1);
+	WAIT_UNTIL(guest_answers(&rig.guest) == 1);
+	disk_release();
+	guest_collect(&rig.guest);
+	guest_check_okay(&rig.guest, 2);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* A lone transfer of a slow disk keeps nothing else from being seen. */
+static void
+check_lone(void)
+{
+	struct xbb_segment seg;
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &usual);
+	rig_teach_slowness(&rig);
+	disk_hold();
+	for (i = 0; i < 3; i++) {
+		seg = guest_segment(&rig.guest, i, 0, 7);
+		guest_put(&rig.guest, XBB_OP_READ, i * 16, &seg, 1);
+		guest_publish(&rig.guest);
+		disk_wait_held(i + 1);
+	}
+	disk_release();
+	guest_collect(&rig.guest);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* Not a single worker can be made: the ring's thread does all, and answers. */
+static void
+check_no_workers(void)
+{
+	struct guest *guest;
+	struct rig rig;
+
+	rig_open(&rig, 128 * XBB_SECTORS_PER_PAGE, &usual);
+	guest = &rig.guest;
+	threads_forbid(true);
+	atomic_store(&disk.delay_us, 500);
+	do
+		CHECK_EQ(guest_read_page(guest), XBB_RSP_OKAY);
+	while (COUNTER(&rig.pair, io_inline) < 20);
+	disk_hold_range(3 * 16 * XBB_SECTOR_SIZE, UINT64_MAX);
+	guest_put_scattered(guest, 4);
+	guest_publish(guest);
+	disk_wait_held(1);
+	WAIT_UNTIL(guest_answers(guest) == 3);
+	disk_release();
+	guest_collect(guest);
+	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
+	threads_forbid(false);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* A thread that computes, or lost its processor, has not waited for the disk. */
+static void
+check_work_is_no_wait(void)
+{
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &usual);
+	for (i = 0; i < 10; i++)
+		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
+	atomic_store(&disk.spin_us, 200);
+	for (i = 0; i < 100; i++) {
+		guest_put_scattered(&rig.guest, 2);
+		guest_publish(&rig.guest);
+		guest_collect(&rig.guest);
+	}
+	pair_drain(&rig.pair);
+	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
+	rig_close(&rig);
 }
 
 /*
@@ -288,7 +425,7 @@ check_drain_at_work(bool workers)
 
 	rig_open(&rig, SECTORS, &usual);
 	if (workers)
-		teach_slowness(&rig);
+		rig_teach_slowness(&rig);
 	before = COUNTER(&rig.pair, reqs_received);
 	disk_hold();
 	put_batch(&rig, XBB_OP_READ);
@@ -328,7 +465,7 @@ check_grant_limit(void)
 	uint32_t i;
 
 	rig_open(&rig, SECTORS, &options);
-	teach_slowness(&rig);
+	rig_teach_slowness(&rig);
 	disk_hold();
 	for (i = 0; i < BATCH; i++) {
 		seg[0] = guest_segment(&rig.guest, 2 * i, 0, 0);
@@ -366,12 +503,21 @@ main(void)
 {
 
 	scratch_enter();
+	check_no_growth(&usual);
+	check_no_growth(&copying);
 	check_short_file();
 	check_size_limit();
 	check_bad_places();
 	check_full();
-	check_gone();
-	check_flushes();
+	check_gone(ENXIO);
+	check_gone(ENODEV);
+	check_dead();
+	check_dead_slowly();
+	check_dead_in_drain();
+	check_publish_first();
+	check_lone();
+	check_no_workers();
+	check_work_is_no_wait();
 	check_drain_at_work(false);
 	check_drain_at_work(true);
 	check_grant_limit();

@@ -101,12 +101,12 @@ def test_overlapping_writes_keep_their_order(tmp_path: Path) -> None:
             assert place == bytes([30]) * 512 + bytes([31]) * 2048
 
 
-def test_one_request_is_not_handed_over(tmp_path: Path) -> None:
+def test_one_request_is_handed_over_only_if_the_disk_is_slow(tmp_path: Path) -> None:
     with ring(tmp_path) as r:
         for sector in range(50):
             r.front.transfer(Op.READ, sector, 1, bytearray(512))
-        assert r.counter("io_inline") == 50
-        assert r.counter("io_handed_over") == 0
+        assert r.counter("io_inline") == (4 if SLOW_DISK else 50)
+        assert r.counter("io_inline") + r.counter("io_handed_over") == 50
 
 
 def test_neighbours_are_merged(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_disk_that_ends_early_fails_what_lies_beyond(tmp_path: Path) -> None:
         expected = [(i, 0, OKAY if i < 3 else ERROR) for i in range(6)]
         assert sorted(raw.responses(6)) == expected
         assert r.counter("total_dispatch") == 1
-        assert r.counter("io_errors") == 4
+        assert r.counter("io_errors") == 6  # of the whole, of halves, of halves of these
 
 
 def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
@@ -426,14 +426,30 @@ def test_an_opening_that_fails_leaves_a_running_queue_alone(tmp_path: Path) -> N
         assert sorted(raw.responses(8)) == [(i, Op.READ, OKAY) for i in range(20, 28)]
 
 
-def test_a_malformed_request_is_never_in_the_table(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("malformed", "status"),
+    [
+        ({"op": 77, "nr_segments": 200}, EOPNOTSUPP),
+        ({"op": Op.READ, "nr_segments": 0}, ERROR),
+        ({"op": Op.READ, "sector": 2**40, "segments": [(1, 0, 7)]}, ERROR),
+    ],
+)
+def test_a_malformed_request_is_never_in_the_table(
+    tmp_path: Path, malformed: dict[str, object], status: int
+) -> None:
     """What a guest wrote and nobody checked must not reach who reads the segment."""
     with ring(tmp_path) as r:
         raw = RawRing(r.front, Abi.NATIVE)
-        raw.put(request(Abi.NATIVE, op=77, id=1, nr_segments=200))
-        assert raw.responses(1) == [(1, 77, EOPNOTSUPP)]
-        segment = Path(r.state.path).read_bytes()
-        assert bytes([77, 200]) not in segment
+
+        def is_in_the_table(id: int, status: int, **fields: object) -> bool:
+            raw.put(request(Abi.NATIVE, id=id, **fields))  # type: ignore[arg-type]
+            assert raw.responses(1) == [(id, fields["op"], status)]
+            return id.to_bytes(8, "little") in Path(r.state.path).read_bytes()
+
+        # Nothing wipes an entry that is free again: what was there once is seen.
+        good = [(r.front.page_ref(0), 0, 7)]
+        assert is_in_the_table(0x1122334455667788, OKAY, op=Op.READ, segments=good)
+        assert not is_in_the_table(0x6655443322110099, status, **malformed)
 
 
 def test_flush_of_a_read_only_disk_is_nothing_to_do(tmp_path: Path) -> None:

@@ -7,71 +7,64 @@
 #include "internal.h"
 
 /*
- * Is the disk one to wait for?  What waits for SLOW_NS counts much, a stall
- * even more, and what is over sooner takes a little away: a thread that lost
- * its processor in the middle does not make a disk slow, a disk that is slow
- * one time in ten does.  Flushes have an account of their own, which begins
- * with the worst, since a single one may take seconds.  Racing writers cost a
- * sample, no more.
+ * Is the disk one to wait for?  What a thread waits SLOW_NS for counts much, a
+ * stall makes it the slowest there is, and what is over sooner takes a little
+ * away.  Waiting is to sleep: a thread that lost its processor in the middle,
+ * or had a lot to copy, does not make a disk slow, however long it took.  That
+ * is asked only where something took long, against what the thread noted when
+ * it last slept for another reason.  Flushes have an account of their own,
+ * which begins with the worst, since a single one may take seconds.  Racing
+ * writers cost a sample, no more.
  */
 #define SLOW_NS		20000
 #define SLOW_WEIGHT	10
 #define STALL_NS	5000000
-#define STALL_WEIGHT	30
 #define SLOW_ENOUGH	40
 
+/* Did the thread sleep in what took so long? */
+static bool
+slept(struct xbb_queue *q, uint32_t thread, uint64_t took)
+{
+	uint64_t before, now;
+
+	if (took < SLOW_NS)
+		return (false);
+	before = q->sleeps[thread];
+	now = xbb_thread_sleeps();
+	q->sleeps[thread] = now;
+	return (now != before);
+}
+
 static void
-judge(atomic_uint *slowness, uint64_t took, uint64_t computing)
+judge(atomic_uint *slowness, uint64_t took, bool waited)
 {
 	unsigned int old, new;
 
 	old = atomic_load_explicit(slowness, memory_order_relaxed);
-	if (took < SLOW_NS + computing)
+	if (!waited)
 		new = old > 0 ? old - 1 : 0;
 	else
-		new = old + (took < STALL_NS ? SLOW_WEIGHT : STALL_WEIGHT);
+		new = took < STALL_NS ? old + SLOW_WEIGHT : XBB_SLOWEST;
 	if (new > XBB_SLOWEST)
 		new = XBB_SLOWEST;
 	if (new != old)
 		atomic_store_explicit(slowness, new, memory_order_relaxed);
 }
 
-/*
- * What a batch costs in processor time, which is not waiting: one in so many
- * is measured.  A call costs about what OVERHEAD_PAGES pages do.
- */
-#define SAMPLE_EVERY	64
-#define OVERHEAD_PAGES	4
-
-static uint64_t
-computing_ns(struct xbb_queue *q, const struct xbb_batch *batch)
-{
-
-	return ((uint64_t)(batch->nseg + OVERHEAD_PAGES) *
-	    atomic_load_explicit(&q->page_ns, memory_order_relaxed));
-}
-
-static bool
-is_sample(struct xbb_queue *q)
-{
-
-	return (atomic_fetch_add_explicit(&q->runs, 1,
-	    memory_order_relaxed) % SAMPLE_EVERY == 0);
-}
-
-static void
-learn_cost(struct xbb_queue *q, const struct xbb_batch *batch, uint64_t cpu)
-{
-
-	atomic_store_explicit(&q->page_ns, (unsigned int)(cpu /
-	    (batch->nseg + OVERHEAD_PAGES)), memory_order_relaxed);
-}
-
 void
-xbb_judge_flush(struct xbb_queue *q, uint64_t took)
+xbb_judge_flush(struct xbb_queue *q, uint64_t took, uint32_t thread)
 {
 
-	judge(&q->flush_slowness, took, 0);
+	judge(&q->flush_slowness, took, slept(q, thread, took));
+}
+
+/* Would a flush keep a thread for long? */
+static bool
+flushes_are_slow(struct xbb_queue *q)
+{
+
+	return (atomic_load_explicit(&q->flush_slowness,
+	    memory_order_relaxed) >= SLOW_ENOUGH);
 }
 
 static int
@@ -80,12 +73,25 @@ perform(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 
 	if (batch->faked)
 		return (0);
-	xbb_probe_dispatch(q, batch);
 	if (batch->operation == XBB_OP_DISCARD)
 		return (xbb_data_discard(q, batch));
 	if (batch->nseg == 0)
-		return (xbb_data_flush(q, batch));
+		return (xbb_data_flush(q, batch, thread));
 	return (xbb_data_move(q, batch, thread));
+}
+
+/*
+ * What stands before the data of a barrier: what is older is durable first, or
+ * there is nothing to flush.
+ */
+static int
+flush_before(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	int error;
+
+	batch->flushed = true;
+	error = xbb_data_flush(q, batch, thread);
+	return (xbb_means_cannot(error) ? 0 : error);
 }
 
 static int16_t
@@ -95,28 +101,9 @@ status_of(const struct xbb_batch *batch, int error)
 	if (error == 0)
 		return (XBB_RSP_OKAY);
 	/* "Cannot" is for good; the frontend should stop asking. */
-	if (batch->nseg == 0 && (error == -EOPNOTSUPP || error == -ENOTTY))
+	if (batch->nseg == 0 && xbb_means_cannot(error))
 		return (XBB_RSP_EOPNOTSUPP);
 	return (XBB_RSP_ERROR);
-}
-
-/* The same again for one request of a batch that failed as a whole. */
-static int16_t
-perform_alone(struct xbb_queue *q, struct xbb_batch *batch, uint16_t r,
-    uint32_t thread)
-{
-	struct xbb_batch one;
-	int16_t status;
-	uint16_t next;
-
-	next = q->reqs[r].next;
-	xbb_batch_begin(&one, q->reqs, r);
-	one.tally = batch->tally;
-	one.persistent = batch->persistent;
-	status = status_of(&one, perform(q, &one, thread));
-	batch->tally = one.tally;
-	q->reqs[r].next = next;
-	return (status);
 }
 
 /* Would carrying this batch out keep a thread for long? */
@@ -126,45 +113,175 @@ xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch)
 
 	if (batch->operation == XBB_OP_DISCARD)
 		return (true);
-	if (xbb_batch_flushes(batch) &&
-	    atomic_load_explicit(&q->flush_slowness, memory_order_relaxed) >=
-	    SLOW_ENOUGH)
+	if (xbb_batch_flushes(batch) && flushes_are_slow(q))
 		return (true);
 	return (batch->nseg != 0 &&
 	    atomic_load_explicit(&q->slowness, memory_order_relaxed) >=
 	    SLOW_ENOUGH);
 }
 
-/*
- * Carry the batch out.  If a merged one fails, each request is done again by
- * itself: reads and writes can be repeated, and only those that fail alone may
- * report an error.
- */
-void
-xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+static void
+set_status(struct xbb_queue *q, const struct xbb_batch *batch, int error)
 {
-	const bool sample = is_sample(q);
-	uint64_t cpu_before, took;
+	const int16_t status = status_of(batch, error);
+	uint32_t n;
 	uint16_t r;
-	int error;
 
-	cpu_before = sample ? xbb_thread_cpu_ns() : 0;
-	batch->begun_ns = xbb_now_ns();
-	error = perform(q, batch, thread);
-	batch->ended_ns = xbb_now_ns();
-	took = batch->ended_ns - batch->begun_ns;
-	if (batch->nseg != 0 && batch->tally.flushes == 0) {
-		if (sample)
-			learn_cost(q, batch, xbb_thread_cpu_ns() - cpu_before);
-		judge(&q->slowness, took, computing_ns(q, batch));
-	}
-	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next) {
-		if (error != 0 && batch->nreq > 1 && batch->nsectors != 0)
-			q->reqs[r].status = perform_alone(q, batch, r, thread);
-		else
-			q->reqs[r].status = status_of(batch, error);
+	for (n = 0, r = batch->first; n < batch->nreq;
+	    n++, r = q->reqs[r].next) {
+		q->reqs[r].status = status;
 		XBB_SET(q->reqs[r].state, XBB_REQ_DONE);
 	}
-	if (error != 0)
-		batch->ended_ns = xbb_now_ns();
+}
+
+/* So many requests of a batch, from one on; their links stay as they are. */
+static struct xbb_batch
+part_of(const struct xbb_queue *q, const struct xbb_batch *whole,
+    uint16_t first, uint16_t nreq)
+{
+	struct xbb_batch part = *whole;
+	uint16_t n, r;
+
+	part.tally = (struct xbb_tally){ 0 };
+	part.sector = q->reqs[first].sector;
+	part.nsectors = part.nseg = 0;
+	part.nreq = nreq;
+	part.first = first;
+	for (n = 0, r = first; n < nreq; n++, r = q->reqs[r].next) {
+		part.nsectors += q->reqs[r].nsectors;
+		part.nseg += q->reqs[r].nseg;
+		part.last = r;
+	}
+	return (part);
+}
+
+static void
+add_tally(struct xbb_tally *sum, const struct xbb_tally *tally)
+{
+
+	sum->grants_mapped += tally->grants_mapped;
+	sum->grants_unmapped += tally->grants_unmapped;
+	sum->grants_copied += tally->grants_copied;
+	sum->grant_errors += tally->grant_errors;
+	sum->io_short += tally->io_short;
+	sum->io_errors += tally->io_errors;
+	sum->io_bounced += tally->io_bounced;
+	sum->io_read_modify_write += tally->io_read_modify_write;
+	if (tally->gone_errno != 0)
+		sum->gone_errno = tally->gone_errno;
+}
+
+/* What goes on when a merged batch is repeated in parts. */
+struct repetition {
+	struct xbb_queue *q;
+	struct xbb_batch *whole;
+	uint32_t	 thread;
+	bool		 given_up;
+};
+
+static uint16_t	do_part(struct repetition *again, uint16_t first,
+		    uint16_t nreq);
+
+/*
+ * A merged batch, or a part of it, has come to this: reads and writes can be
+ * repeated, and only requests that fail alone shall report an error.  A grant
+ * that is none costs little to find, one by one.  For a disk's bad place halves
+ * are tried again, as long as that leads anywhere: a disk that is gone, one
+ * that takes its time to fail, and a queue that drains get no other try, lest
+ * each request waits as long as the first.
+ */
+static void
+settle(struct repetition *again, const struct xbb_batch *part, int error,
+    uint64_t took, bool waited)
+{
+	const bool by_disk = part->tally.io_errors != 0;
+	uint16_t n, nreq, r;
+
+	if (error != 0 && by_disk &&
+	    (atomic_load(&again->q->draining) || part->tally.gone_errno != 0 ||
+	    (waited && took >= STALL_NS)))
+		again->given_up = true;
+	if (error == 0 || part->nreq == 1 || again->given_up) {
+		set_status(again->q, part, error);
+		return;
+	}
+	r = part->first;
+	for (n = 0; n < part->nreq; n += nreq) {
+		nreq = !by_disk ? 1 : n == 0 ? part->nreq / 2 : part->nreq - n;
+		r = do_part(again, r, nreq);
+	}
+}
+
+/* So many requests, from one on; which one comes after them. */
+static uint16_t
+do_part(struct repetition *again, uint16_t first, uint16_t nreq)
+{
+	struct xbb_queue *q = again->q;
+	struct xbb_batch part = part_of(q, again->whole, first, nreq);
+	uint64_t took;
+	int error;
+
+	if (again->given_up)
+		set_status(q, &part, -EIO);
+	else {
+		took = xbb_now_ns();
+		error = perform(q, &part, again->thread);
+		took = xbb_now_ns() - took;
+		add_tally(&again->whole->tally, &part.tally);
+		settle(again, &part, error, took,
+		    slept(q, again->thread, took));
+	}
+	return (q->reqs[part.last].next);
+}
+
+static void
+perform_again(struct xbb_queue *q, struct xbb_batch *batch, int error,
+    uint64_t took, bool waited, uint32_t thread)
+{
+	const struct xbb_batch whole = *batch;
+	struct repetition again = {
+		.q = q, .whole = batch, .thread = thread,
+	};
+
+	settle(&again, &whole, error, took, waited);
+	batch->ended_ns = xbb_now_ns();
+}
+
+/*
+ * Carry the batch out.  False if the ring's thread has learned on the way that
+ * flushes are slow: the rest is for another one.
+ */
+bool
+xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	uint64_t took;
+	bool waited;
+	int error;
+
+	error = 0;
+	if (!batch->flushed) {
+		batch->begun_ns = xbb_now_ns();
+		if (!batch->faked)
+			xbb_probe_dispatch(q, batch);
+		if (batch->nseg != 0 && xbb_batch_is_barrier(batch)) {
+			error = flush_before(q, batch, thread);
+			if (error == 0 && thread == 0 && flushes_are_slow(q))
+				return (false);
+		}
+	}
+	if (error == 0)
+		error = perform(q, batch, thread);
+	batch->ended_ns = xbb_now_ns();
+	took = batch->ended_ns - batch->begun_ns;
+	waited = false;
+	if (batch->nsectors != 0 && !xbb_batch_flushes(batch)) {
+		waited = slept(q, thread, took);
+		if (batch->nseg != 0)
+			judge(&q->slowness, took, waited);
+	}
+	if (error == 0 || batch->nreq == 1 || batch->nsectors == 0)
+		set_status(q, batch, error);
+	else
+		perform_again(q, batch, error, took, waited, thread);
+	return (true);
 }

@@ -87,6 +87,7 @@ class StopReason(IntEnum):
     RING = lib.XBB_STOP_RING
     DISK = lib.XBB_STOP_DISK
     EVENT = lib.XBB_STOP_EVENT
+    FLUSH = lib.XBB_STOP_FLUSH
 
 
 class RequestState(IntEnum):

@@ -4,8 +4,9 @@
  * no clock; limits are parameters.  Whoever owns the batches calls it.
  *
  * Order: batches start in the order in which they came.  One that overlaps a
- * started batch waits if either writes; a barrier waits until nothing is
- * started, and everything behind it waits for it.
+ * started batch waits if either writes; a flush waits for the writes before it,
+ * while what comes after it goes on; a barrier waits until nothing is started,
+ * and everything behind it waits for it.
  */
 #include <assert.h>
 
@@ -24,6 +25,7 @@ xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
 	batch->first = batch->last = req;
 	batch->operation = reqs[req].operation;
 	batch->faked = false;
+	batch->flushed = false;
 	batch->persistent = false;
 	batch->begun_ns = batch->ended_ns = 0;
 	batch->next = NULL;
@@ -85,6 +87,14 @@ xbb_batch_is_barrier(const struct xbb_batch *batch)
 
 	return (batch->operation == XBB_OP_WRITE_BARRIER ||
 	    (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg != 0));
+}
+
+/* A flush and nothing else, which waits for the writes before it. */
+bool
+xbb_batch_is_flush(const struct xbb_batch *batch)
+{
+
+	return (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg == 0);
 }
 
 /* Will it have the disk write its cache out?  That takes milliseconds. */

@@ -5,6 +5,8 @@
  * ones.  Runs on an I/O thread or on the ring's, and changes nothing of the
  * queue but the batch's tally.
  */
+#include <sys/stat.h>
+
 #include <string.h>
 #include <unistd.h>
 
@@ -46,27 +48,45 @@ xbb_transfer(int fd, bool write, struct iovec *iov, int niov, off_t offset,
 	return (0);
 }
 
-/* Note what the disk said, as opposed to what a guest did wrong. */
+/*
+ * Note what the disk said, as opposed to what a guest did wrong.  A disk that
+ * is gone may call it an error like any other (Linux).
+ */
 static int
-note(struct xbb_batch *batch, int error)
+note(const struct xbb_queue *q, struct xbb_batch *batch, int error)
 {
 
-	batch->tally.io_errors += error != 0;
-	batch->tally.disk_gone |= error == -ENXIO;
+	if (error == 0)
+		return (0);
+	batch->tally.io_errors++;
+	if (xbb_means_gone(error))
+		batch->tally.gone_errno = -error;
+	else if (error == -EIO && batch->tally.gone_errno == 0 &&
+	    xbb_disk_is_gone(q->params.disk_fd, q->params.disk_kind))
+		batch->tally.gone_errno = ENXIO;
 	return (error);
 }
 
+/*
+ * What the disk was given is durable afterwards.  What cannot be flushed says
+ * so, which is no error of the disk.
+ */
 int
-xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch)
+xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 	uint64_t before;
+	bool done;
 	int error;
 
-	batch->tally.flushes++;
 	before = xbb_now_ns();
-	error = xbb_disk_flush(q->params.disk_fd, q->params.disk_kind);
-	xbb_judge_flush(q, xbb_now_ns() - before);
-	return (note(batch, error));
+	error = xbb_flush(q->flushes, q->params.disk_fd, q->params.disk_kind,
+	    &done);
+	batch->tally.flushes += done;
+	xbb_judge_flush(q, xbb_now_ns() - before, thread);
+	if (xbb_means_cannot(error))
+		return (error);
+	batch->tally.flush_errno = -error;
+	return (note(q, batch, error));
 }
 
 int
@@ -107,7 +127,7 @@ xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
 		if (atomic_load(&q->draining))
 			break;
 	}
-	return (note(batch, error));
+	return (note(q, batch, error));
 }
 
 static int
@@ -121,27 +141,43 @@ transfer(struct xbb_queue *q, struct xbb_batch *batch, bool write,
 	error = xbb_transfer(q->params.disk_fd, write, iov, niov,
 	    (off_t)offset, &was_short);
 	batch->tally.io_short += was_short;
-	return (note(batch, error));
+	return (note(q, batch, error));
 }
 
 /*
- * The disk's part.  What a barrier promises about durability is done around
- * the data: everything older first, then the data, then it is durable too.
+ * Does what is to be written end within the disk as it is now?  A file that
+ * somebody made shorter would grow again, and what the guest had in the part
+ * that was cut off would read as zeros.
+ */
+static bool
+fits(const struct xbb_queue *q, uint64_t end)
+{
+	struct stat st;
+
+	return (q->params.disk_kind != XBB_DISK_FILE ||
+	    (fstat(q->params.disk_fd, &st) == 0 &&
+	    (!S_ISREG(st.st_mode) || end <= (uint64_t)st.st_size)));
+}
+
+/*
+ * The disk's part.  A barrier is durable too, as what was before it is already
+ * (batch.c); if there is nothing to flush it is so by itself.
  */
 static int
 move(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
-    int niov, uint64_t offset)
+    int niov, uint64_t offset, uint64_t length, uint32_t thread)
 {
+	const bool write = batch->operation != XBB_OP_READ;
 	int error;
 
-	error = 0;
-	if (xbb_batch_is_barrier(batch))
-		error = xbb_data_flush(q, batch);
-	if (error == 0)
-		error = transfer(q, batch, batch->operation != XBB_OP_READ,
-		    iov, niov, offset);
-	if (error == 0 && xbb_batch_is_barrier(batch))
-		error = xbb_data_flush(q, batch);
+	if (write && !fits(q, offset + length))
+		return (note(q, batch, -EIO));
+	error = transfer(q, batch, write, iov, niov, offset);
+	if (error == 0 && xbb_batch_is_barrier(batch)) {
+		error = xbb_data_flush(q, batch, thread);
+		if (xbb_means_cannot(error))
+			error = 0;
+	}
 	return (error);
 }
 
@@ -179,9 +215,10 @@ fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
 }
 
 static int
-move_straight(struct xbb_queue *q, struct xbb_batch *batch)
+move_straight(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 	const uint64_t offset = batch->sector * XBB_SECTOR_SIZE;
+	const uint64_t length = batch->nsectors * XBB_SECTOR_SIZE;
 	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
 	uint32_t refs[XBB_MAP_PAGES];
 	struct xbb_map map;
@@ -189,11 +226,12 @@ move_straight(struct xbb_queue *q, struct xbb_batch *batch)
 
 	if (batch->persistent)
 		return (move(q, batch, iov, fill_iov(q, batch, NULL, iov),
-		    offset));
+		    offset, length, thread));
 	error = xbb_grants_map(q, batch, &map, refs);
 	if (error != 0)
 		return (error);
-	error = move(q, batch, iov, fill_iov(q, batch, map.base, iov), offset);
+	error = move(q, batch, iov, fill_iov(q, batch, map.base, iov), offset,
+	    length, thread);
 	xbb_grants_unmap(q, batch, &map);
 	return (error);
 }
@@ -320,7 +358,8 @@ move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 
 	batch->tally.io_bounced++;
 	if (batch->operation == XBB_OP_READ) {
-		error = move(q, batch, &iov, 1, span.offset);
+		error = move(q, batch, &iov, 1, span.offset, span.length,
+		    thread);
 		return (error != 0 ? error : exchange(q, batch, data, true));
 	}
 	error = exchange(q, batch, data, false);
@@ -328,7 +367,8 @@ move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 		batch->tally.io_read_modify_write++;
 		error = read_around(q, batch, &span);
 	}
-	return (error != 0 ? error : move(q, batch, &iov, 1, span.offset));
+	return (error != 0 ? error : move(q, batch, &iov, 1, span.offset,
+	    span.length, thread));
 }
 
 /* Move the data of a batch that has some.  0 or a negative errno. */
@@ -338,5 +378,5 @@ xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 
 	if (q->params.bounce || (q->copies && !batch->persistent))
 		return (move_bounced(q, batch, thread));
-	return (move_straight(q, batch));
+	return (move_straight(q, batch, thread));
 }

@@ -39,7 +39,9 @@ xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
 	/* The clock was read before: by another thread, maybe later. */
 	if (now_ns > begun_ns)
 		XBB_COUNT(stat->duration_ns[kind], now_ns - begun_ns);
-	if (operation == XBB_OP_WRITE_BARRIER)
+	/* As the kernel driver has it: both wait for what was before them. */
+	if (operation == XBB_OP_WRITE_BARRIER ||
+	    operation == XBB_OP_FLUSH_DISKCACHE)
 		XBB_COUNT(stat->tag_ordered, 1);
 	else
 		XBB_COUNT(stat->tag_simple, 1);

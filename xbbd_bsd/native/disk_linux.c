@@ -39,6 +39,19 @@ xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
 	return (error == 0 ? 0 : -errno);
 }
 
+/*
+ * A disk that was taken away fails with EIO; what tells it from one with a bad
+ * place is that it has no size any more (del_gendisk()).
+ */
+bool
+xbb_disk_is_gone(int fd, uint32_t disk_kind)
+{
+	uint64_t size;
+
+	return (disk_kind == XBB_DISK_DEVICE &&
+	    ioctl(fd, BLKGETSIZE64, &size) == 0 && size == 0);
+}
+
 void
 xbb_thread_name(const char *name)
 {

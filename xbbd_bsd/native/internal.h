@@ -8,9 +8,10 @@
  * and its requests.  Batches go to the workers through the run queue and come
  * back through the done list.
  *
- * Locks.  One: pool.lock, for the run queue and the idle count.  It is never
- * held across I/O, a hypervisor call or another lock.  hv_freebsd.c has one of
- * its own, for its port, inside hypervisor calls.
+ * Locks.  pool.lock, for the run queue and the idle count; and one of the
+ * flushes of a disk, which all its queues share (flush.c).  None is held across
+ * I/O, a hypervisor call or another lock.  hv_freebsd.c has one of its own, for
+ * its port, inside hypervisor calls.
  */
 #ifndef XBB_INTERNAL_H
 #define XBB_INTERNAL_H
@@ -32,7 +33,7 @@ _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS &&
     XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a batch or a ring");
 
 #define XBB_NONE	UINT16_MAX	/* end of an index list */
-#define XBB_SLOWEST	80		/* most of a slowness, see transfer.c */
+#define XBB_SLOWEST	80		/* most of a slowness, see batch.c */
 #define XBB_SLOT_WORDS	28		/* 32-bit words of the largest ring slot */
 
 /* Where the fields of a ring slot lie; what all ABIs share is in blkif.c. */
@@ -90,7 +91,8 @@ struct xbb_tally {
 	uint32_t	io_errors;
 	uint32_t	io_bounced;
 	uint32_t	io_read_modify_write;
-	bool		disk_gone;	/* ENXIO from the disk */
+	int32_t		gone_errno;	/* the disk is gone; 0: it is not */
+	int32_t		flush_errno;	/* a flush has failed, this one or before */
 };
 
 /* Adjacent requests of one operation that go to the disk together. */
@@ -100,11 +102,13 @@ struct xbb_batch {
 	uint64_t	 nsectors;
 	uint64_t	 begun_ns;	/* when it was given to the disk */
 	uint64_t	 ended_ns;	/* and was done */
+	uint64_t	 order;		/* of starting; of a flush that waits: before it */
 	uint16_t	 nseg;
 	uint16_t	 nreq;
 	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
 	uint8_t		 operation;
 	bool		 faked;		/* a flush that the tunables suppress */
+	bool		 flushed;	/* a barrier, whose first flush is done */
 	bool		 persistent;	/* all its pages are pinned */
 	struct xbb_batch *next;		/* link of the list it is on */
 	struct xbb_batch *prev_started, *next_started;
@@ -113,6 +117,11 @@ struct xbb_batch {
 struct xbb_batch_list {
 	struct xbb_batch *head, *tail;
 	uint32_t	 count;
+};
+
+/* Started batches, by prev_started and next_started, the oldest first. */
+struct xbb_started {
+	struct xbb_batch *oldest, *newest;
 };
 
 /* I/O threads of a queue and what waits for them. */
@@ -176,6 +185,7 @@ struct xbb_queue {
 	size_t		 segments_size;	/* bytes */
 	uint32_t	 max_segments;	/* of a request */
 	const struct xbb_tunables *tunables;
+	struct xbb_flushes *flushes;	/* of the disk, shared with its other queues */
 	struct xbb_limits limits;
 	struct xbb_map	 ring_map;
 	bool		 copies;	/* grants are copied, not mapped */
@@ -192,9 +202,10 @@ struct xbb_queue {
 	struct xbb_batch *batches;	/* as many as table entries */
 	struct xbb_batch *free_batch;
 	struct xbb_batch_list pending;	/* merged, not yet started */
-	struct xbb_batch *started;	/* doubly linked */
+	struct xbb_batch_list waiting;	/* flushes, for writes before them */
+	struct xbb_started started[2];	/* by whether they write */
+	uint64_t	 starts;	/* batches started so far */
 	uint32_t	 nstarted;
-	uint32_t	 started_writes;
 	uint32_t	 started_segments;
 	bool		 barrier_started;
 	uint32_t	 unpushed;	/* responses filled in, not pushed */
@@ -207,10 +218,8 @@ struct xbb_queue {
 
 	/* Shared. */
 	_Atomic(struct xbb_batch *) done;	/* stack, filled by workers */
-	atomic_uint	 slowness;	/* of reads and writes, see transfer.c */
+	atomic_uint	 slowness;	/* of reads and writes, see batch.c */
 	atomic_uint	 flush_slowness;	/* of flushes and barriers */
-	atomic_uint	 page_ns;	/* processor time a page of data takes */
-	atomic_uint	 runs;		/* batches carried out */
 	atomic_bool	 sleeping;	/* ring thread is about to poll */
 	atomic_bool	 draining;
 	atomic_uint	 state;		/* enum xbb_queue_state */
@@ -219,6 +228,9 @@ struct xbb_queue {
 	int		 kick[2];	/* pipe that ends the ring thread's poll */
 	struct xbb_pool	 pool;
 	pthread_t	 thread;
+
+	/* Each thread its own: 0 the ring's, then the workers. */
+	uint64_t	 sleeps[1 + XBB_MAX_WORKERS];	/* when it last looked */
 };
 
 /*
@@ -331,6 +343,7 @@ bool	xbb_batch_overlaps(const struct xbb_batch *a,
 bool	xbb_batch_writes(const struct xbb_batch *batch);
 bool	xbb_batch_flushes(const struct xbb_batch *batch);
 bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
+bool	xbb_batch_is_flush(const struct xbb_batch *batch);
 void	xbb_batch_list_put(struct xbb_batch_list *list, struct xbb_batch *batch);
 struct xbb_batch *xbb_batch_list_take(struct xbb_batch_list *list);
 
@@ -359,20 +372,30 @@ void	xbb_persist_drop(struct xbb_queue *q);
 /* data.c - a batch's data between the guest's pages and the disk. */
 int	xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
-int	xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch);
+int	xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch,
+	    uint32_t thread);
 int	xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch);
 int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
 	    off_t offset, bool *was_short);
 size_t	xbb_data_buffer_size(const struct xbb_queue *q);
 
+/* flush.c - flushes of a disk, one at a time; what is left of one that failed. */
+int	xbb_flushes_join(struct xbb_state *state, struct xbb_flushes **flushesp);
+void	xbb_flushes_leave(struct xbb_flushes *flushes);
+int	xbb_flush(struct xbb_flushes *flushes, int fd, uint32_t disk_kind,
+	    bool *done);
+int	xbb_flush_failed(const struct xbb_flushes *flushes);
+bool	xbb_means_cannot(int error);
+bool	xbb_means_gone(int error);
+
 /*
  * batch.c - one batch from start to status; any thread of the queue, which
  * says which it is: 0 the ring's, then the workers.
  */
-void	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
+bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
 bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
-void	xbb_judge_flush(struct xbb_queue *q, uint64_t took);
+void	xbb_judge_flush(struct xbb_queue *q, uint64_t took, uint32_t thread);
 
 /* devstat.c - the records of devstat(9).  Ring thread. */
 enum xbb_devstat_kind xbb_devstat_kind(uint8_t operation, uint64_t nsectors);
@@ -392,6 +415,11 @@ void	xbb_pool_wake(struct xbb_queue *q);
 struct xbb_batch *xbb_pool_take(struct xbb_pool *pool);
 void	xbb_pool_stop(struct xbb_pool *pool);
 
+/* order.c - which batch is started next.  Ring thread. */
+struct xbb_batch *xbb_order_next(struct xbb_queue *q);
+void	xbb_order_started(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_order_ended(struct xbb_queue *q, struct xbb_batch *batch);
+
 /* queue.c - the ring thread. */
 void	*xbb_queue_main(void *queue);
 void	xbb_queue_done(struct xbb_queue *q, struct xbb_batch *batch);
@@ -408,11 +436,13 @@ int	xbb_fail(struct xbb_error *error, const char *operation, int errnum);
 /* thread.c - the clock, and threads as the data plane wants them. */
 uint64_t xbb_now_ns(void);
 uint64_t xbb_thread_cpu_ns(void);
+uint64_t xbb_thread_sleeps(void);
 int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
+bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
 void	xbb_thread_name(const char *name);
 
 /* exercise.c - the frontend's side of figures. */

@@ -94,6 +94,8 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 	error = prepare_segments(q, n);
 	if (error == 0)
 		error = xbb_persist_open(q, n);
+	if (error == 0)
+		error = xbb_flushes_join(state, &q->flushes);
 	if (error != 0)
 		return (error);
 	q->sectors = &state->sectors;
@@ -228,6 +230,8 @@ release(struct xbb_queue *q)
 {
 
 	xbb_persist_close(q);
+	if (q->flushes != NULL)
+		xbb_flushes_leave(q->flushes);
 	if (q->ring_map.base != NULL)
 		q->ops->unmap(q->hv, &q->ring_map);
 	if (q->hv != NULL)

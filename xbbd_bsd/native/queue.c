@@ -216,35 +216,6 @@ gather(struct xbb_queue *q)
 
 /* Batches: from pending to started. */
 
-static bool
-may_start(struct xbb_queue *q, const struct xbb_batch *batch)
-{
-	const struct xbb_batch *s;
-	bool writes;
-
-	if (q->nstarted == 0) {
-		q->short_of_grants = false;
-		return (true);
-	}
-	if (q->barrier_started || xbb_batch_is_barrier(batch))
-		return (false);
-	if (q->started_segments + batch->nseg > q->params.max_grants) {
-		if (!q->short_of_grants)
-			XBB_COUNT(q->rs->counters.kva_shortages, 1);
-		q->short_of_grants = true;
-		return (false);
-	}
-	q->short_of_grants = false;
-	writes = xbb_batch_writes(batch);
-	if (!writes && q->started_writes == 0)
-		return (true);
-	for (s = q->started; s != NULL; s = s->next_started)
-		if ((writes || xbb_batch_writes(s)) &&
-		    xbb_batch_overlaps(batch, s, q->params.block_size))
-			return (false);
-	return (true);
-}
-
 /*
  * The tunables may ask for fewer flushes than the guest does, and a disk that
  * is only read has nothing to flush (FreeBSD refuses to, geom_dev.c).
@@ -273,19 +244,10 @@ start(struct xbb_queue *q, struct xbb_batch *batch)
 
 	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next)
 		XBB_SET(q->reqs[r].state, XBB_REQ_DISPATCHED);
-	if (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg == 0)
+	if (xbb_batch_is_flush(batch))
 		batch->faked = flush_is_faked(q);
-	batch->prev_started = NULL;
-	batch->next_started = q->started;
-	if (q->started != NULL)
-		q->started->prev_started = batch;
-	q->started = batch;
-	q->nstarted++;
-	q->started_segments += batch->nseg;
+	xbb_order_started(q, batch);
 	XBB_SET(q->rs->grants_mapped, q->started_segments);
-	if (xbb_batch_writes(batch))
-		q->started_writes++;
-	q->barrier_started = xbb_batch_is_barrier(batch);
 	xbb_persist_pin_batch(q, batch);
 	xbb_devstat_start(&q->rs->dispatched, q->now_ns);
 
@@ -337,22 +299,13 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 	xbb_devstat_end(&q->rs->dispatched, batch->operation, batch->nsectors,
 	    sectors_done(q, batch), batch->begun_ns, batch->ended_ns);
 	xbb_persist_unpin_batch(q, batch);
-	if (batch->prev_started != NULL)
-		batch->prev_started->next_started = batch->next_started;
-	else
-		q->started = batch->next_started;
-	if (batch->next_started != NULL)
-		batch->next_started->prev_started = batch->prev_started;
-	q->nstarted--;
-	q->started_segments -= batch->nseg;
+	xbb_order_ended(q, batch);
 	XBB_SET(q->rs->grants_mapped, q->started_segments);
-	if (xbb_batch_writes(batch))
-		q->started_writes--;
-	if (xbb_batch_is_barrier(batch))
-		q->barrier_started = false;
 	count_tally(&q->rs->counters, &batch->tally);
-	if (batch->tally.disk_gone)
-		xbb_queue_stop(q, XBB_STOP_DISK, ENXIO);
+	if (batch->tally.gone_errno != 0)
+		xbb_queue_stop(q, XBB_STOP_DISK, batch->tally.gone_errno);
+	if (batch->tally.flush_errno != 0)
+		xbb_queue_stop(q, XBB_STOP_FLUSH, batch->tally.flush_errno);
 
 	for (r = batch->first; r != XBB_NONE; r = next) {
 		next = q->reqs[r].next;
@@ -361,74 +314,6 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 	}
 	batch->next = q->free_batch;
 	q->free_batch = batch;
-}
-
-static void
-run_here(struct xbb_queue *q, struct xbb_batch *batch)
-{
-
-	xbb_batch_run(q, batch, 0);
-	XBB_COUNT(q->rs->counters.io_inline, 1);
-	finish(q, batch);
-}
-
-/*
- * Start what may start.  What will be over before another thread would be awake
- * this thread does itself, one at a time, and comes back.  What may take long
- * is handed over, lest the ring waits behind the disk: but for a lone transfer,
- * which nothing waits behind.  True if something was started.
- */
-static bool
-dispatch(struct xbb_queue *q)
-{
-	struct xbb_batch *batch;
-	bool lone;
-
-	if (q->pending.head == NULL || !may_start(q, q->pending.head))
-		return (false);
-	do {
-		batch = xbb_batch_list_take(&q->pending);
-		start(q, batch);
-		lone = q->nstarted == 1 && q->pending.head == NULL &&
-		    batch->nseg != 0 && !xbb_batch_flushes(batch);
-		if (lone || !xbb_batch_is_slow(q, batch)) {
-			run_here(q, batch);
-			return (true);
-		}
-		xbb_pool_submit(q, batch);
-	} while (q->pending.head != NULL && may_start(q, q->pending.head));
-	return (true);
-}
-
-/* Have what was handed over done: without a single worker, by this thread. */
-static void
-hand_over(struct xbb_queue *q)
-{
-	struct xbb_batch *batch;
-
-	if (q->nstarted == 0)
-		return;
-	xbb_pool_wake(q);
-	while (q->pool.nthreads == 0 &&
-	    (batch = xbb_pool_take(&q->pool)) != NULL)
-		run_here(q, batch);
-}
-
-/* Collect what workers finished.  True if there was any. */
-static bool
-collect(struct xbb_queue *q)
-{
-	struct xbb_batch *batch, *next;
-
-	batch = done_take(q);
-	if (batch == NULL)
-		return (false);
-	for (; batch != NULL; batch = next) {
-		next = batch->next;
-		XBB_COUNT(q->rs->counters.io_handed_over, 1);
-		finish(q, batch);
-	}
-	return (true);
 }
 
 static void
@@ -453,6 +338,84 @@ push(struct xbb_queue *q)
 	}
 }
 
+/*
+ * Carry a batch out on this thread.  What is ready is published first: nobody
+ * knows how long this will take.
+ */
+static void
+run_here(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	push(q);
+	if (!xbb_batch_run(q, batch, 0)) {
+		xbb_pool_submit(q, batch);
+		return;
+	}
+	XBB_COUNT(q->rs->counters.io_inline, 1);
+	finish(q, batch);
+}
+
+/*
+ * Start what may start.  What will be over before another thread would be awake
+ * this thread does itself, one at a time, and comes back.  What may take long
+ * is handed over, lest the ring waits behind the disk.  True if something was
+ * started.
+ */
+static bool
+dispatch(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+	bool started;
+
+	for (started = false; (batch = xbb_order_next(q)) != NULL; started = true) {
+		start(q, batch);
+		if (!xbb_batch_is_slow(q, batch)) {
+			run_here(q, batch);
+			return (true);
+		}
+		xbb_pool_submit(q, batch);
+	}
+	return (started);
+}
+
+/*
+ * Have what was handed over done: without a single worker by this thread, one
+ * at a time.  True if it did one.
+ */
+static bool
+hand_over(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+
+	if (q->nstarted == 0)
+		return (false);
+	xbb_pool_wake(q);
+	if (q->pool.nthreads != 0)
+		return (false);
+	batch = xbb_pool_take(&q->pool);
+	if (batch == NULL)
+		return (false);
+	run_here(q, batch);
+	return (true);
+}
+
+/* Collect what workers finished.  True if there was any. */
+static bool
+collect(struct xbb_queue *q)
+{
+	struct xbb_batch *batch, *next;
+
+	batch = done_take(q);
+	if (batch == NULL)
+		return (false);
+	for (; batch != NULL; batch = next) {
+		next = batch->next;
+		XBB_COUNT(q->rs->counters.io_handed_over, 1);
+		finish(q, batch);
+	}
+	return (true);
+}
+
 /* The thread: until drained. */
 void *
 xbb_queue_main(void *arg)
@@ -470,13 +433,13 @@ xbb_queue_main(void *arg)
 		}
 		busy |= dispatch(q);
 		xbb_persist_trim_at_work(q);
-		hand_over(q);
+		busy |= hand_over(q);
 		if (q->unpushed >= PUSH_BATCH || !busy)
 			push(q);
 		if (busy)
 			continue;
 		if (atomic_load(&q->draining) && q->nstarted == 0 &&
-		    q->pending.head == NULL)
+		    q->pending.head == NULL && q->waiting.head == NULL)
 			break;
 		xbb_queue_idle(q);
 	}

@@ -34,12 +34,17 @@ xbb_ring_init(struct xbb_ring *ring, void *base, uint32_t ring_pages,
 void
 xbb_copy_words(uint32_t *to, const uint32_t *from, size_t bytes)
 {
-	size_t i;
+	size_t i, n;
 
-	for (i = 0; i < bytes / sizeof(*to); i++)
-		__atomic_store_n(&to[i],
-		    __atomic_load_n(&from[i], __ATOMIC_RELAXED),
-		    __ATOMIC_RELAXED);
+	n = bytes / sizeof(*to);
+	for (i = 0; i + 4 <= n; i += 4) {
+		XBB_SET(to[i], XBB_GET(from[i]));
+		XBB_SET(to[i + 1], XBB_GET(from[i + 1]));
+		XBB_SET(to[i + 2], XBB_GET(from[i + 2]));
+		XBB_SET(to[i + 3], XBB_GET(from[i + 3]));
+	}
+	for (; i < n; i++)
+		XBB_SET(to[i], XBB_GET(from[i]));
 }
 
 static uint32_t *

@@ -1,6 +1,8 @@
 /*
  * thread.c - the clock, and threads as the data plane wants them.  Any thread.
  */
+#include <sys/resource.h>
+
 #include <signal.h>
 #include <time.h>
 
@@ -23,6 +25,19 @@ xbb_thread_cpu_ns(void)
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
 	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
+}
+
+/*
+ * How often the calling thread gave its processor up to wait for something:
+ * not those times when it was taken away.
+ */
+uint64_t
+xbb_thread_sleeps(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	return ((uint64_t)usage.ru_nvcsw);
 }
 
 /* A thread that no signal reaches: those belong to the control plane. */

@@ -37,7 +37,8 @@ worker_main(void *arg)
 		batch = xbb_batch_list_take(&pool->run);
 		if (batch != NULL) {
 			pthread_mutex_unlock(&pool->lock);
-			xbb_batch_run(q, batch, self);
+			q->sleeps[self] = xbb_thread_sleeps();
+			(void)xbb_batch_run(q, batch, self);
 			xbb_queue_done(q, batch);
 			pthread_mutex_lock(&pool->lock);
 			continue;

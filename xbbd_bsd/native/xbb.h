@@ -27,7 +27,7 @@
 #define XBB_STATE_MAGIC		0x58424253	/* "SBBX" in memory */
 #define XBB_MAX_BLOCK_SIZE	65536	/* bytes of the largest sector a disk may have */
 #define XBB_MAX_PERSISTENT	4096	/* grants that a ring may keep mapped */
-#define XBB_STATE_VERSION	4
+#define XBB_STATE_VERSION	5
 #define XBB_POLL_MAX_US		50	/* poll_max_us of a fresh state segment */
 #define XBB_UNUSED_SECONDS	60	/* persistent_grant_unused_seconds, likewise */
 #define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a backend unmaps it */
@@ -101,8 +101,9 @@ enum xbb_queue_state {
 enum xbb_stop_reason {
 	XBB_STOP_NONE		= 0,
 	XBB_STOP_RING		= 1,	/* guest: its ring indices lie */
-	XBB_STOP_DISK		= 2,	/* host: the disk is gone (ENXIO) */
-	XBB_STOP_EVENT		= 3	/* host: the event channel fails */
+	XBB_STOP_DISK		= 2,	/* host: the disk is gone (ENXIO, ENODEV) */
+	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
+	XBB_STOP_FLUSH		= 4	/* host: a flush failed, what it was for may be lost */
 };
 
 /* What failed, for the one place in Python that raises. */
@@ -204,7 +205,7 @@ struct xbb_devstat {
 	uint64_t	bytes[XBB_DEVSTAT_KINDS];
 	uint64_t	duration_ns[XBB_DEVSTAT_KINDS];
 	uint64_t	tag_simple;
-	uint64_t	tag_ordered;		/* barriers */
+	uint64_t	tag_ordered;		/* barriers and flushes */
 	uint64_t	busy_ns;		/* with a transaction under way */
 	uint64_t	busy_from_ns;		/* not yet added to busy_ns, while under way */
 };
@@ -240,7 +241,7 @@ struct xbb_state {
 	uint32_t	table_entries;		/* entries of each ring's table */
 	uint64_t	sectors;		/* size of the disk now, 512-byte sectors */
 	struct xbb_tunables tunables;
-	uint32_t	reserved;
+	int32_t		flush_errno;		/* of a flush that failed; set once, 0: none */
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
 

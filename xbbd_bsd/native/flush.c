@@ -1,0 +1,174 @@
+/*
+ * flush.c - the flushes of a disk, of which all rings of a device have one
+ * account: one at a time, and none is believed after one that failed.  Knows
+ * no ring and no request.  Any thread of any queue.
+ *
+ * A kernel that could not write pages out says so once, to one of those who
+ * ask, and takes the pages for clean: the next flush of the same open file, or
+ * one that goes on beside the failing one, finds nothing to do and succeeds.
+ * So the first failure is noted in the state segment, for good; that word is
+ * looked at before a flush and, by whoever waited, after it.
+ */
+#include <stdlib.h>
+
+#include "internal.h"
+
+/* Of the queues that share a state segment; there is one for each of these. */
+struct xbb_flushes {
+	struct xbb_flushes *next;
+	struct xbb_state *state;
+	uint32_t	 users;		/* registry_lock */
+	pthread_mutex_t	 lock;
+	pthread_cond_t	 changed;
+	uint64_t	 begun;		/* lock: flushes, under way or over */
+	uint64_t	 ended;		/* lock: begun, or one less */
+	int		 error;		/* lock: of the last that ended */
+};
+
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct xbb_flushes *registry;	/* registry_lock */
+
+static struct xbb_flushes *
+find(const struct xbb_state *state)
+{
+	struct xbb_flushes *f;
+
+	for (f = registry; f != NULL && f->state != state; f = f->next)
+		continue;
+	return (f);
+}
+
+static struct xbb_flushes *
+make(struct xbb_state *state)
+{
+	struct xbb_flushes *f;
+
+	f = calloc(1, sizeof(*f));
+	if (f == NULL)
+		return (NULL);
+	if (pthread_mutex_init(&f->lock, NULL) != 0) {
+		free(f);
+		return (NULL);
+	}
+	if (pthread_cond_init(&f->changed, NULL) != 0) {
+		pthread_mutex_destroy(&f->lock);
+		free(f);
+		return (NULL);
+	}
+	f->state = state;
+	f->next = registry;
+	registry = f;
+	return (f);
+}
+
+/* The account of the disk whose segment this is; leave gives it back. */
+int
+xbb_flushes_join(struct xbb_state *state, struct xbb_flushes **flushesp)
+{
+	struct xbb_flushes *f;
+
+	pthread_mutex_lock(&registry_lock);
+	f = find(state);
+	if (f == NULL)
+		f = make(state);
+	if (f != NULL)
+		f->users++;
+	pthread_mutex_unlock(&registry_lock);
+	if (f == NULL)
+		return (-ENOMEM);
+	*flushesp = f;
+	return (0);
+}
+
+void
+xbb_flushes_leave(struct xbb_flushes *f)
+{
+	struct xbb_flushes **at;
+
+	pthread_mutex_lock(&registry_lock);
+	if (--f->users == 0) {
+		for (at = &registry; *at != f; at = &(*at)->next)
+			continue;
+		*at = f->next;
+		pthread_cond_destroy(&f->changed);
+		pthread_mutex_destroy(&f->lock);
+		free(f);
+	}
+	pthread_mutex_unlock(&registry_lock);
+}
+
+/* The disk has no such operation: nothing is there to flush, nothing lost. */
+bool
+xbb_means_cannot(int error)
+{
+
+	return (error == -EOPNOTSUPP || error == -ENOTTY ||
+	    error == -ENOSYS || error == -EINVAL);
+}
+
+bool
+xbb_means_gone(int error)
+{
+
+	return (error == -ENXIO || error == -ENODEV);
+}
+
+/* The errno of the first flush that failed, 0 if none has. */
+int
+xbb_flush_failed(const struct xbb_flushes *f)
+{
+
+	return (__atomic_load_n(&f->state->flush_errno, __ATOMIC_ACQUIRE));
+}
+
+static void
+mark(struct xbb_flushes *f, int error)
+{
+	int32_t none = 0;
+
+	__atomic_compare_exchange_n(&f->state->flush_errno, &none, -error,
+	    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}
+
+/* Have the disk write its cache out, while others wait.  Locked; unlocks. */
+static void
+flush_now(struct xbb_flushes *f, int fd, uint32_t disk_kind)
+{
+	int error;
+
+	f->begun++;
+	pthread_mutex_unlock(&f->lock);
+	error = xbb_disk_flush(fd, disk_kind);
+	if (error != 0 && !xbb_means_cannot(error))
+		mark(f, error);
+	pthread_mutex_lock(&f->lock);
+	f->error = error;
+	f->ended = f->begun;
+	pthread_cond_broadcast(&f->changed);
+}
+
+/*
+ * See to it that what the disk has been given is durable: by a flush that
+ * began since we came, our own (*done) or one of somebody who came with us.
+ * 0 or a negative errno; after a failure that of the first, each time.
+ */
+int
+xbb_flush(struct xbb_flushes *f, int fd, uint32_t disk_kind, bool *done)
+{
+	uint64_t wanted;
+	int error;
+
+	*done = false;
+	pthread_mutex_lock(&f->lock);
+	wanted = f->begun + 1;
+	while (f->ended < wanted && f->begun != f->ended)
+		pthread_cond_wait(&f->changed, &f->lock);
+	if (f->ended < wanted && xbb_flush_failed(f) == 0) {
+		flush_now(f, fd, disk_kind);
+		*done = true;
+	}
+	error = xbb_flush_failed(f);
+	error = error != 0 ? -error : f->error;
+	pthread_mutex_unlock(&f->lock);
+	return (error);
+}
