@@ -43,3 +43,17 @@ def printable(raw: bytes, limit: int = _TEXT_LIMIT) -> str:
         for octet in raw[: limit + 1]
     )
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def plain(text: str) -> str:
+    """Text with words of somebody else in it, fit for a terminal and for one line of a log.
+
+    What is not printable (controls, line ends, marks that turn the direction of
+    writing, octets that were no UTF-8) becomes an escape as Python writes it;
+    letters of any language stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

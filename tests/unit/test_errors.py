@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, plain, printable
 
 
 @pytest.mark.parametrize("kind", [GuestError, OperatorError, HostError])
@@ -35,3 +35,23 @@ def test_printable_is_one_short_line_of_ascii(raw: bytes, limit: int) -> None:
     text = printable(raw, limit)
     assert all(" " <= character <= "~" for character in text)
     assert len(text) <= limit + 3
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/tank/ä 日本.img", "/tank/ä 日本.img"),
+        ("\x1b[2J\x9b2J\r\n\x00\x7f", "\\x1b[2J\\x9b2J\\r\\n\\x00\\x7f"),
+        ("abc\u202egmi.\udcff\u2028", "abc\\u202egmi.\\udcff\\u2028"),
+    ],
+)
+def test_plain(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@given(st.text())
+def test_plain_is_printable_and_changes_nothing_that_is(text: str) -> None:
+    assert plain(text).isprintable()
+    assert plain(plain(text)) == plain(text)
+    if text.isprintable():
+        assert plain(text) == text
