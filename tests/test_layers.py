@@ -25,6 +25,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.tree", ["control.protocol", "errors", "oids"]),
     ("control.metrics", ["errors", "oids", "stats"]),
     ("control", ["control", "errors", "oids"]),
+    # Ends a program of ours.
+    ("command", ["errors"]),
     ("xenstore.wire", []),
     ("xenbus.states", []),
     ("xenbus.pace", []),
@@ -50,12 +52,12 @@ RULES: list[tuple[str, list[str]]] = [
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
     ("toolstack", ["errors", "vdev", "xenbus.states", "xenstore"]),
-    ("xbbctl", ["control", "errors", "host", "oids", "toolstack", "vdev",
+    ("xbbctl", ["command", "control", "errors", "host", "oids", "toolstack", "vdev",
                 "xenstore"]),
     ("stat.sample", ["errors", "oids", "stat", "stats"]),
     ("stat.watch", ["control.client", "control.protocol", "errors", "oids", "stat"]),
     ("stat", ["errors", "oids", "stat"]),
-    ("xbbstat", ["errors", "host", "stat"]),
+    ("xbbstat", ["command", "errors", "host", "stat"]),
     ("sim.storetree", ["xenstore.wire"]),
     ("sim.storecore", ["sim.storetree", "xenstore.wire"]),
     ("sim", ["*"]),

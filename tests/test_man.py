@@ -26,13 +26,16 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 
 # Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
 FOREIGN = {
-    *((name, "1") for name in ("dtrace", "kenv", "xl")),
+    *((name, "1") for name in ("dtrace", "head", "kenv", "protect", "xl")),
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
-    *((name, "5") for name in ("loader.conf", "xl.cfg")),
+    *((name, "5") for name in ("loader.conf", "rc.conf", "xl.cfg")),
     ("xen-vbd-interface", "7"),
-    *((name, "8") for name in ("daemon", "gstat", "iostat", "rc", "sysctl", "xenstored")),
+    *(
+        (name, "8")
+        for name in ("daemon", "gstat", "iostat", "rc", "sysctl", "syslogd", "xenstored")
+    ),
     ("devstat", "9"),
 }
 

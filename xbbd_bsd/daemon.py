@@ -20,10 +20,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from xbbd_bsd import __version__
+from xbbd_bsd import __version__, command
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
     Configured,
@@ -183,6 +183,10 @@ class Daemon:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
+    return command.run("xbbd", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _options(arguments)
     try:
         config = read_config(options.file)
@@ -193,13 +197,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _make_directory(state_dir)
         config_file = os.path.abspath(options.file) if options.file else None
         with _locked(_pidfile(config, state_dir)) as lock:
-            if options.foreground:
-                _log_to(logging.StreamHandler())
-                return _serve(host, config, config_file, state_dir, lock)
-            return _serve_detached(host, config, config_file, state_dir, lock)
-    except XbbdError as error:
-        print(f"xbbd: {error}", file=sys.stderr)
-        return 1
+            if not options.foreground:
+                return _serve_detached(host, config, config_file, state_dir, lock)
+            _log_to(_Syslog() if options.syslog else logging.StreamHandler())
+            return _serve(host, config, config_file, state_dir, lock, options.report)
+    except Exception as error:
+        if options.report:
+            _report(options.report, f"failed {error}")
+        raise
 
 
 def read_config(path: str | None) -> Config:
@@ -224,19 +229,34 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-d", dest="foreground", action="store_true", help="stay in the foreground, log to stderr"
     )
+    parser.add_argument(
+        "-S", dest="syslog", action="store_true", help="log to syslog(3) in the foreground too"
+    )
     parser.add_argument("-f", dest="file", help=f"configuration (default {CONFIG_FILE})")
     parser.add_argument(
         "-t", dest="test", action="store_true", help="check the configuration and exit"
     )
     parser.add_argument("--host", metavar="SPEC", help="sim:DIR for a simulated machine")
+    parser.add_argument(
+        "--report", metavar="FILE", help="with -d: say in a file what came of the start"
+    )
     parser.add_argument("--version", action="version", version=f"xbbd {__version__}")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.report and not options.foreground:
+        parser.error("--report is for those who start it with -d; without -d it says so itself")
+    return options
 
 
 def _serve(
-    host: Host, config: Config, config_file: str | None, state_dir: str, lock: int, ready: int = -1
+    host: Host,
+    config: Config,
+    config_file: str | None,
+    state_dir: str,
+    lock: int,
+    report: str | None = None,
+    ready: int = -1,
 ) -> int:
-    """Serve until told to leave; a descriptor `ready` is closed when that has begun."""
+    """Serve until told to leave; say in a file `report` or on a descriptor that it has begun."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop takes it
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
@@ -248,6 +268,8 @@ def _serve(
     if ready >= 0:
         os.write(ready, READY)
         os.close(ready)
+    if report:
+        _report(report, "serving")
     if daemon.run():
         return 0
     logging.shutdown()
@@ -264,7 +286,7 @@ def _serve_detached(
         with open(reader, "rb") as pipe:
             reason = pipe.read()
         if reason != READY:
-            print(f"xbbd: {reason.decode() or 'it ended at once'}", file=sys.stderr)
+            print(f"xbbd: {one_line(reason.decode()) or 'it ended at once'}", file=sys.stderr)
         os._exit(reason != READY)  # the lock is the other process's to give back
     os.close(reader)
     os.setsid()
@@ -276,13 +298,34 @@ def _serve_detached(
     os.close(null)
     _log_to(_Syslog())
     try:
-        return _serve(host, config, config_file, state_dir, lock, writer)
+        return _serve(host, config, config_file, state_dir, lock, ready=writer)
     except Exception as error:
         if not isinstance(error, XbbdError):
             _log.exception("internal error, please report it")
         with suppress(OSError):  # whoever started us has long been told that all is well
-            os.write(writer, str(error).encode())
+            os.write(writer, str(error).encode("utf-8", "backslashreplace"))
         return 1
+
+
+def _report(path: str, outcome: str) -> None:
+    """Say in a file of one line what came of the start: our pid, and `outcome`.
+
+    That is "serving", or "failed" and the reason.  Whoever looks sees the line
+    before or the whole of this one.  That it cannot be written is no reason to
+    serve nobody: whoever waits for it does not wait for ever.
+    """
+    line = f"{os.getpid()} {one_line(outcome)}\n"
+    new = f"{path}.new"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(new, flags, 0o644)
+        try:
+            os.write(file, line.encode("utf-8", "backslashreplace"))
+        finally:
+            os.close(file)
+        os.rename(new, path)
+    except OSError as error:
+        _log.error("report %s: %s", path, error.strerror)
 
 
 def _pidfile(config: Config, state_dir: str) -> str:

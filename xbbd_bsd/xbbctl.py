@@ -11,7 +11,6 @@ the daemon, by its control socket.  A process of its own.
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import re
@@ -22,11 +21,11 @@ from contextlib import contextmanager
 from errno import EBUSY
 from typing import Any, Final
 
-from xbbd_bsd import __version__
+from xbbd_bsd import __version__, command
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.sysctl import Sysctl, add_options
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line, printable, shown
+from xbbd_bsd.errors import HostError, OperatorError, one_line, printable, shown
 from xbbd_bsd.host import control_path, detect, run_directory
 from xbbd_bsd.oids import ROOT
 from xbbd_bsd.toolstack import (
@@ -403,17 +402,8 @@ def _run(words: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # paths may have octets that are no text
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (XbbdError, OSError) as error:
-        print(f"xbbctl: {one_line(str(error))}", file=sys.stderr)
-        return 1
+    words = sys.argv[1:] if arguments is None else arguments
+    return command.run("xbbctl", lambda: _run(words))
 
 
 if __name__ == "__main__":

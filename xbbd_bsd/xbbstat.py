@@ -17,15 +17,14 @@ calls what they ask for.  A process of its own.
 
 import argparse
 import math
-import os
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from xbbd_bsd import __version__
-from xbbd_bsd.errors import OperatorError, XbbdError
+from xbbd_bsd import __version__, command
+from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.host import control_path, run_directory
 from xbbd_bsd.stat.choice import Choice, checked_filter, names_of, sort_of, types_of
 from xbbd_bsd.stat.gstat import Latency
@@ -39,7 +38,10 @@ T = TypeVar("T")
 
 def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> int:
     """The command; its exit status.  `clock` other than the real one is for tests."""
-    clock = clock or Clock()
+    return command.run("xbbstat", lambda: _run(arguments, clock or Clock()))
+
+
+def _run(arguments: Sequence[str] | None, clock: Clock) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -56,13 +58,6 @@ def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> 
             Reports(plan, watch, clock, _write, _warn, _rows).run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # What is left in the buffer has nowhere to go; the interpreter would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except (XbbdError, OSError) as error:
-        _warn(str(error))
-        return 1
     return 0
 
 

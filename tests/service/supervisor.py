@@ -4,7 +4,8 @@ Two habits, since they differ: as in FreeBSD 13, SIGTERM is handed on and daemon
 leaves at once; as in 14, it stays until the command has ended, and does not hear
 SIGTERM while it waits to start the command again.  SUPERVISOR_LIKE says which.
 That wait is at least as long as there is a file SUPERVISOR_HOLD, for tests.
-What goes to syslogd is written to the file SUPERVISOR_SYSLOG, with tag and pid.
+What goes to syslogd is written to the file SUPERVISOR_SYSLOG, with facility and
+priority, which are the same for all that the command writes, tag and pid.
 What it does not know it refuses.  Runs with the standard library alone.
 """
 
@@ -20,6 +21,8 @@ import time
 from typing import Any
 
 LIKE = os.environ["SUPERVISOR_LIKE"]
+PRIORITIES = {"emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"}
+FACILITIES = {"daemon", "user", *(f"local{number}" for number in range(8))}
 
 
 def main() -> None:
@@ -29,8 +32,15 @@ def main() -> None:
     except getopt.GetoptError as error:
         sys.exit(f"daemon: {error}")
     options = dict(pairs)
-    if not command or set(options) - {"-c", "-f", "-r", "-R", "-S", "-l", "-T", "-t", "-p", "-P"}:
+    known = {"-c", "-f", "-r", "-R", "-S", "-l", "-s", "-T", "-t", "-p", "-P"}
+    if not command or set(options) - known:
         sys.exit(f"daemon: not known here: {sys.argv[1:]}")
+    if options.get("-s", "notice") not in PRIORITIES:
+        print("daemon: unrecognized syslog priority", file=sys.stderr)
+        sys.exit(4)
+    if options.get("-l", "daemon") not in FACILITIES:
+        print("daemon: unrecognized syslog facility", file=sys.stderr)
+        sys.exit(5)
     files = {key: lock(options[key]) for key in ("-p", "-P") if key in options}
     if os.fork():
         os._exit(0)
@@ -125,8 +135,10 @@ class Supervisor:
         assert child.stdout is not None
         with open(os.environ["SUPERVISOR_SYSLOG"], "ab", buffering=0) as log:
             for line in child.stdout:
+                facility = self.options.get("-l", "daemon")
+                priority = self.options.get("-s", "notice")
                 tag = self.options.get("-T", "daemon")
-                log.write(f"{tag}[{os.getpid()}]: ".encode() + line)
+                log.write(f"{facility}.{priority} {tag}[{os.getpid()}]: ".encode() + line)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ beside this file.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -28,11 +30,29 @@ PORTED = ROOT / "port" / "sysutils" / "xbbd" / "files" / "xbbd.in"
 
 COMMAND = f"""#!{sys.executable}
 import sys
+from tests.service import syslog
+sys.modules["syslog"] = syslog
 from xbbd_bsd.daemon import main
 sys.exit(main())
 """
 
+# As xbbd that does not get as far as to say something: "die" ends at once, "hang"
+# neither serves nor ends, nor hears SIGTERM if it is "deaf".
+BROKEN = f"""#!{sys.executable}
+import os, signal, sys
+if "-t" not in sys.argv:
+    if "MODE" == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "MODE" == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()
+"""
+
+# Refuses what protect(1) refuses: an option without a value, a process that is none.
 PROTECT = """#!/bin/sh
+for last; do :; done
+kill -s 0 "$last" || exit 1
 echo "$@" >> "$PROTECTED"
 """
 
@@ -58,6 +78,7 @@ class Service:
         self.log = directory / "syslog"
         self.supervisor_file = directory / "run" / "xbbd-supervisor.pid"
         self.child_file = directory / "run" / "xbbd-child.pid"
+        self.report_file = directory / "run" / "xbbd-start"
         self.protected = directory / "protected"
         self.hold = directory / "hold"
         self.config.write_text("")
@@ -126,7 +147,7 @@ class Service:
 
     def served(self) -> int:
         """How often a daemon has begun to serve."""
-        return self.log_text().count("xbbd: serving ")
+        return len(re.findall(r"^daemon\.info xbbd\[\d+\]: serving ", self.log_text(), re.M))
 
     def log_text(self) -> str:
         """What syslogd was given."""
@@ -223,7 +244,124 @@ def test_from_start_to_stop(service: Service, shell: str, like: str) -> None:
     assert service("faststop") == ""
     assert "not running? (check " in service("reload", 1)
     assert service.served() == 1
-    assert re.search(r"^xbbd\[\d+\]: xbbd: serving vbd, vbd3 on sim:", service.log_text(), re.M)
+    assert f"daemon.info xbbd[{child}]: serving vbd, vbd3 on sim:" in service.log_text()
+
+
+@pytest.mark.slow
+def test_a_start_returns_when_it_serves(service: Service, shell: str, like: str) -> None:
+    service("start")
+    assert service.served() == 1
+    assert service.report_file.read_text() == f"{service.child} serving\n"
+    service("restart")
+    assert service.served() == 2
+    service("stop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argument", ["start", "restart"])
+def test_a_start_that_fails_says_why_and_leaves_nothing(
+    service: Service, argument: str, shell: str, like: str
+) -> None:
+    """A pid file that somebody holds is found out only when the configuration is good."""
+    if argument == "restart":
+        service("start")
+    with (service.directory / "held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("77\n")
+        held.flush()
+        service.config.write_text(f'[daemon]\npidfile = "{held.name}"\n')
+        said = service(argument, 1)
+    assert f"WARNING: xbbd has not started: already running, pid 77 ({held.name})\n" in said
+    assert said.endswith(f"({held.name})\n"), "protect(1) was given nobody"
+    assert not list((service.directory / "run").iterdir())
+    assert service("status", 1) == "xbbd is not running.\n"
+    served = service.served()
+    assert served == (argument == "restart")
+    assert re.search(r"^daemon\.err xbbd\[\d+\]: xbbd: already running", service.log_text(), re.M)
+    service.config.write_text("")
+    service("start")
+    assert service.served() == served + 1
+    service("stop")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("die", "it ends at once, see its log"),
+        ("hang", "it does not serve after 2 s"),
+        ("deaf", "it does not serve after 2 s"),
+    ],
+)
+def test_a_start_that_comes_to_nothing_ends(
+    service: Service, mode: str, reason: str, like: str
+) -> None:
+    service.install("bin/xbbd", 0o755, BROKEN.replace("MODE", mode))
+    timeout = "30" if mode == "die" else "2"
+    service.set_rc_conf(xbbd_enable="YES", xbbd_start_timeout=timeout)
+    pids: list[int] = []
+
+    def note() -> bool:
+        with contextlib.suppress(OSError, ValueError):
+            pids[:] = [service.supervisor, service.child]
+        return len(pids) == 2
+
+    watcher = threading.Thread(target=eventually, args=(note, "both pids"))
+    watcher.start()
+    said = service("start", 1)
+    watcher.join()
+    assert said.endswith(f"WARNING: xbbd has not started: {reason}\n")
+    eventually(lambda: all(map(service.gone, pids)), f"{pids} gone")
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "0", "1h", "99999999"])
+def test_a_time_limit_is_a_number_of_seconds(service: Service, value: str) -> None:
+    service.set_rc_conf(xbbd_enable="YES", xbbd_start_timeout=value)
+    if value:
+        said = service("start", 1)
+        assert f'xbbd_start_timeout="{value}" is no number of seconds' in said
+        assert not list((service.directory / "run").iterdir())
+    else:
+        service("start")  # empty is unset, as everywhere in rc.conf
+        service("stop")
+
+
+@pytest.mark.slow
+def test_each_line_of_the_log_has_its_severity(service: Service) -> None:
+    service("start")
+    child = service.child
+    service.config.write_text("[disk]\nworkers = 0\n")
+    os.kill(child, signal.SIGHUP)
+    service.until_logged(f"daemon.err xbbd[{child}]: configuration not changed: ")
+    service.config.write_text("")
+    service("stop")
+    assert f"daemon.info xbbd[{child}]: stopped\n" in service.log_text()
+
+
+@pytest.mark.slow
+def test_status_says_why_it_does_not_serve_again(service: Service, like: str) -> None:
+    service("start")
+    supervisor, child = service.supervisor, service.child
+    service.hold.touch()
+    with (service.directory / "held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        service.config.write_text(f'[daemon]\npidfile = "{held.name}"\n')
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda: service.gone(child), "the first is gone")
+        service.hold.unlink()
+        service.until_logged("already running, pid unknown")
+        service.hold.touch()
+        eventually(lambda: service.gone(service.child), "the second is gone")
+        assert service("status", 1) == (
+            f"xbbd is running as pid {supervisor}.\nIt has ended and is about to be started"
+            f" again: already running, pid unknown ({held.name})\n"
+        )
+    service.config.write_text("")
+    service.hold.unlink()
+    service.until_served(2)
+    eventually(lambda: "serving" in service.report_file.read_text(), "the report")
+    assert service("status") == f"xbbd is running as pid {supervisor}.\n"
+    service("stop")
 
 
 @pytest.mark.slow

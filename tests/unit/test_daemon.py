@@ -343,3 +343,41 @@ def test_nobody_else_can_lock_the_pid_file(tmp_path: Path) -> None:
     path.touch(0o644)
     with daemon._locked(str(path)):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.slow
+def test_what_came_of_the_start(server: ServerThread, conf: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    running = hosted(server, conf, "-d", "--report", str(report))
+    until(report.exists)
+    assert report.read_text() == f"{running.pid} serving\n"
+    second = hosted(server, conf, "-d", "--report", str(report))
+    assert "already running" in second.communicate(timeout=LIMIT)[1]
+    assert report.read_text() == (
+        f"{second.pid} failed already running, pid {running.pid} ({tmp_path}/xbbd.pid)\n"
+    )
+    assert os.listdir(tmp_path).count("report.new") == 0
+    running.terminate()
+    running.communicate(timeout=LIMIT)
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_written_keeps_nobody_from_being_served(
+    server: ServerThread, conf: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "report.new").symlink_to(victim)
+    running = hosted(server, conf, "-d", "--report", str(tmp_path / "report"))
+    assert running.stderr is not None
+    assert running.stderr.readline().startswith(f"xbbd: report {tmp_path}/report: ")
+    assert running.stderr.readline() == "xbbd: serving vbd, vbd3 on test\n"
+    running.terminate()
+    running.communicate(timeout=LIMIT)
+    assert victim.read_text() == "precious"
+
+
+def test_a_report_is_for_the_foreground(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--report", "x"])
+    assert "--report is for those who start it with -d" in capsys.readouterr().err

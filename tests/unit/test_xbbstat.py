@@ -99,9 +99,8 @@ def called(daemon: Daemon, *arguments: str, time: FakeTime | None = None) -> int
 
 def process(daemon: Daemon, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "xbbd_bsd.xbbstat", "--state-dir", daemon.directory]
-    return subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen([*command, *arguments], **options)
 
 
 def plan(*arguments: str) -> Plan:
@@ -310,6 +309,18 @@ def test_a_reader_that_leaves(daemon: Daemon, options: list[str]) -> None:
         assert child.stdout.readline()
         child.stdout.close()
         assert child.wait(LIMIT) == 128 + signal.SIGPIPE
+        assert child.stderr.read() == ""
+
+
+@pytest.mark.parametrize("options", [["-x"], ["-j"], ["-b"], ["-C", "-c", "1"]])
+def test_a_reader_that_was_never_there(daemon: Daemon, options: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with process(daemon, *options, stdout=writer, env=environment) as child:
+        os.close(writer)
+        assert child.wait(LIMIT) == 128 + signal.SIGPIPE
+        assert child.stderr is not None
         assert child.stderr.read() == ""
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from xbbd_bsd import command
 from xbbd_bsd.sim import bench, demo, guest, machine, nbd
 
 
@@ -68,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The commands; exit status."""
+    return command.run("sim", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     if options.command in ("demo", "nbd", "bench"):
         for number in (signal.SIGTERM, signal.SIGHUP):

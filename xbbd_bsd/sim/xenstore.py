@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from xbbd_bsd import command
 from xbbd_bsd.sim.storecore import Connection, StoreCore
 from xbbd_bsd.sim.storetree import DOMID_FIRST_RESERVED
 from xbbd_bsd.xenstore.wire import Packet, Parser
@@ -208,14 +209,14 @@ async def _serve(directory: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs a server until SIGTERM or SIGINT."""
+    return command.run("xenstore", lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m xbbd_bsd.sim.xenstore DIRECTORY", file=sys.stderr)
         return 2
-    try:
-        asyncio.run(_serve(arguments[0]))
-    except OSError as error:
-        print(f"xenstore: {error}", file=sys.stderr)
-        return 1
+    asyncio.run(_serve(arguments[0]))
     return 0
 
 

@@ -1,0 +1,73 @@
+"""How a program of ours begins and ends: its standard streams, its errors, its exit status.
+
+What the program does is not known here.  Output that is still in a buffer when
+`main` returns is written by the interpreter, which has no words and status 120
+for a reader that is gone; so it is written here.  The main thread.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TextIO
+
+from xbbd_bsd.errors import XbbdError, one_line
+
+
+def run(name: str, body: Callable[[], int]) -> int:
+    """Run the body of a program; its exit status.
+
+    Errors by blame and those of the system become one line on standard error and
+    status 1.  A reader of our output that is gone ends the program quietly, with the
+    status that a shell gives to SIGPIPE.  Nothing is left in a buffer, also where
+    `body` raises SystemExit.
+    """
+    _have_standard_descriptors()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # paths may have octets that are no text
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return body() or _flushed(sys.stdout)
+        except SystemExit:
+            _flushed(sys.stdout)
+            raise
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except (XbbdError, OSError) as error:
+        with suppress(OSError):
+            print(f"{name}: {one_line(str(error))}", file=sys.stderr)
+        return 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _abandon(stream)
+
+
+def _flushed(stream: TextIO | None) -> int:
+    if stream is not None:
+        stream.flush()
+    return 0
+
+
+def _abandon(stream: TextIO | None) -> None:
+    """Write what is left, or else have it go nowhere: the interpreter will try once more."""
+    try:
+        _flushed(stream)
+    except OSError:
+        assert stream is not None
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def _have_standard_descriptors() -> None:
+    """Whoever started us may have closed some; a disk must never become standard error."""
+    for standard in range(3):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number, which is this one
