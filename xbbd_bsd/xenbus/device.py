@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, plain, printable
 from xbbd_bsd.events import (
     AttachFailed,
     Connected,
@@ -21,6 +21,7 @@ from xbbd_bsd.events import (
     DeviceGone,
     Disconnected,
     Event,
+    GuestFailed,
     InternalError,
     Opened,
     StateChanged,
@@ -343,11 +344,15 @@ class Device:
     def _fail(self, failure: Failure, error: XbbdError) -> None:
         self._failure = failure
         self._error = error
-        event = AttachFailed if failure is Failure.ATTACH else ConnectionFailed
-        self._journal(event(self.name, str(error)))
+        if failure is Failure.ATTACH:
+            self._journal(AttachFailed(self.name, str(error)))
+        elif isinstance(error, GuestError):
+            self._journal(GuestFailed(self.name, str(error)))
+        else:
+            self._journal(ConnectionFailed(self.name, str(error)))
 
     def _reason(self) -> bytes:
-        return str(self._error).encode("utf-8", "replace")[:_REASON_LIMIT]
+        return plain(str(self._error)).encode()[:_REASON_LIMIT]
 
     def _reported(self, nodes: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Adds the error node; its place and form are those of xenbus_dev_fatal."""
