@@ -14,7 +14,7 @@ from typing import Any
 
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Value, Verb
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, plain
 
 Description = tuple[str, bool, bool, str]
 """Type, whether writable, whether a tunable, description."""
@@ -85,7 +85,7 @@ class Sysctl:
                 return
             self._failed = True
             if error.errno != ENOENT or not self._options.quiet:
-                print(f"xbbctl: {error}{where}", file=sys.stderr)
+                print(f"xbbctl: {plain(str(error))}{where}", file=sys.stderr)
 
     def _assign(self, name: str, value: str) -> None:
         before = self._connection.whole(Request(Verb.SET, name, value))
@@ -150,7 +150,8 @@ class Sysctl:
             print(f"{leaf}{self._separator}{text}")
 
     def _text(self, value: Value) -> str:
-        return f"{value:,}" if self._options.human and isinstance(value, int) else str(value)
+        """Fit for a terminal; JSON has a path as it is."""
+        return f"{value:,}" if self._options.human and isinstance(value, int) else plain(str(value))
 
 
 def _split(word: str) -> tuple[str, bool, str]:
