@@ -16,7 +16,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("__init__", []),
     # Pure: no I/O, no threads, no clock.
     ("errors", []),
-    ("events", []),
+    ("events", ["errors"]),
     ("stats", []),
     ("vdev", ["errors"]),
     ("config", ["errors", "events", "stats", "vdev"]),

@@ -387,9 +387,16 @@ def _sink(severity: Severity, line: str) -> None:
 
 
 def _log_to(handler: logging.Handler) -> None:
-    handler.setFormatter(logging.Formatter("xbbd: %(message)s"))
+    handler.setFormatter(_Plain("xbbd: %(message)s"))
     logging.getLogger().addHandler(handler)  # what asyncio has to say goes there too
     _log.setLevel(logging.DEBUG)
+
+
+class _Plain(logging.Formatter):
+    """Keeps the lines of a traceback, and lets nothing else steer a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(one_line, super().format(record).split("\n")))
 
 
 class _Syslog(logging.Handler):
@@ -408,7 +415,7 @@ class _Syslog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         priority = self._PRIORITIES.get(record.levelno, syslog.LOG_ERR)
-        syslog.syslog(priority, record.getMessage().replace("\n", " | "))
+        syslog.syslog(priority, _Plain().format(record).replace("\n", " | "))
 
 
 if __name__ == "__main__":

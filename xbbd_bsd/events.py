@@ -4,15 +4,19 @@ Pure: neither a log nor a clock is known here; both are handed to `Journal`.
 Events are frozen dataclasses; the text of each is a format of its fields.  Two
 switches let the chatter through, one for the control path (XenStore, states)
 and one for the data path (rings, disks).  Guests can cause events at will, so
-those of one device are limited in rate.  Control thread.
+those of one device are limited in rate, and cannot hide what an operator has
+to know.  Control thread.
 """
 
 import itertools
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum, IntEnum
 from typing import ClassVar, Final
+
+from xbbd_bsd.errors import one_line
 
 
 class Path(Enum):
@@ -38,6 +42,7 @@ class Event:
     path: ClassVar[Path] = Path.CONTROL
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = ""
+    urgent: ClassVar[bool] = False  # of a device, and of host or operator: see Journal
 
     def __str__(self) -> str:
         return self.text.format(**{field.name: getattr(self, field.name) for field in fields(self)})
@@ -213,6 +218,7 @@ class SizeRefused(DeviceEvent):
     """The disk has become too small to be one."""
 
     severity = Severity.WARNING
+    urgent = True
     text = "the disk has only {size} bytes, less than a sector: the guest is told nothing"
     size: int
 
@@ -222,6 +228,7 @@ class MediumIgnored(DeviceEvent):
     """The toolstack names another medium for an open disk, which is refused (xen-blkback too)."""
 
     severity = Severity.WARNING
+    urgent = True
     text = "{node} names another medium, which is ignored while the disk is open"
     node: str
 
@@ -245,6 +252,7 @@ class AttachFailed(DeviceEvent):
     """The device cannot be offered to the guest."""
 
     severity = Severity.ERROR
+    urgent = True
     text = "attach failed: {reason}"
     reason: str
 
@@ -254,8 +262,16 @@ class ConnectionFailed(DeviceEvent):
     """The connection with the guest could not be made, or ended by a fault."""
 
     severity = Severity.ERROR
+    urgent = True
     text = "connection failed: {reason}"
     reason: str
+
+
+@dataclass(frozen=True)
+class GuestFailed(ConnectionFailed):
+    """The same where the guest is to blame, who can do it again and again."""
+
+    urgent = False
 
 
 @dataclass(frozen=True)
@@ -263,6 +279,7 @@ class StoreRefused(DeviceEvent):
     """XenStore is there and does not let us read or write a node."""
 
     severity = Severity.WARNING
+    urgent = True
     text = "XenStore refuses: {reason}"
     reason: str
 
@@ -272,6 +289,7 @@ class InternalError(DeviceEvent):
     """A defect of ours; the device is left as it is."""
 
     severity = Severity.ERROR
+    urgent = True
     text = "internal error, please report it: {reason}"
     reason: str
 
@@ -305,8 +323,11 @@ class QueueStatus(DeviceEvent):
 
 BURST: Final = 20
 REFILL_SECONDS: Final = 3.0
-KEPT_OF_DEVICE: Final = 64  # lines that were logged, and as many that were not
+AGAIN_SECONDS: Final = 60.0  # until an urgent line is news again
+KEPT_OF_DEVICE: Final = 64  # urgent lines, as many others that were logged, and that were not
 KEPT: Final = 512
+_NUMBER: Final = re.compile(r"\d+")
+_NEWS: Final = 32  # urgent lines of a device, but for their numbers, that are remembered
 
 
 Line = tuple[float, str, str]
@@ -318,8 +339,12 @@ class Journal:
     `sink` takes severity and line.  `clock` gives seconds that only grow, `date`
     those since 1970.  Each device may log BURST lines at once and one more every
     REFILL_SECONDS; what is left out is counted, and told with the device's next
-    line.  The last lines are kept to be asked for: of the daemon what was logged,
-    of each device also what the switches left out.
+    line.  An urgent line has a limit of its own if it is news, that is if none like
+    it (numbers apart, which may be the guest's) was logged in the last
+    AGAIN_SECONDS: so a guest that has used up its lines, or has the host fail in
+    one way again and again, does not hide that the disk is gone.  The last lines
+    are kept to be asked for: of the daemon what was logged, of each device also
+    what the switches or the limit left out.
     """
 
     def __init__(
@@ -334,36 +359,33 @@ class Journal:
         self._sink = sink
         self._clock = clock
         self._date = date
-        self._allowances: dict[str, _Allowance] = {}
         self._kept: deque[Line] = deque(maxlen=KEPT)
-        self._kept_of: dict[str, tuple[deque[Line], deque[Line]]] = {}
+        self._devices: dict[str, _OfDevice] = {}
 
     def __call__(self, event: Event) -> None:
         """Log an event, or leave it out."""
         shown = event.severity is not Severity.DEBUG or event.path in self.switches
-        device = event.device if isinstance(event, DeviceEvent) else None
-        if not shown and device is None:
-            return
-        text = str(event)
+        text = one_line(str(event))
         line = (self._date(), event.severity.name.lower(), text)
-        if device is not None:
-            # Apart, so that steps without number do not wash away what was wrong.
-            kept, steps = self._kept_of.setdefault(
-                device, (deque(maxlen=KEPT_OF_DEVICE), deque(maxlen=KEPT_OF_DEVICE))
-            )
-            if not shown:
-                steps.append(line)
-                return
+        if isinstance(event, DeviceEvent):
             now = self._clock()
-            allowance = self._allowances.setdefault(device, _Allowance(now))
-            if not allowance.take(now):
-                self.left_out += 1
+            device = self._devices.get(event.device)
+            if device is None:
+                device = self._devices[event.device] = _OfDevice(now)
+            if not shown:
+                device.unlogged.append(line)
                 return
-            if allowance.left_out:
-                text += f" ({allowance.left_out} lines before this left out)"
-                allowance.left_out = 0
+            if not device.may_log(event, text, now):
+                self.left_out += 1
+                device.unlogged.append(line)
+                return
+            if device.left_out:
+                text += f" ({device.left_out} lines before this left out)"
+                device.left_out = 0
                 line = (*line[:2], text)
-            kept.append(line)
+            (device.urgent if event.urgent else device.logged).append(line)
+        elif not shown:
+            return
         self._kept.append(line)
         self._sink(event.severity, text)
 
@@ -371,27 +393,63 @@ class Journal:
         """The last lines of a device, or of the daemon: when, severity, text."""
         if device is None:
             return list(self._kept)
-        return sorted(itertools.chain(*self._kept_of.get(device, ())), key=lambda line: line[0])
+        found = self._devices.get(device)
+        if found is None:
+            return []
+        lines = itertools.chain(found.urgent, found.logged, found.unlogged)
+        return sorted(lines, key=lambda line: line[0])
 
     def forget(self, device: str) -> None:
         """A device is gone for good: free what is kept for it."""
-        self._allowances.pop(device, None)
-        self._kept_of.pop(device, None)
+        self._devices.pop(device, None)
 
 
 @dataclass(slots=True)
-class _Allowance:
-    """How many lines a device may still log; a bucket that refills."""
+class _Bucket:
+    """How many lines may still be logged; refills by itself."""
 
     since: float
     lines: float = BURST
-    left_out: int = 0
 
     def take(self, now: float) -> bool:
         self.lines = min(BURST, self.lines + (now - self.since) / REFILL_SECONDS)
         self.since = now
         if self.lines < 1:
-            self.left_out += 1
             return False
         self.lines -= 1
+        return True
+
+
+class _OfDevice:
+    """What a device may still log, and its last lines.
+
+    These are apart, so that neither steps without number nor what a guest can cause
+    wash away what was wrong.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.left_out = 0
+        self.urgent: deque[Line] = deque(maxlen=KEPT_OF_DEVICE)
+        self.logged: deque[Line] = deque(maxlen=KEPT_OF_DEVICE)
+        self.unlogged: deque[Line] = deque(maxlen=KEPT_OF_DEVICE)
+        self._common = _Bucket(now)
+        self._news = _Bucket(now)
+        self._when: dict[str, float] = {}  # urgent lines without numbers, oldest first
+
+    def may_log(self, event: DeviceEvent, text: str, now: float) -> bool:
+        """Take a line from the bucket that it belongs to; False is counted."""
+        if (event.urgent and self._is_news(text, now)) or self._common.take(now):
+            return True
+        self.left_out += 1
+        return False
+
+    def _is_news(self, text: str, now: float) -> bool:
+        key = _NUMBER.sub("#", text)
+        when = self._when.get(key)
+        if (when is not None and now - when < AGAIN_SECONDS) or not self._news.take(now):
+            return False
+        self._when.pop(key, None)
+        self._when[key] = now
+        if len(self._when) > _NEWS:
+            del self._when[next(iter(self._when))]
         return True

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from xbbd_bsd import __version__, command
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.host import control_path, run_directory
 from xbbd_bsd.stat.choice import Choice, checked_filter, names_of, sort_of, types_of
 from xbbd_bsd.stat.gstat import Latency
@@ -84,7 +84,7 @@ def _write(text: str) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"xbbstat: {text}", file=sys.stderr, flush=True)
+    print(f"xbbstat: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def _rows() -> int:

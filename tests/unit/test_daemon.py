@@ -381,3 +381,35 @@ def test_a_report_is_for_the_foreground(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         main(["--report", "x"])
     assert "--report is for those who start it with -d" in capsys.readouterr().err
+
+
+EVIL = "/tank/\x1b]0;owned\x07\udcff"
+HARMLESS = "/tank/\\x1b]0;owned\\x07\\udcff"
+
+
+def test_no_control_character_reaches_terminal_or_syslog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback keeps its lines on a terminal; syslog(3) has one line each."""
+    try:
+        raise OSError(5, "Input/output error", EVIL)
+    except OSError:
+        record = logging.LogRecord(
+            "asyncio", logging.ERROR, "", 0, "task %s", (EVIL,), sys.exc_info()
+        )
+    text = daemon._Plain("xbbd: %(message)s").format(record)
+    assert text.startswith(f"xbbd: task {HARMLESS}\nTraceback (most recent call last):\n")
+    assert all(line.isprintable() for line in text.split("\n"))
+    sent: list[tuple[int, str]] = []
+    monkeypatch.setattr("syslog.syslog", lambda *given: sent.append(given))
+    monkeypatch.setattr("syslog.openlog", lambda *given: None)
+    daemon._Syslog().emit(record)
+    ((priority, line),) = sent
+    assert priority == 3  # LOG_ERR
+    assert line.startswith(f"task {HARMLESS} | Traceback")
+    assert line.isprintable()
+
+
+def test_no_control_character_of_a_configuration_reaches_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-t", "-f", f"{tmp_path}/\x1b[2J"]) == 1
+    assert capsys.readouterr().err == f"xbbd: {tmp_path}/\\x1b[2J: no such file\n"

@@ -160,6 +160,17 @@ def test_nodes_that_vanish_part_way_are_not_made_again(bench: Bench, deed: str) 
     assert bench.backend.deeds[-1] == "forget"
 
 
+def test_what_xl_prints_has_no_control_character(bench: Bench) -> None:
+    bench.family.errors["open"] = OperatorError("unable to open /\x1b[2J\n\udcff: gone", ENOENT)
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.state(5)
+    text = b"unable to open /\\x1b[2J\\n\\udcff: gone"
+    assert bench.node("hotplug-error") == text
+    assert bench.toolstack.get(ERROR_NODE) == b"2 " + text
+
+
 def test_a_disk_that_does_not_open(bench: Bench) -> None:
     bench.family.errors["open"] = OperatorError("unable to open /dev/null: gone", ENOENT)
     bench.bus.serve(["vbd"])

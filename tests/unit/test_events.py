@@ -6,14 +6,20 @@ import pytest
 
 from xbbd_bsd import events
 from xbbd_bsd.events import (
+    AGAIN_SECONDS,
     BURST,
     KEPT,
     KEPT_OF_DEVICE,
     REFILL_SECONDS,
+    AttachFailed,
     Connected,
+    ConnectionFailed,
     DeviceEvent,
     Event,
+    GuestFailed,
+    InternalError,
     Journal,
+    Opened,
     Path,
     QueueStatus,
     Severity,
@@ -96,6 +102,69 @@ def test_a_guest_cannot_flood_the_log() -> None:
     log.journal(CONTROL)
     assert len(log.lines) == BURST + 2
     assert log.lines[-1][1].endswith(f"({5_000 - BURST} lines before this left out)")
+
+
+GONE = "the disk is gone: Device not configured"
+
+
+@pytest.mark.parametrize("noise", [GuestFailed("xbbd0", "node is 'x'"), CONTROL], ids=type)
+def test_a_guest_cannot_hide_that_the_disk_is_gone(noise: DeviceEvent) -> None:
+    log = Log(Path.CONTROL)
+    for _ in range(200):
+        log.journal(noise)
+    log.journal(ConnectionFailed("xbbd0", GONE))
+    assert log.lines[-1][0] is Severity.ERROR
+    assert log.lines[-1][1].startswith(f"xbbd0: connection failed: {GONE}")
+    assert len(log.lines) == BURST + 1
+
+
+def test_a_guest_that_has_the_host_fail_hides_nothing_else() -> None:
+    """The numbers may be the guest's own, as those of a grant."""
+    log = Log()
+    for i in range(5000):
+        log.journal(ConnectionFailed("xbbd0", f"map grant {i}: Invalid argument"))
+    assert len(log.lines) == 1 + BURST
+    log.journal(ConnectionFailed("xbbd0", GONE))
+    log.journal(AttachFailed("xbbd0", GONE))
+    assert len(log.lines) == 3 + BURST
+    log.journal(ConnectionFailed("xbbd0", GONE))
+    assert len(log.lines) == 3 + BURST, "it has been said"
+    for _ in range(20):
+        log.now += AGAIN_SECONDS / 20
+        for i in range(100):
+            log.journal(ConnectionFailed("xbbd0", f"map grant {i}: Invalid argument"))
+    before = len(log.lines)
+    log.journal(ConnectionFailed("xbbd0", GONE))
+    assert len(log.lines) == before + 1, "a minute later it is news again"
+
+
+def test_urgent_lines_have_a_limit_too() -> None:
+    log = Log()
+    for i in range(5000):
+        letters = "".join(chr(ord("a") + int(digit)) for digit in str(i))
+        log.journal(InternalError("xbbd0", letters))
+    assert len(log.lines) == 2 * BURST
+    assert log.journal.left_out == 5000 - 2 * BURST
+
+
+def test_what_was_dropped_can_be_asked_for() -> None:
+    log = Log()
+    log.journal(ConnectionFailed("xbbd0", GONE))
+    for i in range(1000):
+        log.now += REFILL_SECONDS / 2
+        log.journal(GuestFailed("xbbd0", f"number {i}"))
+    texts = [text for _, _, text in log.journal.last("xbbd0")]
+    assert texts[0] == f"xbbd0: connection failed: {GONE}", "not washed away"
+    assert all(any(f"number {i}" in text for text in texts) for i in range(950, 1000))
+    assert len(texts) == 1 + 2 * KEPT_OF_DEVICE
+
+
+def test_no_control_character_reaches_the_log() -> None:
+    log = Log()
+    log.journal(Opened("xbbd0", "/tank/\x1b]0;owned\x07\n\udcff"))
+    shown = "xbbd0: opened /tank/\\x1b]0;owned\\x07\\n\\udcff"
+    assert log.lines == [(Severity.INFO, shown)]
+    assert [text for _, _, text in log.journal.last("xbbd0")] == [shown]
 
 
 def test_events_of_the_daemon_have_no_limit() -> None:

@@ -253,6 +253,16 @@ def test_paths_that_are_no_text(daemon: Running) -> None:
     assert daemon.run("a\x1b")[2] == "xbbctl: unknown oid 'a\\x1b'\n"
 
 
+def test_no_control_character_of_a_value_reaches_a_terminal(daemon: Running) -> None:
+    path = "/tank/\x1b]0;owned\x07\n\u202e"
+    daemon.devices[0].values["medium"]["path"] = path
+    for words in (("-a",), ("dev.xbbd.0.path",), ("-n", "dev.xbbd.0.path"), ("evil\x1b[2J",)):
+        _, out, errors = daemon.run(*words)
+        assert all(line.isprintable() for line in (out + errors).splitlines())
+    assert daemon.run("-n", "dev.xbbd.0.path")[1] == ("/tank/\\x1b]0;owned\\x07\\n\\u202e\n")
+    assert json.loads(daemon.run("-j", "dev.xbbd.0.path")[1]) == {"dev.xbbd.0.path": path}
+
+
 def test_a_reader_that_has_enough(daemon: Running) -> None:
     """As in xbbctl -a | head -1."""
     command = [sys.executable, "-m", "xbbd_bsd.xbbctl", "--state-dir", str(daemon.directory), "-a"]

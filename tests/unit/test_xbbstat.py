@@ -345,3 +345,8 @@ def test_a_full_disk_is_an_error(daemon: Daemon) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("xbbstat: ")
     assert "Traceback" not in done.stderr
+
+
+def test_no_control_character_reaches_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    xbbstat._warn("the daemon says \x1b[2J")
+    assert capsys.readouterr().err == "xbbstat: the daemon says \\x1b[2J\n"

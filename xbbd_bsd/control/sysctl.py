@@ -150,6 +150,7 @@ class Sysctl:
             print(f"{leaf}{self._separator}{text}")
 
     def _text(self, value: Value) -> str:
+        """Fit for a terminal; JSON has a path as it is."""
         if isinstance(value, int):
             return f"{value:,}" if self._options.human else str(value)
         return one_line(str(value))

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, one_line, printable
 from xbbd_bsd.events import (
     AttachFailed,
     Connected,
@@ -22,6 +22,7 @@ from xbbd_bsd.events import (
     DeviceGone,
     Disconnected,
     Event,
+    GuestFailed,
     HeldBack,
     InternalError,
     Opened,
@@ -429,11 +430,15 @@ class Device:
     def _fail(self, failure: Failure, error: XbbdError) -> None:
         self._failure = failure
         self._error = error
-        event = AttachFailed if failure is Failure.ATTACH else ConnectionFailed
-        self._journal(event(self.name, str(error)))
+        if failure is Failure.ATTACH:
+            self._journal(AttachFailed(self.name, str(error)))
+        elif isinstance(error, GuestError):
+            self._journal(GuestFailed(self.name, str(error)))
+        else:
+            self._journal(ConnectionFailed(self.name, str(error)))
 
     def _reason(self) -> bytes:
-        return str(self._error).encode("utf-8", "replace")[:_REASON_LIMIT]
+        return one_line(str(self._error)).encode()[:_REASON_LIMIT]
 
     def _reported(self, nodes: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Adds the error node; its place and form are those of xenbus_dev_fatal."""
