@@ -254,7 +254,7 @@ def _status(fd: int) -> os.stat_result:
 
 def _gone() -> HostError:
     """Of a provider that was destroyed, whatever errno its dead vnode has for that."""
-    return HostError("the disk is gone", errno.ENXIO)
+    return HostError("the device is gone", errno.ENXIO)
 
 
 def _makes_holes(fd: int) -> bool:
