@@ -6,6 +6,7 @@
  */
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -189,6 +190,20 @@ touches(off_t at, size_t size)
 	    atomic_load(&disk.to)));
 }
 
+/*
+ * A file that may not grow further: Linux signals the thread, and those of a
+ * queue have all signals blocked; FreeBSD signals the process.  Here it is both.
+ */
+static void
+signal_process(ssize_t done)
+{
+
+	if (done < 0 && errno == EFBIG) {
+		CHECK_EQ(kill(getpid(), SIGXFSZ), 0);
+		errno = EFBIG;
+	}
+}
+
 /* As much of the vector as one call may move; at least one piece. */
 static size_t
 cut(const struct iovec *iov, int niov, size_t most, struct iovec *piece,
@@ -240,6 +255,7 @@ transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
 		errno = atomic_load(&disk.errnum);
 	} else
 		done = real(fd, piece, npieces, at);
+	signal_process(done);
 	atomic_fetch_sub(&disk.inflight, 1);
 	return (done);
 }

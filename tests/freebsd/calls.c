@@ -23,7 +23,11 @@ ssize_t	__wrap_write(int fd, const void *buf, size_t len);
 int	__wrap_poll(struct pollfd *pfd, nfds_t n, int timeout);
 ssize_t	__wrap_preadv(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
+ssize_t	__wrap_pwrite(int fd, const void *buf, size_t len, off_t at);
 int	__wrap_fdatasync(int fd);
+int	__wrap_fsync(int fd);
+int	__wrap_close(int fd);
+int	__wrap_fstat(int fd, struct stat *st);
 
 _Noreturn void
 kernel_panic(const char *why, ...)
@@ -44,7 +48,8 @@ type_of(int fd)
 {
 	struct stat st;
 
-	return (fd >= 0 && fstat(fd, &st) == 0 ? st.st_mode & S_IFMT : 0);
+	return (fd >= 0 && __real_fstat(fd, &st) == 0 ? st.st_mode & S_IFMT :
+	    0);
 }
 
 int
@@ -174,9 +179,19 @@ __wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at)
 	return (__real_pwritev(fd, iov, niov, at));
 }
 
+ssize_t
+__wrap_pwrite(int fd, const void *buf, size_t len, off_t at)
+{
+	struct iovec iov = { (void *)(uintptr_t)buf, len };
+
+	if (provider_is(fd))
+		return (provider_transfer(fd, true, &iov, 1, at));
+	return (__real_pwrite(fd, buf, len, at));
+}
+
 /*
- * Of a disk device it would succeed, and the drive keep what it has.  Files of
- * tests need not last.
+ * Of a disk device it would succeed, destroyed or not, and the drive keep what
+ * it has.  Files of tests need not last.
  */
 int
 __wrap_fdatasync(int fd)
@@ -185,6 +200,33 @@ __wrap_fdatasync(int fd)
 	if (provider_is(fd))
 		kernel_panic("fdatasync(2) leaves the drive's cache alone");
 	return (0);
+}
+
+int
+__wrap_fsync(int fd)
+{
+
+	return (__wrap_fdatasync(fd));
+}
+
+int
+__wrap_close(int fd)
+{
+
+	if (provider_is(fd))
+		return (provider_close(fd));
+	if (__real_close(fd) != 0)
+		kernel_panic("close(2) of %d: %s", fd, strerror(errno));
+	return (0);
+}
+
+int
+__wrap_fstat(int fd, struct stat *st)
+{
+
+	if (provider_is(fd))
+		return (provider_fstat(fd, st));
+	return (__real_fstat(fd, st));
 }
 
 void

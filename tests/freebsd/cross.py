@@ -56,10 +56,13 @@ def hard_coded() -> str:
     }
     assert len(numbers) >= 4, "host/freebsd.py has other names now"
     lines = [f'_Static_assert({name} == {value}, "{name}");' for name, value in numbers.items()]
+    lines.append(f'_Static_assert(_PC_DEALLOC_PRESENT == {freebsd.PC_DEALLOC_PRESENT}, "_PC");')
     attribute = freebsd._ATTRIBUTE.size
     lines.append(f"_Static_assert(sizeof(struct diocgattr_arg) == {attribute}")
     lines.append('    && offsetof(struct diocgattr_arg, value) == 72, "diocgattr_arg");')
-    return "\n".join(["#include <sys/disk.h>", "#include <stddef.h>", *lines, ""])
+    return "\n".join(
+        ["#include <sys/disk.h>", "#include <stddef.h>", "#include <unistd.h>", *lines, ""]
+    )
 
 
 def undefined(library: Path) -> list[str]:

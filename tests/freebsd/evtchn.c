@@ -138,28 +138,6 @@ evtchn_is(int fd)
 	return (found);
 }
 
-bool
-evtchn_bound(uint32_t port)
-{
-	bool found;
-
-	pthread_mutex_lock(&lock);
-	found = port < MAX_PORTS && ports[port].bound;
-	pthread_mutex_unlock(&lock);
-	return (found);
-}
-
-/* Of the kernel's own doing, when a guarded map goes. */
-void
-evtchn_send(uint32_t port)
-{
-
-	pthread_mutex_lock(&lock);
-	if (ports[port].bound)
-		(void)send(ports[port].fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-	pthread_mutex_unlock(&lock);
-}
-
 ssize_t
 evtchn_read(int fd, void *buf, size_t len)
 {

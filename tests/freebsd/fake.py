@@ -26,7 +26,10 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "xbbd_bsd" / "native"
 KERNEL = sorted(name for name in HERE.glob("*.c") if not name.name.startswith("test_"))
 PRODUCT = [NATIVE / name for name in (*COMMON, *platform_sources("freebsd"))]
-WRAPPED = ("ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "fdatasync")
+WRAPPED = (
+    "ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "pwrite", "fdatasync",
+    "fsync", "close", "fstat",
+)  # fmt: skip
 LINK = [f"-Wl,--wrap={name}" for name in WRAPPED]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 

@@ -16,6 +16,7 @@
 #ifndef KERNEL_H
 #define KERNEL_H
 
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -28,6 +29,9 @@ _Noreturn void kernel_panic(const char *why, ...)
 
 /* For tests. */
 void	kernel_provider(int fd, uint32_t sector_size);	/* 0: no more */
+void	kernel_provider_hold(void);	/* transfers, until one is destroyed */
+unsigned int kernel_provider_held(void);	/* transfers that wait */
+void	kernel_provider_destroy(int fd);	/* as mdconfig -d -o force */
 void	kernel_overflow(int event_fd);	/* of the queue of ports */
 int	kernel_records(void);		/* of maps, mapped or not */
 unsigned int kernel_flushes(void);	/* DIOCGFLUSH that were done */
@@ -41,8 +45,6 @@ void	gntdev_munmap(void *addr, size_t len);
 /* evtchn.c */
 int	evtchn_ioctl(int fd, unsigned long cmd, void *arg);
 bool	evtchn_is(int fd);
-bool	evtchn_bound(uint32_t port);
-void	evtchn_send(uint32_t port);
 ssize_t	evtchn_read(int fd, void *buf, size_t len);
 ssize_t	evtchn_write(int fd, const void *buf, size_t len);
 bool	evtchn_pending(int fd);
@@ -51,6 +53,8 @@ bool	evtchn_may_wait(int fd);
 /* provider.c */
 bool	provider_is(int fd);
 int	provider_ioctl(int fd, unsigned long cmd, void *arg);
+int	provider_close(int fd);
+int	provider_fstat(int fd, struct stat *st);
 ssize_t	provider_transfer(int fd, bool write, const struct iovec *iov,
 	    int niov, off_t at);
 
@@ -64,5 +68,8 @@ ssize_t	__real_write(int fd, const void *buf, size_t len);
 int	__real_poll(struct pollfd *pfd, nfds_t n, int timeout);
 ssize_t	__real_preadv(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__real_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
+ssize_t	__real_pwrite(int fd, const void *buf, size_t len, off_t at);
+int	__real_close(int fd);
+int	__real_fstat(int fd, struct stat *st);
 
 #endif /* KERNEL_H */

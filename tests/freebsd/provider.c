@@ -1,7 +1,8 @@
 /*
  * provider.c - a disk as GEOM offers it, played on a file: whole sectors, one
- * vector, and ioctls with rules of their own; and fspacectl(2) of a real file,
- * which goes a little way at a time.  Any thread; one lock.
+ * vector, ioctls with rules of their own, and an end when somebody destroys it
+ * (mdconfig -d -o force); and fspacectl(2) of a file of tmpfs, which goes a
+ * little way at a time, if it comes back at all.  Any thread; one lock.
  */
 #include <sys/stat.h>
 
@@ -19,10 +20,18 @@
 #define DIOCGDELETE_NUMBER	0x80106488
 
 #define MAX_FDS		4096
-#define STEP		(64 << 10)	/* bytes of one fspacectl(2) */
+#define PAGE		4096
+/* Bytes of one fspacectl(2): where it stops is not for us to say. */
+#define STEP		((64 << 10) + 512)
 
 static atomic_uint sector_sizes[MAX_FDS];	/* 0: no provider */
-static atomic_uint flushes, deallocations;
+static atomic_bool gone[MAX_FDS];		/* destroyed under its user */
+static atomic_uint flushes, deallocations, last_words;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static bool holding;			/* lock: transfers begin and stay */
+static unsigned int held;		/* lock: those that do */
 
 static int
 fail(int errnum)
@@ -38,7 +47,80 @@ kernel_provider(int fd, uint32_t sector_size)
 
 	if (fd < 0 || fd >= MAX_FDS)
 		kernel_panic("descriptor %d", fd);
+	atomic_store(&gone[fd], false);
 	atomic_store(&sector_sizes[fd], sector_size);
+}
+
+void
+kernel_provider_hold(void)
+{
+
+	pthread_mutex_lock(&lock);
+	holding = true;
+	pthread_mutex_unlock(&lock);
+}
+
+unsigned int
+kernel_provider_held(void)
+{
+	unsigned int n;
+
+	pthread_mutex_lock(&lock);
+	n = held;
+	pthread_mutex_unlock(&lock);
+	return (n);
+}
+
+/* What is under way comes back with ENXIO, as does all that follows. */
+void
+kernel_provider_destroy(int fd)
+{
+
+	if (!provider_is(fd))
+		kernel_panic("no provider: %d", fd);
+	atomic_store(&gone[fd], true);
+	pthread_mutex_lock(&lock);
+	holding = false;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+wait_while_held(void)
+{
+
+	pthread_mutex_lock(&lock);
+	held++;
+	while (holding)
+		pthread_cond_wait(&changed, &lock);
+	held--;
+	pthread_mutex_unlock(&lock);
+}
+
+/* Of a destroyed one the descriptor is closed, and an error is said as well. */
+int
+provider_close(int fd)
+{
+	const bool was_gone = atomic_exchange(&gone[fd], false);
+
+	atomic_store(&sector_sizes[fd], 0);
+	if (__real_close(fd) != 0)
+		kernel_panic("close(2) of %d: %d", fd, errno);
+	return (was_gone ? fail(ENXIO) : 0);
+}
+
+/* A device has no size in its inode. */
+int
+provider_fstat(int fd, struct stat *st)
+{
+
+	if (atomic_load(&gone[fd]))
+		return (fail(EBADF));
+	if (__real_fstat(fd, st) != 0)
+		return (-1);
+	st->st_mode = (st->st_mode & ~(mode_t)S_IFMT) | S_IFCHR;
+	st->st_size = 0;
+	return (0);
 }
 
 bool
@@ -60,8 +142,8 @@ media_size(int fd, uint32_t sector_size)
 {
 	struct stat st;
 
-	if (fstat(fd, &st) != 0)
-		kernel_panic("a provider that is gone");
+	if (__real_fstat(fd, &st) != 0)
+		kernel_panic("a provider that was closed");
 	return (st.st_size / sector_size * sector_size);
 }
 
@@ -82,6 +164,9 @@ provider_transfer(int fd, bool write, const struct iovec *iov, int niov,
 	struct iovec piece;
 	int i;
 
+	wait_while_held();
+	if (atomic_load(&gone[fd]))
+		return (fail(ENXIO));
 	for (i = 0; i < niov; i++)
 		if (iov[i].iov_len % sector_size != 0)
 			return (fail(EINVAL));
@@ -132,10 +217,24 @@ delete(int fd, const off_t range[2])
 	    range[0], range[1]));
 }
 
+/*
+ * ENXIO of the device, and once its vnode is dead too what any dead vnode says;
+ * which of them comes first nobody has promised.
+ */
+static int
+last_word(void)
+{
+	static const int errnums[] = { ENOTTY, ENXIO, EBADF };
+
+	return (fail(errnums[atomic_fetch_add(&last_words, 1) % 3]));
+}
+
 int
 provider_ioctl(int fd, unsigned long cmd, void *arg)
 {
 
+	if (atomic_load(&gone[fd]))
+		return (last_word());
 	switch (cmd) {
 	case DIOCGFLUSH_NUMBER:
 		if (!is_writable(fd))
@@ -149,14 +248,20 @@ provider_ioctl(int fd, unsigned long cmd, void *arg)
 	}
 }
 
-/* What is left is said also by a call that a signal has interrupted. */
+/*
+ * What is left is said also by a call that a signal has interrupted.
+ *
+ * On tmpfs a range is cut off at the end of the file, and then one that begins
+ * on a page and ends within it makes the kernel go round for ever: nothing of
+ * it is done, and it is tried again.
+ */
 int
 fspacectl(int fd, int cmd, const struct spacectl_range *rqsr, int flags,
     struct spacectl_range *rmsr)
 {
 	struct spacectl_range range = *rqsr;
+	off_t end, n;
 	struct stat st;
-	off_t n;
 
 	if (cmd != SPACECTL_DEALLOC || flags != 0 || range.r_offset < 0 ||
 	    range.r_len <= 0 || range.r_offset > INT64_MAX - range.r_len)
@@ -165,18 +270,25 @@ fspacectl(int fd, int cmd, const struct spacectl_range *rqsr, int flags,
 		return (fail(ENODEV));
 	if (!is_writable(fd))
 		return (fail(EBADF));
-	if (fstat(fd, &st) != 0)
+	if (__real_fstat(fd, &st) != 0)
 		return (-1);
-	if (range.r_offset >= st.st_size) {
-		range.r_offset += range.r_len;
+	end = range.r_offset + range.r_len;
+	if (end > st.st_size)
+		end = st.st_size;
+	if (range.r_offset >= end)
 		range.r_len = 0;
-	} else {
-		n = range.r_len < STEP ? range.r_len : STEP;
+	else {
+		if (range.r_offset % PAGE == 0 && end % PAGE != 0 &&
+		    end - range.r_offset < PAGE)
+			kernel_panic("fspacectl(2) of %lld, %lld never "
+			    "returns", (long long)range.r_offset,
+			    (long long)range.r_len);
+		n = end - range.r_offset < STEP ? end - range.r_offset : STEP;
 		if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 		    range.r_offset, n) != 0)
 			return (-1);
 		range.r_offset += n;
-		range.r_len -= n;
+		range.r_len = end - range.r_offset;
 	}
 	if (rmsr != NULL)
 		*rmsr = range;

@@ -21,6 +21,8 @@ from tests.native.test_variants import SANITIZERS, SUITE, runtime
 pytestmark = pytest.mark.slow
 
 INSIDE = "tests/freebsd/inside.py"
+PROBES = "tests/native/test_probes.py"
+EACH_OPERATION = "test_each_operation_of_the_disk_is_probed"
 LIMIT = 300.0
 
 
@@ -55,6 +57,13 @@ def test_queue_suite_on_a_file(tmp_path: Path, plain: Extension) -> None:
 def test_queue_suite_on_a_provider_under_sanitizers(tmp_path: Path, sanitized: Extension) -> None:
     sanitized.link(tmp_path)
     status, words = run(tmp_path, "address,undefined", "device", *SUITE, INSIDE)
+    assert status == 0, words
+
+
+def test_probes(tmp_path: Path, plain: Extension) -> None:
+    """Of a file and of a provider, told apart as FreeBSD's files must tell them apart."""
+    plain.link(tmp_path)
+    status, words = run(tmp_path, "none", "file", f"{PROBES}::{EACH_OPERATION}")
     assert status == 0, words
 
 

@@ -3,6 +3,7 @@
  * function a device; kernel.h ends the process where it would not be content.
  * Main thread.
  */
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -186,24 +187,22 @@ check_events(void)
 	end(&g);
 }
 
+/* What must never be called, and cannot even be tried on a first map. */
 static void
-check_guard(void)
+check_no_guard(void)
 {
+	uint64_t notify[2] = { 0, 1 };
 	struct guest_end g;
 	struct xbb_map map;
 
+	CHECK(ops->guard == NULL);
 	begin(&g);
-	map = (struct xbb_map){ .npages = 2, .refs = g.refs };
+	map = (struct xbb_map){ .npages = 1, .refs = g.refs };
 	CHECK_EQ(ops->map(g.hv, &map, true), 0);
-	CHECK_EQ(ops->bind(g.hv, 1), 0);
-	CHECK_EQ(ops->guard(g.hv, &map, XBB_RING_ALIVE), 0);
-	memset(g.memory, 1, 2 * XBB_PAGE_SIZE);
-	CHECK_EQ(xbb_hvfront_sim.take(g.front), 0);
+	notify[0] = map.token + XBB_RING_ALIVE;
+	CHECK_EQ(ioctl(g.domain_fd, 0x80104500, notify), -1);
+	CHECK_EQ(errno, EINVAL);
 	ops->unmap(g.hv, &map);
-	CHECK_EQ(g.memory[XBB_RING_ALIVE], 0);
-	g.memory[XBB_RING_ALIVE] = 1;
-	CHECK(all_bytes(g.memory, 2 * XBB_PAGE_SIZE, 1));
-	CHECK_EQ(xbb_hvfront_sim.take(g.front), 1);
 	end(&g);
 }
 
@@ -237,22 +236,62 @@ discard(int fd, uint32_t kind, off_t offset, off_t len)
 }
 
 #define MEDIA	((1 << 20) + 4096)
+#define TAIL	1536		/* bytes of a file behind its last whole page */
 
 /* Everything but [from, to) is as it was, and that is zeros; then as before. */
 static void
-check_hole(int fd, off_t from, off_t to)
+check_hole(int fd, off_t size, off_t from, off_t to)
 {
-	static uint8_t data[MEDIA];
-	struct stat st;
+	static uint8_t data[MEDIA + TAIL];
 
-	CHECK_EQ(fstat(fd, &st), 0);
-	CHECK_EQ(st.st_size, MEDIA);
-	CHECK_EQ(pread(fd, data, MEDIA, 0), MEDIA);
+	CHECK_EQ(lseek(fd, 0, SEEK_END), size);
+	CHECK_EQ(pread(fd, data, (size_t)size, 0), size);
 	CHECK(all_bytes(data, (size_t)from, 0x5a));
 	CHECK(all_bytes(data + from, (size_t)(to - from), 0));
-	CHECK(all_bytes(data + to, (size_t)(MEDIA - to), 0x5a));
-	memset(data, 0x5a, MEDIA);
-	CHECK_EQ(pwrite(fd, data, MEDIA, 0), MEDIA);
+	CHECK(all_bytes(data + to, (size_t)(size - to), 0x5a));
+	memset(data, 0x5a, (size_t)size);
+	CHECK_EQ(pwrite(fd, data, (size_t)size, 0), size);
+}
+
+/*
+ * A file whose last page is not whole: wherever a discard begins and ends, it
+ * reads as zeros, as long as before; and its whole pages are given back.
+ */
+static void
+check_file(void)
+{
+	static const off_t edges[] = { 0, 512, 3584, 4096, 4608, 8192, 9216,
+	    MEDIA - 4096, MEDIA - 512, MEDIA, MEDIA + 512, MEDIA + TAIL };
+	const off_t size = MEDIA + TAIL;
+	uint32_t from, to;
+	int fd, reader;
+
+	fd = open("disk", O_RDWR | O_CREAT | O_EXCL, 0600);
+	reader = open("disk", O_RDONLY);
+	CHECK(fd >= 0 && reader >= 0);
+	CHECK_EQ(ftruncate(fd, size), 0);
+	check_hole(fd, size, 0, size);
+	CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_FILE), 0);
+	CHECK_EQ(kernel_flushes(), 0);
+	for (from = 0; from < COUNTOF(edges) - 1; from++)
+		for (to = from + 1; to < COUNTOF(edges); to++) {
+			CHECK_EQ(discard(fd, XBB_DISK_FILE, edges[from],
+			    edges[to] - edges[from]), 0);
+			check_hole(fd, size, edges[from], edges[to]);
+		}
+	/* Beyond the end is nothing, and nothing comes to be there. */
+	CHECK_EQ(discard(fd, XBB_DISK_FILE, 8192, 2 * MEDIA), 0);
+	check_hole(fd, size, 8192, size);
+	CHECK_EQ(discard(fd, XBB_DISK_FILE, size, 4096), 0);
+	check_hole(fd, size, 0, 0);
+	CHECK_EQ(discard(reader, XBB_DISK_FILE, 0, 4096), -EBADF);
+	CHECK_EQ(discard(reader, XBB_DISK_FILE, 0, 512), -EBADF);
+
+	CHECK_EQ(discard(fd, XBB_DISK_FILE, 512, 1 << 20), 0);
+	CHECK_EQ(lseek(fd, 0, SEEK_HOLE), 4096);
+	close(fd);
+	close(reader);
+	CHECK(unlink("disk") == 0);
 }
 
 static void
@@ -267,24 +306,14 @@ check_disks(void)
 	reader = open("disk", O_RDONLY);
 	CHECK(fd >= 0 && reader >= 0);
 	CHECK_EQ(ftruncate(fd, MEDIA), 0);
-	check_hole(fd, 0, MEDIA);
-	CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_FILE), 0);
-	CHECK_EQ(kernel_flushes(), 0);
-	CHECK_EQ(discard(fd, XBB_DISK_FILE, 4096, 1000000), 0);
-	check_hole(fd, 4096, 1004096);
-	CHECK_EQ(discard(fd, XBB_DISK_FILE, 8192, MEDIA), 0);
-	check_hole(fd, 8192, MEDIA);
-	CHECK_EQ(discard(reader, XBB_DISK_FILE, 0, 4096), -EBADF);
-	CHECK(xbb_file_can_punch(fd) == 1);
-	CHECK(xbb_file_can_punch(reader) == 0);
-
+	check_hole(fd, MEDIA, 0, MEDIA);
 	kernel_provider(fd, 4096);
 	kernel_provider(reader, 4096);
 	CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_DEVICE), 0);
 	CHECK_EQ(kernel_flushes(), 1);
 	CHECK_EQ(xbb_disk_flush(reader, XBB_DISK_DEVICE), -EPERM);
 	CHECK_EQ(discard(fd, XBB_DISK_DEVICE, 8192, 65536), 0);
-	check_hole(fd, 8192, 73728);
+	check_hole(fd, MEDIA, 8192, 73728);
 	CHECK_EQ(discard(fd, XBB_DISK_DEVICE, 512, 4096), -EINVAL);
 	CHECK_EQ(discard(fd, XBB_DISK_DEVICE, 4096, 512), -EINVAL);
 	CHECK_EQ(discard(reader, XBB_DISK_DEVICE, 4096, 4096), -EPERM);
@@ -298,10 +327,43 @@ check_disks(void)
 	CHECK_EQ(xbb_transfer(fd, false, &iov, 1, MEDIA, &was_short), -EIO);
 	iov = (struct iovec){ data, 512 };
 	CHECK_EQ(xbb_transfer(fd, false, &iov, 1, 0, &was_short), -EINVAL);
-	kernel_provider(fd, 0);
-	kernel_provider(reader, 0);
-	close(fd);
-	close(reader);
+	CHECK_EQ(close(fd), 0);
+	CHECK_EQ(close(reader), 0);
+	CHECK(unlink("disk") == 0);
+}
+
+/*
+ * A disk destroyed under us is gone for whatever we do, however the kernel
+ * spells it; what it is like otherwise is as one was seen.
+ */
+static void
+check_destroyed(void)
+{
+	static uint8_t data[4096];
+	struct iovec iov;
+	bool was_short;
+	struct stat st;
+	int fd, i;
+
+	fd = open("disk", O_RDWR | O_CREAT | O_EXCL, 0600);
+	CHECK(fd >= 0);
+	CHECK_EQ(ftruncate(fd, MEDIA), 0);
+	kernel_provider(fd, 512);
+	kernel_provider_destroy(fd);
+	was_short = false;
+	for (i = 0; i < 4; i++) {
+		iov = (struct iovec){ data, 4096 };
+		CHECK_EQ(xbb_transfer(fd, i % 2 != 0, &iov, 1, 0, &was_short),
+		    -ENXIO);
+		CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_DEVICE), -ENXIO);
+		CHECK_EQ(discard(fd, XBB_DISK_DEVICE, 0, 4096), -ENXIO);
+	}
+	CHECK_EQ(fstat(fd, &st), -1);
+	CHECK_EQ(errno, EBADF);
+	CHECK_EQ(lseek(fd, 0, SEEK_SET), 0);
+	CHECK_EQ(close(fd), -1);
+	CHECK_EQ(errno, ENXIO);
+	CHECK_EQ(fcntl(fd, F_GETFD), -1);
 	CHECK(unlink("disk") == 0);
 }
 
@@ -317,8 +379,10 @@ main(void)
 	check_maps();
 	check_bad_grants();
 	check_events();
-	check_guard();
+	check_no_guard();
+	check_file();
 	check_disks();
+	check_destroyed();
 	scratch_leave();
 	return (0);
 }

@@ -2,14 +2,16 @@
 
 Shown by forgetting: a copy of one product file with one line changed must not
 compile, or end test_rules.c or a test of the queue's suites, by a failed check
-or by the played kernel's "panic:".
+or by the played kernel's "panic:".  Likewise for host/freebsd.py and its tests.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,9 @@ from tests.freebsd.fake import (
     changed,
     compile_all,
     compiler,
+    copy_tree,
 )
+from xbbd_bsd.native import _xbb
 
 HERE = Path(__file__).parent
 HARNESS = HERE.parent / "c"
@@ -86,6 +90,16 @@ def test_the_rules_are_kept_under_sanitizers(tmp_path: Path, sanitized: Extensio
 HV, DISK = "hv_freebsd.c", "disk_freebsd.c"
 MUNMAP = "munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);\n\t"
 FORGET = "forget_map(hv, map);\n"
+
+GUARDED = "static const struct xbb_hv_ops freebsd_ops = {\n"
+GUARD = """static int
+freebsd_guard(struct xbb_hv *hv, const struct xbb_map *map, uint32_t byte)
+{
+	uint64_t notify[2] = { map->token + byte, 3 | (uint64_t)hv->port << 32 };
+
+	return (ioctl(hv->grant_fd, 0x80104500, notify) == 0 ? 0 : -errno);
+}
+"""
 
 # What is forgotten: file, what is there, what would be instead, what is said then.
 FORGOTTEN = {
@@ -163,17 +177,23 @@ FORGOTTEN = {
         "write(hv->event_fd, &hv->domid",
         "readable",
     ),
-    "guard: which byte": (HV, ".index = map->token + byte", ".index = byte", "ops->guard"),
-    "guard: an event": (
+    "guard: of the first map": (
         HV,
-        "UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT",
-        "UNMAP_NOTIFY_CLEAR_BYTE",
-        "xbb_hvfront_sim.take",
+        GUARDED,
+        f"{GUARD}{GUARDED}\t.guard = freebsd_guard,\n",
+        "ops->guard == NULL",
+    ),
+    "guard: of another map": (
+        HV,
+        "map->base = base;\n",
+        "map->base = base;\n\tuint64_t notify[2] = { map->token, 1 };\n"
+        "\tioctl(hv->grant_fd, 0x80104500, notify);\n",
+        "panic: SET_UNMAP_NOTIFY",
     ),
     "7: a flush of the drive": (
         DISK,
-        "ioctl(fd, DIOCGFLUSH) : fdatasync(fd)",
-        "fdatasync(fd) : fdatasync(fd)",
+        "if (disk_kind == XBB_DISK_DEVICE)\n\t\treturn (ask_device(fd, DIOCGFLUSH, NULL));\n",
+        "",
         "panic: fdatasync",
     ),
     "discard: what is left": (DISK, "range = left", "range.r_len = 0", "all_bytes"),
@@ -182,6 +202,54 @@ FORGOTTEN = {
         "&range, 0, &left) != 0 &&\n\t\t    errno != EINTR",
         "&range, 0, &left) != 0",
         "-4",
+    ),
+    "discard: a part of a page": (
+        DISK,
+        "if (first >= last)\n\t\treturn (write_zeros(fd, from, to));\n",
+        "if (first >= last)\n\t\treturn (make_hole(fd, from, to));\n",
+        "panic: fspacectl(2) of 0, 512",
+    ),
+    "discard: the last page of a file": (
+        DISK,
+        "last = to / page * page;",
+        "last = (to == st.st_size ? to + page - 1 : to) / page * page;",
+        "panic: fspacectl(2) of",
+    ),
+    "discard: nothing before the first page": (
+        DISK,
+        "error = write_zeros(fd, from, first);",
+        "error = 0;",
+        "all_bytes",
+    ),
+    "discard: nothing behind the last page": (
+        DISK,
+        "error != 0 ? error : write_zeros(fd, last, to)",
+        "error",
+        "all_bytes",
+    ),
+    "discard: zeros beyond the end": (
+        DISK,
+        "if (to > st.st_size)\n\t\tto = st.st_size;\n",
+        "",
+        "lseek",
+    ),
+    "discard: zeros instead of a hole": (
+        DISK,
+        "error = make_hole(fd, first, last)",
+        "error = write_zeros(fd, first, last)",
+        "SEEK_HOLE",
+    ),
+    "gone: as a dead vnode says it": (
+        DISK,
+        "if (errno == ENOTTY || errno == EBADF)",
+        "if (errno == ENOTTY)",
+        "-9",
+    ),
+    "gone: as an unknown ioctl": (
+        DISK,
+        "if (errno == ENOTTY || errno == EBADF)",
+        "if (errno == EBADF)",
+        "-25",
     ),
     "discard: signals": ("thread.c", "sigfillset(&all)", "sigemptyset(&all)", "panic: signal 1 "),
 }
@@ -194,6 +262,89 @@ def test_forgetting_it_is_noticed(tmp_path: Path, program: Program, what: str) -
     status, words = program.run(tmp_path, changed(tmp_path, name, old, new))
     assert status not in (0, -1), words
     assert said in words
+
+
+# The same for what the control plane asks the kernel: host/freebsd.py against its tests.
+
+HOST = "xbbd_bsd/host/freebsd.py"
+ITS_TESTS = "tests/unit/test_host_freebsd.py"
+STATUS = """    try:
+        return os.fstat(fd)
+    except OSError:
+"""
+
+# What is forgotten: what is there, what would be instead, the test that says so.
+FORGOTTEN_IN_PYTHON = {
+    "discard: where it writes zeros": (
+        "writable and _makes_holes(fd)",
+        "writable",
+        "test_discarding_is_offered_where_it_makes_holes[0-False]",
+    ),
+    "discard: a name that the kernel does not know": (
+        "except OSError:  # also a kernel",
+        "except ValueError:  # also a kernel",
+        "test_discarding_is_offered_where_it_makes_holes[-22-False]",
+    ),
+    "discard: of what is only read": (
+        "os.O_ACCMODE != os.O_RDONLY",
+        "os.O_ACCMODE != os.O_ACCMODE",
+        "test_what_is_only_read_cannot_discard",
+    ),
+    "gone: fstat for what is known": (
+        '        try:\n            return _ask(fd, DIOCGMEDIASIZE, "q")\n',
+        '        _status(fd)\n        try:\n            return _ask(fd, DIOCGMEDIASIZE, "q")\n',
+        "test_an_open_disk_is_not_asked_for_its_kind_again",
+    ),
+    "gone: fstat fails": (
+        STATUS,
+        STATUS.replace("OSError", "ValueError"),
+        "test_a_disk_that_was_destroyed[disk_size-ENOTTY]",
+    ),
+    "gone: as a dead vnode says it": (
+        "if error.errno == errno.EBADF:",
+        "if error.errno == errno.EDOM:",
+        "test_a_disk_that_was_destroyed[disk_size-EBADF]",
+    ),
+    "2: a read of an evtchn waits": (
+        "_open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))\n            except",
+        "_open(EVTCHN, os.O_RDWR))\n            except",
+        "test_a_dom0_where_all_is_well",
+    ),
+    "4: the kernel's backend is first": (
+        "if not _is_set(_kenv(HINT)):",
+        "if _kenv(HINT) is None:",
+        "test_the_kernel_would_take_vbd",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def python_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of package and tests, with this computer's extension."""
+    tree = tmp_path_factory.mktemp("python")
+    copy_tree(tree)
+    shutil.copy(_xbb.__file__, tree / "xbbd_bsd" / "native")
+    return tree
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", FORGOTTEN_IN_PYTHON)
+def test_forgetting_it_in_python_is_noticed(python_tree: Path, what: str) -> None:
+    old, new, test = FORGOTTEN_IN_PYTHON[what]
+    text = (HERE.parents[1] / HOST).read_text()
+    assert text.count(old) == 1, f"{HOST} has {text.count(old)} of {old!r}"
+    (python_tree / HOST).write_text(text.replace(old, new))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-pno:cacheprovider", ITS_TESTS],
+        cwd=python_tree,
+        env={**os.environ, "PYTHONPATH": str(python_tree), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout
+    assert f"FAILED {ITS_TESTS}::{test}" in done.stdout
 
 
 # Numbers and layouts of freebsd_xen.h.

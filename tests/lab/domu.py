@@ -20,8 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-LAB = Path("/lab")
-CONSOLES = Path("/var/log/xen/console")
+from tests.lab.dom0 import DOM0
+
 MEMORY = 384  # MiB; the initramfs alone unpacks to 100
 
 T = TypeVar("T")
@@ -83,15 +83,15 @@ class DomU:
         """`disks` as in xl.cfg(5); `blkfront`: parameters of its disk driver.  Not yet born."""
         self.name = name
         self.domid: int | None = None
-        self.log = CONSOLES / f"guest-{name}.log"
+        self.log = DOM0.consoles / f"guest-{name}.log"
         self._births = 0
         words = ["console=hvc0 quiet panic=1 mitigations=off"]
         words += [f"xen_blkfront.{key}={value}" for key, value in (blkfront or {}).items()]
         lines = [
             f'name = "{name}"',
             'type = "pv"',
-            f'kernel = "{LAB}/vmlinux"',
-            f'ramdisk = "{LAB}/domu.cpio"',
+            f'kernel = "{DOM0.images}/vmlinux"',
+            f'ramdisk = "{DOM0.images}/domu.cpio"',
             f"memory = {memory}",
             f"vcpus = {vcpus}",
             f'extra = "{" ".join(words)}"',
@@ -153,6 +153,8 @@ class DomU:
 
     def text(self) -> str:
         """All that its console has printed, over all its lives."""
+        if self.domid is not None:
+            DOM0.follow_console(self.name, self.log)
         try:
             return self.log.read_bytes().decode(errors="replace").replace("\r", "")
         except FileNotFoundError:

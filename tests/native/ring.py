@@ -34,7 +34,8 @@ from xbbd_bsd.native import (
 
 DOMAIN_PAGES = 16384
 TRANSPORT = Transport[os.environ.get("XBBD_TEST_TRANSPORT", "best").upper()]
-# FreeBSD's files over a kernel that is played (tests/freebsd/test_kernel.py).
+# FreeBSD's files over a kernel that is played (tests/freebsd/test_kernel.py): it takes no
+# file for a disk unless it is told to.
 HV = HvKind[os.environ.get("XBBD_TEST_HV", "sim").upper()]
 DEVICE = os.environ.get("XBBD_TEST_MEDIUM", "file") == "device"
 # How grants can move: FreeBSD has no copy.
@@ -42,8 +43,8 @@ TRANSPORTS = [Transport.MAP, Transport.COPY] if HV is HvKind.SIM else [Transport
 
 
 def play_provider(fd: int, sector_size: int) -> None:
-    """Have the kernel take a file for a disk of such sectors, or for a file again with 0."""
-    if DEVICE:
+    """Have a played kernel take a file for a disk of such sectors, or for a file again with 0."""
+    if HV is HvKind.XEN:
         ctypes.CDLL(_xbb.__file__).kernel_provider(fd, sector_size)
 
 
@@ -103,7 +104,8 @@ def ring(
     os.truncate(disk, size)
     domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
     disk_fd = os.open(disk, os.O_RDONLY if read_only else os.O_RDWR)
-    play_provider(disk_fd, block_size or sector_size)
+    if disk_kind is DiskKind.DEVICE:
+        play_provider(disk_fd, block_size or sector_size)
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)
     listener = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,5 @@
-"""Tests on a real Xen: they run in dom0 of the lab (make test-xen, tests/lab/README.md).
+"""Tests on a real Xen: they run in dom0 of the lab (make test-xen, tests/lab/README.md), or of
+a FreeBSD (make test-freebsd-dom0, HACKING.md).
 
 One boot serves them all.  A guest that a test leaves well is used again by the
 next one.  After each test no disk may be left, the daemon's process must hold
@@ -14,17 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh
 from tests.real.service import Service, Toolstack, active_grants, command, eventually
 
 # On any other computer there is nothing to test, and nothing to install either.
-collect_ignore_glob = [] if os.path.exists("/dev/xen/gntdev") else ["test_*.py"]
+HERE = os.path.exists("/dev/xen/gntdev") and (DOM0.images / "vmlinux").exists()
+collect_ignore_glob = [] if HERE else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The daemon; the same process for all tests that do not end it."""
-    assert not os.path.exists("/sys/module/xen_blkback"), "the kernel's backend would be first"
+    first = DOM0.kernel_backend()
+    assert not first, f"the kernel's backend would be first: {first}"
     running = Service(tmp_path_factory.mktemp("xbbd"))
     running.start()
     yield running
@@ -108,9 +112,8 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def loop_device(image: Path) -> Iterator[str]:
     """The image as a block device, which is what xl wants of a backendtype=phy."""
-    device = sh("losetup", "--show", "-f", str(image))
-    yield device
-    sh("losetup", "-d", device)
+    with DOM0.disk(image) as device:
+        yield device
 
 
 _FIGURES: list[str] = []
@@ -132,6 +135,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def hotplug_script() -> str:
     """Our hotplug script, where xl looks for scripts; its name."""
     source = Path(__file__).parents[2] / "etc" / "block-xbbd"
-    target = Path("/etc/xen/scripts/block-xbbd")
+    target = DOM0.scripts / "block-xbbd"
     shutil.copy(source, target)
     return target.name

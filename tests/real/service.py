@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh, wait_for
 from xbbd_bsd import toolstack, xbbctl
-from xbbd_bsd.host.linux import XENSTORED
 from xbbd_bsd.native import RingView, State
 from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.vdev import vdev_number
@@ -159,12 +159,11 @@ class Service:
 
     def holdings(self) -> Holdings:
         """What its process holds now."""
-        process = Path(f"/proc/{self.pid}")
         return Holdings(
-            len(os.listdir(process / "fd")),
-            len(os.listdir(process / "task")),
-            (process / "maps").read_text().count("/dev/xen/gntdev"),
-            Path("/proc/interrupts").read_text().count("evtchn:python"),
+            DOM0.descriptors(self.pid),
+            DOM0.threads(self.pid),
+            DOM0.grant_mappings(self.pid),
+            DOM0.ports(),
         )
 
     def check_idle(self) -> None:
@@ -183,7 +182,7 @@ class Toolstack:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.store = Store(XENSTORED, loop=self.loop)
+        self.store = Store(DOM0.store, loop=self.loop)
         self.store.connect()
 
     def attach(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh
 from tests.real.conftest import Guests
 from tests.real.service import Service, Toolstack, eventually
@@ -38,11 +39,10 @@ def check_same_bytes(guest: DomU, dev: str, path: str | Path) -> None:
 @contextmanager
 def by_xl(_: Toolstack, guest: DomU, image: Path) -> Iterator[str]:
     """As xl does it, with the hotplug script that Xen ships, which wants a device."""
-    device = sh("losetup", "--show", "-f", str(image))
-    guest.attach(XL_DISK.format(vdev="xvda", access="rw", target=device))
-    yield device
-    guest.detach("xvda")
-    sh("losetup", "-d", device)
+    with DOM0.disk(image) as device:
+        guest.attach(XL_DISK.format(vdev="xvda", access="rw", target=device))
+        yield device
+        guest.detach("xvda")
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def test_a_file_system_lives_through_detach(
 
 def test_a_disk_at_boot(service: Service, guests: Guests, loop_device: str) -> None:
     """The root disk of most guests: given at xl create, there when the kernel looks."""
-    sh("mkfs.ext4", "-q", loop_device)
+    sh("mke2fs", "-q", "-t", "ext4", loop_device)
     disk = XL_DISK.format(vdev="xvda", access="rw", target=loop_device)
     guest = DomU("boot", [disk])
     try:

@@ -7,18 +7,25 @@ the guest would do it.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh
 from tests.real.conftest import Guests
 from tests.real.service import Service, Toolstack, eventually
 from tests.real.test_attach import check_same_bytes
 from tests.real.test_io import VERIFY, attached, check_fio
 from xbbd_bsd.native import State
+
+holes = pytest.mark.skipif(
+    not DOM0.makes_holes(Path(tempfile.gettempdir())),
+    reason="discarding is not offered in files of UFS: set TMPDIR to a place on ZFS or tmpfs",
+)
 
 PLAIN = "rmmod xen_blkfront && insmod /modules/xen-blkfront.ko"
 
@@ -97,6 +104,7 @@ def test_two_queues(service: Service, toolstack: Toolstack, guests: Guests, imag
         guests.forget("smp")
 
 
+@holes
 def test_discard(service: Service, toolstack: Toolstack, guest: DomU, image: Path) -> None:
     """blkdiscard(8) in the guest makes a hole in the file."""
     with attached(toolstack, guest, image):
@@ -110,6 +118,7 @@ def test_discard(service: Service, toolstack: Toolstack, guest: DomU, image: Pat
         check_same_bytes(guest, "xvda", image)
 
 
+@holes
 def test_discards_of_a_file_system(toolstack: Toolstack, guest: DomU, image: Path) -> None:
     with attached(toolstack, guest, image):
         guest.run(
@@ -150,9 +159,8 @@ def test_resize_is_seen_by_the_guest(
 @pytest.fixture
 def large_sectors(image: Path) -> Iterator[str]:
     """The image as a disk with sectors of 4096 bytes."""
-    device = sh("losetup", "--show", "-f", "--sector-size", "4096", str(image))
-    yield device
-    sh("losetup", "-d", device)
+    with DOM0.disk(image, 4096) as device:
+        yield device
 
 
 def test_sectors_of_4096_bytes(

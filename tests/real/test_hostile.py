@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import sh
 from tests.native.slots import REQ_PROD, RawRing, request
 from tests.real.service import Service, Toolstack, active_grants, eventually
@@ -21,6 +22,12 @@ from xbbd_bsd.host.linux import GNTALLOC, LinuxDomain
 from xbbd_bsd.native import Abi, Op, Progress, Workload
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.toolstack import DiskOffer
+
+pytestmark = pytest.mark.skipif(
+    DOM0.name != "linux",
+    reason="dom0 is its own guest here: a FreeBSD that maps its own grants has holes in its"
+    " memory afterwards, or panics",
+)
 
 OKAY, ERROR = 0, -1
 

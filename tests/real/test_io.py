@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU
 from tests.real.service import Service, Toolstack, eventually
 from xbbd_bsd.toolstack import DiskOffer
@@ -56,6 +57,7 @@ def test_fio_on_a_block_device(toolstack: Toolstack, guest: DomU, loop_device: s
         check_fio(guest, f"{VERIFY} --bs=16k")
 
 
+@pytest.mark.skipif(DOM0.name != "linux", reason="looks on by strace(1), in /proc")
 def test_flushes_reach_the_file(
     service: Service, toolstack: Toolstack, guest: DomU, image: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh
 from tests.real.service import Toolstack, command
 from xbbd_bsd.errors import HostError
@@ -28,9 +29,9 @@ def bad_image(request: pytest.FixtureRequest, image: Path) -> Iterator[tuple[str
         # root may open anything, but for what a read-only file system holds.
         place = image.parent / "ro"
         place.mkdir()
-        sh("mount", "-t", "tmpfs", "none", str(place))
+        DOM0.mount_small(place)
         (place / "disk.img").write_bytes(bytes(1 << 20))
-        sh("mount", "-o", "remount,ro", str(place))
+        DOM0.make_read_only(place)
         yield str(place / "disk.img"), "Read-only file system"
         sh("umount", str(place))
 

@@ -5,13 +5,14 @@ import fcntl
 import os
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
 import pytest
 
+from xbbd_bsd.block.disk import open_disk
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import Host, freebsd, sysctl
 from xbbd_bsd.host.freebsd import PLATFORM, FreeBSDXen
@@ -259,6 +260,99 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_bytes(bytes(4096))
     with path.open("r+b") as file:
         PLATFORM.lock_disk(file.fileno(), writable=True)
+
+
+# Files and disks, by what the kernel says of an open one.
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    """An open file of 8192 bytes, for reading and writing."""
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(8192))
+    fd = os.open(path, os.O_RDWR)
+    yield fd
+    os.close(fd)
+
+
+def pathconf(monkeypatch: pytest.MonkeyPatch, answer: int) -> None:
+    """A file system that says this of _PC_DEALLOC_PRESENT; negative: an errno."""
+
+    def fpathconf(fd: int, name: int) -> int:
+        assert name == 65
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        return answer
+
+    monkeypatch.setattr(os, "fpathconf", fpathconf)
+
+
+@pytest.mark.parametrize(
+    ("answer", "offered"), [(1, True), (0, False), (-errno.EINVAL, False), (-errno.EBADF, False)]
+)
+def test_discarding_is_offered_where_it_makes_holes(
+    file: int, monkeypatch: pytest.MonkeyPatch, answer: int, offered: bool
+) -> None:
+    """tmpfs and ZFS do; UFS would write zeros, which costs more than it gives."""
+    pathconf(monkeypatch, answer)
+    discard = (os.fstat(file).st_blksize, 0) if offered else None
+    assert PLATFORM.prepare_disk(file).discard == discard
+
+
+def test_what_is_only_read_cannot_discard(file: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pathconf(monkeypatch, 1)
+    reader = os.open(f"/dev/fd/{file}", os.O_RDONLY)
+    assert PLATFORM.prepare_disk(reader).discard is None
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    "said", [errno.ENXIO, errno.ENOTTY, errno.EBADF], ids=lambda number: errno.errorcode[number]
+)
+@pytest.mark.parametrize("ask", [PLATFORM.disk_size, PLATFORM.prepare_disk])
+def test_a_disk_that_was_destroyed(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[int], object], said: int
+) -> None:
+    """The host's fault, by one errno; never an exception that nobody expects.
+
+    After mdconfig -d -o force fstat(2) fails with EBADF, and an ioctl with ENXIO,
+    or with what any dead vnode says; so far only the first was seen.
+    """
+
+    def refuse(number: int) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    with monkeypatch.context() as played:
+        played.setattr(os, "fstat", refuse(errno.EBADF))
+        played.setattr(os, "fpathconf", refuse(errno.EBADF))
+        played.setattr(fcntl, "ioctl", refuse(said))
+        with pytest.raises(HostError) as raised:
+            ask(0)
+    assert raised.value.errno == errno.ENXIO
+
+
+def test_an_open_disk_is_not_asked_for_its_kind_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fstat(2) fails as soon as the disk is destroyed, also between two calls of ours."""
+    size = (8 << 30).to_bytes(8, sys.byteorder)
+    with monkeypatch.context() as played:
+        played.setattr(os, "fstat", None)
+        played.setattr(fcntl, "ioctl", lambda fd, request, argument: size)
+        assert PLATFORM.disk_size(0) == 8 << 30
+
+
+def test_a_mounted_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GEOM lets nobody write to what somebody has exclusively, and says EPERM."""
+
+    def refuse(path: object, flags: int, *more: object) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OperatorError, match="Operation not permitted") as raised:
+        open_disk(b"/dev/ada0p2", read_only=False, prepare=PLATFORM.prepare_disk)
+    assert raised.value.errno == errno.EPERM
 
 
 # sysctl(3).

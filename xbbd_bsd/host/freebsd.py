@@ -44,6 +44,9 @@ _STATFS: Final = struct.Struct("@I276x16s")
 _STATFS_VERSION: Final = 0x20140518
 _PSEUDO: Final = ("procfs", "linprocfs", "linsysfs", "devfs", "fdescfs", "mqueuefs")
 
+# sys/unistd.h, fpathconf(2): whether holes can be made in a file; 14.0 and newer.
+PC_DEALLOC_PRESENT: Final = 65
+
 _SOL_LOCAL: Final = 0  # sys/un.h
 _LOCAL_PEERCRED: Final = 1
 _XUCRED: Final = struct.Struct("@IIh16I")  # version, uid, number of groups, these; sys/ucred.h
@@ -64,12 +67,11 @@ class FreeBSD:
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
-        status = os.fstat(fd)
-        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        status = _status(fd)
         if stat.S_ISREG(status.st_mode):
             _refuse_pseudo(fd)
-            # fspacectl(2) works on any file system, if only by writing zeros.
-            discard = (status.st_blksize, 0) if writable else None
+            writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            discard = (status.st_blksize, 0) if writable and _makes_holes(fd) else None
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
         if not stat.S_ISCHR(status.st_mode):
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL)
@@ -89,10 +91,17 @@ class FreeBSD:
         )
 
     def disk_size(self, fd: int) -> int:
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode):
-            return status.st_size
-        return _ask(fd, DIOCGMEDIASIZE, "q")
+        """Files know no ioctl of disks.
+
+        fstat(2) would not tell them apart: for a disk that was destroyed it fails (EBADF).
+        """
+        try:
+            return _ask(fd, DIOCGMEDIASIZE, "q")
+        except OperatorError:
+            status = _status(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _gone()
+        return status.st_size
 
     def lock_disk(self, fd: int, *, writable: bool) -> None:
         """flock(2), as O_EXLOCK and O_SHLOCK of open(2): against programs that ask, as we do.
@@ -250,6 +259,27 @@ def _open(path: str, flags: int) -> int:
         ) from None
 
 
+def _status(fd: int) -> os.stat_result:
+    """fstat(2) of an open file or disk; HostError if the disk has been destroyed since."""
+    try:
+        return os.fstat(fd)
+    except OSError:
+        raise _gone() from None
+
+
+def _gone() -> HostError:
+    """Of a provider that was destroyed, whatever errno its dead vnode has for that."""
+    return HostError("the device is gone", errno.ENXIO)
+
+
+def _makes_holes(fd: int) -> bool:
+    """Whether fspacectl(2) gives space back; where it does not, as on UFS, it writes zeros."""
+    try:
+        return os.fpathconf(fd, PC_DEALLOC_PRESENT) == 1
+    except OSError:  # also a kernel that does not know the name
+        return False
+
+
 def _can_delete(fd: int) -> bool:
     """Whether the provider takes BIO_DELETE (GEOM attribute candelete, an int)."""
     request = bytearray(_ATTRIBUTE.pack(b"GEOM::candelete", 4, 0, b""))
@@ -266,6 +296,8 @@ def _ask(fd: int, request: int, form: str) -> int:
     except OSError as error:
         if error.errno in _NO_DISK:
             raise OperatorError("it is neither a regular file nor a disk", errno.EINVAL) from None
+        if error.errno == errno.EBADF:
+            raise _gone() from None
         raise HostError(f"ioctl {request:#x}: {error.strerror}", error.errno or 0) from None
     return int(struct.unpack(form, reply)[0])
 

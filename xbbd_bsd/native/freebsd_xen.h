@@ -14,14 +14,6 @@
 #include <stdint.h>
 
 /* gntdev: the frontend's pages, by grant reference. */
-struct ioctl_gntdev_unmap_notify {
-	uint64_t	index;		/* of a byte in a map */
-	uint32_t	action;
-	uint32_t	event_channel_port;
-};
-#define UNMAP_NOTIFY_CLEAR_BYTE	0x1
-#define UNMAP_NOTIFY_SEND_EVENT	0x2
-
 struct ioctl_gntdev_grant_ref {
 	uint32_t	domid;
 	uint32_t	ref;
@@ -40,21 +32,14 @@ struct ioctl_gntdev_unmap_grant_ref {
 	uint32_t	pad;
 };
 
-#define IOCTL_GNTDEV_SET_UNMAP_NOTIFY \
-	_IOW('E', 0, struct ioctl_gntdev_unmap_notify)
 #define IOCTL_GNTDEV_MAP_GRANT_REF \
 	_IOWR('E', 3, struct ioctl_gntdev_map_grant_ref)
 #define IOCTL_GNTDEV_UNMAP_GRANT_REF \
 	_IOW('E', 4, struct ioctl_gntdev_unmap_grant_ref)
 
-_Static_assert(IOCTL_GNTDEV_SET_UNMAP_NOTIFY == 0x80104500, "number");
 _Static_assert(IOCTL_GNTDEV_MAP_GRANT_REF == 0xc0184503, "number");
 _Static_assert(IOCTL_GNTDEV_UNMAP_GRANT_REF == 0x80104504, "number");
 
-_Static_assert(offsetof(struct ioctl_gntdev_unmap_notify, index) == 0 &&
-    offsetof(struct ioctl_gntdev_unmap_notify, action) == 8 &&
-    offsetof(struct ioctl_gntdev_unmap_notify, event_channel_port) == 12 &&
-    sizeof(struct ioctl_gntdev_unmap_notify) == 16, "layout");
 _Static_assert(offsetof(struct ioctl_gntdev_grant_ref, domid) == 0 &&
     offsetof(struct ioctl_gntdev_grant_ref, ref) == 4 &&
     sizeof(struct ioctl_gntdev_grant_ref) == 8, "layout");
@@ -68,8 +53,6 @@ _Static_assert(offsetof(struct ioctl_gntdev_unmap_grant_ref, index) == 0 &&
     offsetof(struct ioctl_gntdev_unmap_grant_ref, count) == 8 &&
     sizeof(((struct ioctl_gntdev_unmap_grant_ref *)0)->count) == 4 &&
     sizeof(struct ioctl_gntdev_unmap_grant_ref) == 16, "layout");
-_Static_assert(UNMAP_NOTIFY_CLEAR_BYTE == 1 && UNMAP_NOTIFY_SEND_EVENT == 2,
-    "number");
 
 /* evtchn: event channels; read(2) and write(2) carry port numbers. */
 typedef uint32_t	evtchn_port_t;

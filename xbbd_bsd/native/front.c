@@ -21,7 +21,10 @@ sring(const struct xbb_front *front)
 	return ((struct xbb_sring *)(void *)front->ring_base);
 }
 
-/* Take an event: 1 there was one, 0 none, -EPIPE the backend has gone. */
+/*
+ * Take an event: 1 there was one, 0 none, -EPIPE the backend has gone.  One
+ * without a guard (hv.h) goes without a word.
+ */
 int
 front_take(struct xbb_front *front)
 {

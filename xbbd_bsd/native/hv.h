@@ -66,7 +66,8 @@ struct xbb_hv_ops {
 	/*
 	 * Have that byte of a map cleared and the frontend told when the map
 	 * goes, even if our process dies.  NULL where a frontend learns of that
-	 * by itself.
+	 * by itself (the simulator's socket), and where nobody tells it
+	 * (FreeBSD): then it learns from XenStore, once a daemon is back.
 	 */
 	int	(*guard)(struct xbb_hv *hv, const struct xbb_map *map,
 		    uint32_t byte);

@@ -205,19 +205,11 @@ freebsd_unmap(struct xbb_hv *hv, struct xbb_map *map)
 	map->base = NULL;
 }
 
-static int
-freebsd_guard(struct xbb_hv *hv, const struct xbb_map *map, uint32_t byte)
-{
-	struct ioctl_gntdev_unmap_notify notify = {
-		.index = map->token + byte,
-		.action = UNMAP_NOTIFY_CLEAR_BYTE | UNMAP_NOTIFY_SEND_EVENT,
-		.event_channel_port = hv->port,
-	};
-
-	return (ioctl(hv->grant_fd, IOCTL_GNTDEV_SET_UNMAP_NOTIFY,
-	    &notify) == 0 ? 0 : -errno);
-}
-
+/*
+ * There is no guard.  SET_UNMAP_NOTIFY says EINVAL for the first map of a
+ * descriptor and writes beyond the kernel's memory for any other (gntdev.c), so
+ * nothing here may ever call it.
+ */
 static const struct xbb_hv_ops freebsd_ops = {
 	.open = freebsd_open,
 	.close = freebsd_close,
@@ -228,7 +220,6 @@ static const struct xbb_hv_ops freebsd_ops = {
 	.notify = freebsd_notify,
 	.map = freebsd_map,
 	.unmap = freebsd_unmap,
-	.guard = freebsd_guard,
 };
 const struct xbb_hv_ops *const xbb_hv_xen = &freebsd_ops;
 

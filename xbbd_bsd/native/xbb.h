@@ -30,7 +30,7 @@
 #define XBB_STATE_VERSION	5
 #define XBB_POLL_MAX_US		50	/* poll_max_us of a fresh state segment */
 #define XBB_UNUSED_SECONDS	60	/* persistent_grant_unused_seconds, likewise */
-#define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a backend unmaps it */
+#define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a guarded map goes (hv.h) */
 #define XBB_DEVSTAT_KINDS	4	/* enum xbb_devstat_kind */
 #define XBB_LATENCY_BUCKETS	320	/* 8 a power of two, from 1 ns */
 

@@ -1,0 +1,215 @@
+"""What differs between the dom0s that tests/real runs in: the lab's Linux, and a FreeBSD.
+
+Chosen once, at the end of this file.  Guests are the same in both, and so is what xl
+and xenstored do.  Nothing of the product is known here.  Run in dom0; the console's
+followers are threads of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+LAB = Path("/lab")
+
+
+class Dom0(Protocol):
+    """A kind of dom0."""
+
+    name: str
+    images: Path
+    """Where a guest's kernel (vmlinux) and initramfs (domu.cpio) lie."""
+    consoles: Path
+    """Where guests' consoles are logged, as guest-NAME.log."""
+    scripts: Path
+    """Where xl looks for hotplug scripts."""
+    devices: tuple[str, ...]
+    """Of Xen, in /dev/xen: those that we use."""
+    store: str
+    """xenstored's socket."""
+
+    def kernel_backend(self) -> str:
+        """Why the kernel's own backend would be first at disks of kind vbd, "" if it is not."""
+
+    def follow_console(self, guest: str, log: Path) -> None:
+        """See to it that what a guest's console prints gets into `log`; any number of times."""
+
+    def disk(self, image: Path, sector_size: int = 512) -> contextlib.AbstractContextManager[str]:
+        """A file as a disk device, for the length of a block."""
+
+    def makes_holes(self, place: Path) -> bool:
+        """Whether discarding in files there gives space back, so that it is offered."""
+
+    def mount_small(self, place: Path) -> None:
+        """A file system in memory."""
+
+    def make_read_only(self, place: Path) -> None:
+        """What `mount_small` mounted."""
+
+    def descriptors(self, pid: int) -> int:
+        """How many a process has open."""
+
+    def threads(self, pid: int) -> int:
+        """How many it has."""
+
+    def grant_mappings(self, pid: int) -> int:
+        """How many mappings of grants it has."""
+
+    def ports(self) -> int:
+        """Event channels of all daemons here, as far as the kernel can tell."""
+
+
+def _output(*words: str) -> str:
+    """What a command prints; CalledProcessError."""
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+class Linux:
+    """The lab's: Debian, without udev (README.md)."""
+
+    name = "linux"
+    images = LAB
+    consoles = Path("/var/log/xen/console")
+    scripts = Path("/etc/xen/scripts")
+    devices: tuple[str, ...] = ("gntdev", "gntalloc", "evtchn")
+    store = "/run/xenstored/socket"
+
+    def kernel_backend(self) -> str:
+        return "xen_blkback is loaded" if os.path.exists("/sys/module/xen_blkback") else ""
+
+    def follow_console(self, guest: str, log: Path) -> None:
+        """Nothing: xenconsoled logs them (its option --log=guest)."""
+
+    @contextmanager
+    def disk(self, image: Path, sector_size: int = 512) -> Iterator[str]:
+        size = [] if sector_size == 512 else ["--sector-size", str(sector_size)]
+        device = _output("losetup", "--show", "-f", *size, str(image)).strip()
+        yield device
+        _output("losetup", "-d", device)
+
+    def makes_holes(self, place: Path) -> bool:
+        return True
+
+    def mount_small(self, place: Path) -> None:
+        _output("mount", "-t", "tmpfs", "none", str(place))
+
+    def make_read_only(self, place: Path) -> None:
+        _output("mount", "-o", "remount,ro", str(place))
+
+    def descriptors(self, pid: int) -> int:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+
+    def threads(self, pid: int) -> int:
+        return len(os.listdir(f"/proc/{pid}/task"))
+
+    def grant_mappings(self, pid: int) -> int:
+        return Path(f"/proc/{pid}/maps").read_text().count("/dev/xen/gntdev")
+
+    def ports(self) -> int:
+        return Path("/proc/interrupts").read_text().count("evtchn:python")
+
+
+class FreeBSD:
+    """A FreeBSD as dom0, with xen-tools and e2fsprogs from packages (HACKING.md)."""
+
+    name = "freebsd"
+    images = Path(os.environ.get("XBBD_TEST_GUEST", LAB))
+    consoles = Path("/tmp")
+    scripts = Path("/usr/local/etc/xen/scripts")
+    devices: tuple[str, ...] = ("gntdev", "evtchn")
+    store = "/var/run/xenstored/socket"
+
+    def __init__(self) -> None:
+        """Nothing is followed yet."""
+        self._followers: dict[str, XlConsole] = {}
+
+    def kernel_backend(self) -> str:
+        done = subprocess.run(
+            ["kenv", "-q", "hint.xbbd.0.disabled"], capture_output=True, text=True, check=False
+        )
+        if done.stdout.strip().strip('"') == "1":
+            return ""
+        return "run: kenv hint.xbbd.0.disabled=1"
+
+    def follow_console(self, guest: str, log: Path) -> None:
+        follower = self._followers.get(guest)
+        if follower is None or follower.ended():
+            self._followers[guest] = XlConsole(guest, log)
+
+    @contextmanager
+    def disk(self, image: Path, sector_size: int = 512) -> Iterator[str]:
+        unit = _output(
+            "mdconfig", "-a", "-t", "vnode", "-S", str(sector_size), "-f", str(image)
+        ).strip()
+        yield f"/dev/{unit}"
+        _output("mdconfig", "-d", "-u", unit)
+
+    def makes_holes(self, place: Path) -> bool:
+        """_PC_DEALLOC_PRESENT of sys/unistd.h."""
+        try:
+            return os.pathconf(place, 65) == 1
+        except OSError:
+            return False
+
+    def mount_small(self, place: Path) -> None:
+        _output("mount", "-t", "tmpfs", "tmpfs", str(place))
+
+    def make_read_only(self, place: Path) -> None:
+        _output("mount", "-u", "-o", "ro", str(place))
+
+    def descriptors(self, pid: int) -> int:
+        """procstat(1) also lists the text, directories and the like, which stay as they are."""
+        return len(_output("procstat", "-h", "-f", str(pid)).splitlines())
+
+    def threads(self, pid: int) -> int:
+        return len(_output("procstat", "-h", "-t", str(pid)).splitlines())
+
+    def grant_mappings(self, pid: int) -> int:
+        return managed_mappings(_output("procstat", "-h", "-v", str(pid)))
+
+    def ports(self) -> int:
+        """None: no tool tells whose they are.  Each has a descriptor of its own, though."""
+        return 0
+
+
+def managed_mappings(table: str) -> int:
+    """Mappings of memory that a device driver manages, as gntdev's is (procstat -v: type md)."""
+    return len(re.findall(r"^\s*\d+\s.*\smd\s*(?:/\S*)?$", table, re.M))
+
+
+class XlConsole:
+    """``xl console`` on a terminal of ours; what it prints goes to a file until it ends."""
+
+    def __init__(self, guest: str, log: Path) -> None:
+        """Begin; what the guest printed before is still there for the first who looks."""
+        self._terminal, theirs = pty.openpty()
+        self._child = subprocess.Popen(
+            ["xl", "console", guest], stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        self._thread = threading.Thread(target=self._copy, args=(log,), daemon=True)
+        self._thread.start()
+
+    def _copy(self, log: Path) -> None:
+        with log.open("ab", buffering=0) as file:
+            with contextlib.suppress(OSError):  # EIO, once nobody has the other end
+                while data := os.read(self._terminal, 65536):
+                    file.write(data)
+            self._child.wait()
+        os.close(self._terminal)
+
+    def ended(self) -> bool:
+        """Whether it did, as when the guest is gone."""
+        return not self._thread.is_alive()
+
+
+DOM0: Dom0 = FreeBSD() if sys.platform.startswith("freebsd") else Linux()

@@ -1,0 +1,87 @@
+"""What tests/real needs of a dom0, as far as it can be seen on any computer."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lab.dom0 import FreeBSD, managed_mappings
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+
+# procstat -h -v of a daemon with two grant mappings; columns as procstat(1) has them.
+MAPPINGS = """\
+ 4711           0x200000           0x3f9000 r--  505 1150   3   1 CN--- vn /usr/local/bin/python3.11
+ 4711     0x31f2a3a00000     0x31f2a3c00000 rw-  512  512   1   0 ----- sw
+ 4711     0x31f2a4000000     0x31f2a4001000 rw-    1    1   1   0 ----- md
+ 4711     0x31f2a4001000     0x31f2a4041000 rw-    0   64   2   0 ----- md
+ 4711     0x7ffffffdf000     0x7ffffffff000 rw-   18   18   1   0 ---D- sw
+"""
+
+# As in dom0, where the tests are; nothing of them is run.
+COLLECT = """
+import os, sys
+from pathlib import Path
+platform, sys.platform = sys.platform, sys.argv[1]
+import tests.lab.dom0
+sys.platform = platform
+exists, path_exists = os.path.exists, Path.exists
+os.path.exists = lambda path: path == "/dev/xen/gntdev" or exists(path)
+Path.exists = lambda path: path.name == "vmlinux" or path_exists(path)
+import pytest
+sys.exit(pytest.main(["-q", "--collect-only", "-pno:cacheprovider", "tests/real"]))
+"""
+
+
+def test_mappings_of_grants_are_told_from_others() -> None:
+    assert managed_mappings(MAPPINGS) == 2
+
+
+@pytest.mark.parametrize("platform", ["linux", "freebsd15"])
+def test_all_tests_can_be_collected(platform: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECT, platform],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert files == {str(path.relative_to(ROOT)) for path in (ROOT / "tests/real").glob("test_*")}
+
+
+@pytest.fixture
+def xl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An xl whose console prints where it is and waits for the guest's end, a file."""
+    program = tmp_path / "bin" / "xl"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\n[ -t 0 ] && [ -t 1 ] || exit 1\necho "$* life $$"\n'
+        f"until [ -e {tmp_path}/end ]; do sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_a_console_is_followed_over_all_lives_of_a_guest(xl: Path) -> None:
+    """xl wants a terminal, and ends with the domain; looking again begins anew."""
+    dom0, log = FreeBSD(), xl / "log"
+
+    def lives() -> int:
+        dom0.follow_console("g1", log)
+        return log.read_text().count("console g1 life") if log.exists() else 0
+
+    eventually(lambda: lives() == 1, "the console is seen")
+    assert lives() == 1  # by one who looks, however often that is asked for
+    (xl / "end").touch()
+    eventually(lambda: dom0._followers["g1"].ended(), "xl has ended")
+    eventually(lambda: lives() > 1, "the next life is seen")
+    eventually(lambda: dom0._followers["g1"].ended(), "xl has ended again")
