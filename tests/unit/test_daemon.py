@@ -384,7 +384,7 @@ def test_a_report_is_for_the_foreground(capsys: pytest.CaptureFixture[str]) -> N
 
 
 EVIL = "/tank/\x1b]0;owned\x07\udcff"
-HARMLESS = "/tank/\\x1b]0;owned\\x07\\udcff"
+HARMLESS = "/tank/\\x1b]0;owned\\x07\\xff"
 
 
 def test_no_control_character_reaches_terminal_or_syslog(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def test_what_xl_prints_has_no_control_character(bench: Bench) -> None:
     bench.attach()
     bench.hotplug()
     bench.state(5)
-    text = b"unable to open /\\x1b[2J\\n\\udcff: gone"
+    text = b"unable to open /\\x1b[2J\\x0a\\xff: gone"
     assert bench.node("hotplug-error") == text
     assert bench.toolstack.get(ERROR_NODE) == b"2 " + text
 

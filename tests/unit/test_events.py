@@ -162,7 +162,7 @@ def test_what_was_dropped_can_be_asked_for() -> None:
 def test_no_control_character_reaches_the_log() -> None:
     log = Log()
     log.journal(Opened("xbbd0", "/tank/\x1b]0;owned\x07\n\udcff"))
-    shown = "xbbd0: opened /tank/\\x1b]0;owned\\x07\\n\\udcff"
+    shown = "xbbd0: opened /tank/\\x1b]0;owned\\x07\\x0a\\xff"
     assert log.lines == [(Severity.INFO, shown)]
     assert [text for _, _, text in log.journal.last("xbbd0")] == [shown]
 

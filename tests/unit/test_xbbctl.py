@@ -259,7 +259,7 @@ def test_no_control_character_of_a_value_reaches_a_terminal(daemon: Running) -> 
     for words in (("-a",), ("dev.xbbd.0.path",), ("-n", "dev.xbbd.0.path"), ("evil\x1b[2J",)):
         _, out, errors = daemon.run(*words)
         assert all(line.isprintable() for line in (out + errors).splitlines())
-    assert daemon.run("-n", "dev.xbbd.0.path")[1] == ("/tank/\\x1b]0;owned\\x07\\n\\u202e\n")
+    assert daemon.run("-n", "dev.xbbd.0.path")[1] == ("/tank/\\x1b]0;owned\\x07\\x0a\\xe2\\x80\\xae\n")
     assert json.loads(daemon.run("-j", "dev.xbbd.0.path")[1]) == {"dev.xbbd.0.path": path}
 
 
