@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
+	@echo "make test-freebsd-dom0   the same in this dom0, a FreeBSD's (HACKING.md)"
 	@echo "make bench-xen   xbbd, blkback and qdisk there, in real time"
 	@echo "make bench-xen-virtual   the same in virtual time: the one to judge by"
 	@echo "make clean   remove everything that make made"
@@ -44,6 +45,12 @@ bench: build
 test-xen: build
 	@$(PY) -m tests.lab test
 
+# As root, with guests' images in $XBBD_TEST_GUEST; HACKING.md has the rest.
+test-freebsd-dom0:
+	@sh bootstrap.sh test
+	@sh tests/lab/check-freebsd
+	$(PY) -m pytest tests/real
+
 bench-xen: build
 	@$(PY) -m tests.lab bench
 
@@ -56,5 +63,5 @@ clean:
 	rm -f xbbd_bsd/native/_xbb.c xbbd_bsd/native/_xbb*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: all help build demo test lint bench test-xen bench-xen \
-	bench-xen-virtual clean
+.PHONY: all help build demo test lint bench test-xen \
+	test-freebsd-dom0 bench-xen bench-xen-virtual clean

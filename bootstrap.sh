@@ -29,7 +29,7 @@ can_build() {
 	    return 1
 	"$1" -c 'import ensurepip, pathlib, sys, sysconfig
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
-	    2>/dev/null && command -v cc >/dev/null 2>&1
+	    2>/dev/null && command -v "${CC:-cc}" >/dev/null 2>&1
 }
 
 install_system_packages() {

@@ -10,8 +10,8 @@
  *
  * What would have FreeBSD panic, lose data or leave something behind ends the
  * process with "panic:" and a reason; so does what works there but must not
- * be relied on.  What is left when the process ends is a panic too.  Not
- * played: time, faults on a dead mapping, kqueue(2), a drive's cache.
+ * be relied on.  What is left when the process ends is a panic too.  README.md
+ * lists what is played, and what is not.
  */
 #ifndef KERNEL_H
 #define KERNEL_H

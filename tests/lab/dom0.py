@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from tests.waiting import eventually
+
 LAB = Path("/lab")
 
 
@@ -73,6 +75,11 @@ def _output(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
+def _succeeds(*words: str) -> bool:
+    """Whether a command does."""
+    return subprocess.run(words, check=False, capture_output=True, timeout=120).returncode == 0
+
+
 class Linux:
     """The lab's: Debian, without udev (README.md)."""
 
@@ -93,8 +100,10 @@ class Linux:
     def disk(self, image: Path, sector_size: int = 512) -> Iterator[str]:
         size = [] if sector_size == 512 else ["--sector-size", str(sector_size)]
         device = _output("losetup", "--show", "-f", *size, str(image)).strip()
-        yield device
-        _output("losetup", "-d", device)
+        try:
+            yield device
+        finally:
+            _output("losetup", "-d", device)
 
     def makes_holes(self, place: Path) -> bool:
         return True
@@ -123,7 +132,7 @@ class FreeBSD:
 
     name = "freebsd"
     images = Path(os.environ.get("XBBD_TEST_GUEST", LAB))
-    consoles = Path("/tmp")
+    consoles = Path("/var/log/xen")
     scripts = Path("/usr/local/etc/xen/scripts")
     devices: tuple[str, ...] = ("gntdev", "evtchn")
     store = "/var/run/xenstored/socket"
@@ -150,8 +159,11 @@ class FreeBSD:
         unit = _output(
             "mdconfig", "-a", "-t", "vnode", "-S", str(sector_size), "-f", str(image)
         ).strip()
-        yield f"/dev/{unit}"
-        _output("mdconfig", "-d", "-u", unit)
+        try:
+            yield f"/dev/{unit}"
+        finally:
+            # Unlike Linux's it does not go by itself once the last user has.
+            eventually(lambda: _succeeds("mdconfig", "-d", "-u", unit), f"{unit} is free")
 
     def makes_holes(self, place: Path) -> bool:
         """_PC_DEALLOC_PRESENT of sys/unistd.h."""

@@ -47,8 +47,9 @@ freebsd_open(struct xbb_hv **hvp, int grant_fd, int event_fd, uint32_t domid)
 /*
  * The kernel must never be asked to notify or unbind a port that this
  * descriptor has not bound: it answers ENOTCONN, keeps a mutex locked, and
- * panics at the next bind.  So it is asked only for a port that bind gave us
- * and that we have not given back, and never for both at once.
+ * panics at the next bind (seen of notify, read of unbind).  So it is asked
+ * only for a port that bind gave us and that we have not given back, and never
+ * for both at once.
  */
 static int
 freebsd_notify(struct xbb_hv *hv)
@@ -120,7 +121,8 @@ freebsd_event_fd(struct xbb_hv *hv)
 /*
  * The port is masked before it is queued, and stays so until it is written
  * back.  A queue that ran over gives nothing but EFBIG until it is emptied,
- * with what was in it: then there may have been an event.
+ * with what was in it: then there may have been an event.  (Read, not seen: the
+ * queue of a descriptor with one port cannot run over.)
  */
 static int
 freebsd_take(struct xbb_hv *hv)
@@ -207,8 +209,8 @@ freebsd_unmap(struct xbb_hv *hv, struct xbb_map *map)
 
 /*
  * There is no guard.  SET_UNMAP_NOTIFY says EINVAL for the first map of a
- * descriptor and writes beyond the kernel's memory for any other (gntdev.c), so
- * nothing here may ever call it.
+ * descriptor (seen) and writes beyond the kernel's memory for any other (read,
+ * 13.2 and 15.1), so nothing here may ever call it.
  */
 static const struct xbb_hv_ops freebsd_ops = {
 	.open = freebsd_open,
