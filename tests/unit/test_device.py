@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.xenbus_bench import DOMID, Bench, FakeBackend
-from xbbd_bsd.errors import GuestError, HostError, OperatorError
+from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError
+from xbbd_bsd.events import ConnectionFailed, Event, GuestFailed, Journal
 from xbbd_bsd.xenbus.family import Nodes
 from xbbd_bsd.xenbus.pace import LOOKS
 from xbbd_bsd.xenbus.states import Queue
@@ -169,6 +170,31 @@ def test_what_xl_prints_has_no_control_character(bench: Bench) -> None:
     text = b"unable to open /\\x1b[2J\\x0a\\xff: gone"
     assert bench.node("hotplug-error") == text
     assert bench.toolstack.get(ERROR_NODE) == b"2 " + text
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(GuestError("node is missing"), GuestFailed), (HostError("no memory"), ConnectionFailed)],
+)
+def test_who_is_to_blame_for_a_connection_is_known_to_the_log(
+    bench: Bench, error: XbbdError, kind: type[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest's own faults must not use up what is kept for those of others."""
+    seen: list[type[Event]] = []
+    told = Journal.__call__
+
+    def tell(journal: Journal, event: Event) -> None:
+        seen.append(type(event))
+        told(journal, event)
+
+    monkeypatch.setattr(Journal, "__call__", tell)
+    bench.family.errors["connect"] = error
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.hotplug()
+    bench.guest(3)
+    bench.state(5)
+    assert [event for event in seen if issubclass(event, ConnectionFailed)] == [kind]
 
 
 def test_a_disk_that_does_not_open(bench: Bench) -> None:

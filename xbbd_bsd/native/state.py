@@ -126,7 +126,8 @@ class State:
     def open(cls, path: str, *, writable: bool = False) -> State:
         """Map a segment that a daemon made; OSError or :class:`HostError` if there is none."""
         flags = os.O_RDWR if writable else os.O_RDONLY
-        return cls(path, os.open(path, flags | os.O_CLOEXEC), writable=writable)
+        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+        return cls(path, os.open(path, flags), writable=writable)
 
     @property
     def handle(self) -> object:
