@@ -309,7 +309,7 @@ void	xbb_queue_drain(struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue, struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);
 
-/* Can holes be made in this file?  Asked beyond its end, where nothing is. */
+/* Can holes be made in this file?  Its first page is lost by that. */
 int	xbb_file_can_punch(int fd);
 
 /* Most requests a ring of so many pages holds; 0 for an ABI that is none. */
