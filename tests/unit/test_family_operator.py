@@ -1,9 +1,12 @@
 """What an operator sees of a disk and says about it: numbers, overrides, who may share it."""
 
+from dataclasses import replace
+from errno import EINVAL
+
 import pytest
 
 from tests.unit.family_bench import Bench
-from xbbd_bsd.config import Config, parse
+from xbbd_bsd.config import Config, DiskConfig, parse
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.native import Op
 from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type
@@ -187,3 +190,47 @@ def test_each_ring_is_busy_for_itself(bench: Bench) -> None:
     busy = stat["xbbi"]["busy_rings_ns"]
     assert busy[0] == stat["xbbi"]["busy_ns"] > 0
     assert set(busy[1:]) <= {0}
+
+
+@pytest.mark.parametrize(
+    ("sector_size", "shared", "mode", "refused"),
+    [
+        (512, True, b"w", True),
+        (512, False, b"w!", True),
+        (512, False, b"w", False),
+        (512, True, b"r", False),
+        (0, True, b"w", False),
+    ],
+)
+def test_parts_of_sectors_of_a_shared_disk_are_not_written(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    sector_size: int,
+    shared: bool,
+    mode: bytes,
+    refused: bool,
+) -> None:
+    """Read, changed and written by two at once, one of them loses what it wrote."""
+    measure = bench.host.prepare_disk
+    monkeypatch.setattr(
+        bench.host, "prepare_disk", lambda fd: replace(measure(fd), sector_size=4096)
+    )
+    bench.family.configure(Config(disk=DiskConfig(sector_size=sector_size, shared=shared)))
+    bench.backend_nodes["mode"] = mode
+    if refused:
+        with pytest.raises(
+            OperatorError, match=r"shared, and its sectors of 4096 .* of 512"
+        ) as error:
+            bench.open()
+        assert error.value.errno == EINVAL
+        assert not bench.backend.disk_open
+    else:
+        bench.open()
+
+
+def test_what_cannot_flush_is_not_offered_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = bench.host.prepare_disk
+    monkeypatch.setattr(bench.host, "prepare_disk", lambda fd: replace(measure(fd), flushes=False))
+    bench.open()
+    nodes = bench.connect()
+    assert (nodes["feature-flush-cache"], nodes["feature-barrier"]) == (b"0", b"0")

@@ -20,7 +20,7 @@ from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value
 from xbbd_bsd.block.queues import describe, queue_maker, requests_of_order
 from xbbd_bsd.block.rings import Rings
-from xbbd_bsd.block.sharing import Owner, Sharing
+from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused, SizeRounded
@@ -280,8 +280,11 @@ class BlockBackend:
         name = self._family.media[named[0]](named[1])
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
         geometry = disk.geometry
+        shared = self._config.shared or b"!" in mode
         try:
-            self._claim(disk, shared=self._config.shared or b"!" in mode)
+            if shared:
+                check_shared(disk, self._sector_size)
+            self._claim(disk, shared=shared)
         except (OperatorError, HostError) as error:
             disk.close()
             raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
@@ -297,7 +300,7 @@ class BlockBackend:
             read_only=disk.read_only,
             cdrom=cdrom,
             removable=removable,
-            durable=geometry.durable,
+            durable=geometry.durable or not geometry.flushes,
             discard=Discard(*geometry.discard) if discard and geometry.discard else None,
         )
         self._plan_look()

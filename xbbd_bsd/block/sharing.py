@@ -9,9 +9,10 @@ two domains, of which one is paused.  Control thread.
 import os
 import stat
 from dataclasses import dataclass
-from errno import EBUSY
+from errno import EBUSY, EINVAL
 from typing import Final
 
+from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.errors import OperatorError
 
 Key = tuple[str, int, int]
@@ -74,6 +75,21 @@ class Sharing:
             self._uses[key] = [use for use in uses if use.who != who]
             if not self._uses[key]:
                 del self._uses[key]
+
+
+def check_shared(disk: Disk, sector_size: int) -> None:
+    """That a disk that others use too is written by whole sectors; OperatorError.
+
+    `sector_size`: bytes of those that the guest shall see, 0 for the disk's own.
+    """
+    own = disk.geometry.sector_size
+    if 0 < sector_size < own and not disk.read_only:
+        raise OperatorError(
+            f"it is shared, and its sectors of {own} bytes shall be presented as of"
+            f" {sector_size}: a write of a part would undo what another writes beside it;"
+            " configure sector_size = 0 for it, or do not share it",
+            EINVAL,
+        )
 
 
 def _key(fd: int) -> Key:
