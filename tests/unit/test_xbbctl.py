@@ -203,6 +203,9 @@ def test_usage(daemon: Running, words: tuple[str, ...]) -> None:
 def test_verbs(daemon: Running) -> None:
     assert daemon.run("resize", "dev.xbbd.1") == (0, "", "")
     assert daemon.devices[1].looks == 1
+    assert daemon.run("clear", "/disk") == (0, "", "")
+    message = "xbbctl: /other: no flush of it has failed\n"
+    assert daemon.run("clear", "/other") == (1, "", message)
     assert daemon.run("inflight") == (0, "DEVICE  RING\nxbbd0      0\nxbbd1      0\n", "")
     assert json.loads(daemon.run("inflight", "-j", "xbb1")[1]) == {"dev.xbbd.1": [{"ring": 0}]}
     _, out, _ = daemon.run("-j", "log", "xbbi0")

@@ -16,17 +16,26 @@ from math import inf
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
-from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
+from xbbd_bsd.block.marks import MarkedError, Marks
+from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value
-from xbbd_bsd.block.queues import describe, queue_maker, requests_of_order
-from xbbd_bsd.block.rings import Rings
-from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
+from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
+from xbbd_bsd.block.rings import Rings, fault_of
+from xbbd_bsd.block.sharing import Owner, Sharing, check_shared, key_of_fd
 from xbbd_bsd.config import Config, DiskConfig
-from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
-from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused, SizeRounded
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.events import (
+    Event,
+    FlushFailed,
+    MediumIgnored,
+    QueueStarted,
+    Resized,
+    SizeRefused,
+    SizeRounded,
+)
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
-from xbbd_bsd.native import QueueState, State, StopReason
+from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
 from xbbd_bsd.stats import TUNABLES
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -59,11 +68,13 @@ class BlockFamily:
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
         sharing: Sharing,
+        marks: Marks,
     ) -> None:
         """`media`: nodes that may name the disk, best first; segments go to `state_dir`.
 
-        `sharing`: of all families that may serve the same disks.
+        `sharing` and `marks`: of all families that may serve the same disks.
         """
+        self.marks = marks
         self.media = media
         self.sharing = sharing
         self.host = host
@@ -174,16 +185,7 @@ class BlockBackend:
     def fault(self) -> XbbdError | None:
         if self._rings is None:
             return None
-        status = self._rings.status
-        reason = os.strerror(status.errno) if status.errno else "no reason given"
-        match status.reason:
-            case StopReason.RING:
-                return GuestError("the frontend's ring indices are impossible", status.errno)
-            case StopReason.DISK:
-                return HostError(f"the disk is gone: {reason}", status.errno)
-            case StopReason.EVENT:
-                return HostError(f"the event channel fails: {reason}", status.errno)
-        return self._gone
+        return fault_of(self._rings.status) or self._gone
 
     @property
     def news(self) -> Mapping[str, bytes]:
@@ -279,33 +281,41 @@ class BlockBackend:
         self._medium = named
         name = self._family.media[named[0]](named[1])
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
-        geometry = disk.geometry
         shared = self._config.shared or b"!" in mode
         try:
+            self._family.marks.check(disk.fd)
             if shared:
                 check_shared(disk, self._sector_size)
             self._claim(disk, shared=shared)
+        except MarkedError:
+            disk.close()
+            raise
         except (OperatorError, HostError) as error:
             disk.close()
             raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
         if disk.left_over:
-            self._journal(SizeRounded(self.name, disk.left_over, geometry.sector_size))
+            self._journal(SizeRounded(self.name, disk.left_over, disk.geometry.sector_size))
         self._disk = disk
+        self._introduce_disk(disk)
         self._gone = None
         self._odd_size = -1
-        self._info = DiskInfo(
-            sectors=disk.sectors,
-            sector_size=self._sector_size or geometry.sector_size,
-            physical_sector_size=geometry.physical_sector_size,
-            read_only=disk.read_only,
-            cdrom=cdrom,
-            removable=removable,
-            durable=geometry.durable or not geometry.flushes,
-            discard=Discard(*geometry.discard) if discard and geometry.discard else None,
+        self._info = info_of(
+            disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
         )
         self._plan_look()
         self._family.opened(self)
         return str(disk)
+
+    def _introduce_disk(self, disk: Disk) -> None:
+        """Say in the segment whose disk it is about from now on."""
+        if self._segment is not None:
+            self._segment.forget_flush()
+            self._segment.medium = SegmentMedium(key_of_fd(disk.fd), self._path, self._guest)
+
+    def _keep_failed_flush(self) -> None:
+        """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
+        if self._segment is not None and (mark := self._family.marks.note(self._segment)):
+            self._journal(FlushFailed(self.name, mark.path, os.strerror(mark.errno)))
 
     def _claim(self, disk: Disk, *, shared: bool) -> None:
         """Keep others off the disk, our own guests and other programs; OperatorError."""
@@ -406,6 +416,7 @@ class BlockBackend:
         if self._rings is not None:
             rings, self._rings = self._rings, None
             rings.close()
+            self._keep_failed_flush()
 
     def close(self) -> None:
         if self._disk is not None:
@@ -467,6 +478,7 @@ class BlockBackend:
         return segment
 
     def _woken(self) -> None:
+        self._keep_failed_flush()
         if self._rings is not None:
             status = self._rings.status
             self._journal(

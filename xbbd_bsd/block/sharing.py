@@ -53,7 +53,7 @@ class Sharing:
         `shared`: the operator says that it is.  True if the disk is in use by another
         domain of the same virtual machine, which hands it over.
         """
-        key = _key(fd)
+        key = key_of_fd(fd)
         uses = self._uses.get(key, [])
         handed_over = False
         for use in uses:
@@ -92,9 +92,13 @@ def check_shared(disk: Disk, sector_size: int) -> None:
         )
 
 
-def _key(fd: int) -> Key:
+def key_of_fd(fd: int) -> Key:
     """The same for every descriptor of a disk, whatever path it was opened by."""
-    status = os.fstat(fd)
+    return key_of_status(os.fstat(fd))
+
+
+def key_of_status(status: os.stat_result) -> Key:
+    """As `key_of_fd`, of what stat(2) says of a disk."""
     if stat.S_ISREG(status.st_mode):
         return "file", status.st_dev, status.st_ino
     return "device", status.st_rdev, 0
