@@ -139,6 +139,8 @@ def test_counters_can_be_written(bench: Bench) -> None:
     bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
     assert numbers.group("counters")["wr_req"] == 0
     assert numbers.ring(0)["wr_req"] == 1
+    numbers.set("wr_req", 5, "it")  # whatever was counted before
+    assert numbers.group("counters")["wr_req"] == 5
     with pytest.raises(OperatorError, match=r"^it=-1: must be 0 to 1000000$"):
         numbers.set("flush_interval", -1, "it")
 
