@@ -26,7 +26,7 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 
 # Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
 FOREIGN = {
-    *((name, "1") for name in ("dtrace", "head", "kenv", "protect", "xl")),
+    *((name, "1") for name in ("dd", "dtrace", "head", "kenv", "protect", "truncate", "xl")),
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),

@@ -22,12 +22,15 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from xbbd_bsd import __version__, command
+from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
     Configured,
+    FlushCleared,
+    FlushFailed,
     Journal,
     Path,
     ScanFailed,
@@ -68,7 +71,8 @@ class Daemon:
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._stopping = False
         self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
-        self._families = block_families(host, config, state_dir, self._loop)
+        self._marks = Marks(state_dir)
+        self._families = block_families(host, config, state_dir, self._loop, self._marks)
         self._store = Store(
             host.store_path,
             loop=self._loop,
@@ -83,6 +87,7 @@ class Daemon:
             places={"state_dir": state_dir, "pidfile": _pidfile(config, state_dir)},
             devices=lambda: len(self._bus.devices),
             clock=time.monotonic,
+            clear=self._clear,
         )
         try:
             # All that may fail comes before the first guest hears of us.
@@ -112,6 +117,13 @@ class Daemon:
             numbers, facts = family.devices.get(identity.unit), family.facts[identity.unit]
             found[identity.unit] = DeviceView(device, numbers, facts, self._journal)
         return found
+
+    def _clear(self, path: str) -> None:
+        """Have a disk opened again of which a flush has failed; OperatorError if none has."""
+        self._marks.clear(path)
+        self._journal(FlushCleared(path))
+        for device in self._bus.devices:
+            device.try_again()
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
@@ -375,10 +387,18 @@ def _blaming_operator(what: str) -> Iterator[None]:
 
 
 def _sweep(state_dir: str) -> None:
-    """Remove the state segments of a daemon that died: nobody takes its devices over yet."""
+    """Remove the state segments of a daemon that died: nobody takes its devices over yet.
+
+    But what they say of a failed flush is kept.
+    """
+    marks = Marks(state_dir)
     for name in os.listdir(state_dir):
         if re.fullmatch(r"xbbd\.\d+", name):
-            os.unlink(os.path.join(state_dir, name))
+            path = os.path.join(state_dir, name)
+            if (mark := marks.take_over(path)) is not None:
+                event = FlushFailed(name.replace(".", ""), mark.path, os.strerror(mark.errno))
+                _sink(event.severity, str(event))
+            os.unlink(path)
 
 
 @contextmanager

@@ -197,6 +197,28 @@ class SizeRounded(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class FlushFailed(DeviceEvent):
+    """What a guest wrote may be lost; its disk stays closed until an operator says otherwise."""
+
+    path = Path.DATA
+    severity = Severity.ERROR
+    text = (
+        "a flush of {disk} failed ({reason}): writes may be lost, and it is not opened again"
+        " before somebody runs xbbctl clear {disk}"
+    )
+    disk: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FlushCleared(Event):
+    """An operator says that a disk may be opened again."""
+
+    text = "{disk} may be opened again, whatever its failed flush has lost"
+    disk: str
+
+
+@dataclass(frozen=True)
 class HeldBack(DeviceEvent):
     """What a guest that comes back needs cannot be had now; it is tried again."""
 

@@ -7,20 +7,35 @@ import asyncio
 from collections.abc import Mapping
 
 from xbbd_bsd.block.family import BlockFamily, tap_params
+from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.host import Host
 
 
 def block_families(
-    host: Host, config: Config, state_dir: str, loop: asyncio.AbstractEventLoop
+    host: Host,
+    config: Config,
+    state_dir: str,
+    loop: asyncio.AbstractEventLoop,
+    marks: Marks | None = None,
 ) -> Mapping[str, BlockFamily]:
-    """Every kind of block backend, by the name of its directory."""
+    """Every kind of block backend, by the name of its directory.
+
+    `marks`: of the disks that stay closed; None for those of `state_dir`.
+    """
     media = {"vbd": host.media, "vbd3": {"params": tap_params}}
     sharing = Sharing()
+    marks = marks or Marks(state_dir)
     return {
         kind: BlockFamily(
-            named_by, host=host, config=config, state_dir=state_dir, loop=loop, sharing=sharing
+            named_by,
+            host=host,
+            config=config,
+            state_dir=state_dir,
+            loop=loop,
+            sharing=sharing,
+            marks=marks,
         )
         for kind, named_by in media.items()
     }

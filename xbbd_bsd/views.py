@@ -122,9 +122,11 @@ class DaemonView:
         places: Mapping[str, Value],
         devices: Callable[[], int],
         clock: Callable[[], float],
+        clear: Callable[[str], None],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
-        them; `clock` gives seconds and stands at the start now.
+        them; `clock` gives seconds and stands at the start now; `clear` does what the
+        verb of that name wants.
         """
         self._places = places
         self._host = host
@@ -133,6 +135,7 @@ class DaemonView:
         self._devices = devices
         self._clock = clock
         self._started = clock()
+        self.clear = clear
 
     def values(self) -> Mapping[str, Value]:
         """All leaves."""

@@ -42,7 +42,7 @@ from xbbd_bsd.toolstack import (
 from xbbd_bsd.vdev import vdev_name, vdev_number
 from xbbd_bsd.xenstore.client import Store
 
-VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize")
+VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize", "clear")
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
 
 
@@ -270,6 +270,16 @@ def _resize(options: argparse.Namespace) -> None:
             print(json.dumps(connection.whole(Request(Verb.GET, f"{name}.sectors"))))
 
 
+def _clear(options: argparse.Namespace) -> None:
+    """Have a disk opened again of which a flush has failed."""
+    try:
+        name = device_name(options.disk)
+    except OperatorError:
+        name = os.path.abspath(options.disk)
+    with _connect(options) as connection:
+        connection.whole(Request(Verb.CLEAR, name))
+
+
 def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Columns as wide as they must be; numbers to the right, the last one free."""
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
@@ -363,6 +373,8 @@ def _verb_parser() -> argparse.ArgumentParser:
     command.add_argument("device", nargs="?", metavar="xbbdN")
     command = verb("resize", _resize, "look at the size of a disk now, and tell its guest")
     command.add_argument("device", metavar="xbbdN")
+    command = verb("clear", _clear, "have a disk opened again of which a flush has failed")
+    command.add_argument("disk", help="xbbdN, or its path")
     return parser
 
 

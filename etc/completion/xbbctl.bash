@@ -31,7 +31,7 @@ _xbbctl()
 		-*f)
 			option=-f ;;
 		-*) ;;
-		list | attach | detach | inflight | log | resize)
+		list | attach | detach | inflight | log | resize | clear)
 			if [[ -z $verb ]]; then
 				verb=$word
 			else
@@ -109,10 +109,14 @@ _xbbctl()
 	detach,1)
 		word=$(_xbbctl_list '$2 == guest { print $3 }' "${given[0]}")
 		_xbbctl_reply "$(compgen -W "$word" -- "$cur")" ;;
+	clear,0)
+		compopt -o filenames 2>/dev/null
+		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")
+$(compgen -f -- "$cur")" ;;
 	inflight,0 | log,0 | resize,0)
 		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")" ;;
 	,0)
-		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize' -- "$cur")
+		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear' -- "$cur")
 $(_xbbctl_names)" ;;
 	names,*)
 		_xbbctl_reply "$(_xbbctl_names)" ;;

@@ -327,6 +327,21 @@ def test_discard_makes_a_hole(tmp_path: Path, abi: Abi) -> None:
         assert (r.counter("ds_req"), r.counter("ds_sect")) == (1, 1024)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what is given back is counted later")
+@pytest.mark.parametrize("offered", [True, False])
+def test_blocks_are_kept_unless_discarding_is_offered(tmp_path: Path, offered: bool) -> None:
+    """A file that was given its blocks keeps them, whatever its guest tries."""
+    with ring(tmp_path, discard=offered) as r:
+        with r.disk.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, 8 << 20)
+        before = r.disk.stat().st_blocks
+        assert before >= (8 << 20) // 512
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(discard(Abi.NATIVE, id=1, sector=0, nsectors=16384))
+        assert raw.responses(1) == [(1, Op.DISCARD, OKAY if offered else EOPNOTSUPP)]
+        assert (r.disk.stat().st_blocks < before) is offered
+
+
 @pytest.mark.parametrize(
     ("options", "fields", "status"),
     [

@@ -1,7 +1,8 @@
 /*
  * faulty_disk.c - preloaded, makes the disks of a process fail as a file tells
  * that may change at any time (XBBD_FAULTS): so many of 65536 calls fail with
- * EIO, are interrupted, move less than they were asked to, or take longer.
+ * EIO, are interrupted, move less than they were asked to, or take longer; and so
+ * many flushes fail with EIO, once and for all.
  * Reads and writes of vectors, fdatasync(2) and fallocate(2): what the data
  * plane uses, and the control plane does not.
  */
@@ -26,11 +27,12 @@ struct faults {
 	uint32_t	delay;
 	uint32_t	delay_us;
 	uint32_t	seed;
+	uint32_t	flushes;	/* that fail, in the life of the process */
 };
 
 static struct faults none;
 static struct faults *faults = &none;
-static atomic_uint calls;
+static atomic_uint calls, flushes_failed;
 
 __attribute__((constructor)) static void
 open_faults(void)
@@ -63,9 +65,9 @@ draw(uint32_t call, uint32_t purpose)
 #define HAPPENS(what, call, purpose) \
 	(draw(call, purpose) < __atomic_load_n(&faults->what, __ATOMIC_RELAXED))
 
-/* 0, or the errno that the call has. */
+/* 0, or the errno that a call has which may fail like others. */
 static int
-disturb(uint32_t call)
+disturb(uint32_t call, int may_fail)
 {
 	struct timespec delay = { 0 };
 
@@ -76,7 +78,7 @@ disturb(uint32_t call)
 	}
 	if (HAPPENS(interrupt, call, 2))
 		return (EINTR);
-	return (HAPPENS(fail, call, 3) ? EIO : 0);
+	return (may_fail && HAPPENS(fail, call, 3) ? EIO : 0);
 }
 
 typedef ssize_t vectored(int, const struct iovec *, int, off_t);
@@ -87,7 +89,7 @@ transfer(vectored *real, int fd, const struct iovec *iov, int niov, off_t at)
 	const uint32_t call = atomic_fetch_add(&calls, 1);
 	struct iovec part;
 
-	errno = disturb(call);
+	errno = disturb(call, 1);
 	if (errno != 0)
 		return (-1);
 	if (HAPPENS(cut, call, 4) && iov[0].iov_len > 512) {
@@ -125,7 +127,12 @@ fdatasync(int fd)
 
 	if (real == NULL)
 		real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-	errno = disturb(atomic_fetch_add(&calls, 1));
+	errno = disturb(atomic_fetch_add(&calls, 1), 0);
+	if (errno == 0 && atomic_load(&flushes_failed) <
+	    __atomic_load_n(&faults->flushes, __ATOMIC_RELAXED)) {
+		atomic_fetch_add(&flushes_failed, 1);
+		errno = EIO;
+	}
 	return (errno != 0 ? -1 : real(fd));
 }
 
@@ -137,6 +144,6 @@ fallocate(int fd, int mode, off_t offset, off_t len)
 	if (real == NULL)
 		real = (int (*)(int, int, off_t, off_t))dlsym(RTLD_NEXT,
 		    "fallocate");
-	errno = disturb(atomic_fetch_add(&calls, 1));
+	errno = disturb(atomic_fetch_add(&calls, 1), 1);
 	return (errno != 0 ? -1 : real(fd, mode, offset, len));
 }

@@ -39,7 +39,7 @@ from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer, remove
 
 SECTORS = 8192  # that have a model, at the beginning of each image
-FAULTS = struct.Struct("6I")
+FAULTS = struct.Struct("7I")
 LIMIT = 60.0  # seconds for anything a guest is told to do
 
 
@@ -254,7 +254,7 @@ class Soak:
         self.faulty |= fail > 0
         delay_us = self.random.choice((50, 500, 5000))
         seed = self.random.getrandbits(32)
-        self.faults[: FAULTS.size] = FAULTS.pack(fail, interrupt, cut, delay, delay_us, seed)
+        self.faults[: FAULTS.size] = FAULTS.pack(fail, interrupt, cut, delay, delay_us, seed, 0)
 
     def _disturb(self) -> None:
         r = self.random

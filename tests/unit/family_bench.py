@@ -11,6 +11,7 @@ from errno import EBUSY
 from pathlib import Path
 
 from xbbd_bsd.block.family import BlockBackend, BlockFamily
+from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
@@ -105,6 +106,7 @@ class Bench:
             state_dir=str(self.run),
             loop=self.loop,
             sharing=Sharing(),
+            marks=Marks(str(self.run)),
         )
 
     def create(self, identity: Identity) -> BlockBackend:

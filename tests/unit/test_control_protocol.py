@@ -90,5 +90,5 @@ def test_replies() -> None:
 
 
 @pytest.mark.parametrize("verb", Verb)
-def test_only_two_verbs_change_anything(verb: Verb) -> None:
-    assert verb.writes == (verb.value in ("set", "resize"))
+def test_only_three_verbs_change_anything(verb: Verb) -> None:
+    assert verb.writes == (verb.value in ("set", "resize", "clear"))

@@ -1,5 +1,6 @@
 """Names and values of a daemon with a few devices that are none."""
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,6 +62,7 @@ class Daemon:
 
     def __init__(self) -> None:
         self.leaves: dict[str, Value] = {"version": "1.0", "devices": 2, "log.data": 0}
+        self.cleared: list[str] = []
 
     def values(self) -> Mapping[str, Value]:
         return self.leaves
@@ -70,6 +72,11 @@ class Daemon:
 
     def set(self, name: str, value: int) -> None:
         self.leaves[name] = value
+
+    def clear(self, path: str) -> None:
+        if path not in ("/vm.img", "/disk"):
+            raise OperatorError(f"{path}: no flush of it has failed", errno.ENOENT)
+        self.cleared.append(path)
 
 
 @pytest.fixture
@@ -264,3 +271,16 @@ def test_the_kernels_leaves_keep_type_and_access(name: str) -> None:
 )  # fmt: skip
 def test_the_leaves_of_linux_are_there(name: str) -> None:
     assert leaf_of(f"dev.xbbd.0.{name}") is not None
+
+
+def test_a_disk_is_cleared_by_path_or_by_device(devices: dict[int, Device]) -> None:
+    daemon = Daemon()
+    tree = Tree(daemon, lambda: devices)
+    devices[1].values["medium"]["path"] = "/vm.img"
+    assert perform(tree, Verb.CLEAR, "/disk") == {}
+    assert perform(tree, Verb.CLEAR, "dev.xbbd.1") == {}
+    assert daemon.cleared == ["/disk", "/vm.img"]
+    for name in ("/other", "dev.xbbd.10", "dev.xbbd.7", "dev.xbbd.1.path", ""):
+        with pytest.raises(OperatorError):
+            perform(tree, Verb.CLEAR, name)
+    assert len(daemon.cleared) == 2

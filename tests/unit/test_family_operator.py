@@ -1,11 +1,14 @@
 """What an operator sees of a disk and says about it: numbers, overrides, who may share it."""
 
+from dataclasses import replace
+from errno import EINVAL, EIO
+
 import pytest
 
 from tests.unit.family_bench import Bench
-from xbbd_bsd.config import Config, parse
+from xbbd_bsd.config import Config, DiskConfig, parse
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.native import Op
+from xbbd_bsd.native import Op, State
 from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type
 from xbbd_bsd.xenbus.family import Identity
 
@@ -136,6 +139,8 @@ def test_counters_can_be_written(bench: Bench) -> None:
     bench.front.transfer(Op.WRITE, 0, 8, bytearray(4096))
     assert numbers.group("counters")["wr_req"] == 0
     assert numbers.ring(0)["wr_req"] == 1
+    numbers.set("wr_req", 5, "it")  # whatever was counted before
+    assert numbers.group("counters")["wr_req"] == 5
     with pytest.raises(OperatorError, match=r"^it=-1: must be 0 to 1000000$"):
         numbers.set("flush_interval", -1, "it")
 
@@ -187,3 +192,70 @@ def test_each_ring_is_busy_for_itself(bench: Bench) -> None:
     busy = stat["xbbi"]["busy_rings_ns"]
     assert busy[0] == stat["xbbi"]["busy_ns"] > 0
     assert set(busy[1:]) <= {0}
+
+
+@pytest.mark.parametrize(
+    ("sector_size", "shared", "mode", "refused"),
+    [
+        (512, True, b"w", True),
+        (512, False, b"w!", True),
+        (512, False, b"w", False),
+        (512, True, b"r", False),
+        (0, True, b"w", False),
+    ],
+)
+def test_parts_of_sectors_of_a_shared_disk_are_not_written(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    sector_size: int,
+    shared: bool,
+    mode: bytes,
+    refused: bool,
+) -> None:
+    """Read, changed and written by two at once, one of them loses what it wrote."""
+    measure = bench.host.prepare_disk
+    monkeypatch.setattr(
+        bench.host, "prepare_disk", lambda fd: replace(measure(fd), sector_size=4096)
+    )
+    bench.family.configure(Config(disk=DiskConfig(sector_size=sector_size, shared=shared)))
+    bench.backend_nodes["mode"] = mode
+    if refused:
+        with pytest.raises(
+            OperatorError, match=r"shared, and its sectors of 4096 .* of 512"
+        ) as error:
+            bench.open()
+        assert error.value.errno == EINVAL
+        assert not bench.backend.disk_open
+    else:
+        bench.open()
+
+
+def test_what_cannot_flush_is_not_offered_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = bench.host.prepare_disk
+    monkeypatch.setattr(bench.host, "prepare_disk", lambda fd: replace(measure(fd), flushes=False))
+    bench.open()
+    nodes = bench.connect()
+    assert (nodes["feature-flush-cache"], nodes["feature-barrier"]) == (b"0", b"0")
+
+
+def test_a_flush_that_fails_under_one_guest_closes_the_disk_to_all(bench: Bench) -> None:
+    bench.backend_nodes["mode"] = b"w!"
+    bench.open()
+    bench.connect()
+    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
+    other.capabilities(bench.backend_nodes.get)
+    other.open(bench.backend_nodes.get)
+    segment = State.open(str(bench.run / "xbbd.1"), writable=True)
+    bench.family.distrust(segment.medium, EIO)
+    bench.drained()
+    assert str(bench.backend.fault) == "a flush failed, writes may be lost: Input/output error"
+    for unit in (0, 1):
+        state = State.open(str(bench.run / f"xbbd.{unit}"))
+        assert state.flush_errno == EIO
+        state.close()
+    segment.close()
+    other.close()
+    other.forget()
+    bench.down()
+    bench.family.marks.clear(str(bench.disk))

@@ -5,6 +5,7 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +16,26 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, Platform, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
-from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache
+from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache, makes_holes
 from xbbd_bsd.host.statfs import fstatfs
+from xbbd_bsd.native import can_punch as linux_can_punch
 
 Play = Callable[[int, dict[int, bytes | int]], None]
+
+FDATASYNC = 0  # as if it were an ioctl
 
 # Answers of an 8 GiB disk of 512-byte sectors on 4096-byte ones.
 LINUX_DISK: dict[int, bytes | int] = {
     0x80081272: struct.pack("Q", 8 << 30),
     0x1268: struct.pack("i", 512),
     0x127B: struct.pack("I", 4096),
+    FDATASYNC: b"",
 }
 FREEBSD_DISK: dict[int, bytes | int] = {
     0x40086481: struct.pack("q", 8 << 30),
     0x40046480: struct.pack("I", 512),
     0x4008648B: struct.pack("q", 4096),
+    0x20006487: b"",
 }
 DISK = DiskGeometry(Medium.DEVICE, 8 << 30, 512, 4096)
 
@@ -68,6 +74,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
         monkeypatch.setattr(fcntl, "ioctl", ioctl)
         monkeypatch.setattr(fcntl, "fcntl", set_flags)
         monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
+        monkeypatch.setattr(os, "fdatasync", lambda fd: ioctl(fd, FDATASYNC, b""))
 
     return play
 
@@ -183,6 +190,50 @@ def test_a_file_can_discard_if_it_may_be_written(tmp_path: Path) -> None:
     assert discard is not None
     assert discard[0] >= 512
     assert path.stat().st_size == 8192
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL])
+def test_a_disk_that_cannot_flush(play: Play, number: int) -> None:
+    play(stat.S_IFBLK, {**LINUX_DISK, FDATASYNC: number})
+    assert LINUX.prepare_disk(0) == replace(DISK, flushes=False)
+    play(stat.S_IFCHR, {**FREEBSD_DISK, 0x20006487: number})
+    assert FREEBSD.prepare_disk(0) == replace(DISK, aligned=True, flushes=False)
+
+
+def test_a_disk_that_fails_to_flush_is_not_served(play: Play) -> None:
+    play(stat.S_IFBLK, {**LINUX_DISK, FDATASYNC: errno.EIO})
+    with pytest.raises(OSError, match="Input/output error"):
+        LINUX.prepare_disk(0)
+    play(stat.S_IFCHR, {**FREEBSD_DISK, 0x20006487: errno.EIO})
+    with pytest.raises(OSError, match="Input/output error"):
+        FREEBSD.prepare_disk(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="O_TMPFILE")
+def test_holes_are_tried_in_a_file_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever byte of the guest's file it were, it might be data by then."""
+    tried: list[tuple[int, int]] = []
+
+    def can_punch(fd: int) -> bool:
+        status = os.fstat(fd)
+        tried.append((status.st_ino, status.st_nlink))
+        return linux_can_punch(fd)
+
+    monkeypatch.setattr("xbbd_bsd.host.linux.can_punch", can_punch)
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * 8192)
+    with path.open("r+b") as file:
+        assert LINUX.prepare_disk(file.fileno()).discard is not None
+        assert not makes_holes(file.fileno(), "/nowhere/fd")
+        path.unlink()
+        assert makes_holes(file.fileno())
+        inode = os.fstat(file.fileno()).st_ino
+        assert file.read() == b"x" * 8192
+    assert len(tried) == 2
+    assert all(number != inode and names == 0 for number, names in tried)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,9 @@ def test_usage(daemon: Running, words: tuple[str, ...]) -> None:
 def test_verbs(daemon: Running) -> None:
     assert daemon.run("resize", "dev.xbbd.1") == (0, "", "")
     assert daemon.devices[1].looks == 1
+    assert daemon.run("clear", "/disk") == (0, "", "")
+    message = "xbbctl: /other: no flush of it has failed\n"
+    assert daemon.run("clear", "/other") == (1, "", message)
     assert daemon.run("inflight") == (0, "DEVICE  RING\nxbbd0      0\nxbbd1      0\n", "")
     assert json.loads(daemon.run("inflight", "-j", "xbb1")[1]) == {"dev.xbbd.1": [{"ring": 0}]}
     _, out, _ = daemon.run("-j", "log", "xbbi0")
@@ -259,7 +262,9 @@ def test_no_control_character_of_a_value_reaches_a_terminal(daemon: Running) -> 
     for words in (("-a",), ("dev.xbbd.0.path",), ("-n", "dev.xbbd.0.path"), ("evil\x1b[2J",)):
         _, out, errors = daemon.run(*words)
         assert all(line.isprintable() for line in (out + errors).splitlines())
-    assert daemon.run("-n", "dev.xbbd.0.path")[1] == ("/tank/\\x1b]0;owned\\x07\\x0a\\xe2\\x80\\xae\n")
+    assert daemon.run("-n", "dev.xbbd.0.path")[1] == (
+        "/tank/\\x1b]0;owned\\x07\\x0a\\xe2\\x80\\xae\n"
+    )
     assert json.loads(daemon.run("-j", "dev.xbbd.0.path")[1]) == {"dev.xbbd.0.path": path}
 
 

@@ -10,24 +10,32 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from errno import EBADF, EINVAL, ENODEV, ENOENT, ENXIO
 from math import inf
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
-from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
-from xbbd_bsd.block.numbers import Numbers, Value
-from xbbd_bsd.block.queues import describe, queue_maker, requests_of_order
-from xbbd_bsd.block.rings import Rings
-from xbbd_bsd.block.sharing import Owner, Sharing
-from xbbd_bsd.config import Config, DiskConfig
-from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, printable
-from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, Resized, SizeRefused, SizeRounded
+from xbbd_bsd.block.marks import MarkedError, Marks
+from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
+from xbbd_bsd.block.numbers import Numbers, Value, facts_of, limits_of
+from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
+from xbbd_bsd.block.rings import Rings, fault_of
+from xbbd_bsd.block.sharing import Owner, Sharing, check_shared, key_of_fd
+from xbbd_bsd.config import Config
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
+from xbbd_bsd.events import (
+    Event,
+    FlushFailed,
+    MediumIgnored,
+    QueueStarted,
+    Resized,
+    SizeRefused,
+    SizeRounded,
+)
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
-from xbbd_bsd.native import QueueState, State, StopReason
-from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
@@ -59,11 +67,13 @@ class BlockFamily:
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
         sharing: Sharing,
+        marks: Marks,
     ) -> None:
         """`media`: nodes that may name the disk, best first; segments go to `state_dir`.
 
-        `sharing`: of all families that may serve the same disks.
+        `sharing` and `marks`: of all families that may serve the same disks.
         """
+        self.marks = marks
         self.media = media
         self.sharing = sharing
         self.host = host
@@ -113,6 +123,11 @@ class BlockFamily:
         self.facts[identity.unit] = backend.medium_facts
         return backend
 
+    def distrust(self, medium: SegmentMedium | None, errno: int) -> None:
+        """Close a disk to all guests that share it: a flush of it has failed under one."""
+        for backend in [*self.backends]:
+            backend.distrust(medium, errno)
+
     def closed(self, backend: "BlockBackend") -> None:
         """Its disk is closed; a domain that it was handed over to has it for itself now."""
         self.backends.discard(backend)
@@ -149,7 +164,7 @@ class BlockBackend:
         self._disk: Disk | None = None
         self._info: DiskInfo | None = None
         self._lent = False  # another domain of its machine has the disk's lock
-        self._gone: HostError | None = None  # the disk, as we saw it ourselves
+        self._gone: HostError | None = None  # the disk, or what it lost, as we saw it
         self._medium: tuple[str, bytes] | None = None
         self._odd_size = -1  # bytes; one that was complained about
         self._rings: Rings | None = None
@@ -174,16 +189,7 @@ class BlockBackend:
     def fault(self) -> XbbdError | None:
         if self._rings is None:
             return None
-        status = self._rings.status
-        reason = os.strerror(status.errno) if status.errno else "no reason given"
-        match status.reason:
-            case StopReason.RING:
-                return GuestError("the frontend's ring indices are impossible", status.errno)
-            case StopReason.DISK:
-                return HostError(f"the disk is gone: {reason}", status.errno)
-            case StopReason.EVENT:
-                return HostError(f"the event channel fails: {reason}", status.errno)
-        return self._gone
+        return fault_of(self._rings.status) or self._gone
 
     @property
     def news(self) -> Mapping[str, bytes]:
@@ -226,7 +232,7 @@ class BlockBackend:
             self._segment = self._make_segment()
             self.configure()
             self._family.devices[self._identity.unit] = Numbers(
-                self._segment, self.medium_facts, self._limits, self.measure
+                self._segment, self.medium_facts, lambda: limits_of(self._config), self.measure
             )
         self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
@@ -279,30 +285,55 @@ class BlockBackend:
         self._medium = named
         name = self._family.media[named[0]](named[1])
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
-        geometry = disk.geometry
+        shared = self._config.shared or b"!" in mode
         try:
-            self._claim(disk, shared=self._config.shared or b"!" in mode)
+            self._family.marks.check(disk.fd)
+            if shared:
+                check_shared(disk, self._sector_size)
+            self._claim(disk, shared=shared)
+        except MarkedError:
+            disk.close()
+            raise
         except (OperatorError, HostError) as error:
             disk.close()
             raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
         if disk.left_over:
-            self._journal(SizeRounded(self.name, disk.left_over, geometry.sector_size))
+            self._journal(SizeRounded(self.name, disk.left_over, disk.geometry.sector_size))
         self._disk = disk
+        self._introduce_disk(disk)
         self._gone = None
         self._odd_size = -1
-        self._info = DiskInfo(
-            sectors=disk.sectors,
-            sector_size=self._sector_size or geometry.sector_size,
-            physical_sector_size=geometry.physical_sector_size,
-            read_only=disk.read_only,
-            cdrom=cdrom,
-            removable=removable,
-            durable=geometry.durable,
-            discard=Discard(*geometry.discard) if discard and geometry.discard else None,
+        self._info = info_of(
+            disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
         )
         self._plan_look()
         self._family.opened(self)
         return str(disk)
+
+    def _introduce_disk(self, disk: Disk) -> None:
+        """Say in the segment whose disk it is about from now on."""
+        if self._segment is not None:
+            self._segment.forget_flush()
+            self._segment.medium = SegmentMedium(key_of_fd(disk.fd), self._path, self._guest)
+
+    def _keep_failed_flush(self) -> None:
+        """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
+        if self._segment is not None and (mark := self._family.marks.note(self._segment)):
+            self._journal(FlushFailed(self.name, mark.path, os.strerror(mark.errno)))
+            self._family.distrust(self._segment.medium, mark.errno)
+
+    def distrust(self, medium: SegmentMedium | None, errno: int) -> None:
+        """A flush of a disk has failed: if it is ours too, none of ours is believed either."""
+        segment = self._segment
+        if segment is None or medium is None or segment.medium is None or self._disk is None:
+            return
+        if segment.medium.key == medium.key and not segment.flush_errno:
+            segment.fail_flushes(errno)
+            self._gone = HostError(
+                f"a flush failed, writes may be lost: {os.strerror(errno)}", errno
+            )
+            self.drain()
+            self._wake()
 
     def _claim(self, disk: Disk, *, shared: bool) -> None:
         """Keep others off the disk, our own guests and other programs; OperatorError."""
@@ -403,6 +434,7 @@ class BlockBackend:
         if self._rings is not None:
             rings, self._rings = self._rings, None
             rings.close()
+            self._keep_failed_flush()
 
     def close(self) -> None:
         if self._disk is not None:
@@ -428,26 +460,7 @@ class BlockBackend:
         facts: dict[str, Value] = {"guest": self._guest, "vdev": self._vdev, "path": self._path}
         if disk is None or info is None:
             return facts
-        geometry = disk.geometry
-        return {
-            **facts,
-            "medium": geometry.medium.value,
-            "mode": "r" if disk.read_only else "w",
-            "physical_device": disk.device,
-            "sectors": info.sectors,
-            "sector_bytes": info.sector_size,
-            "physical_sector_bytes": info.physical_sector_size,
-            "discard_granularity": info.discard.granularity if info.discard else 0,
-        }
-
-    def _limits(self) -> dict[str, Value]:
-        """The configuration as it is for this disk."""
-        return {
-            field.name: value if isinstance(value, str) else int(value)
-            for field in fields(DiskConfig)
-            if field.name not in TUNABLES
-            for value in (getattr(self._config, field.name),)
-        }
+        return {**facts, **facts_of(disk, info)}
 
     def _make_segment(self) -> State:
         config = self._config
@@ -464,6 +477,7 @@ class BlockBackend:
         return segment
 
     def _woken(self) -> None:
+        self._keep_failed_flush()
         if self._rings is not None:
             status = self._rings.status
             self._journal(

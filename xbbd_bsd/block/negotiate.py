@@ -54,7 +54,7 @@ class Discard:
 class DiskInfo:
     """A disk as the frontend sees it; `sectors` of 512 bytes, sizes in bytes.
 
-    `durable`: there is nothing to flush, and the frontend is spared asking.
+    `durable`: there is nothing to flush, or no way to, and the frontend is spared asking.
     """
 
     sectors: int

@@ -6,9 +6,12 @@ the names are those of oids.py.  Control thread.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
-from xbbd_bsd.config import check_tunable
+from xbbd_bsd.block.disk import Disk
+from xbbd_bsd.block.negotiate import DiskInfo
+from xbbd_bsd.config import DiskConfig, check_tunable
 from xbbd_bsd.native import Devstat, State, Transport
 from xbbd_bsd.oids import OPERATIONS, PERCENTILES, RECORDS
 from xbbd_bsd.stats import GAUGES, TUNABLES, bucket_limit, percentile
@@ -185,4 +188,27 @@ def _record(stat: Devstat) -> dict[str, Any]:
         "tag_simple": stat.tag_simple,
         "tag_ordered": stat.tag_ordered,
         "busy_ns": stat.busy_ns,
+    }
+
+
+def facts_of(disk: Disk, info: DiskInfo) -> dict[str, Value]:
+    """Leaves of the group "medium" that an open disk has, as its guest is told of it."""
+    return {
+        "medium": disk.geometry.medium.value,
+        "mode": "r" if disk.read_only else "w",
+        "physical_device": disk.device,
+        "sectors": info.sectors,
+        "sector_bytes": info.sector_size,
+        "physical_sector_bytes": info.physical_sector_size,
+        "discard_granularity": info.discard.granularity if info.discard else 0,
+    }
+
+
+def limits_of(config: DiskConfig) -> dict[str, Value]:
+    """The configuration as it is for a disk."""
+    return {
+        field.name: value if isinstance(value, str) else int(value)
+        for field in fields(DiskConfig)
+        if field.name not in TUNABLES
+        for value in (getattr(config, field.name),)
     }

@@ -1,10 +1,10 @@
-"""What the queues of a connection are made of: disk, configuration and agreement in one record.
+"""What a frontend is told of a disk, and what the queues of a connection are made of.
 
 It opens nothing and keeps nothing.  Control thread.
 """
 
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, RingParams
+from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, RingParams
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.host import Medium
@@ -58,6 +58,27 @@ def queue_maker(
         )
 
     return make
+
+
+def info_of(
+    disk: Disk, sector_size: int, *, cdrom: bool, removable: bool, discard: bool
+) -> DiskInfo:
+    """What a frontend is told of an open disk.
+
+    `sector_size`: bytes of the sectors that it shall see, 0 for the disk's own;
+    `discard`: whether nobody minds.
+    """
+    geometry = disk.geometry
+    return DiskInfo(
+        sectors=disk.sectors,
+        sector_size=sector_size or geometry.sector_size,
+        physical_sector_size=geometry.physical_sector_size,
+        read_only=disk.read_only,
+        cdrom=cdrom,
+        removable=removable,
+        durable=geometry.durable or not geometry.flushes,
+        discard=Discard(*geometry.discard) if discard and geometry.discard else None,
+    )
 
 
 def requests_of_order(order: int) -> int:

@@ -13,11 +13,27 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from xbbd_bsd.block.negotiate import RingParams
+from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, StopReason
 
 MakeParams = Callable[[int, RingParams, int, int, int], QueueParams]
 """Ring's number, what was offered, descriptors of grants, events, wake-up: a queue's parameters."""
+
+
+def fault_of(status: QueueStatus) -> XbbdError | None:
+    """Why rings stopped by themselves, None if they did not."""
+    reason = os.strerror(status.errno) if status.errno else "no reason given"
+    match status.reason:
+        case StopReason.RING:
+            return GuestError("the frontend's ring indices are impossible", status.errno)
+        case StopReason.DISK:
+            return HostError(f"the disk is gone: {reason}", status.errno)
+        case StopReason.EVENT:
+            return HostError(f"the event channel fails: {reason}", status.errno)
+        case StopReason.FLUSH:
+            return HostError(f"a flush failed, writes may be lost: {reason}", status.errno)
+    return None
 
 
 class Rings:

@@ -9,9 +9,10 @@ two domains, of which one is paused.  Control thread.
 import os
 import stat
 from dataclasses import dataclass
-from errno import EBUSY
+from errno import EBUSY, EINVAL
 from typing import Final
 
+from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.errors import OperatorError
 
 Key = tuple[str, int, int]
@@ -52,7 +53,7 @@ class Sharing:
         `shared`: the operator says that it is.  True if the disk is in use by another
         domain of the same virtual machine, which hands it over.
         """
-        key = _key(fd)
+        key = key_of_fd(fd)
         uses = self._uses.get(key, [])
         handed_over = False
         for use in uses:
@@ -76,9 +77,28 @@ class Sharing:
                 del self._uses[key]
 
 
-def _key(fd: int) -> Key:
+def check_shared(disk: Disk, sector_size: int) -> None:
+    """That a disk that others use too is written by whole sectors; OperatorError.
+
+    `sector_size`: bytes of those that the guest shall see, 0 for the disk's own.
+    """
+    own = disk.geometry.sector_size
+    if 0 < sector_size < own and not disk.read_only:
+        raise OperatorError(
+            f"it is shared, and its sectors of {own} bytes shall be presented as of"
+            f" {sector_size}: a write of a part would undo what another writes beside it;"
+            " configure sector_size = 0 for it, or do not share it",
+            EINVAL,
+        )
+
+
+def key_of_fd(fd: int) -> Key:
     """The same for every descriptor of a disk, whatever path it was opened by."""
-    status = os.fstat(fd)
+    return key_of_status(os.fstat(fd))
+
+
+def key_of_status(status: os.stat_result) -> Key:
+    """As `key_of_fd`, of what stat(2) says of a disk."""
     if stat.S_ISREG(status.st_mode):
         return "file", status.st_dev, status.st_ino
     return "device", status.st_rdev, 0

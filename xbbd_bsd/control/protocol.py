@@ -20,6 +20,8 @@ get       the leaves at or below a name ("" is all of them), in order
 describe  the same names: [type, writable, tunable, description]
 set       one leaf; the value it had
 resize    has the size of a device's disk looked at now; nothing
+clear     has a disk opened again of which a flush has failed, by its path, or
+          of dev.xbbd.N; nothing
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
           them; with the value "latency" the histograms too
 inflight  of dev.xbbd.N or "": the requests in flight
@@ -55,6 +57,7 @@ class Verb(Enum):
     DESCRIBE = "describe"
     SET = "set"
     RESIZE = "resize"
+    CLEAR = "clear"
     STAT = "stat"
     INFLIGHT = "inflight"
     LOG = "log"
@@ -62,7 +65,7 @@ class Verb(Enum):
     @property
     def writes(self) -> bool:
         """Whether it changes anything."""
-        return self in (Verb.SET, Verb.RESIZE)
+        return self in (Verb.SET, Verb.RESIZE, Verb.CLEAR)
 
 
 @dataclass(frozen=True, slots=True)

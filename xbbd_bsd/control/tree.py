@@ -67,6 +67,9 @@ class DaemonView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a leaf that is writable; OperatorError."""
 
+    def clear(self, path: str) -> None:
+        """Have a disk opened again of which a flush has failed; OperatorError if none has."""
+
 
 class Tree:
     """All names of a daemon."""
@@ -89,6 +92,10 @@ class Tree:
                 yield self._set(name, request.value)
             case Verb.RESIZE:
                 self._device(name).resize()
+            case Verb.CLEAR if name.startswith("/"):
+                self._daemon.clear(name)
+            case Verb.CLEAR:
+                self._daemon.clear(str(self._device(name).group("medium").get("path", "")))
             case Verb.STAT:
                 latency = request.value == "latency"
                 for unit, device in self._some(name):

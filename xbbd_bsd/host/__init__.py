@@ -4,6 +4,7 @@
 as a value, and nothing else asks where it is.  Control thread.
 """
 
+import errno
 import importlib
 import os
 import socket
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from xbbd_bsd.errors import OperatorError
 
@@ -26,6 +27,10 @@ def path_itself(value: bytes) -> bytes:
     return value
 
 
+# What a disk says that has no such call as flushing: there is nothing to flush.
+CANNOT_FLUSH: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL)
+
+
 class Medium(Enum):
     """What stands behind a disk's descriptor."""
 
@@ -38,6 +43,7 @@ class DiskGeometry:
     """A disk's measures, all in bytes; files have sectors of 512.
 
     `durable`: what is written is safe at once, so that there is nothing to flush.
+    `flushes`: it can be told to flush, as was tried; it is not asked if it is only read.
     `aligned`: a transfer is whole sectors in one piece of aligned memory.
     `discard`: granularity and alignment of discarding, None if it cannot.
     """
@@ -47,6 +53,7 @@ class DiskGeometry:
     sector_size: int
     physical_sector_size: int
     durable: bool = False
+    flushes: bool = True
     aligned: bool = False
     discard: tuple[int, int] | None = None
 

@@ -19,6 +19,7 @@ from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import (
+    CANNOT_FLUSH,
     DiskGeometry,
     Host,
     Medium,
@@ -35,6 +36,7 @@ from xbbd_bsd.native import HvKind
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
 DIOCGMEDIASIZE: Final = 0x40086481  # off_t: bytes
 DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not known
+DIOCGFLUSH: Final = 0x20006487  # none: has the disk write its cache out
 
 DIOCGATTR: Final = 0xC148648E  # struct diocgattr_arg: name, length, value
 _ATTRIBUTE: Final = struct.Struct("@64sii256s")  # the value begins at 72
@@ -68,9 +70,9 @@ class FreeBSD:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
         status = _status(fd)
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
             _refuse_pseudo(fd)
-            writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
             discard = (status.st_blksize, 0) if writable and _makes_holes(fd) else None
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
         if not stat.S_ISCHR(status.st_mode):
@@ -86,6 +88,7 @@ class FreeBSD:
             size,
             sector_size,
             max(stripe, sector_size),
+            flushes=not writable or _flushes(fd),
             aligned=True,
             discard=(max(stripe, sector_size), 0) if _can_delete(fd) else None,
         )
@@ -278,6 +281,17 @@ def _makes_holes(fd: int) -> bool:
         return os.fpathconf(fd, PC_DEALLOC_PRESENT) == 1
     except OSError:  # also a kernel that does not know the name
         return False
+
+
+def _flushes(fd: int) -> bool:
+    """Whether a disk that is open for writing can be flushed; OSError if it fails to."""
+    try:
+        fcntl.ioctl(fd, DIOCGFLUSH, b"")
+    except OSError as error:
+        if error.errno in CANNOT_FLUSH:
+            return False
+        raise
+    return True
 
 
 def _can_delete(fd: int) -> bool:

@@ -18,6 +18,7 @@ from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError, printable
 from xbbd_bsd.host import (
+    CANNOT_FLUSH,
     DiskGeometry,
     Host,
     Medium,
@@ -27,7 +28,7 @@ from xbbd_bsd.host import (
     path_itself,
 )
 from xbbd_bsd.host.statfs import fstatfs
-from xbbd_bsd.native import HvKind, can_punch
+from xbbd_bsd.native import PAGE_SIZE, HvKind, can_punch
 
 # linux/fs.h, the same on amd64 and arm64.
 BLKSSZGET: Final = 0x1268  # int: logical sector, bytes
@@ -92,7 +93,7 @@ class Linux:
         writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
             refuse_pseudo(fd)
-            holes = writable and can_punch(fd)
+            holes = writable and makes_holes(fd)
             return DiskGeometry(
                 Medium.FILE,
                 status.st_size,
@@ -109,7 +110,9 @@ class Linux:
             _ask(fd, BLKPBSZGET, "I"),
         )
         if writable:
-            geometry = replace(geometry, discard=discard_limits(status.st_rdev))
+            geometry = replace(
+                geometry, discard=discard_limits(status.st_rdev), flushes=_flushes(fd)
+            )
         with suppress(OSError):  # not every driver has anything to forget
             fcntl.ioctl(fd, BLKFLSBUF, 0)
         try:
@@ -228,6 +231,37 @@ def refuse_pseudo(fd: int) -> None:
     name = _PSEUDO.get(magic & 0xFFFFFFFF)
     if name is not None:
         raise OperatorError(f"it is a file of {name}, which is no disk", errno.EINVAL)
+
+
+def makes_holes(fd: int, descriptors: str = "/proc/self/fd") -> bool:
+    """Whether holes can be made in files where an open one is; no, if that cannot be tried.
+
+    Tried on a file without a name in the same directory: of the one that a guest
+    has, nobody knows at that moment which bytes are data.
+    """
+    try:
+        directory = os.path.dirname(os.readlink(f"{descriptors}/{fd}"))
+        probe = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        os.ftruncate(probe, PAGE_SIZE)
+        return os.fstat(probe).st_dev == os.fstat(fd).st_dev and can_punch(probe)
+    except OSError:
+        return False
+    finally:
+        os.close(probe)
+
+
+def _flushes(fd: int) -> bool:
+    """Whether a writable disk can be flushed; OSError if it fails to."""
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        if error.errno in CANNOT_FLUSH:
+            return False
+        raise
+    return True
 
 
 def has_write_cache(number: int, devices: str = "/sys/dev/block") -> bool:

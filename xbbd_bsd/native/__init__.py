@@ -37,7 +37,14 @@ from xbbd_bsd.native.binding import (
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
 from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus
-from xbbd_bsd.native.state import Devstat, InflightRequest, RingView, Segment, State
+from xbbd_bsd.native.state import (
+    Devstat,
+    InflightRequest,
+    RingView,
+    Segment,
+    SegmentMedium,
+    State,
+)
 
 __all__ = [
     "LATENCY_BUCKETS",
@@ -68,6 +75,7 @@ __all__ = [
     "RequestState",
     "RingView",
     "Segment",
+    "SegmentMedium",
     "State",
     "StopReason",
     "Transport",

@@ -120,7 +120,7 @@ def check(result: int, operation: str, error: Any = None) -> None:
 
 
 def can_punch(fd: int) -> bool:
-    """Whether holes can be made in an open file; nothing of it is changed."""
+    """Whether holes can be made in an open file, whose first page becomes one."""
     return bool(lib.xbb_file_can_punch(fd))
 
 

@@ -92,14 +92,9 @@ xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 int
 xbb_file_can_punch(int fd)
 {
-	off_t end;
 
-	end = lseek(fd, 0, SEEK_END);
-	if (end < 0)
-		return (0);
-	/* Whole pages: some file systems want that. */
-	end = (end + XBB_PAGE_SIZE - 1) / XBB_PAGE_SIZE * XBB_PAGE_SIZE;
-	return (xbb_disk_discard(fd, XBB_DISK_FILE, end, XBB_PAGE_SIZE) == 0);
+	/* A whole page: some file systems want that. */
+	return (xbb_disk_discard(fd, XBB_DISK_FILE, 0, XBB_PAGE_SIZE) == 0);
 }
 
 /* Bytes of one discard of the disk, which no signal and no drain interrupts. */

@@ -18,6 +18,7 @@ from xbbd_bsd.native.binding import (
     MAX_SEGMENTS,
     PAGE_SIZE,
     Abi,
+    DiskKind,
     Op,
     RequestState,
     Transport,
@@ -91,6 +92,19 @@ class InflightRequest:
     ring_index: int
     segments: tuple[Segment, ...]
     indirect_refs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMedium:
+    """Whose disk a segment is about.
+
+    `key`: "file" or "device", device number, inode (0 of a device), as the kernel
+    tells disks apart; path and guest are for people, and may be cut.
+    """
+
+    key: tuple[str, int, int]
+    path: str
+    guest: str
 
 
 class State:
@@ -183,6 +197,43 @@ class State:
     def resize(self, sectors: int) -> None:
         """Say how large the disk is, in 512-byte sectors; at any time.  HostError if absurd."""
         check(lib.xbb_state_resize(self._state, sectors), f"resize to {sectors} sectors")
+
+    @property
+    def flush_errno(self) -> int:
+        """Of the first flush that failed, 0 if none has."""
+        return int(self._state.flush_errno)
+
+    def fail_flushes(self, errno: int) -> None:
+        """Have every flush fail from now on: the disk lost something under somebody else."""
+        if not self._state.flush_errno:
+            self._state.flush_errno = errno
+
+    def forget_flush(self) -> None:
+        """The disk is opened anew; no queue may run."""
+        self._state.flush_errno = 0
+
+    @property
+    def medium(self) -> SegmentMedium | None:
+        """Whose disk it is about; None as long as no disk was opened."""
+        m = self._state.medium
+        if not m.known or m.kind not in list(DiskKind):
+            return None
+        return SegmentMedium(
+            (DiskKind(m.kind).name.lower(), int(m.device), int(m.inode)),
+            os.fsdecode(bytes(ffi.buffer(m.path)).partition(b"\0")[0]),
+            os.fsdecode(bytes(ffi.buffer(m.guest)).partition(b"\0")[0]),
+        )
+
+    @medium.setter
+    def medium(self, medium: SegmentMedium) -> None:
+        m = self._state.medium
+        m.known = 0
+        kind, m.device, m.inode = medium.key
+        m.kind = DiskKind[kind.upper()]
+        for field, text in ((m.path, medium.path), (m.guest, medium.guest)):
+            size = len(field)
+            ffi.memmove(field, os.fsencode(text)[: size - 1].ljust(size, b"\0"), size)
+        m.known = 1
 
     def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:
         """What was given to the disk (xbb), or what the frontend asked for (xbbi).

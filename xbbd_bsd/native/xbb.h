@@ -232,6 +232,16 @@ struct xbb_ring_state {
 	struct xbb_counters counters;
 };
 
+/* Whose disk the segment is about, for whoever finds it after us. */
+struct xbb_medium {
+	uint64_t	device;			/* st_dev of a file, st_rdev of a disk device */
+	uint64_t	inode;			/* of a file */
+	uint32_t	kind;			/* enum xbb_disk_kind */
+	uint32_t	known;			/* the rest of this is filled in */
+	uint8_t		path[1024];		/* cut to fit, as its end is NUL */
+	uint8_t		guest[64];		/* likewise, the guest's name */
+};
+
 /* The state segment of a device: this header, then a table and histograms a ring. */
 struct xbb_state {
 	uint32_t	magic;
@@ -242,6 +252,7 @@ struct xbb_state {
 	uint64_t	sectors;		/* size of the disk now, 512-byte sectors */
 	struct xbb_tunables tunables;
 	int32_t		flush_errno;		/* of a flush that failed; set once, 0: none */
+	struct xbb_medium medium;		/* the control plane's */
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
 
@@ -309,7 +320,7 @@ void	xbb_queue_drain(struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue, struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);
 
-/* Can holes be made in this file?  Asked beyond its end, where nothing is. */
+/* Can holes be made in this file?  Its first page is lost by that. */
 int	xbb_file_can_punch(int fd);
 
 /* Most requests a ring of so many pages holds; 0 for an ABI that is none. */

@@ -1,0 +1,129 @@
+"""Disks of which a flush has failed: kept in files, found by whatever path, and cleared."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from xbbd_bsd.block.marks import MarkedError, Marks
+from xbbd_bsd.block.sharing import key_of_fd
+from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.native import SegmentMedium, State
+
+
+class Disks:
+    """A directory of marks, one of disks, and segments of devices that had them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.run, self.directory = directory / "run", directory
+        self.run.mkdir()
+        self.marks = Marks(str(self.run))
+
+    def disk(self, name: str) -> Path:
+        path = self.directory / name
+        path.write_bytes(bytes(4096))
+        return path
+
+    def segment(self, disk: Path, failure: int, unit: int = 0) -> Path:
+        """What a device of that disk leaves."""
+        path = self.run / f"xbbd.{unit}"
+        state = State.create(str(path), table_entries=32)
+        with disk.open("rb") as file:
+            state.medium = SegmentMedium(key_of_fd(file.fileno()), str(disk), "vm1")
+        state._state.flush_errno = failure
+        state.close()
+        return path
+
+    def check(self, path: Path, marks: Marks | None = None) -> None:
+        with path.open("rb") as file:
+            (marks or self.marks).check(file.fileno())
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Disks:
+    return Disks(tmp_path)
+
+
+def test_a_failure_outlives_everything_but_an_operators_word(disks: Disks) -> None:
+    disk, other = disks.disk("vm1.img"), disks.disk("vm2.img")
+    mark = disks.marks.take_over(str(disks.segment(disk, errno.ENOSPC)))
+    assert mark is not None
+    assert (mark.path, mark.errno, mark.guest) == (str(disk), errno.ENOSPC, "vm1")
+    assert disks.marks.take_over(str(disks.run / "xbbd.0")) is None  # known already
+    disks.check(other)
+    again = disk.with_name("another name")
+    os.link(disk, again)
+    for path in (disk, again):
+        text = rf"vm1 \(No space left on device\).* xbbctl clear {disk}"
+        with pytest.raises(MarkedError, match=text) as error:
+            disks.check(path, Marks(str(disks.run)))  # the next daemon
+        assert error.value.passes  # a guest that comes back waits
+        assert error.value.errno == errno.EIO
+    with pytest.raises(OperatorError, match=r"vm2.img: no flush of it has failed"):
+        disks.marks.clear(str(other))
+    disks.marks.clear(str(again))
+    disks.check(disk)
+    with pytest.raises(OperatorError, match="no flush"):
+        disks.marks.clear(str(disk))
+    assert os.listdir(disks.run) == ["xbbd.0"]
+
+
+def test_a_disk_that_is_not_there_any_more_is_cleared_by_its_old_path(disks: Disks) -> None:
+    disk = disks.disk("vm1.img")
+    disks.marks.take_over(str(disks.segment(disk, errno.EIO)))
+    disk.unlink()
+    disks.marks.clear(str(disk))
+    assert os.listdir(disks.run) == ["xbbd.0"]
+
+
+@pytest.mark.parametrize("failure", [0, errno.ENXIO, errno.ENODEV])
+def test_what_leaves_no_mark(disks: Disks, failure: int) -> None:
+    disk = disks.disk("vm1.img")
+    assert disks.marks.take_over(str(disks.segment(disk, failure))) is None
+    disks.check(disk)
+
+
+def test_segments_that_are_none(disks: Disks) -> None:
+    disk = disks.disk("vm1.img")
+    path = disks.segment(disk, errno.EIO)
+    os.truncate(path, 100)
+    assert disks.marks.take_over(str(path)) is None
+    assert disks.marks.take_over(str(disks.run / "none")) is None
+    State.create(str(path)).close()  # of a device that has never opened a disk
+    assert disks.marks.take_over(str(path)) is None
+
+
+def test_without_room_it_is_kept_as_long_as_we_live(disks: Disks, tmp_path: Path) -> None:
+    disk = disks.disk("vm1.img")
+    segment = disks.segment(disk, errno.EIO).rename(tmp_path / "segment")
+    disks.run.rmdir()
+    assert disks.marks.take_over(str(segment)) is not None
+    with pytest.raises(MarkedError):
+        disks.check(disk)
+    disks.marks.clear(str(disk))
+    disks.check(disk)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"path": 1}', b"\xff" * 100])
+def test_a_damaged_mark_counts(disks: Disks, content: bytes) -> None:
+    disk = disks.disk("vm1.img")
+    disks.marks.take_over(str(disks.segment(disk, errno.EIO)))
+    (name,) = (name for name in os.listdir(disks.run) if name.startswith("flush-failed."))
+    (disks.run / name).write_bytes(content)
+    with pytest.raises(MarkedError):
+        disks.check(disk)
+    disks.marks.clear(str(disk))
+    disks.check(disk)
+
+
+def test_paths_that_are_no_text_and_too_long(disks: Disks) -> None:
+    disk = disks.disk(os.fsdecode(b"vm\xff.img"))
+    mark = disks.marks.take_over(str(disks.segment(disk, errno.EIO)))
+    assert mark is not None
+    assert mark.path == str(disk)
+    disks.marks.clear(str(disk))
+    state = State.create(str(disks.run / "xbbd.1"))
+    state.medium = SegmentMedium(("device", 2**40, 0), "/" + "x" * 2000, "g" * 200)
+    assert state.medium == SegmentMedium(("device", 2**40, 0), "/" + "x" * 1022, "g" * 63)
+    state.close()
