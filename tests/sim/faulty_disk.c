@@ -1,13 +1,15 @@
 /*
  * faulty_disk.c - preloaded, makes the disks of a process fail as a file tells
  * that may change at any time (XBBD_FAULTS): so many of 65536 calls fail with
- * EIO, are interrupted, move less than they were asked to, or take longer; and so
- * many flushes fail with EIO, once and for all.
+ * EIO, are interrupted, move less than they were asked to, or take longer; so
+ * many flushes fail with EIO, once and for all; and one disk, by its inode, has a
+ * fault of its own as long as that stands there.
  * Reads and writes of vectors, fdatasync(2) and fallocate(2): what the data
  * plane uses, and the control plane does not.
  */
 #define _GNU_SOURCE
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -28,6 +30,18 @@ struct faults {
 	uint32_t	delay_us;
 	uint32_t	seed;
 	uint32_t	flushes;	/* that fail, in the life of the process */
+	uint32_t	victim;		/* inode, 0: none */
+	uint32_t	accident;	/* enum accident, of the victim */
+};
+
+enum accident {
+	FLUSHES_FAIL	= 1,		/* EIO */
+	GONE		= 2,		/* ENXIO, whatever is asked */
+	FULL		= 3		/* writes ENOSPC */
+};
+
+enum purpose {
+	READ, WRITE, FLUSH
 };
 
 static struct faults none;
@@ -81,15 +95,40 @@ disturb(uint32_t call, int may_fail)
 	return (may_fail && HAPPENS(fail, call, 3) ? EIO : 0);
 }
 
+/* 0, or what the victim says to this. */
+static int
+suffer(int fd, enum purpose purpose)
+{
+	const uint32_t victim = __atomic_load_n(&faults->victim,
+	    __ATOMIC_ACQUIRE);
+	struct stat st;
+
+	if (victim == 0 || fstat(fd, &st) != 0 || (uint32_t)st.st_ino != victim)
+		return (0);
+	switch (__atomic_load_n(&faults->accident, __ATOMIC_RELAXED)) {
+	case FLUSHES_FAIL:
+		return (purpose == FLUSH ? EIO : 0);
+	case GONE:
+		return (ENXIO);
+	case FULL:
+		return (purpose == WRITE ? ENOSPC : 0);
+	default:
+		return (0);
+	}
+}
+
 typedef ssize_t vectored(int, const struct iovec *, int, off_t);
 
 static ssize_t
-transfer(vectored *real, int fd, const struct iovec *iov, int niov, off_t at)
+transfer(vectored *real, enum purpose purpose, int fd, const struct iovec *iov,
+    int niov, off_t at)
 {
 	const uint32_t call = atomic_fetch_add(&calls, 1);
 	struct iovec part;
 
-	errno = disturb(call, 1);
+	errno = suffer(fd, purpose);
+	if (errno == 0)
+		errno = disturb(call, 1);
 	if (errno != 0)
 		return (-1);
 	if (HAPPENS(cut, call, 4) && iov[0].iov_len > 512) {
@@ -107,7 +146,7 @@ preadv(int fd, const struct iovec *iov, int niov, off_t at)
 
 	if (real == NULL)
 		real = (vectored *)dlsym(RTLD_NEXT, "preadv");
-	return (transfer(real, fd, iov, niov, at));
+	return (transfer(real, READ, fd, iov, niov, at));
 }
 
 ssize_t
@@ -117,7 +156,7 @@ pwritev(int fd, const struct iovec *iov, int niov, off_t at)
 
 	if (real == NULL)
 		real = (vectored *)dlsym(RTLD_NEXT, "pwritev");
-	return (transfer(real, fd, iov, niov, at));
+	return (transfer(real, WRITE, fd, iov, niov, at));
 }
 
 int
@@ -127,7 +166,9 @@ fdatasync(int fd)
 
 	if (real == NULL)
 		real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-	errno = disturb(atomic_fetch_add(&calls, 1), 0);
+	errno = suffer(fd, FLUSH);
+	if (errno == 0)
+		errno = disturb(atomic_fetch_add(&calls, 1), 0);
 	if (errno == 0 && atomic_load(&flushes_failed) <
 	    __atomic_load_n(&faults->flushes, __ATOMIC_RELAXED)) {
 		atomic_fetch_add(&flushes_failed, 1);

@@ -7,7 +7,10 @@ guest has an image and a model of its first sectors, which outlives guest and
 connection: what a guest wrote before it was killed is what the next one reads.
 Sectors whose write failed or was never answered are unknown until written again.
 Meanwhile tunables, configuration and the size of the image change, disks are
-detached and attached again, the daemon is stopped and started.
+detached and attached again, the daemon is stopped and started.  Now and then one
+disk has an accident, of which the guests of the others must not notice anything:
+its flushes fail, it is gone, full, or cut off behind its guest's back.  Some guests
+refuse to close.
 
 A wrong byte, an answer out of the blue, an error that nobody caused, or anything
 that is held afterwards ends it, with the seed and the last steps.
@@ -29,17 +32,20 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.waiting import eventually
+from xbbd_bsd import toolstack, xbbctl
+from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import State
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer, remove
 
 SECTORS = 8192  # that have a model, at the beginning of each image
-FAULTS = struct.Struct("7I")
+FAULTS = struct.Struct("9I")
 LIMIT = 60.0  # seconds for anything a guest is told to do
 
 
@@ -61,6 +67,15 @@ TUNABLES = (
 )
 
 
+class Accident(IntEnum):
+    """What happens to one disk; the numbers are those of faulty_disk.c, which has no last one."""
+
+    FLUSHES_FAIL = 1
+    GONE = 2
+    FULL = 3
+    CUT_OFF = 4
+
+
 @dataclass
 class Disk:
     """A guest, its image, and what the image should hold."""
@@ -71,6 +86,13 @@ class Disk:
     guest: Guest | None = None
     offer: DiskOffer | None = None
     agreed: dict[str, Any] = field(default_factory=dict)  # when it connected
+    refuses: bool = False
+
+    def lose(self, sector: int) -> None:
+        """Nobody knows any more what there is from a sector on."""
+        with self.model.open("r+b") as file:
+            file.seek(SECTORS * 512 + sector)
+            file.write(b"\1" * (SECTORS - sector))
 
     def check(self) -> int:
         """Compare image and model; how many sectors are unknown."""
@@ -142,8 +164,12 @@ class Soak:
             self._change(disk)
         working = [disk for disk in self.disks if disk.guest is not None]
         self.faulty = False
+        victim = self._draw_victim(working)
         for disk in working:
-            self._begin_exercise(disk)
+            self._begin_exercise(disk, long=disk is victim)
+        if victim is not None:
+            self._have_accident(victim, [disk for disk in working if disk is not victim])
+            return
         for _ in range(self.random.randrange(6)):
             self._disturb()
             select.select([], [], [], self.random.uniform(0.01, 0.2))
@@ -155,6 +181,52 @@ class Soak:
                 self._end_guest(disk, "detach")
             else:
                 self._end_exercise(disk)
+
+    # Accidents.
+
+    def _draw_victim(self, working: list[Disk]) -> Disk | None:
+        able = [disk for disk in working if not disk.refuses]
+        return self.random.choice(able) if able and self.random.random() < 0.2 else None
+
+    def _have_accident(self, victim: Disk, others: list[Disk]) -> None:
+        """One disk fails; the others are at work all the while, without an error."""
+        accident = self.random.choice(list(Accident))
+        self.note(f"{accident.name.lower()} {victim.domid}")
+        select.select([], [], [], self.random.uniform(0.01, 0.2))
+        cut = self.random.randrange(SECTORS)
+        before = victim.image.stat().st_size
+        if accident is Accident.CUT_OFF:
+            os.truncate(victim.image, cut * 512)
+        else:
+            self.set_faults(victim=(victim.image.stat().st_ino & 0xFFFFFFFF, accident))
+        for disk in others:
+            self._end_exercise(disk)
+        if accident in (Accident.FLUSHES_FAIL, Accident.GONE):
+            self._recover(victim, accident)
+        else:
+            self._end_exercise(victim, fails=True)
+            assert accident is Accident.FULL or victim.image.stat().st_size == cut * 512
+        self.set_faults()
+        if accident is Accident.CUT_OFF:
+            os.truncate(victim.image, before)
+            victim.lose(cut)
+
+    def _recover(self, victim: Disk, accident: Accident) -> None:
+        """Its connection ends; after the repair it comes back, after a flush only if we say so."""
+        assert victim.guest is not None
+        try:
+            self._judge(victim, victim.guest.event("exercised", LIMIT), fails=True)
+        except HostError as error:
+            if "Broken pipe" not in str(error):  # the backend went away under it
+                raise
+        victim.guest.event("closed", LIMIT)
+        self.set_faults()
+        victim.guest.tell("open")
+        if accident is Accident.FLUSHES_FAIL:
+            self.machine.log_line(f"unable to open {victim.image}: a flush failed")
+            run = self.machine.chain.layout.run
+            assert xbbctl.main(["--state-dir", run, "clear", str(victim.image)]) == 0
+        victim.agreed = victim.guest.event("connected", LIMIT)
 
     # Between exercises.
 
@@ -177,6 +249,8 @@ class Soak:
         options += ["--max-segments", str(r.choice((11, 11, 32, 64, 256)))]
         options += ["--depth", str(r.choice((1, 4, 15)))]
         options += ["--persistent"] * r.randrange(2)
+        disk.refuses = r.random() < 0.2
+        options += ["--refuse"] * disk.refuses
         self.note(f"guest {disk.domid} {' '.join(options)}")
         disk.guest = self.machine.guest(disk.domid, *options)
         kind = r.choice(("vbd", "vbd3"))
@@ -194,8 +268,10 @@ class Soak:
             guest.wait(LIMIT)
             remove(self.machine.chain.store, offer)
         else:
+            if disk.refuses:
+                self._be_refused(disk, guest, offer, at_work=how == "detach")
             assert self.machine.chain.detach(offer), "the backend does not close"
-            if how == "detach":  # in the middle of an exercise
+            if how == "detach" and not disk.refuses:  # in the middle of an exercise
                 self._end_exercise(disk)
             guest.stop(LIMIT)
         self.machine.offers.remove(offer)
@@ -207,6 +283,20 @@ class Soak:
             f"the device of guest {disk.domid} is forgotten",
             LIMIT,
         )
+
+    def _be_refused(self, disk: Disk, guest: Guest, offer: DiskOffer, *, at_work: bool) -> None:
+        """A guest with its disk in use keeps it, and goes on, until the last user is gone."""
+        chain = self.machine.chain
+        assert not toolstack.detach(chain.store, chain.loop, offer, 0.5)
+        wanted = {"refused to close", "exercised"} if at_work else {"refused to close"}
+        while wanted:
+            event = guest.next_event(LIMIT)
+            assert event["event"] not in ("failed", "closed"), event
+            wanted.discard(event["event"])
+            if event["event"] == "exercised":
+                self._judge(disk, event)
+        self.counts["refusals"] += 1
+        guest.tell("release")
 
     def _reopen(self, disk: Disk) -> None:
         assert disk.guest is not None
@@ -236,6 +326,10 @@ class Soak:
     def _restart_daemon(self) -> None:
         """Guests are asked to close, and come back to the next daemon."""
         self.note("restart")
+        for disk in self.disks:
+            if disk.guest is not None and disk.refuses:
+                disk.guest.tell("release")
+                disk.guest.event("released", LIMIT)
         assert self.machine.daemon.stop() == 0, self.machine.log()
         self.machine.daemon = self.machine.chain.start_daemon()
         guests = [disk for disk in self.disks if disk.guest is not None]
@@ -249,12 +343,21 @@ class Soak:
 
     # During exercises.
 
-    def set_faults(self, fail: int = 0, interrupt: int = 0, cut: int = 0, delay: int = 0) -> None:
-        """So many of 65536 calls each."""
+    def set_faults(
+        self,
+        fail: int = 0,
+        interrupt: int = 0,
+        cut: int = 0,
+        delay: int = 0,
+        victim: tuple[int, int] = (0, 0),
+    ) -> None:
+        """So many of 65536 calls each; `victim`: one disk's inode, and its accident."""
         self.faulty |= fail > 0
         delay_us = self.random.choice((50, 500, 5000))
         seed = self.random.getrandbits(32)
-        self.faults[: FAULTS.size] = FAULTS.pack(fail, interrupt, cut, delay, delay_us, seed, 0)
+        self.faults[: FAULTS.size] = FAULTS.pack(
+            fail, interrupt, cut, delay, delay_us, seed, 0, *victim
+        )
 
     def _disturb(self) -> None:
         r = self.random
@@ -282,7 +385,8 @@ class Soak:
             self.note("calm")
             self.set_faults()
 
-    def _begin_exercise(self, disk: Disk) -> None:
+    def _begin_exercise(self, disk: Disk, *, long: bool = False) -> None:
+        """`long`: with flushes, and until something has happened to it."""
         r = self.random
         assert disk.guest is not None
         largest = min(r.choice((1, 8, 88, 88, 512, 2048)), 8 * disk.agreed["max_segments"])
@@ -292,12 +396,12 @@ class Soak:
             "sectors": SECTORS,
             "model": disk.model,
             "depth": r.randint(1, disk.agreed["depth"]),
-            "seconds": round(r.uniform(0.2, 1.0), 2),
+            "seconds": 3 if long else round(r.uniform(0.2, 1.0), 2),
             "read_percent": r.choice((10, 50, 90)),
             "min_sectors": least,
             "align_sectors": least,
             "max_sectors": largest,
-            "flush_every": r.choice((0, 3, 100)),
+            "flush_every": r.choice((3, 20) if long else (0, 3, 100)),
             "barrier_every": r.choice((0, 5, 100)),
             "discard_every": r.choice((0, 10, 100)) if disk.agreed["discard"] else 0,
             "indirect_every": r.choice((0, 1, 4)),
@@ -307,12 +411,15 @@ class Soak:
         disk.guest.tell(f"exercise {text}")
         disk.guest.event("begun", LIMIT)
 
-    def _end_exercise(self, disk: Disk) -> None:
+    def _end_exercise(self, disk: Disk, *, fails: bool = False) -> None:
+        """`fails`: it may have errors."""
         assert disk.guest is not None
-        result = disk.guest.event("exercised", LIMIT)
+        self._judge(disk, disk.guest.event("exercised", LIMIT), fails=fails)
+
+    def _judge(self, disk: Disk, result: dict[str, Any], *, fails: bool = False) -> None:
         wrong = ("mismatches", "still_mapped", "bad_responses")
         assert [result[name] for name in wrong] == [0, 0, 0], (disk.domid, result)
-        assert self.faulty or result["errors"] == 0, (disk, result)
+        assert self.faulty or fails or result["errors"] == 0, (disk, result)
         for name in ("reads", "writes", "flushes", "barriers", "discards", "errors"):
             self.counts[name] += result[name]
 

@@ -32,7 +32,7 @@ class Faults:
 
     def fail_flushes(self, count: int) -> None:
         """So many, from the start of a daemon on."""
-        self._bytes[: FAULTS.size] = FAULTS.pack(0, 0, 0, 0, 0, 0, count)
+        self._bytes[: FAULTS.size] = FAULTS.pack(*[0] * 6, count, 0, 0)
 
 
 @pytest.fixture
