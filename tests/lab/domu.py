@@ -7,6 +7,7 @@ kind of disk a guest has is not known here.  Run in dom0.
 from __future__ import annotations
 
 import base64
+import copy
 import gzip
 import json
 import os
@@ -84,11 +85,13 @@ class DomU:
         self.name = name
         self.domid: int | None = None
         self.log = DOM0.consoles / f"guest-{name}.log"
+        self.uuid = uuid.uuid4()
         self._births = 0
         words = ["console=hvc0 quiet panic=1 mitigations=off"]
         words += [f"xen_blkfront.{key}={value}" for key, value in (blkfront or {}).items()]
         lines = [
             f'name = "{name}"',
+            f'uuid = "{self.uuid}"',
             'type = "pv"',
             f'kernel = "{DOM0.images}/vmlinux"',
             f'ramdisk = "{DOM0.images}/domu.cpio"',
@@ -124,6 +127,32 @@ class DomU:
         self.domid = wait_for(f"{self.name} is restarted", reborn, limit)
         self._births += 1
         self.expect("(?s)" + r"^domu: ready.*?" * self._births, limit)
+
+    def save(self, path: Path, leave: str = "", limit: float = 180.0) -> None:
+        """Save it to a file; it is gone then, or as `leave` says: "-p" paused, "-c" running."""
+        sh("xl", "save", *leave.split(), self.name, str(path), limit=limit)
+        if not leave:
+            self.domid = None
+
+    def restore(self, path: Path, *, paused: bool = False, limit: float = 180.0) -> None:
+        """Make it of a file, where it goes on in the middle of what it did; GuestError."""
+        config = Path(f"/tmp/{self.name}.cfg")
+        config.write_text(self.config)
+        sh("xl", "restore", *(["-p"] if paused else []), str(config), str(path), limit=limit)
+        self.domid = int(sh("xl", "domid", self.name))
+
+    def copy(self, name: str) -> DomU:
+        """Another domain that is the same virtual machine, as its UUID says; not yet born."""
+        twin = copy.copy(self)
+        twin.name = name
+        twin.domid = None
+        twin.log = DOM0.consoles / f"guest-{name}.log"
+        twin.config = self.config.replace(f'name = "{self.name}"', f'name = "{name}"', 1)
+        return twin
+
+    def unpause(self) -> None:
+        """Let it run that was restored paused."""
+        sh("xl", "unpause", self.name)
 
     def shutdown(self, limit: float = 60.0) -> None:
         """Have it power off."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,8 @@ def hotplug_script() -> str:
     target = DOM0.scripts / "block-xbbd"
     shutil.copy(source, target)
     return target.name
+
+
+def pytest_exception_interact(report: pytest.TestReport) -> None:
+    """A failure is told at once: the others take long, and may not come to an end."""
+    sys.stdout.write(f"\n{report.longreprtext}\n")

@@ -82,6 +82,16 @@ def test_configuration_of_a_guest() -> None:
     assert f'disk = ["{disk}"]' in lines
 
 
+def test_a_copy_of_a_guest_is_the_same_machine_by_another_name() -> None:
+    guest = DomU("g", memory=300)
+    twin = guest.copy("h")
+    assert guest.config.count("uuid = ") == 1
+    assert twin.config == guest.config.replace('name = "g"', 'name = "h"')
+    assert (twin.name, twin.domid) == ("h", None)
+    assert twin.log != guest.log
+    assert DomU("g", memory=300).config != guest.config
+
+
 def words(tmp_path: Path, boot: Boot) -> list[str]:
     path = tmp_path / "a,b"
     return _command(Images(path, path, path, path, path), tmp_path, path, boot)
