@@ -210,6 +210,8 @@ class Soak:
         if accident is Accident.CUT_OFF:
             os.truncate(victim.image, before)
             victim.lose(cut)
+            for segment in self.machine.segments():  # it may have seen the shrink meanwhile
+                assert self._control("resize", segment.replace(".", "")) == 0
 
     def _recover(self, victim: Disk, accident: Accident) -> None:
         """Its connection ends; after the repair it comes back, after a flush only if we say so."""
@@ -224,9 +226,11 @@ class Soak:
         victim.guest.tell("open")
         if accident is Accident.FLUSHES_FAIL:
             self.machine.log_line(f"unable to open {victim.image}: a flush failed")
-            run = self.machine.chain.layout.run
-            assert xbbctl.main(["--state-dir", run, "clear", str(victim.image)]) == 0
+            assert self._control("clear", str(victim.image)) == 0
         victim.agreed = victim.guest.event("connected", LIMIT)
+
+    def _control(self, *words: str) -> int:
+        return xbbctl.main(["--state-dir", self.machine.chain.layout.run, *words])
 
     # Between exercises.
 
