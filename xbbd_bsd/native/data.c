@@ -5,8 +5,6 @@
  * ones.  Runs on an I/O thread or on the ring's, and changes nothing of the
  * queue but the batch's tally.
  */
-#include <sys/stat.h>
-
 #include <string.h>
 #include <unistd.h>
 
@@ -147,11 +145,10 @@ transfer(struct xbb_queue *q, struct xbb_batch *batch, bool write,
 static bool
 fits(const struct xbb_queue *q, uint64_t end)
 {
-	struct stat st;
+	uint64_t size;
 
 	return (q->params.disk_kind != XBB_DISK_FILE ||
-	    (fstat(q->params.disk_fd, &st) == 0 &&
-	    (!S_ISREG(st.st_mode) || end <= (uint64_t)st.st_size)));
+	    (xbb_file_size(q->params.disk_fd, &size) == 0 && end <= size));
 }
 
 /*

@@ -138,6 +138,17 @@ xbb_disk_is_gone(int fd, uint32_t disk_kind)
 	return (false);
 }
 
+int
+xbb_file_size(int fd, uint64_t *sizep)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return (-errno);
+	*sizep = (uint64_t)st.st_size;
+	return (0);
+}
+
 void
 xbb_thread_name(const char *name)
 {

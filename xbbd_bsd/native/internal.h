@@ -443,6 +443,7 @@ int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
 bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
+int	xbb_file_size(int fd, uint64_t *sizep);
 void	xbb_thread_name(const char *name);
 
 /* exercise.c - the frontend's side of figures. */
