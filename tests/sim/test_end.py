@@ -15,6 +15,7 @@ import pytest
 
 from tests.sim.conftest import XVDA, Machine
 from tests.waiting import eventually
+from xbbd_bsd import toolstack
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer
@@ -39,6 +40,29 @@ def loaded(machine: Machine, image: Path, *options: str, domid: int = 1) -> Gues
     guest.event("begun")
     guest.event("progress")
     return guest
+
+
+def test_a_guest_that_refuses_to_close_goes_on_with_io(machine: Machine, image: Path) -> None:
+    """As Linux from 2.6.36 to 5.14 with a mounted disk: Closing, and I/O as before."""
+    guest = machine.connected(image, "--refuse")
+    guest.tell("exercise seconds=3 depth=8 flush_every=50")
+    guest.event("begun")
+    (offer,) = machine.offers
+    chain = machine.chain
+    assert not toolstack.detach(chain.store, chain.loop, offer, 1.0)
+    guest.event("refused to close")
+    assert state_of(machine) == "5"
+    done = guest.event("exercised")
+    assert (done["errors"], done["mismatches"]) == (0, 0)
+    # And anew, with our state still Closing.
+    guest.tell("exercise operations=2000 depth=8 flush_every=50")
+    done = guest.event("exercised")
+    assert (done["errors"], done["mismatches"]) == (0, 0)
+    assert done["model_sha256"] == sha256(image)
+    assert machine.node(f"{offer.backend}/online") == "1"
+    guest.tell("release")
+    guest.event("closed")
+    assert chain.detach(offer)
 
 
 def test_the_guest_closes_and_comes_back(machine: Machine, image: Path) -> None:
