@@ -198,6 +198,8 @@ class Soak:
         if accident is Accident.CUT_OFF:
             os.truncate(victim.image, cut * 512)
         else:
+            for name in ("disable_flush", "flush_interval"):  # else none may fail
+                self._tune(name, 0)
             self.set_faults(victim=(victim.image.stat().st_ino & 0xFFFFFFFF, accident))
         for disk in others:
             self._end_exercise(disk)
@@ -370,11 +372,7 @@ class Soak:
             name, values = r.choice(TUNABLES)
             value = r.choice(values)
             self.note(f"tune {name}={value}")
-            for segment in self.machine.segments():
-                path = os.path.join(self.machine.chain.layout.run, segment)
-                state = State.open(path, writable=True)
-                state.set_tunable(name, value)
-                state.close()
+            self._tune(name, value)
         elif what == "resize":
             disk = r.choice(self.disks)
             sectors = r.randrange(SECTORS, 4 * SECTORS)
@@ -388,6 +386,14 @@ class Soak:
         else:
             self.note("calm")
             self.set_faults()
+
+    def _tune(self, name: str, value: int) -> None:
+        """A tunable of all disks."""
+        for segment in self.machine.segments():
+            path = os.path.join(self.machine.chain.layout.run, segment)
+            state = State.open(path, writable=True)
+            state.set_tunable(name, value)
+            state.close()
 
     def _begin_exercise(self, disk: Disk, *, long: bool = False) -> None:
         """`long`: with flushes, and until something has happened to it."""
