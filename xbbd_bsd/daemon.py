@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from xbbd_bsd import __version__, command
-from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.marks import Marks, what_failed
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
@@ -396,7 +396,7 @@ def _sweep(state_dir: str) -> None:
         if re.fullmatch(r"xbbd\.\d+", name):
             path = os.path.join(state_dir, name)
             if (mark := marks.take_over(path)) is not None:
-                event = FlushFailed(name.replace(".", ""), mark.path, os.strerror(mark.errno))
+                event = FlushFailed(name.replace(".", ""), mark.path, what_failed(mark.errno))
                 _sink(event.severity, str(event))
             os.unlink(path)
 

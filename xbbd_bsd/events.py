@@ -203,8 +203,8 @@ class FlushFailed(DeviceEvent):
     path = Path.DATA
     severity = Severity.ERROR
     text = (
-        "a flush of {disk} failed ({reason}): writes may be lost, and it is not opened again"
-        " before somebody runs xbbctl clear {disk}"
+        "writes to {disk} may be lost, {reason}: it is not opened again before somebody"
+        " runs xbbctl clear {disk}"
     )
     disk: str
     reason: str

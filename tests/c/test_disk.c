@@ -104,6 +104,31 @@ check_no_growth(const struct pair_options *options)
 	rig_close(&rig);
 }
 
+/*
+ * Cut off between the look at its end and the write, so that it has grown again:
+ * that is not answered as if nothing had happened, nor is anything after it.
+ */
+static void
+check_cut_off_under_a_write(const struct pair_options *options)
+{
+	struct xbb_segment seg;
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, options);
+	seg = guest_segment(&rig.guest, 0, 0, 7);
+	disk_hold();
+	guest_put(&rig.guest, XBB_OP_WRITE, 2 * XBB_SECTORS_PER_PAGE, &seg, 1);
+	guest_publish(&rig.guest);
+	disk_wait_held(1);
+	CHECK_EQ(ftruncate(rig.device.disk_fd, XBB_PAGE_SIZE), 0);
+	disk_release();
+	pair_wait_drained(&rig.pair, XBB_STOP_FLUSH);
+	guest_collect(&rig.guest);
+	CHECK_EQ(rig.guest.status[0], XBB_RSP_ERROR);
+	CHECK_EQ(XBB_GET(rig.device.state->flush_errno), EFBIG);
+	rig_close(&rig);
+}
+
 /* Reads beyond the end of a file that has become shorter. */
 static void
 check_short_file(void)
@@ -510,6 +535,8 @@ main(void)
 	scratch_enter();
 	check_no_growth(&usual);
 	check_no_growth(&copying);
+	check_cut_off_under_a_write(&usual);
+	check_cut_off_under_a_write(&copying);
 	check_short_file();
 	check_size_limit();
 	check_bad_places();

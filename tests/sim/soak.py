@@ -165,10 +165,22 @@ class Soak:
         working = [disk for disk in self.disks if disk.guest is not None]
         self.faulty = False
         victim = self._draw_victim(working)
+        accident = self.random.choice(list(Accident))
+        cut = self.random.randrange(SECTORS)
+        if victim is not None and accident is Accident.CUT_OFF:
+            # Not under a write, which is answered otherwise (tests/c/test_disk.c).
+            before = victim.image.stat().st_size
+            os.truncate(victim.image, cut * 512)
         for disk in working:
             self._begin_exercise(disk, long=disk is victim)
         if victim is not None:
-            self._have_accident(victim, [disk for disk in working if disk is not victim])
+            others = [disk for disk in working if disk is not victim]
+            self._have_accident(accident, victim, others, cut)
+            if accident is Accident.CUT_OFF:
+                os.truncate(victim.image, before)
+                victim.lose(cut)
+                for segment in self.machine.segments():  # it may have seen the shrink
+                    assert self._control("resize", segment.replace(".", "")) == 0
             return
         for _ in range(self.random.randrange(6)):
             self._disturb()
@@ -188,16 +200,13 @@ class Soak:
         able = [disk for disk in working if not disk.refuses]
         return self.random.choice(able) if able and self.random.random() < 0.2 else None
 
-    def _have_accident(self, victim: Disk, others: list[Disk]) -> None:
+    def _have_accident(
+        self, accident: Accident, victim: Disk, others: list[Disk], cut: int
+    ) -> None:
         """One disk fails; the others are at work all the while, without an error."""
-        accident = self.random.choice(list(Accident))
         self.note(f"{accident.name.lower()} {victim.domid}")
         select.select([], [], [], self.random.uniform(0.01, 0.2))
-        cut = self.random.randrange(SECTORS)
-        before = victim.image.stat().st_size
-        if accident is Accident.CUT_OFF:
-            os.truncate(victim.image, cut * 512)
-        else:
+        if accident is not Accident.CUT_OFF:
             for name in ("disable_flush", "flush_interval"):  # else none may fail
                 self._tune(name, 0)
             self.set_faults(victim=(victim.image.stat().st_ino & 0xFFFFFFFF, accident))
@@ -209,11 +218,6 @@ class Soak:
             self._end_exercise(victim, fails=True)
             assert accident is Accident.FULL or victim.image.stat().st_size == cut * 512
         self.set_faults()
-        if accident is Accident.CUT_OFF:
-            os.truncate(victim.image, before)
-            victim.lose(cut)
-            for segment in self.machine.segments():  # it may have seen the shrink meanwhile
-                assert self._control("resize", segment.replace(".", "")) == 0
 
     def _recover(self, victim: Disk, accident: Accident) -> None:
         """Its connection ends; after the repair it comes back, after a flush only if we say so."""

@@ -249,7 +249,7 @@ def test_a_flush_that_fails_under_one_guest_closes_the_disk_to_all(bench: Bench)
     segment = State.open(str(bench.run / "xbbd.1"), writable=True)
     bench.family.distrust(segment.medium, EIO)
     bench.drained()
-    assert str(bench.backend.fault) == "a flush failed, writes may be lost: Input/output error"
+    assert str(bench.backend.fault) == "writes may be lost: a flush failed (Input/output error)"
     for unit in (0, 1):
         state = State.open(str(bench.run / f"xbbd.{unit}"))
         assert state.flush_errno == EIO

@@ -16,7 +16,7 @@ from math import inf
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
-from xbbd_bsd.block.marks import MarkedError, Marks
+from xbbd_bsd.block.marks import MarkedError, Marks, what_failed
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value, facts_of, limits_of
 from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
@@ -319,7 +319,7 @@ class BlockBackend:
     def _keep_failed_flush(self) -> None:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
         if self._segment is not None and (mark := self._family.marks.note(self._segment)):
-            self._journal(FlushFailed(self.name, mark.path, os.strerror(mark.errno)))
+            self._journal(FlushFailed(self.name, mark.path, what_failed(mark.errno)))
             self._family.distrust(self._segment.medium, mark.errno)
 
     def distrust(self, medium: SegmentMedium | None, errno: int) -> None:
@@ -329,9 +329,7 @@ class BlockBackend:
             return
         if segment.medium.key == medium.key and not segment.flush_errno:
             segment.fail_flushes(errno)
-            self._gone = HostError(
-                f"a flush failed, writes may be lost: {os.strerror(errno)}", errno
-            )
+            self._gone = HostError(f"writes may be lost: {what_failed(errno)}", errno)
             self.drain()
             self._wake()
 

@@ -1,4 +1,4 @@
-"""Disks of which a flush has failed, in files that outlive guest, device and daemon.
+"""Disks that lost something, as by a flush that failed: files that outlive guest and daemon.
 
 What was acknowledged may be lost then, and the kernel, which said so once, takes
 it for written: opened again the disk would look sound.  So it stays closed until
@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from errno import EIO, ENODEV, ENOENT, ENXIO
+from errno import EFBIG, EIO, ENODEV, ENOENT, ENXIO
 from typing import Final
 
 from xbbd_bsd.block.sharing import Key, key_of_fd, key_of_status
@@ -21,6 +21,13 @@ from xbbd_bsd.native import State
 
 _PREFIX: Final = "flush-failed."
 _GONE: Final = (ENXIO, ENODEV)  # all of the disk went, which is another matter
+
+
+def what_failed(errno: int) -> str:
+    """How a disk has lost something, by the errno that its segment keeps of that (xbb.h)."""
+    if errno == EFBIG:
+        return "it was cut off under a write"
+    return f"a flush failed ({os.strerror(errno)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,8 @@ class Mark:
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
         whose = f" under guest {self.guest}" if self.guest else ""
+        if self.errno == EFBIG:
+            return f"it was cut off under a write at {when}{whose}"
         return f"a flush failed at {when}{whose} ({os.strerror(self.errno)})"
 
 

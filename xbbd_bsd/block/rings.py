@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
+from xbbd_bsd.block.marks import what_failed
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host
@@ -32,7 +33,7 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
         case StopReason.EVENT:
             return HostError(f"the event channel fails: {reason}", status.errno)
         case StopReason.FLUSH:
-            return HostError(f"a flush failed, writes may be lost: {reason}", status.errno)
+            return HostError(f"writes may be lost: {what_failed(status.errno)}", status.errno)
     return None
 
 

@@ -138,17 +138,42 @@ transfer(struct xbb_queue *q, struct xbb_batch *batch, bool write,
 }
 
 /*
- * Does what is to be written end within the disk as it is now?  A file that
- * somebody made shorter would grow again, and what the guest had in the part
- * that was cut off would read as zeros.
+ * A write to a file.  One that somebody made shorter would grow again, and what
+ * the guest had in the part that was cut off would read as zeros: so it must end
+ * within the file as it is now.  No system call does both at once.  If the file
+ * is shorter after the write than before, and ends where the write does, it was
+ * cut off in between and may have grown by us: then nothing of the disk is
+ * believed any more, as after a flush that failed.
  */
-static bool
-fits(const struct xbb_queue *q, uint64_t end)
+static int
+write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
+    int niov, uint64_t offset, uint64_t end)
 {
-	uint64_t size;
+	uint64_t after, before;
+	int error;
 
-	return (q->params.disk_kind != XBB_DISK_FILE ||
-	    (xbb_file_size(q->params.disk_fd, &size) == 0 && end <= size));
+	if (xbb_file_size(q->params.disk_fd, &before) != 0 || end > before)
+		return (note(q, batch, -EIO));
+	error = transfer(q, batch, true, iov, niov, offset);
+	if (xbb_file_size(q->params.disk_fd, &after) == 0 && after < before &&
+	    after <= end) {
+		xbb_flushes_lose(q->flushes, EFBIG);
+		batch->tally.flush_errno = EFBIG;
+		return (note(q, batch, -EIO));
+	}
+	return (error);
+}
+
+/* What a file lost must not be read as zeros. */
+static int
+read_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
+    int niov, uint64_t offset)
+{
+	int error;
+
+	error = transfer(q, batch, false, iov, niov, offset);
+	return (error == 0 && xbb_flush_failed(q->flushes) == EFBIG ? -EIO :
+	    error);
 }
 
 /*
@@ -159,12 +184,15 @@ static int
 move(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
     int niov, uint64_t offset, uint64_t length, uint32_t thread)
 {
-	const bool write = batch->operation != XBB_OP_READ;
 	int error;
 
-	if (write && !fits(q, offset + length))
-		return (note(q, batch, -EIO));
-	error = transfer(q, batch, write, iov, niov, offset);
+	if (batch->operation == XBB_OP_READ)
+		return (read_disk(q, batch, iov, niov, offset));
+	if (q->params.disk_kind == XBB_DISK_FILE)
+		error = write_file(q, batch, iov, niov, offset,
+		    offset + length);
+	else
+		error = transfer(q, batch, true, iov, niov, offset);
 	if (error == 0 && xbb_batch_is_barrier(batch)) {
 		error = xbb_data_flush(q, batch, thread);
 		if (xbb_means_cannot(error))

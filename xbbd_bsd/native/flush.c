@@ -130,6 +130,14 @@ mark(struct xbb_flushes *f, int error)
 	    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
+/* What the disk held is lost, by other means than a flush: none is believed. */
+void
+xbb_flushes_lose(struct xbb_flushes *f, int errnum)
+{
+
+	mark(f, -errnum);
+}
+
 /* Have the disk write its cache out, while others wait.  Locked; unlocks. */
 static void
 flush_now(struct xbb_flushes *f, int fd, uint32_t disk_kind)

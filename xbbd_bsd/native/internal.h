@@ -385,6 +385,7 @@ void	xbb_flushes_leave(struct xbb_flushes *flushes);
 int	xbb_flush(struct xbb_flushes *flushes, int fd, uint32_t disk_kind,
 	    bool *done);
 int	xbb_flush_failed(const struct xbb_flushes *flushes);
+void	xbb_flushes_lose(struct xbb_flushes *flushes, int errnum);
 bool	xbb_means_cannot(int error);
 bool	xbb_means_gone(int error);
 

@@ -251,7 +251,7 @@ struct xbb_state {
 	uint32_t	table_entries;		/* entries of each ring's table */
 	uint64_t	sectors;		/* size of the disk now, 512-byte sectors */
 	struct xbb_tunables tunables;
-	int32_t		flush_errno;		/* of a flush that failed; set once, 0: none */
+	int32_t		flush_errno;		/* of a flush that failed, EFBIG: cut off under a write; set once, 0: none */
 	struct xbb_medium medium;		/* the control plane's */
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
