@@ -15,7 +15,7 @@ from tests.lab.images import LabError, build, cache, libc_version, say
 from tests.lab.initramfs import BadTree
 from tests.lab.machine import NO_RESULT, Boot, run
 
-TEST_TIMEOUT = 1800.0  # seconds
+TEST_TIMEOUT = 2700.0  # seconds; half of that on a machine with nothing else to do
 
 
 def _parser() -> argparse.ArgumentParser:
