@@ -41,7 +41,7 @@ def traveller(guests: Guests, loop_device: str) -> Iterator[DomU]:
         guest.start()
         guest.wait_disk("xvda")
         guest.run("echo 0 >/tmp/runs", check=True)
-        guest.send(f"({WRITING}) &")
+        guest.run(f"({WRITING}) &", check=True)
         yield guest
     finally:
         guests.forget("traveller")
