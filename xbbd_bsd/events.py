@@ -191,6 +191,7 @@ class SizeRounded(DeviceEvent):
     """The disk does not end with a whole sector; the rest is not served (the kernel driver too)."""
 
     severity = Severity.WARNING
+    urgent = True
     text = "the last {left_over} bytes, less than a sector of {sector_size}, are not served"
     left_over: int
     sector_size: int
@@ -202,6 +203,7 @@ class FlushFailed(DeviceEvent):
 
     path = Path.DATA
     severity = Severity.ERROR
+    urgent = True
     text = (
         "writes to {disk} may be lost, {reason}: it is not opened again before somebody"
         " runs xbbctl clear {disk}"
@@ -223,6 +225,7 @@ class HeldBack(DeviceEvent):
     """What a guest that comes back needs cannot be had now; it is tried again."""
 
     severity = Severity.WARNING
+    urgent = True
     text = "waits: {reason}; next try within {seconds:g} s"
     reason: str
     seconds: float

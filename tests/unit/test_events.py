@@ -7,11 +7,8 @@ import pytest
 from xbbd_bsd import events
 from xbbd_bsd.events import (
     AGAIN_SECONDS,
-    BURST,
-    KEPT,
-    KEPT_OF_DEVICE,
-    REFILL_SECONDS,
     AttachFailed,
+    BURST,
     Connected,
     ConnectionFailed,
     DeviceEvent,
@@ -19,9 +16,12 @@ from xbbd_bsd.events import (
     GuestFailed,
     InternalError,
     Journal,
+    KEPT,
+    KEPT_OF_DEVICE,
     Opened,
     Path,
     QueueStatus,
+    REFILL_SECONDS,
     Severity,
     StateChanged,
     StoreBack,
@@ -218,3 +218,13 @@ def test_what_was_left_out_is_counted() -> None:
         log.journal(Connected("xbbd0", "ring"))
     assert log.journal.left_out == 7
     assert len(log.journal.last()) == BURST
+
+
+def test_what_host_or_operator_have_to_know_is_urgent() -> None:
+    """Whatever warns of a device, but for what its guest is to blame for."""
+    warnings = {
+        kind.__name__
+        for kind in ALL
+        if issubclass(kind, DeviceEvent) and kind.severity >= Severity.WARNING and not kind.urgent
+    }
+    assert warnings == {"GuestFailed"}
