@@ -29,6 +29,7 @@ _Noreturn void kernel_panic(const char *why, ...)
 
 /* For tests. */
 void	kernel_provider(int fd, uint32_t sector_size);	/* 0: no more */
+void	kernel_provider_without_flush(int fd);	/* until it is made anew */
 void	kernel_provider_hold(void);	/* transfers, until one is destroyed */
 unsigned int kernel_provider_held(void);	/* transfers that wait */
 void	kernel_provider_destroy(int fd);	/* as mdconfig -d -o force */

@@ -16,6 +16,7 @@
 #include "kernel.h"
 
 /* The kernel's own numbers, written down once more: these judge the product's. */
+#define DIOCGMEDIASIZE_NUMBER	0x40086481
 #define DIOCGFLUSH_NUMBER	0x20006487
 #define DIOCGDELETE_NUMBER	0x80106488
 
@@ -26,6 +27,7 @@
 
 static atomic_uint sector_sizes[MAX_FDS];	/* 0: no provider */
 static atomic_bool gone[MAX_FDS];		/* destroyed under its user */
+static atomic_bool cannot_flush[MAX_FDS];	/* its driver has no such call */
 static atomic_uint flushes, deallocations, last_words;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -48,7 +50,15 @@ kernel_provider(int fd, uint32_t sector_size)
 	if (fd < 0 || fd >= MAX_FDS)
 		kernel_panic("descriptor %d", fd);
 	atomic_store(&gone[fd], false);
+	atomic_store(&cannot_flush[fd], false);
 	atomic_store(&sector_sizes[fd], sector_size);
+}
+
+void
+kernel_provider_without_flush(int fd)
+{
+
+	atomic_store(&cannot_flush[fd], true);
 }
 
 void
@@ -236,7 +246,12 @@ provider_ioctl(int fd, unsigned long cmd, void *arg)
 	if (atomic_load(&gone[fd]))
 		return (last_word());
 	switch (cmd) {
+	case DIOCGMEDIASIZE_NUMBER:
+		*(off_t *)arg = media_size(fd, atomic_load(&sector_sizes[fd]));
+		return (0);
 	case DIOCGFLUSH_NUMBER:
+		if (atomic_load(&cannot_flush[fd]))
+			return (fail(ENOTTY));
 		if (!is_writable(fd))
 			return (fail(EPERM));
 		atomic_fetch_add(&flushes, 1);

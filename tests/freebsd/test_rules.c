@@ -349,6 +349,9 @@ check_destroyed(void)
 	CHECK(fd >= 0);
 	CHECK_EQ(ftruncate(fd, MEDIA), 0);
 	kernel_provider(fd, 512);
+	/* One without such a call is not gone. */
+	kernel_provider_without_flush(fd);
+	CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_DEVICE), -ENOTTY);
 	kernel_provider_destroy(fd);
 	was_short = false;
 	for (i = 0; i < 4; i++) {

@@ -241,15 +241,21 @@ FORGOTTEN = {
     ),
     "gone: as a dead vnode says it": (
         DISK,
-        "if (errno == ENOTTY || errno == EBADF)",
-        "if (errno == ENOTTY)",
+        "(error == ENOTTY || error == EBADF)",
+        "(error == ENOTTY)",
         "-9",
     ),
     "gone: as an unknown ioctl": (
         DISK,
-        "if (errno == ENOTTY || errno == EBADF)",
-        "if (errno == EBADF)",
+        "(error == ENOTTY || error == EBADF)",
+        "(error == EBADF)",
         "-25",
+    ),
+    "gone: not for want of a call": (
+        DISK,
+        "ioctl(fd, DIOCGMEDIASIZE, &size) != 0",
+        "errno != 0",
+        "ENOTTY",
     ),
     "discard: signals": ("thread.c", "sigfillset(&all)", "sigemptyset(&all)", "panic: signal 1 "),
 }

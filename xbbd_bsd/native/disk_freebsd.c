@@ -13,18 +13,25 @@
 #include "internal.h"
 
 /*
- * An ioctl that every disk knows.  One that was destroyed says ENXIO, but what
- * any dead vnode says once its own is (dead_vnops.c; read there, not seen).
+ * A disk that was destroyed says ENXIO, but what any dead vnode says once its own
+ * is (dead_vnops.c; read there, not seen).  One that is there and has no such
+ * call may say the same, but knows its size.
  */
 static int
 ask_device(int fd, unsigned long request, off_t *arg)
 {
+	off_t size;
+	int error;
 
-	while (ioctl(fd, request, arg) != 0)
-		if (errno == ENOTTY || errno == EBADF)
+	while (ioctl(fd, request, arg) != 0) {
+		error = errno;
+		if (error == EINTR)
+			continue;
+		if ((error == ENOTTY || error == EBADF) &&
+		    ioctl(fd, DIOCGMEDIASIZE, &size) != 0)
 			return (-ENXIO);
-		else if (errno != EINTR)
-			return (-errno);
+		return (-error);
+	}
 	return (0);
 }
 

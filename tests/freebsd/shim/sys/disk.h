@@ -8,6 +8,7 @@
 
 #include <sys/ioccom.h>
 
+#define DIOCGMEDIASIZE	_IOR('d', 129, off_t)
 #define DIOCGFLUSH	_IO('d', 135)
 #define DIOCGDELETE	_IOW('d', 136, off_t[2])
 
