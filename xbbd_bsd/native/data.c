@@ -141,9 +141,9 @@ transfer(struct xbb_queue *q, struct xbb_batch *batch, bool write,
  * A write to a file.  One that somebody made shorter would grow again, and what
  * the guest had in the part that was cut off would read as zeros: so it must end
  * within the file as it is now.  No system call does both at once.  If the file
- * is shorter after the write than before, and ends where the write does, it was
- * cut off in between and may have grown by us: then nothing of the disk is
- * believed any more, as after a flush that failed.
+ * is shorter after the write than before, and ends where the write does (or, if
+ * that failed, where it came to), it was cut off in between and may have grown by
+ * us: then nothing of the disk is believed any more, as after a flush that failed.
  */
 static int
 write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
@@ -155,8 +155,9 @@ write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 	if (xbb_file_size(q->params.disk_fd, &before) != 0 || end > before)
 		return (note(q, batch, -EIO));
 	error = transfer(q, batch, true, iov, niov, offset);
-	if (xbb_file_size(q->params.disk_fd, &after) == 0 && after < before &&
-	    after <= end) {
+	if (xbb_file_size(q->params.disk_fd, &after) != 0 || after >= before)
+		return (error);
+	if (after == end || (error != 0 && after > offset && after < end)) {
 		xbb_flushes_lose(q->flushes, EFBIG);
 		batch->tally.flush_errno = EFBIG;
 		return (note(q, batch, -EIO));
