@@ -114,8 +114,8 @@ class Daemon:
         for device in self._bus.devices:
             identity = device.identity
             family = self._families[identity.kind]
-            numbers, facts = family.devices.get(identity.unit), family.facts[identity.unit]
-            found[identity.unit] = DeviceView(device, numbers, facts, self._journal)
+            numbers, backend = family.devices.get(identity.unit), family.known[identity.unit]
+            found[identity.unit] = DeviceView(device, numbers, backend.medium_facts, self._journal)
         return found
 
     def _clear(self, path: str) -> None:

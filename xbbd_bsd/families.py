@@ -18,15 +18,11 @@ def block_families(
     config: Config,
     state_dir: str,
     loop: asyncio.AbstractEventLoop,
-    marks: Marks | None = None,
+    marks: Marks,
 ) -> Mapping[str, BlockFamily]:
-    """Every kind of block backend, by the name of its directory.
-
-    `marks`: of the disks that stay closed; None for those of `state_dir`.
-    """
+    """Every kind of block backend, by the name of its directory."""
     media = {"vbd": host.media, "vbd3": {"params": tap_params}}
     sharing = Sharing()
-    marks = marks or Marks(state_dir)
     return {
         kind: BlockFamily(
             named_by,

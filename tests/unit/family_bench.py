@@ -98,14 +98,14 @@ class Bench:
             "protocol": b"x86_64-abi",
         }
 
-    def make(self, config: Config) -> BlockFamily:
+    def make(self, config: Config, sharing: Sharing | None = None) -> BlockFamily:
         return BlockFamily(
             self.host.media,
             host=self.host,
             config=config,
             state_dir=str(self.run),
             loop=self.loop,
-            sharing=Sharing(),
+            sharing=sharing or Sharing(),
             marks=Marks(str(self.run)),
         )
 

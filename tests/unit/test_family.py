@@ -11,6 +11,7 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import IDENTITY, LIMIT, PORT, Bench
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import tap_params
+from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.config import KINDS, Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized, SizeRounded
@@ -176,7 +177,9 @@ def test_tap_formats_that_are_not_served(params: bytes) -> None:
 
 
 def test_the_registry(bench: Bench) -> None:
-    families = block_families(bench.host, Config(), str(bench.run), bench.loop)
+    families = block_families(
+        bench.host, Config(), str(bench.run), bench.loop, Marks(str(bench.run))
+    )
     assert tuple(families) == KINDS == ("vbd", "vbd3")
     assert [list(family.media) for family in families.values()] == [
         ["physical-device-path"],
@@ -253,9 +256,9 @@ def test_sizes_are_looked_at_every_so_often(bench: Bench) -> None:
     assert bench.backend.news == {"sectors": b"4096"}
 
 
-@pytest.mark.parametrize("number", [ENXIO, ENODEV, EBADF])
+@pytest.mark.parametrize("number", [ENXIO, ENODEV])
 def test_a_disk_that_is_gone_is_noticed_without_io(bench: Bench, number: int) -> None:
-    """FreeBSD says ENXIO of a provider that was destroyed, or EBADF."""
+    """What the host calls so (disk_size)."""
     bench.open()
     bench.connect()
     bench.host.gone = number

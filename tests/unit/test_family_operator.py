@@ -1,16 +1,21 @@
 """What an operator sees of a disk and says about it: numbers, overrides, who may share it."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from errno import EINVAL, EIO
 
 import pytest
 
 from tests.unit.family_bench import Bench
+from xbbd_bsd.block.family import BlockBackend
+from xbbd_bsd.block.marks import MarkedError
 from xbbd_bsd.config import Config, DiskConfig, parse
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import Op, State
 from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type
 from xbbd_bsd.xenbus.family import Identity
+from xbbd_bsd.xenbus.states import Queue
 
 
 def test_overrides_by_path_guest_and_vdev(bench: Bench) -> None:
@@ -90,7 +95,7 @@ def test_a_machine_hands_its_disk_over_to_itself(bench: Bench) -> None:
 def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
     """As of a device that an earlier daemon served, which nobody connects again."""
     bench.backend.introduce(bench.backend_nodes.get, "vm", "")
-    facts = bench.family.facts[0]()
+    facts = bench.family.known[0].medium_facts()
     assert facts == {"guest": "vm", "vdev": "xvda", "path": str(bench.disk)}
 
 
@@ -238,24 +243,45 @@ def test_what_cannot_flush_is_not_offered_to(bench: Bench, monkeypatch: pytest.M
     assert (nodes["feature-flush-cache"], nodes["feature-barrier"]) == (b"0", b"0")
 
 
-def test_a_flush_that_fails_under_one_guest_closes_the_disk_to_all(bench: Bench) -> None:
+@pytest.fixture
+def other(bench: Bench) -> Iterator[BlockBackend]:
+    """A guest that has the bench's disk as well, by a family of another kind."""
     bench.backend_nodes["mode"] = b"w!"
     bench.open()
     bench.connect()
-    other = bench.create(Identity("vbd", 6, 51712, 1))
+    family = bench.make(Config(), sharing=bench.family.sharing)
+    other = family.create(Identity("vbd3", 6, 51712, 1), bench.wake, bench.events.append)
     other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
     other.capabilities(bench.backend_nodes.get)
     other.open(bench.backend_nodes.get)
-    segment = State.open(str(bench.run / "xbbd.1"), writable=True)
-    bench.family.distrust(segment.medium, EIO)
-    bench.drained()
-    assert str(bench.backend.fault) == "writes may be lost: a flush failed (Input/output error)"
-    for unit in (0, 1):
-        state = State.open(str(bench.run / f"xbbd.{unit}"))
-        assert state.flush_errno == EIO
-        state.close()
-    segment.close()
+    yield other
     other.close()
     other.forget()
     bench.down()
-    bench.family.marks.clear(str(bench.disk))
+    with suppress(OperatorError):
+        bench.family.marks.clear(str(bench.disk))
+
+
+def test_a_flush_that_fails_under_one_guest_closes_the_disk_to_all(
+    bench: Bench, other: BlockBackend
+) -> None:
+    segment = State.open(str(bench.run / "xbbd.0"), writable=True)
+    segment.fail_flushes(EIO)
+    segment.close()
+    bench.backend.drain()
+    bench.drained()
+    with pytest.raises(HostError, match=r"writes may be lost: a flush failed \(Input/output error"):
+        other.connect(bench.frontend_nodes.get)
+    segment = State.open(str(bench.run / "xbbd.1"))
+    assert segment.flush_errno == EIO
+    segment.close()
+    other.close()
+    with pytest.raises(MarkedError, match=f"unable to open {bench.disk}: a flush failed"):
+        other.open(bench.backend_nodes.get)
+
+
+def test_who_hears_that_a_disk_has_lost_something_stops(bench: Bench, other: BlockBackend) -> None:
+    bench.family.sharing.distrust(other, EIO)
+    bench.drained()
+    assert str(bench.backend.fault) == "writes may be lost: a flush failed (Input/output error)"
+    assert bench.queue() is Queue.DRAINED

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from xbbd_bsd.block.disk import key_of, open_disk
 from xbbd_bsd.block.marks import MarkedError, Marks
-from xbbd_bsd.block.sharing import key_of_fd
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.host import platform
 from xbbd_bsd.native import SegmentMedium, State
 
 
@@ -29,15 +30,17 @@ class Disks:
         """What a device of that disk leaves."""
         path = self.run / f"xbbd.{unit}"
         state = State.create(str(path), table_entries=32)
-        with disk.open("rb") as file:
-            state.medium = SegmentMedium(key_of_fd(file.fileno()), str(disk), "vm1")
+        state.medium = SegmentMedium(key_of(disk.stat()), str(disk), "vm1")
         state._state.flush_errno = failure
         state.close()
         return path
 
     def check(self, path: Path, marks: Marks | None = None) -> None:
-        with path.open("rb") as file:
-            (marks or self.marks).check(file.fileno())
+        opened = open_disk(os.fsencode(path), read_only=True, prepare=platform().prepare_disk)
+        try:
+            (marks or self.marks).check(opened)
+        finally:
+            opened.close()
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def test_a_failure_outlives_everything_but_an_operators_word(disks: Disks) -> No
     again = disk.with_name("another name")
     os.link(disk, again)
     for path in (disk, again):
-        text = rf"vm1 \(No space left on device\).* xbbctl clear {disk}"
+        text = rf"a flush failed \(No space left on device\) at .* under guest vm1.* clear {disk}"
         with pytest.raises(MarkedError, match=text) as error:
             disks.check(path, Marks(str(disks.run)))  # the next daemon
         assert error.value.passes  # a guest that comes back waits

@@ -6,13 +6,24 @@ are OperatorError with a reason for people.  Control thread.
 """
 
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EINVAL
 
 from xbbd_bsd.errors import HostError, OperatorError, shown
-from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.host import DiskGeometry
+
+Key = tuple[str, int, int]
+"""What the kernel tells disks apart by: "file", st_dev, st_ino; or "device", st_rdev, 0."""
+
+
+def key_of(status: os.stat_result) -> Key:
+    """The same for every descriptor and every path of a disk."""
+    if stat.S_ISREG(status.st_mode):
+        return "file", status.st_dev, status.st_ino
+    return "device", status.st_rdev, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +31,22 @@ class Disk:
     """An open disk; the descriptor is closed by `close`, once.
 
     What can be known for good is known here: a disk that is gone later answers no
-    question any more.  `path` is fit for a log; `device` is MAJOR:MINOR in hex, ""
-    of a file; `left_over` the bytes behind the last whole sector, not served.
+    question any more.  `path` is fit for a log; `left_over` are the bytes behind
+    the last whole sector, not served.
     """
 
     fd: int
     path: str
     read_only: bool
     geometry: DiskGeometry
-    device: str = ""
-    left_over: int = 0
+    key: Key
+    left_over: int
+
+    @property
+    def device(self) -> str:
+        """MAJOR:MINOR in hex, as in the node physical-device; "" of a file."""
+        kind, number, _ = self.key
+        return f"{os.major(number):x}:{os.minor(number):x}" if kind == "device" else ""
 
     @property
     def sectors(self) -> int:
@@ -78,7 +95,7 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
             os.set_blocking(fd, True)
         geometry = prepare(fd)
         _check(geometry)
-        number = os.fstat(fd).st_rdev
+        key = key_of(os.fstat(fd))
     except OSError as error:
         _close(fd)
         raise _unable(path, error) from None
@@ -86,15 +103,8 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
         _close(fd)
         raise OperatorError(f"unable to open {shown(path)}: {error}", error.errno) from None
     left_over = geometry.size % geometry.sector_size
-    is_device = geometry.medium is Medium.DEVICE
-    return Disk(
-        fd,
-        shown(path),
-        read_only,
-        replace(geometry, size=geometry.size - left_over),
-        f"{os.major(number):x}:{os.minor(number):x}" if is_device else "",
-        left_over,
-    )
+    served = replace(geometry, size=geometry.size - left_over)
+    return Disk(fd, shown(path), read_only, served, key, left_over)
 
 
 def _close(fd: int) -> None:

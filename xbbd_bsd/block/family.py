@@ -11,17 +11,16 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from errno import EBADF, EINVAL, ENODEV, ENOENT, ENXIO
+from errno import EINVAL, ENODEV, ENXIO
 from math import inf
-from typing import Final
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
-from xbbd_bsd.block.marks import MarkedError, Marks, what_failed
+from xbbd_bsd.block.marks import Marks, what_failed
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value, facts_of, limits_of
 from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
 from xbbd_bsd.block.rings import Rings, fault_of
-from xbbd_bsd.block.sharing import Owner, Sharing, check_shared, key_of_fd
+from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
 from xbbd_bsd.config import Config
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import (
@@ -40,9 +39,6 @@ from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenbus.states import State as XenbusState
-
-# What a disk that is there never says; FreeBSD: ENXIO of I/O, ENOENT of no size.
-_GONE: Final = (ENXIO, ENODEV, ENOENT, EBADF)
 
 
 def tap_params(value: bytes) -> bytes:
@@ -81,15 +77,14 @@ class BlockFamily:
         self.state_dir = state_dir
         self.loop = loop
         self.devices: dict[int, Numbers] = {}  # with a state segment, by unit
-        self.facts: dict[int, Callable[[], Mapping[str, Value]]] = {}  # of all, group "medium"
-        self.known: set[BlockBackend] = set()  # all there are
+        self.known: dict[int, BlockBackend] = {}  # all there are, by unit
         self.backends: set[BlockBackend] = set()  # with an open disk
         self._look: asyncio.TimerHandle | None = None
 
     def configure(self, config: Config) -> None:
         """Use a new configuration from now on; give what runs the tunables that differ."""
         self.config = config
-        for backend in self.known:
+        for backend in self.known.values():
             backend.configure()
         self._look_later()
 
@@ -119,21 +114,8 @@ class BlockFamily:
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
     ) -> "BlockBackend":
         backend = BlockBackend(self, identity, wake, journal)
-        self.known.add(backend)
-        self.facts[identity.unit] = backend.medium_facts
+        self.known[identity.unit] = backend
         return backend
-
-    def distrust(self, medium: SegmentMedium | None, errno: int) -> None:
-        """Close a disk to all guests that share it: a flush of it has failed under one."""
-        for backend in [*self.backends]:
-            backend.distrust(medium, errno)
-
-    def closed(self, backend: "BlockBackend") -> None:
-        """Its disk is closed; a domain that it was handed over to has it for itself now."""
-        self.backends.discard(backend)
-        self.sharing.release(backend.name)
-        for other in self.backends:
-            other.lock_again()
 
 
 class BlockBackend:
@@ -164,7 +146,7 @@ class BlockBackend:
         self._disk: Disk | None = None
         self._info: DiskInfo | None = None
         self._lent = False  # another domain of its machine has the disk's lock
-        self._gone: HostError | None = None  # the disk, or what it lost, as we saw it
+        self._disk_fault: HostError | None = None  # that the data path has not seen
         self._medium: tuple[str, bytes] | None = None
         self._odd_size = -1  # bytes; one that was complained about
         self._rings: Rings | None = None
@@ -189,7 +171,7 @@ class BlockBackend:
     def fault(self) -> XbbdError | None:
         if self._rings is None:
             return None
-        return fault_of(self._rings.status) or self._gone
+        return fault_of(self._rings.status) or self._disk_fault
 
     @property
     def news(self) -> Mapping[str, bytes]:
@@ -287,21 +269,20 @@ class BlockBackend:
         disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
         shared = self._config.shared or b"!" in mode
         try:
-            self._family.marks.check(disk.fd)
+            self._family.marks.check(disk)
             if shared:
                 check_shared(disk, self._sector_size)
             self._claim(disk, shared=shared)
-        except MarkedError:
+        except OperatorError as error:
             disk.close()
-            raise
-        except (OperatorError, HostError) as error:
-            disk.close()
-            raise OperatorError(f"unable to open {disk.path}: {error}", error.errno) from None
+            raise type(error)(f"unable to open {disk.path}: {error}", error.errno) from None
         if disk.left_over:
             self._journal(SizeRounded(self.name, disk.left_over, disk.geometry.sector_size))
         self._disk = disk
-        self._introduce_disk(disk)
-        self._gone = None
+        self._disk_fault = None
+        if self._segment is not None:
+            self._segment.forget_flush()
+            self._segment.medium = SegmentMedium(disk.key, self._path, self._guest)
         self._odd_size = -1
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
@@ -310,45 +291,37 @@ class BlockBackend:
         self._family.opened(self)
         return str(disk)
 
-    def _introduce_disk(self, disk: Disk) -> None:
-        """Say in the segment whose disk it is about from now on."""
-        if self._segment is not None:
-            self._segment.forget_flush()
-            self._segment.medium = SegmentMedium(key_of_fd(disk.fd), self._path, self._guest)
-
     def _keep_failed_flush(self) -> None:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
         if self._segment is not None and (mark := self._family.marks.note(self._segment)):
             self._journal(FlushFailed(self.name, mark.path, what_failed(mark.errno)))
-            self._family.distrust(self._segment.medium, mark.errno)
+            self._family.sharing.distrust(self, mark.errno)
 
-    def distrust(self, medium: SegmentMedium | None, errno: int) -> None:
-        """A flush of a disk has failed: if it is ours too, none of ours is believed either."""
-        segment = self._segment
-        if segment is None or medium is None or segment.medium is None or self._disk is None:
-            return
-        if segment.medium.key == medium.key and not segment.flush_errno:
-            segment.fail_flushes(errno)
-            self._gone = HostError(f"writes may be lost: {what_failed(errno)}", errno)
-            self.drain()
-            self._wake()
+    def distrust(self, errno: int) -> None:
+        if self._segment is not None and not self._segment.flush_errno:
+            self._segment.fail_flushes(errno)
+            self._stop(HostError(f"writes may be lost: {what_failed(errno)}", errno))
+
+    def _stop(self, fault: HostError) -> None:
+        """End the data path for a fault of the disk that it has not seen itself."""
+        self._disk_fault = fault
+        self.drain()
+        self._wake()
 
     def _claim(self, disk: Disk, *, shared: bool) -> None:
         """Keep others off the disk, our own guests and other programs; OperatorError."""
-        sharing, writable = self._family.sharing, not disk.read_only
-        self._lent = sharing.claim(
-            disk.fd, self.name, writable=writable, shared=shared, owner=self._owner
-        )
+        sharing = self._family.sharing
+        self._lent = sharing.claim(disk, self, shared=shared, owner=self._owner)
         if shared or self._lent:
             return
         try:
-            self._family.host.lock_disk(disk.fd, writable=writable)
+            self._family.host.lock_disk(disk.fd, writable=not disk.read_only)
         except OperatorError:
-            sharing.release(self.name)
+            sharing.release(self)
             raise
 
-    def lock_again(self) -> None:
-        """Take the lock that another domain of the same machine had; quietly, it is served."""
+    def left(self) -> None:
+        """Take the lock, if another domain of our machine had it; quietly, we serve already."""
         if self._lent and self._disk is not None:
             with suppress(OperatorError):
                 self._family.host.lock_disk(self._disk.fd, writable=not self._disk.read_only)
@@ -365,11 +338,9 @@ class BlockBackend:
         try:
             size = self._family.host.disk_size(self._disk.fd)
         except (HostError, OSError) as error:
-            if error.errno in _GONE and self._gone is None:
+            if error.errno in (ENXIO, ENODEV) and self._disk_fault is None:
                 reason = os.strerror(error.errno)
-                self._gone = HostError(f"the disk is gone: {reason}", error.errno)
-                self.drain()
-                self._wake()
+                self._stop(HostError(f"the disk is gone: {reason}", error.errno))
             return
         whole = size - size % self._disk.geometry.sector_size
         if whole == self._disk.geometry.size:
@@ -393,6 +364,8 @@ class BlockBackend:
         assert self._disk is not None
         assert self._info is not None
         assert self._segment is not None
+        if self._disk_fault is not None:
+            raise self._disk_fault
         wanted = FrontendParams.from_nodes(frontend, self._offer)
         self._segment.resize(self._info.sectors)
         try:
@@ -437,14 +410,14 @@ class BlockBackend:
     def close(self) -> None:
         if self._disk is not None:
             disk, self._disk = self._disk, None
-            self._gone = None
+            self._disk_fault = None
             self.look_due = inf
             disk.close()
-            self._family.closed(self)
+            self._family.backends.discard(self)
+            self._family.sharing.release(self)
 
     def forget(self) -> None:
-        self._family.known.discard(self)
-        self._family.facts.pop(self._identity.unit, None)
+        self._family.known.pop(self._identity.unit, None)
         if self._segment is not None:
             del self._family.devices[self._identity.unit]
             self._segment.close()

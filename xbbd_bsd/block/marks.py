@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from errno import EFBIG, EIO, ENODEV, ENOENT, ENXIO
 from typing import Final
 
-from xbbd_bsd.block.sharing import Key, key_of_fd, key_of_status
+from xbbd_bsd.block.disk import Disk, Key, key_of
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import State
 
@@ -42,9 +42,7 @@ class Mark:
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
         whose = f" under guest {self.guest}" if self.guest else ""
-        if self.errno == EFBIG:
-            return f"it was cut off under a write at {when}{whose}"
-        return f"a flush failed at {when}{whose} ({os.strerror(self.errno)})"
+        return f"{what_failed(self.errno)} at {when}{whose}"
 
 
 class MarkedError(OperatorError):
@@ -62,14 +60,13 @@ class Marks:
         self._directory = directory
         self._unsaved: dict[str, Mark] = {}  # by file name: there was no room for them
 
-    def check(self, fd: int) -> None:
+    def check(self, disk: Disk) -> None:
         """That an open disk may be used; MarkedError with what to do."""
-        name = _name(key_of_fd(fd))
-        mark = self._load(name)
+        mark = self._load(_name(disk.key))
         if mark is not None:
             raise MarkedError(
-                f"unable to open {mark.path}: {mark}, so that what was written before may be"
-                f" lost: check the disk or restore it, then run: xbbctl clear {mark.path}",
+                f"{mark}, so that what was written before may be lost: check the disk or"
+                f" restore it, then run: xbbctl clear {mark.path}",
                 EIO,
             )
 
@@ -103,7 +100,7 @@ class Marks:
         """Let a disk be opened again, by the path it has or had; OperatorError if none is kept."""
         found = {name for name in self._names() if self._load(name, named=path) is not None}
         with suppress(OSError, ValueError):
-            found |= {_name(key_of_status(os.stat(path)))} & self._names()
+            found |= {_name(key_of(os.stat(path)))} & self._names()
         if not found:
             raise OperatorError(f"{path}: no flush of it has failed", ENOENT)
         for name in found:

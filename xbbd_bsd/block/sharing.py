@@ -6,16 +6,26 @@ virtual machine itself: while it is saved, restored or migrated on one host it h
 two domains, of which one is paused.  Control thread.
 """
 
-import os
-import stat
 from dataclasses import dataclass
 from errno import EBUSY, EINVAL
-from typing import Final
+from typing import Final, Protocol
 
-from xbbd_bsd.block.disk import Disk
+from xbbd_bsd.block.disk import Disk, Key
 from xbbd_bsd.errors import OperatorError
 
-Key = tuple[str, int, int]
+
+class User(Protocol):
+    """Who has a disk open, and what it hears of others that have the same."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def left(self) -> None:
+        """Another has closed the disk."""
+
+    def distrust(self, errno: int) -> None:
+        """Under another the disk has lost something (what_failed in marks.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +44,7 @@ NOBODY: Final = Owner(-1, "")
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    who: str
+    user: User
     writable: bool
     owner: Owner
 
@@ -45,16 +55,14 @@ class Sharing:
     def __init__(self) -> None:
         self._uses: dict[Key, list[_Use]] = {}
 
-    def claim(
-        self, fd: int, who: str, *, writable: bool, shared: bool, owner: Owner = NOBODY
-    ) -> bool:
-        """Note that `who` uses an open disk; OperatorError if that is not safe.
+    def claim(self, disk: Disk, user: User, *, shared: bool, owner: Owner = NOBODY) -> bool:
+        """Note that somebody uses an open disk; OperatorError if that is not safe.
 
         `shared`: the operator says that it is.  True if the disk is in use by another
         domain of the same virtual machine, which hands it over.
         """
-        key = key_of_fd(fd)
-        uses = self._uses.get(key, [])
+        writable = not disk.read_only
+        uses = self._uses.get(disk.key, [])
         handed_over = False
         for use in uses:
             if owner.is_another_domain_of(use.owner):
@@ -62,19 +70,32 @@ class Sharing:
             elif not shared and (use.writable or writable):
                 how = "writable" if use.writable else "read-only"
                 raise OperatorError(
-                    f"it is in use by {use.who}, {how}; if that is meant,"
+                    f"it is in use by {use.user.name}, {how}; if that is meant,"
                     " configure shared = true for it",
                     EBUSY,
                 )
-        self._uses[key] = [*uses, _Use(who, writable, owner)]
+        self._uses[disk.key] = [*uses, _Use(user, writable, owner)]
         return handed_over
 
-    def release(self, who: str) -> None:
-        """`who` does not use its disk any more; harmless if it used none."""
+    def release(self, user: User) -> None:
+        """Somebody does not use its disk any more; harmless if it used none."""
         for key, uses in list(self._uses.items()):
-            self._uses[key] = [use for use in uses if use.who != who]
-            if not self._uses[key]:
+            rest = [use for use in uses if use.user is not user]
+            if len(rest) == len(uses):
+                continue
+            self._uses[key] = rest
+            if not rest:
                 del self._uses[key]
+            for use in rest:
+                use.user.left()
+
+    def distrust(self, user: User, errno: int) -> None:
+        """Somebody's disk has lost something: tell all others that have it."""
+        for uses in list(self._uses.values()):
+            if any(use.user is user for use in uses):
+                for use in uses:
+                    if use.user is not user:
+                        use.user.distrust(errno)
 
 
 def check_shared(disk: Disk, sector_size: int) -> None:
@@ -90,15 +111,3 @@ def check_shared(disk: Disk, sector_size: int) -> None:
             " configure sector_size = 0 for it, or do not share it",
             EINVAL,
         )
-
-
-def key_of_fd(fd: int) -> Key:
-    """The same for every descriptor of a disk, whatever path it was opened by."""
-    return key_of_status(os.fstat(fd))
-
-
-def key_of_status(status: os.stat_result) -> Key:
-    """As `key_of_fd`, of what stat(2) says of a disk."""
-    if stat.S_ISREG(status.st_mode):
-        return "file", status.st_dev, status.st_ino
-    return "device", status.st_rdev, 0

@@ -87,7 +87,7 @@ class Platform(Protocol):
         """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
 
     def disk_size(self, fd: int) -> int:
-        """How large an open disk is now, bytes; HostError."""
+        """How large an open disk is now, bytes; HostError, with ENXIO of one that is gone."""
 
     def lock_disk(self, fd: int, *, writable: bool) -> None:
         """Keep other programs off an open disk: readers, or all but us if we write.

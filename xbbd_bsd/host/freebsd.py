@@ -102,6 +102,10 @@ class FreeBSD:
             return _ask(fd, DIOCGMEDIASIZE, "q")
         except OperatorError:
             status = _status(fd)
+        except HostError as error:
+            if error.errno == errno.ENOENT:  # its size is 0
+                raise _gone() from None
+            raise
         if not stat.S_ISREG(status.st_mode):
             raise _gone()
         return status.st_size
