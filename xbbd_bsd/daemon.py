@@ -22,15 +22,14 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from xbbd_bsd import __version__, command
-from xbbd_bsd.block.marks import Marks, what_failed
+from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
     Configured,
-    FlushCleared,
-    FlushFailed,
+    DiskCleared,
     Journal,
     Path,
     ScanFailed,
@@ -40,6 +39,7 @@ from xbbd_bsd.events import (
     Stopped,
     Stopping,
     StoreBack,
+    WritesLost,
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
@@ -119,9 +119,9 @@ class Daemon:
         return found
 
     def _clear(self, path: str) -> None:
-        """Have a disk opened again of which a flush has failed; OperatorError if none has."""
+        """Have a disk opened again that has lost something; OperatorError if it has not."""
         self._marks.clear(path)
-        self._journal(FlushCleared(path))
+        self._journal(DiskCleared(path))
         for device in self._bus.devices:
             device.try_again()
 
@@ -389,14 +389,14 @@ def _blaming_operator(what: str) -> Iterator[None]:
 def _sweep(state_dir: str) -> None:
     """Remove the state segments of a daemon that died: nobody takes its devices over yet.
 
-    But what they say of a failed flush is kept.
+    But what they say of a loss is kept.
     """
     marks = Marks(state_dir)
     for name in os.listdir(state_dir):
         if re.fullmatch(r"xbbd\.\d+", name):
             path = os.path.join(state_dir, name)
             if (mark := marks.take_over(path)) is not None:
-                event = FlushFailed(name.replace(".", ""), mark.path, what_failed(mark.errno))
+                event = WritesLost(name.replace(".", ""), mark.path, cause_of_loss(mark.errno))
                 _sink(event.severity, str(event))
             os.unlink(path)
 

@@ -198,7 +198,7 @@ class SizeRounded(DeviceEvent):
 
 
 @dataclass(frozen=True)
-class FlushFailed(DeviceEvent):
+class WritesLost(DeviceEvent):
     """What a guest wrote may be lost; its disk stays closed until an operator says otherwise."""
 
     path = Path.DATA
@@ -213,10 +213,10 @@ class FlushFailed(DeviceEvent):
 
 
 @dataclass(frozen=True)
-class FlushCleared(Event):
+class DiskCleared(Event):
     """An operator says that a disk may be opened again."""
 
-    text = "{disk} may be opened again, whatever its failed flush has lost"
+    text = "{disk} may be opened again, whatever it has lost"
     disk: str
 
 

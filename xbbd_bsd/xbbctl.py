@@ -271,7 +271,7 @@ def _resize(options: argparse.Namespace) -> None:
 
 
 def _clear(options: argparse.Namespace) -> None:
-    """Have a disk opened again of which a flush has failed."""
+    """Have a disk opened again that has lost something."""
     try:
         name = device_name(options.disk)
     except OperatorError:
@@ -373,7 +373,7 @@ def _verb_parser() -> argparse.ArgumentParser:
     command.add_argument("device", nargs="?", metavar="xbbdN")
     command = verb("resize", _resize, "look at the size of a disk now, and tell its guest")
     command.add_argument("device", metavar="xbbdN")
-    command = verb("clear", _clear, "have a disk opened again of which a flush has failed")
+    command = verb("clear", _clear, "have a disk opened again that has lost something")
     command.add_argument("disk", help="xbbdN, or its path")
     return parser
 

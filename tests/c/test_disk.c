@@ -133,9 +133,9 @@ check_cut_off_under_a_write(const struct pair_options *options)
 	write_while_cut(&rig, 4 * XBB_PAGE_SIZE);
 	CHECK_EQ(rig.guest.status[0], XBB_RSP_OKAY);
 	write_while_cut(&rig, XBB_PAGE_SIZE);
-	pair_wait_drained(&rig.pair, XBB_STOP_FLUSH);
+	pair_wait_drained(&rig.pair, XBB_STOP_LOST);
 	CHECK_EQ(rig.guest.status[0], XBB_RSP_ERROR);
-	CHECK_EQ(XBB_GET(rig.device.state->flush_errno), EFBIG);
+	CHECK_EQ(XBB_GET(rig.device.state->lost_errno), EFBIG);
 	rig_close(&rig);
 }
 

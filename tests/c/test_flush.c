@@ -105,14 +105,14 @@ check_once(uint8_t first, int errnum)
 	seg = guest_segment(&twins.guest[0], 0, 0, 7);
 	CHECK_EQ(guest_do(&twins.guest[0], first, 0, &seg,
 	    first == XBB_OP_WRITE_BARRIER), XBB_RSP_ERROR);
-	check_stopped(&twins.pair[0], XBB_STOP_FLUSH, errnum);
-	CHECK_EQ(XBB_GET(twins.device.state->flush_errno), errnum);
+	check_stopped(&twins.pair[0], XBB_STOP_LOST, errnum);
+	CHECK_EQ(XBB_GET(twins.device.state->lost_errno), errnum);
 	/* What is not a flush is not concerned. */
 	CHECK_EQ(guest_read_page(&twins.guest[1]), XBB_RSP_OKAY);
 	seg = guest_segment(&twins.guest[1], 0, 0, 7);
 	CHECK_EQ(guest_do(&twins.guest[1], XBB_OP_WRITE_BARRIER, 0, &seg, 1),
 	    XBB_RSP_ERROR);
-	check_stopped(&twins.pair[1], XBB_STOP_FLUSH, errnum);
+	check_stopped(&twins.pair[1], XBB_STOP_LOST, errnum);
 	CHECK_EQ(atomic_load(&disk.syncs), 2);
 
 	/* One that connects once all are gone, to the same segment. */
@@ -121,7 +121,7 @@ check_once(uint8_t first, int errnum)
 	pair_open(&again, &twins.device, 1, &usual);
 	guest_init(&guest, &again);
 	CHECK_EQ(do_flush(&guest), XBB_RSP_ERROR);
-	check_stopped(&again, XBB_STOP_FLUSH, errnum);
+	check_stopped(&again, XBB_STOP_LOST, errnum);
 	pair_close(&again);
 	device_close(&twins.device);
 }
@@ -144,7 +144,7 @@ check_beside(void)
 	for (i = 0; i < 2; i++) {
 		guest_collect(&twins.guest[i]);
 		CHECK_EQ(twins.guest[i].status[0], XBB_RSP_ERROR);
-		check_stopped(&twins.pair[i], XBB_STOP_FLUSH, EIO);
+		check_stopped(&twins.pair[i], XBB_STOP_LOST, EIO);
 	}
 	twins_close(&twins);
 }
@@ -166,7 +166,7 @@ check_beside_on_one_ring(void)
 	guest_collect(&rig.guest);
 	CHECK_EQ(rig.guest.status[0], XBB_RSP_ERROR);
 	CHECK_EQ(rig.guest.status[1], XBB_RSP_ERROR);
-	check_stopped(&rig.pair, XBB_STOP_FLUSH, ENOSPC);
+	check_stopped(&rig.pair, XBB_STOP_LOST, ENOSPC);
 	rig_close(&rig);
 }
 
@@ -229,7 +229,7 @@ check_write_error(void)
 	atomic_store(&disk.errnum, 0);
 	CHECK_EQ(do_flush(&rig.guest), XBB_RSP_OKAY);
 	pair_drain(&rig.pair);
-	CHECK_EQ(XBB_GET(rig.device.state->flush_errno), 0);
+	CHECK_EQ(XBB_GET(rig.device.state->lost_errno), 0);
 	rig_close(&rig);
 }
 
@@ -362,7 +362,7 @@ check_cannot(int errnum)
 		    XBB_RSP_EOPNOTSUPP);
 	}
 	pair_drain(&rig.pair);
-	CHECK_EQ(XBB_GET(rig.device.state->flush_errno), 0);
+	CHECK_EQ(XBB_GET(rig.device.state->lost_errno), 0);
 	CHECK_EQ(COUNTER(&rig.pair, io_errors), 0);
 	rig_close(&rig);
 }

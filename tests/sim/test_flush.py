@@ -46,7 +46,7 @@ def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Faults:
 
 def marks(machine: Machine) -> list[str]:
     names = os.listdir(machine.chain.layout.run)
-    return [name for name in names if name.startswith("flush-failed.")]
+    return [name for name in names if name.startswith("lost.")]
 
 
 def clear(machine: Machine, disk: str) -> int:
@@ -63,7 +63,7 @@ def fail_a_flush(machine: Machine, faults: Faults, image: Path) -> None:
     guest.event("closed")
     machine.log_line(f"writes to {image} may be lost, a flush failed .*xbbctl clear {image}")
     state = machine.state()
-    assert state.flush_errno == 5
+    assert state.lost_errno == 5
     state.close()
     assert len(marks(machine)) == 1
 

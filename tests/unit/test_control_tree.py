@@ -75,7 +75,7 @@ class Daemon:
 
     def clear(self, path: str) -> None:
         if path not in ("/vm.img", "/disk"):
-            raise OperatorError(f"{path}: no flush of it has failed", errno.ENOENT)
+            raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
         self.cleared.append(path)
 
 

@@ -266,14 +266,14 @@ def test_a_flush_that_fails_under_one_guest_closes_the_disk_to_all(
     bench: Bench, other: BlockBackend
 ) -> None:
     segment = State.open(str(bench.run / "xbbd.0"), writable=True)
-    segment.fail_flushes(EIO)
+    segment.lose(EIO)
     segment.close()
     bench.backend.drain()
     bench.drained()
     with pytest.raises(HostError, match=r"writes may be lost: a flush failed \(Input/output error"):
         other.connect(bench.frontend_nodes.get)
     segment = State.open(str(bench.run / "xbbd.1"))
-    assert segment.flush_errno == EIO
+    assert segment.lost_errno == EIO
     segment.close()
     other.close()
     with pytest.raises(MarkedError, match=f"unable to open {bench.disk}: a flush failed"):

@@ -1,4 +1,4 @@
-"""Disks of which a flush has failed: kept in files, found by whatever path, and cleared."""
+"""Disks that have lost something: kept in files, found by whatever path, and cleared."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ class Disks:
         path = self.run / f"xbbd.{unit}"
         state = State.create(str(path), table_entries=32)
         state.medium = SegmentMedium(key_of(disk.stat()), str(disk), "vm1")
-        state._state.flush_errno = failure
+        state._state.lost_errno = failure
         state.close()
         return path
 
@@ -63,11 +63,11 @@ def test_a_failure_outlives_everything_but_an_operators_word(disks: Disks) -> No
             disks.check(path, Marks(str(disks.run)))  # the next daemon
         assert error.value.passes  # a guest that comes back waits
         assert error.value.errno == errno.EIO
-    with pytest.raises(OperatorError, match=r"vm2.img: no flush of it has failed"):
+    with pytest.raises(OperatorError, match=r"vm2.img: it is not known to have lost anything"):
         disks.marks.clear(str(other))
     disks.marks.clear(str(again))
     disks.check(disk)
-    with pytest.raises(OperatorError, match="no flush"):
+    with pytest.raises(OperatorError, match="not known"):
         disks.marks.clear(str(disk))
     assert os.listdir(disks.run) == ["xbbd.0"]
 
@@ -112,7 +112,7 @@ def test_without_room_it_is_kept_as_long_as_we_live(disks: Disks, tmp_path: Path
 def test_a_damaged_mark_counts(disks: Disks, content: bytes) -> None:
     disk = disks.disk("vm1.img")
     disks.marks.take_over(str(disks.segment(disk, errno.EIO)))
-    (name,) = (name for name in os.listdir(disks.run) if name.startswith("flush-failed."))
+    (name,) = (name for name in os.listdir(disks.run) if name.startswith("lost."))
     (disks.run / name).write_bytes(content)
     with pytest.raises(MarkedError):
         disks.check(disk)

@@ -205,7 +205,7 @@ def test_verbs(daemon: Running) -> None:
     assert daemon.run("resize", "dev.xbbd.1") == (0, "", "")
     assert daemon.devices[1].looks == 1
     assert daemon.run("clear", "/disk") == (0, "", "")
-    message = "xbbctl: /other: no flush of it has failed\n"
+    message = "xbbctl: /other: it is not known to have lost anything\n"
     assert daemon.run("clear", "/other") == (1, "", message)
     assert daemon.run("inflight") == (0, "DEVICE  RING\nxbbd0      0\nxbbd1      0\n", "")
     assert json.loads(daemon.run("inflight", "-j", "xbb1")[1]) == {"dev.xbbd.1": [{"ring": 0}]}

@@ -15,7 +15,7 @@ from errno import EINVAL, ENODEV, ENXIO
 from math import inf
 
 from xbbd_bsd.block.disk import Disk, disk_path, open_disk
-from xbbd_bsd.block.marks import Marks, what_failed
+from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value, facts_of, limits_of
 from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
@@ -25,12 +25,12 @@ from xbbd_bsd.config import Config
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import (
     Event,
-    FlushFailed,
     MediumIgnored,
     QueueStarted,
     Resized,
     SizeRefused,
     SizeRounded,
+    WritesLost,
 )
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
@@ -281,7 +281,7 @@ class BlockBackend:
         self._disk = disk
         self._disk_fault = None
         if self._segment is not None:
-            self._segment.forget_flush()
+            self._segment.forget_loss()
             self._segment.medium = SegmentMedium(disk.key, self._path, self._guest)
         self._odd_size = -1
         self._info = info_of(
@@ -291,16 +291,16 @@ class BlockBackend:
         self._family.opened(self)
         return str(disk)
 
-    def _keep_failed_flush(self) -> None:
+    def _keep_loss(self) -> None:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
         if self._segment is not None and (mark := self._family.marks.note(self._segment)):
-            self._journal(FlushFailed(self.name, mark.path, what_failed(mark.errno)))
+            self._journal(WritesLost(self.name, mark.path, cause_of_loss(mark.errno)))
             self._family.sharing.distrust(self, mark.errno)
 
     def distrust(self, errno: int) -> None:
-        if self._segment is not None and not self._segment.flush_errno:
-            self._segment.fail_flushes(errno)
-            self._stop(HostError(f"writes may be lost: {what_failed(errno)}", errno))
+        if self._segment is not None and not self._segment.lost_errno:
+            self._segment.lose(errno)
+            self._stop(HostError(f"writes may be lost: {cause_of_loss(errno)}", errno))
 
     def _stop(self, fault: HostError) -> None:
         """End the data path for a fault of the disk that it has not seen itself."""
@@ -405,7 +405,7 @@ class BlockBackend:
         if self._rings is not None:
             rings, self._rings = self._rings, None
             rings.close()
-            self._keep_failed_flush()
+            self._keep_loss()
 
     def close(self) -> None:
         if self._disk is not None:
@@ -448,7 +448,7 @@ class BlockBackend:
         return segment
 
     def _woken(self) -> None:
-        self._keep_failed_flush()
+        self._keep_loss()
         if self._rings is not None:
             status = self._rings.status
             self._journal(

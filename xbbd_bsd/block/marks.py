@@ -19,11 +19,11 @@ from xbbd_bsd.block.disk import Disk, Key, key_of
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import State
 
-_PREFIX: Final = "flush-failed."
+_PREFIX: Final = "lost."
 _GONE: Final = (ENXIO, ENODEV)  # all of the disk went, which is another matter
 
 
-def what_failed(errno: int) -> str:
+def cause_of_loss(errno: int) -> str:
     """How a disk has lost something, by the errno that its segment keeps of that (xbb.h)."""
     if errno == EFBIG:
         return "it was cut off under a write"
@@ -42,7 +42,7 @@ class Mark:
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
         whose = f" under guest {self.guest}" if self.guest else ""
-        return f"{what_failed(self.errno)} at {when}{whose}"
+        return f"{cause_of_loss(self.errno)} at {when}{whose}"
 
 
 class MarkedError(OperatorError):
@@ -72,7 +72,7 @@ class Marks:
 
     def note(self, segment: State) -> Mark | None:
         """Keep the failure that a state segment tells of; what is new, None if there is nothing."""
-        number, medium = segment.flush_errno, segment.medium
+        number, medium = segment.lost_errno, segment.medium
         if number == 0 or number in _GONE or medium is None:
             return None
         name = _name(medium.key)
@@ -102,7 +102,7 @@ class Marks:
         with suppress(OSError, ValueError):
             found |= {_name(key_of(os.stat(path)))} & self._names()
         if not found:
-            raise OperatorError(f"{path}: no flush of it has failed", ENOENT)
+            raise OperatorError(f"{path}: it is not known to have lost anything", ENOENT)
         for name in found:
             self._unsaved.pop(name, None)
             try:

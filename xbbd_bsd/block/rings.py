@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from xbbd_bsd.block.marks import what_failed
+from xbbd_bsd.block.marks import cause_of_loss
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host
@@ -32,8 +32,8 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
             return HostError(f"the disk is gone: {reason}", status.errno)
         case StopReason.EVENT:
             return HostError(f"the event channel fails: {reason}", status.errno)
-        case StopReason.FLUSH:
-            return HostError(f"writes may be lost: {what_failed(status.errno)}", status.errno)
+        case StopReason.LOST:
+            return HostError(f"writes may be lost: {cause_of_loss(status.errno)}", status.errno)
     return None
 
 

@@ -25,7 +25,7 @@ class User(Protocol):
         """Another has closed the disk."""
 
     def distrust(self, errno: int) -> None:
-        """Under another the disk has lost something (what_failed in marks.py)."""
+        """Under another the disk has lost something (cause_of_loss in marks.py)."""
 
 
 @dataclass(frozen=True, slots=True)

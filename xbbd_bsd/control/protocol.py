@@ -20,7 +20,7 @@ get       the leaves at or below a name ("" is all of them), in order
 describe  the same names: [type, writable, tunable, description]
 set       one leaf; the value it had
 resize    has the size of a device's disk looked at now; nothing
-clear     has a disk opened again of which a flush has failed, by its path, or
+clear     has a disk opened again that has lost something, by its path, or that
           of dev.xbbd.N; nothing
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
           them; with the value "latency" the histograms too

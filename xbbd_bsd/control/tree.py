@@ -68,7 +68,7 @@ class DaemonView(Protocol):
         """Change a leaf that is writable; OperatorError."""
 
     def clear(self, path: str) -> None:
-        """Have a disk opened again of which a flush has failed; OperatorError if none has."""
+        """Have a disk opened again that has lost something; OperatorError if it has not."""
 
 
 class Tree:

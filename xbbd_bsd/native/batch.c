@@ -169,8 +169,8 @@ add_tally(struct xbb_tally *sum, const struct xbb_tally *tally)
 	sum->io_read_modify_write += tally->io_read_modify_write;
 	if (tally->gone_errno != 0)
 		sum->gone_errno = tally->gone_errno;
-	if (tally->flush_errno != 0)
-		sum->flush_errno = tally->flush_errno;
+	if (tally->lost_errno != 0)
+		sum->lost_errno = tally->lost_errno;
 }
 
 /* What goes on when a merged batch is repeated in parts. */
@@ -201,7 +201,7 @@ settle(struct repetition *again, const struct xbb_batch *part, int error,
 
 	if (error != 0 && by_disk &&
 	    (atomic_load(&again->q->draining) || part->tally.gone_errno != 0 ||
-	    part->tally.flush_errno != 0 ||
+	    part->tally.lost_errno != 0 ||
 	    (waited && took >= STALL_NS)))
 		again->given_up = true;
 	if (error == 0 || part->nreq == 1 || again->given_up) {

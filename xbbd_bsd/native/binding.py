@@ -87,7 +87,7 @@ class StopReason(IntEnum):
     RING = lib.XBB_STOP_RING
     DISK = lib.XBB_STOP_DISK
     EVENT = lib.XBB_STOP_EVENT
-    FLUSH = lib.XBB_STOP_FLUSH
+    LOST = lib.XBB_STOP_LOST
 
 
 class RequestState(IntEnum):

@@ -83,7 +83,7 @@ xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	xbb_judge_flush(q, xbb_now_ns() - before, thread);
 	if (xbb_means_cannot(error))
 		return (error);
-	batch->tally.flush_errno = -error;
+	batch->tally.lost_errno = -error;
 	return (note(q, batch, error));
 }
 
@@ -159,7 +159,7 @@ write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 		return (error);
 	if (after == end || (error != 0 && after > offset && after < end)) {
 		xbb_flushes_lose(q->flushes, EFBIG);
-		batch->tally.flush_errno = EFBIG;
+		batch->tally.lost_errno = EFBIG;
 		return (note(q, batch, -EIO));
 	}
 	return (error);
@@ -173,7 +173,7 @@ read_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 	int error;
 
 	error = transfer(q, batch, false, iov, niov, offset);
-	return (error == 0 && xbb_flush_failed(q->flushes) == EFBIG ? -EIO :
+	return (error == 0 && xbb_flushes_lost(q->flushes) == EFBIG ? -EIO :
 	    error);
 }
 

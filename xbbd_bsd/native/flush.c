@@ -7,7 +7,8 @@
  * ask, and takes the pages for clean: the next flush of the same open file, or
  * one that goes on beside the failing one, finds nothing to do and succeeds.
  * So the first failure is noted in the state segment, for good; that word is
- * looked at before a flush and, by whoever waited, after it.
+ * looked at before a flush and, by whoever waited, after it.  A file that was cut
+ * off under a write is noted there as well (data.c).
  */
 #include <stdlib.h>
 
@@ -113,29 +114,22 @@ xbb_means_gone(int error)
 	return (error == -ENXIO || error == -ENODEV);
 }
 
-/* The errno of the first flush that failed, 0 if none has. */
+/* The errno of the first loss (xbb.h), 0 if there was none. */
 int
-xbb_flush_failed(const struct xbb_flushes *f)
+xbb_flushes_lost(const struct xbb_flushes *f)
 {
 
-	return (__atomic_load_n(&f->state->flush_errno, __ATOMIC_ACQUIRE));
+	return (__atomic_load_n(&f->state->lost_errno, __ATOMIC_ACQUIRE));
 }
 
-static void
-mark(struct xbb_flushes *f, int error)
-{
-	int32_t none = 0;
-
-	__atomic_compare_exchange_n(&f->state->flush_errno, &none, -error,
-	    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
-}
-
-/* What the disk held is lost, by other means than a flush: none is believed. */
+/* What the disk was given may be lost: none is believed from now on. */
 void
 xbb_flushes_lose(struct xbb_flushes *f, int errnum)
 {
+	int32_t none = 0;
 
-	mark(f, -errnum);
+	__atomic_compare_exchange_n(&f->state->lost_errno, &none, errnum,
+	    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
 /* Have the disk write its cache out, while others wait.  Locked; unlocks. */
@@ -148,7 +142,7 @@ flush_now(struct xbb_flushes *f, int fd, uint32_t disk_kind)
 	pthread_mutex_unlock(&f->lock);
 	error = xbb_disk_flush(fd, disk_kind);
 	if (error != 0 && !xbb_means_cannot(error))
-		mark(f, error);
+		xbb_flushes_lose(f, -error);
 	pthread_mutex_lock(&f->lock);
 	f->error = error;
 	f->ended = f->begun;
@@ -171,11 +165,11 @@ xbb_flush(struct xbb_flushes *f, int fd, uint32_t disk_kind, bool *done)
 	wanted = f->begun + 1;
 	while (f->ended < wanted && f->begun != f->ended)
 		pthread_cond_wait(&f->changed, &f->lock);
-	if (f->ended < wanted && xbb_flush_failed(f) == 0) {
+	if (f->ended < wanted && xbb_flushes_lost(f) == 0) {
 		flush_now(f, fd, disk_kind);
 		*done = true;
 	}
-	error = xbb_flush_failed(f);
+	error = xbb_flushes_lost(f);
 	error = error != 0 ? -error : f->error;
 	pthread_mutex_unlock(&f->lock);
 	return (error);

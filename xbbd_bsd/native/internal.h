@@ -92,7 +92,7 @@ struct xbb_tally {
 	uint32_t	io_bounced;
 	uint32_t	io_read_modify_write;
 	int32_t		gone_errno;	/* the disk is gone; 0: it is not */
-	int32_t		flush_errno;	/* a flush has failed, this one or before */
+	int32_t		lost_errno;	/* of the disk's segment, as it was seen; 0: none */
 };
 
 /* Adjacent requests of one operation that go to the disk together. */
@@ -379,12 +379,12 @@ int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
 	    off_t offset, bool *was_short);
 size_t	xbb_data_buffer_size(const struct xbb_queue *q);
 
-/* flush.c - flushes of a disk, one at a time; what is left of one that failed. */
+/* flush.c - flushes of a disk, one at a time; what is known to be lost. */
 int	xbb_flushes_join(struct xbb_state *state, struct xbb_flushes **flushesp);
 void	xbb_flushes_leave(struct xbb_flushes *flushes);
 int	xbb_flush(struct xbb_flushes *flushes, int fd, uint32_t disk_kind,
 	    bool *done);
-int	xbb_flush_failed(const struct xbb_flushes *flushes);
+int	xbb_flushes_lost(const struct xbb_flushes *flushes);
 void	xbb_flushes_lose(struct xbb_flushes *flushes, int errnum);
 bool	xbb_means_cannot(int error);
 bool	xbb_means_gone(int error);

@@ -304,8 +304,8 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 	count_tally(&q->rs->counters, &batch->tally);
 	if (batch->tally.gone_errno != 0)
 		xbb_queue_stop(q, XBB_STOP_DISK, batch->tally.gone_errno);
-	if (batch->tally.flush_errno != 0)
-		xbb_queue_stop(q, XBB_STOP_FLUSH, batch->tally.flush_errno);
+	if (batch->tally.lost_errno != 0)
+		xbb_queue_stop(q, XBB_STOP_LOST, batch->tally.lost_errno);
 
 	for (r = batch->first; r != XBB_NONE; r = next) {
 		next = q->reqs[r].next;

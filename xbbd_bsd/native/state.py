@@ -199,18 +199,18 @@ class State:
         check(lib.xbb_state_resize(self._state, sectors), f"resize to {sectors} sectors")
 
     @property
-    def flush_errno(self) -> int:
-        """Of the first flush that failed, 0 if none has."""
-        return int(self._state.flush_errno)
+    def lost_errno(self) -> int:
+        """Why what was acknowledged may be lost (xbb.h), 0 if it is not."""
+        return int(self._state.lost_errno)
 
-    def fail_flushes(self, errno: int) -> None:
-        """Have every flush fail from now on: the disk lost something under somebody else."""
-        if not self._state.flush_errno:
-            self._state.flush_errno = errno
+    def lose(self, errno: int) -> None:
+        """Have no flush believed from now on: the disk lost something under somebody else."""
+        if not self._state.lost_errno:
+            self._state.lost_errno = errno
 
-    def forget_flush(self) -> None:
+    def forget_loss(self) -> None:
         """The disk is opened anew; no queue may run."""
-        self._state.flush_errno = 0
+        self._state.lost_errno = 0
 
     @property
     def medium(self) -> SegmentMedium | None:

@@ -103,7 +103,7 @@ enum xbb_stop_reason {
 	XBB_STOP_RING		= 1,	/* guest: its ring indices lie */
 	XBB_STOP_DISK		= 2,	/* host: the disk is gone (ENXIO, ENODEV) */
 	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
-	XBB_STOP_FLUSH		= 4	/* host: a flush failed, what it was for may be lost */
+	XBB_STOP_LOST		= 4	/* host: what was acknowledged may be lost (lost_errno) */
 };
 
 /* What failed, for the one place in Python that raises. */
@@ -251,7 +251,7 @@ struct xbb_state {
 	uint32_t	table_entries;		/* entries of each ring's table */
 	uint64_t	sectors;		/* size of the disk now, 512-byte sectors */
 	struct xbb_tunables tunables;
-	int32_t		flush_errno;		/* of a flush that failed, EFBIG: cut off under a write; set once, 0: none */
+	int32_t		lost_errno;		/* of the first flush that failed; EFBIG: cut off under a write */
 	struct xbb_medium medium;		/* the control plane's */
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
