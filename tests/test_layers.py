@@ -26,7 +26,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.metrics", ["errors", "oids", "stats"]),
     ("control", ["control", "errors", "oids"]),
     # Ends a program of ours.
-    ("command", ["errors"]),
+    ("program", ["errors"]),
     ("xenstore.wire", []),
     ("xenbus.states", []),
     ("xenbus.pace", []),
@@ -52,12 +52,12 @@ RULES: list[tuple[str, list[str]]] = [
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
     ("toolstack", ["errors", "vdev", "xenbus.states", "xenstore"]),
-    ("xbbctl", ["command", "control", "errors", "host", "oids", "toolstack", "vdev",
+    ("xbbctl", ["control", "errors", "host", "oids", "program", "toolstack", "vdev",
                 "xenstore"]),
     ("stat.sample", ["errors", "oids", "stat", "stats"]),
     ("stat.watch", ["control.client", "control.protocol", "errors", "oids", "stat"]),
     ("stat", ["errors", "oids", "stat"]),
-    ("xbbstat", ["command", "errors", "host", "stat"]),
+    ("xbbstat", ["errors", "host", "program", "stat"]),
     ("sim.storetree", ["xenstore.wire"]),
     ("sim.storecore", ["sim.storetree", "xenstore.wire"]),
     ("sim", ["*"]),

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from xbbd_bsd import __version__, command
+from xbbd_bsd import __version__, program
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
@@ -196,7 +196,7 @@ class Daemon:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    return command.run("xbbd", lambda: _run(arguments))
+    return program.run("xbbd", lambda: _run(arguments))
 
 
 def _run(arguments: Sequence[str] | None) -> int:

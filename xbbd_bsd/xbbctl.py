@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from errno import EBUSY
 from typing import Any, Final
 
-from xbbd_bsd import __version__, command
+from xbbd_bsd import __version__, program
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.sysctl import Sysctl, add_options
@@ -415,7 +415,7 @@ def _run(words: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    return command.run("xbbctl", lambda: _run(words))
+    return program.run("xbbctl", lambda: _run(words))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from xbbd_bsd import __version__, command
+from xbbd_bsd import __version__, program
 from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.host import control_path, run_directory
 from xbbd_bsd.stat.choice import Choice, checked_filter, names_of, sort_of, types_of
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 def main(arguments: Sequence[str] | None = None, clock: Clock | None = None) -> int:
     """The command; its exit status.  `clock` other than the real one is for tests."""
-    return command.run("xbbstat", lambda: _run(arguments, clock or Clock()))
+    return program.run("xbbstat", lambda: _run(arguments, clock or Clock()))
 
 
 def _run(arguments: Sequence[str] | None, clock: Clock) -> int:

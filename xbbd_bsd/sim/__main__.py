@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from xbbd_bsd import command
+from xbbd_bsd import program
 from xbbd_bsd.sim import bench, demo, guest, machine, nbd
 
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The commands; exit status."""
-    return command.run("sim", lambda: _run(arguments))
+    return program.run("sim", lambda: _run(arguments))
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -305,9 +305,8 @@ class Blkfront:
 
     def _switch(self, state: State) -> None:
         def body(transaction: Transaction) -> None:
-            if (
-                transaction.get_visible(f"{self._path}/state") is not None
-            ):  # else the toolstack took it
+            # Else the toolstack took it.
+            if transaction.get_visible(f"{self._path}/state") is not None:
                 transaction.write(f"{self._path}/state", state.node)
 
         self._store.transaction(body)

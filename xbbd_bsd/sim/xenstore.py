@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xbbd_bsd import command
+from xbbd_bsd import program
 from xbbd_bsd.sim.storecore import Connection, StoreCore
 from xbbd_bsd.sim.storetree import DOMID_FIRST_RESERVED
 from xbbd_bsd.xenstore.wire import Packet, Parser
@@ -209,7 +209,7 @@ async def _serve(directory: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Runs a server until SIGTERM or SIGINT."""
-    return command.run("xenstore", lambda: _run(arguments))
+    return program.run("xenstore", lambda: _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:

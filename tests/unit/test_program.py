@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_xbbctl import Running
-from xbbd_bsd import command
+from xbbd_bsd import program
 from xbbd_bsd.errors import HostError
 
 LIMIT = 30.0
@@ -21,15 +21,15 @@ BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHON
 
 PROGRAM = """
 import sys
-from xbbd_bsd import command
+from xbbd_bsd import program
 from xbbd_bsd.errors import HostError
 def body():
 {body}
-sys.exit(command.run("prog", body))
+sys.exit(program.run("prog", body))
 """
 
 
-def program(body: str) -> str:
+def source_with(body: str) -> str:
     """A program of ours with such a body."""
     return PROGRAM.format(body="\n".join(f"    {line}" for line in body.splitlines()))
 
@@ -39,7 +39,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run it with these streams."""
     return subprocess.run(
-        [sys.executable, "-c", program(body)],
+        [sys.executable, "-c", source_with(body)],
         stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, timeout=LIMIT,
         env=BUFFERED,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_closed_streams_are_no_place_for_a_disk(tmp_path: Path) -> None:
     body = f"import os\nfile = os.open({str(tmp_path / 'disk')!r}, os.O_RDWR | os.O_CREAT)\n"
     body += "print('some')\nreturn 40 + file"
     done = subprocess.run(
-        ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, program(body)],
+        ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, source_with(body)],
         timeout=LIMIT,
     )
     assert done.returncode >= 43
@@ -112,7 +112,7 @@ def test_an_error_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
     def body() -> int:
         raise HostError("/tank/\x1b]0;x\x07\nä: gone")
 
-    assert command.run("prog", body) == 1
+    assert program.run("prog", body) == 1
     assert capsys.readouterr().err == "prog: /tank/\\x1b]0;x\\x07\\x0aä: gone\n"
 
 
