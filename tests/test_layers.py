@@ -16,7 +16,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("__init__", []),
     # Pure: no I/O, no threads, no clock.
     ("errors", []),
-    ("events", ["errors"]),
+    ("events", []),
+    ("journal", ["errors", "events"]),
     ("stats", []),
     ("vdev", ["errors"]),
     ("config", ["errors", "events", "stats", "vdev"]),
@@ -27,27 +28,31 @@ RULES: list[tuple[str, list[str]]] = [
     ("control", ["control", "errors", "oids"]),
     # Ends a program of ours.
     ("program", ["errors"]),
+    ("places", ["errors"]),
     ("xenstore.wire", []),
     ("xenbus.states", []),
     ("xenbus.pace", []),
     ("xenbus.family", ["errors", "events", "xenbus.states"]),
     ("xenbus.frontend", ["errors", "xenbus.family"]),
     ("block.negotiate", ["errors"]),
+    ("block.progress", []),
+    # What may have to wait.
+    ("errands", ["errors"]),
     # The store, and the life of devices, which knows no kind of device.
     ("xenstore", ["errors", "xenstore"]),
-    ("xenbus", ["errors", "events", "xenbus", "xenstore"]),
+    ("xenbus", ["errands", "errors", "events", "journal", "xenbus", "xenstore"]),
     # The data path and the platform are passed around as values.
     ("native", ["errors", "native"]),
     ("host.__init__", ["errors", "host", "sim.hypervisor"]),
     ("host", ["errors", "host", "native"]),
     # A family joins them.
     ("block.disk", ["errors", "host"]),
-    ("block", ["block", "config", "errors", "events", "host", "native", "oids", "stats",
+    ("block", ["block", "config", "errands", "errors", "events", "host", "native", "oids", "stats",
                "vdev", "xenbus.family",
                "xenbus.states"]),
-    ("families", ["block", "config", "host"]),
-    ("views", ["block.numbers", "config", "control.tree", "errors", "events", "oids",
-               "xenbus.device", "xenbus.states"]),
+    ("families", ["block", "config", "errands", "host"]),
+    ("views", ["block.numbers", "config", "control.tree", "errands", "errors", "events",
+               "journal", "oids", "xenbus.device", "xenbus.states"]),
     ("endpoints", ["config", "control", "errors", "host", "oids"]),
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
@@ -66,6 +71,7 @@ RULES: list[tuple[str, list[str]]] = [
 PURE = [
     "errors",
     "events",
+    "journal",
     "stats",
     "config",
     "oids",
@@ -79,6 +85,7 @@ PURE = [
     "xenbus.frontend",
     "xenbus.family",
     "block.negotiate",
+    "block.progress",
     "stat.sample",
     "stat.choice",
     "stat.iostat",

@@ -12,7 +12,7 @@ import pytest
 
 from tests.pages import MAN, PAGES, ROOT, plain, source
 from tests.test_reference import section as promised
-from xbbd_bsd import config, daemon, events, oids
+from xbbd_bsd import config, daemon, events, journal, oids
 from xbbd_bsd.control import metrics
 from xbbd_bsd.control.protocol import LIMIT, VERSION, Request, Verb
 from xbbd_bsd.control.server import MOST, PATIENCE, RESERVED
@@ -119,8 +119,8 @@ def test_every_line_of_the_log() -> None:
 
 def test_how_lines_are_limited() -> None:
     text = source("xbbd.8")
-    assert f"may log {events.BURST} at once and one more every\nthree seconds" in text
-    assert events.REFILL_SECONDS == 3
+    assert f"may log {journal.BURST} at once and one more every\nthree seconds" in text
+    assert journal.REFILL_SECONDS == 3
 
 
 @pytest.mark.parametrize("page", ["xbbctl.8", "xbbstat.8"])

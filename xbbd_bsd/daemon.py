@@ -7,30 +7,30 @@ again.  What the parts do is not known here.
 
 import argparse
 import asyncio
-import fcntl
+import errno
 import logging
 import os
 import re
 import resource
 import signal
-import stat
 import sys
 import syslog
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from xbbd_bsd import __version__, program
+from xbbd_bsd.block.disk import key_of
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
+from xbbd_bsd.errands import SILENT_SECONDS, Ended, Outcome, Threads
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
     Configured,
     DiskCleared,
-    Journal,
     Path,
     ScanFailed,
     Severity,
@@ -44,6 +44,8 @@ from xbbd_bsd.events import (
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import Host, detect, run_directory
+from xbbd_bsd.journal import Journal
+from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
@@ -72,7 +74,8 @@ class Daemon:
         self._stopping = False
         self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
         self._marks = Marks(state_dir)
-        self._families = block_families(host, config, state_dir, self._loop, self._marks)
+        self._run = Threads(self._loop)
+        self._families = block_families(host, config, state_dir, self._loop, self._run, self._marks)
         self._store = Store(
             host.store_path,
             loop=self._loop,
@@ -118,12 +121,29 @@ class Daemon:
             found[identity.unit] = DeviceView(device, numbers, backend.medium_facts, self._journal)
         return found
 
-    def _clear(self, path: str) -> None:
+    def _clear(self, path: str) -> Ended:
         """Have a disk opened again that has lost something; OperatorError if it has not."""
-        self._marks.clear(path)
-        self._journal(DiskCleared(path))
-        for device in self._bus.devices:
-            device.try_again()
+        began, outcomes = self._loop.time(), list[Outcome]()
+        cleared = self._marks.clear(path)
+        if not cleared:  # it may have had another path then, and whoever has it may not answer
+            self._run("look at the disk", lambda: key_of(os.stat(path)), outcomes.append)
+
+        def ended() -> bool:
+            nonlocal cleared
+            if not cleared and not outcomes:
+                if self._loop.time() - began >= SILENT_SECONDS:
+                    raise HostError(f"{path}: it does not answer", errno.ETIMEDOUT)
+                return False
+            if not cleared and outcomes[0].error is None:
+                cleared = self._marks.clear(path, outcomes[0].value)
+            if not cleared:
+                raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
+            self._journal(DiskCleared(path))
+            for device in self._bus.devices:
+                device.try_again()
+            return True
+
+        return ended
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
@@ -207,9 +227,9 @@ def _run(arguments: Sequence[str] | None) -> int:
             return 0
         host = detect(options.host)
         state_dir = config.daemon.state_dir or run_directory(options.host)
-        _make_directory(state_dir)
+        make_directory(state_dir)
         config_file = os.path.abspath(options.file) if options.file else None
-        with _locked(_pidfile(config, state_dir)) as lock:
+        with locked(_pidfile(config, state_dir)) as lock:
             if not options.foreground:
                 return _serve_detached(host, config, config_file, state_dir, lock)
             _log_to(_Syslog() if options.syslog else logging.StreamHandler())
@@ -345,47 +365,6 @@ def _pidfile(config: Config, state_dir: str) -> str:
     return config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid")
 
 
-def _make_directory(path: str) -> None:
-    """Have a state directory that nobody else can put files into; OperatorError.
-
-    Its parents are whoever made them's business: none is made, since a wrong path
-    would leave directories all over.
-    """
-    with suppress(FileExistsError), _blaming_operator(f"state_dir {path}"):
-        os.mkdir(path, 0o711)
-    _check_directory(f"state_dir {path}", path, os.O_NOFOLLOW)
-
-
-def _check_directory(what: str, path: str, flags: int = 0) -> None:
-    """Refuse a directory in which somebody else could put a file or link in place of ours.
-
-    `flags`: O_NOFOLLOW refuses one that is itself a link.
-    """
-    with _blaming_operator(what):
-        directory = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
-    try:
-        status = os.fstat(directory)
-    finally:
-        os.close(directory)
-    if status.st_uid not in (0, os.geteuid()):
-        raise OperatorError(f"{what}: belongs to user {status.st_uid}, who could replace our files")
-    if status.st_mode & 0o022:
-        raise OperatorError(
-            f"{what}: others may write there (mode {stat.S_IMODE(status.st_mode):04o}), and could"
-            " replace our files; chmod go-w it"
-        )
-
-
-@contextmanager
-def _blaming_operator(what: str) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise OperatorError(f"{what}: {error.strerror}", error.errno or 0) from None
-
-
 def _sweep(state_dir: str) -> None:
     """Remove the state segments of a daemon that died: nobody takes its devices over yet.
 
@@ -399,43 +378,6 @@ def _sweep(state_dir: str) -> None:
                 event = WritesLost(name.replace(".", ""), mark.path, cause_of_loss(mark.errno))
                 _sink(event.severity, str(event))
             os.unlink(path)
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[int]:
-    """The pid file, locked as pidfile(3) does; OperatorError if another daemon has it."""
-    lock = _lock(path)
-    try:
-        yield lock
-    finally:
-        with suppress(OSError):
-            os.unlink(path)
-        os.close(lock)
-
-
-def _lock(path: str) -> int:
-    _check_directory(f"pidfile {path}: its directory", os.path.dirname(path))
-    # Without blocking, should it be a FIFO; it is refused below.
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    while True:
-        with _blaming_operator(f"pidfile {path}"):
-            lock = os.open(path, flags, 0o600)
-        status = os.fstat(lock)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            os.close(lock)
-            raise OperatorError(f"pidfile {path}: is no regular file of its own")
-        os.fchmod(lock, 0o600)  # whoever can read it can lock it
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock), os.lstat(path)):
-                return lock
-        except BlockingIOError:
-            pid = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(lock)
-            raise OperatorError(f"already running, pid {pid} ({path})") from None
-        except FileNotFoundError:
-            pass  # its last owner has just removed it: what we locked is nobody's
-        os.close(lock)
 
 
 def _switches(config: Config) -> frozenset[Path]:

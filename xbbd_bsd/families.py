@@ -10,6 +10,7 @@ from xbbd_bsd.block.family import BlockFamily, tap_params
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
+from xbbd_bsd.errands import Run
 from xbbd_bsd.host import Host
 
 
@@ -18,9 +19,13 @@ def block_families(
     config: Config,
     state_dir: str,
     loop: asyncio.AbstractEventLoop,
+    run: Run,
     marks: Marks,
 ) -> Mapping[str, BlockFamily]:
-    """Every kind of block backend, by the name of its directory."""
+    """Every kind of block backend, by the name of its directory.
+
+    `run` does what may have to wait.
+    """
     media = {"vbd": host.media, "vbd3": {"params": tap_params}}
     sharing = Sharing()
     return {
@@ -30,6 +35,7 @@ def block_families(
             config=config,
             state_dir=state_dir,
             loop=loop,
+            run=run,
             sharing=sharing,
             marks=marks,
         )

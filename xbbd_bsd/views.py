@@ -14,8 +14,10 @@ from xbbd_bsd import __version__
 from xbbd_bsd.block.numbers import Numbers, Value
 from xbbd_bsd.config import Config, DaemonConfig, DiskConfig
 from xbbd_bsd.control.tree import LogLine
+from xbbd_bsd.errands import Ended
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.events import Journal, Path
+from xbbd_bsd.events import Path
+from xbbd_bsd.journal import Journal
 from xbbd_bsd.oids import RECORDS, oid
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.states import State
@@ -105,9 +107,8 @@ class DeviceView:
             raise OperatorError(f"{self._device.name} has no state segment")
         self._numbers.set(name, value, oid(self._device.identity.unit, name))
 
-    def resize(self) -> None:
-        if self._numbers is not None:
-            self._numbers.resize()
+    def resize(self) -> Ended:
+        return self._numbers.resize() if self._numbers is not None else lambda: True
 
 
 class DaemonView:
@@ -122,7 +123,7 @@ class DaemonView:
         places: Mapping[str, Value],
         devices: Callable[[], int],
         clock: Callable[[], float],
-        clear: Callable[[str], None],
+        clear: Callable[[str], Ended],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
         them; `clock` gives seconds and stands at the start now; `clear` does what the

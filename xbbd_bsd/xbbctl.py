@@ -220,6 +220,7 @@ def _list(options: argparse.Namespace) -> None:
             "mode": leaves.get("mode", ""),
             "MiB": leaves.get("sectors", 0) // 2048,
             "state": leaves.get("xenbus_connection_state", ""),
+            "silent": leaves.get("silent_seconds", 0),
             "path": leaves.get("path", ""),
         }
         for unit, leaves in devices.items()
@@ -227,7 +228,11 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(_COLUMNS, [{**row, "path": shown(row["path"])} for row in rows])
+        for row in rows:
+            row["path"] = shown(row["path"])
+            if row["silent"]:
+                row["state"] += f", disk silent {row['silent']} s"
+        _print_table(_COLUMNS, rows)
 
 
 def _inflight(options: argparse.Namespace) -> None:

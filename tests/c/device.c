@@ -144,6 +144,7 @@ pair_open(struct pair *pair, struct device *device, uint32_t ring,
 	memset(&pair->rs->counters, 0, sizeof(pair->rs->counters));
 	CHECK_EQ(xbb_queue_open(&params, device->state, &error, &pair->queue),
 	    0);
+	CHECK_EQ(xbb_queue_start(pair->queue, &error), 0);
 }
 
 /* The queue has stopped, by itself or on demand, and its books balance. */

@@ -160,6 +160,7 @@ def ring(
         )
         queue = Queue(params, state)
         try:
+            queue.start()
             yield Ring(front, queue, state, disk, domain_fd, wake_r, params)
         finally:
             queue.close()

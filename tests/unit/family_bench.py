@@ -14,6 +14,7 @@ from xbbd_bsd.block.family import BlockBackend, BlockFamily
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
+from xbbd_bsd.errands import Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
@@ -24,6 +25,15 @@ from xbbd_bsd.xenbus.states import Queue
 LIMIT = 60.0
 PORT = 3
 IDENTITY = Identity("vbd", 5, 51712, 0)
+
+
+def at_once(what: str, work: Callable[[], object], then: Callable[[Outcome], None]) -> None:
+    """Work done by the thread that wants it (errands.Run)."""
+    try:
+        outcome = Outcome(work())
+    except Exception as error:
+        outcome = Outcome(error=error)
+    then(outcome)
 
 
 class DirectoryHost:
@@ -78,7 +88,9 @@ class DirectoryHost:
 class Bench:
     """A block backend, its frontend, and the nodes between them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, run: Run = at_once) -> None:
+        """`run` does what may have to wait."""
+        self._run = run
         self.host = DirectoryHost(directory)
         self.run = directory / "run"
         self.run.mkdir()
@@ -105,6 +117,7 @@ class Bench:
             config=config,
             state_dir=str(self.run),
             loop=self.loop,
+            run=self._run,
             sharing=sharing or Sharing(),
             marks=Marks(str(self.run)),
         )

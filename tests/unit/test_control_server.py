@@ -30,11 +30,15 @@ class Daemon:
         self.path = path
         self.loop = asyncio.new_event_loop()
         self.rights = Rights.WRITE
+        self.ready = False
         self.server = ControlServer(path, self.perform, self.loop, rights=lambda _: self.rights)
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 
-    def perform(self, request: Request) -> Iterator[Values]:
+    def perform(self, request: Request) -> Iterator[Values | None]:
+        if request.name == "slow":
+            while not self.ready:
+                yield None
         if request.name == "parts":
             yield from ({str(part): "x" * 10_000} for part in range(1000))
             return
@@ -94,6 +98,17 @@ def test_an_answer_comes_in_parts_and_others_are_served_between(daemon: Daemon) 
         assert ask(daemon.path, GET) == {"a": 1}
         assert len(list(parts)) == 999
         assert slow.whole(GET) == {"a": 1}
+
+
+def test_an_answer_that_has_to_wait_keeps_nobody(daemon: Daemon) -> None:
+    with daemon.connect() as slow:
+        slow.sendall(Request(Verb.GET, "slow").encode() + GET.encode())
+        for _ in range(3):
+            assert ask(daemon.path, GET) == {"a": 1}
+        daemon.ready = True
+        with slow.makefile("rb") as answers:
+            lines = [answers.readline() for _ in range(4)]
+    assert [b"slow" in line or b'"a"' in line for line in lines] == [True, False, True, False]
 
 
 def test_an_error_after_some_of_the_answer(daemon: Daemon) -> None:

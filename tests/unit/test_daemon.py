@@ -19,6 +19,7 @@ from xbbd_bsd.daemon import Daemon, main, read_config
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, detect, run_directory
 from xbbd_bsd.native import HvKind
+from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenstore.client import Store
 
@@ -341,7 +342,7 @@ def test_nobody_else_can_lock_the_pid_file(tmp_path: Path) -> None:
     """flock(2) needs no more than to read it; an old one may have been readable."""
     path = tmp_path / "xbbd.pid"
     path.touch(0o644)
-    with daemon._locked(str(path)):
+    with locked(str(path)):
         assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -416,11 +417,11 @@ def test_no_control_character_of_a_configuration_reaches_a_terminal(
 
 
 def test_a_state_directory_is_made_without_parents(tmp_path: Path) -> None:
-    daemon._make_directory(str(tmp_path / "run"))
-    daemon._make_directory(str(tmp_path / "run"))
+    make_directory(str(tmp_path / "run"))
+    make_directory(str(tmp_path / "run"))
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o711
     with pytest.raises(OperatorError, match=r"^state_dir .*/a/b: No such file or directory$"):
-        daemon._make_directory(str(tmp_path / "a" / "b"))
+        make_directory(str(tmp_path / "a" / "b"))
     assert not (tmp_path / "a").exists()
 
 
@@ -431,8 +432,8 @@ def test_a_directory_where_others_may_write_is_refused(tmp_path: Path, mode: int
     path.chmod(mode)
     refusal = f"others may write there \\(mode {mode:04o}\\)"
     with pytest.raises(OperatorError, match=refusal):
-        daemon._make_directory(str(path))
-    with pytest.raises(OperatorError, match=refusal), daemon._locked(str(path / "xbbd.pid")):
+        make_directory(str(path))
+    with pytest.raises(OperatorError, match=refusal), locked(str(path / "xbbd.pid")):
         pass
     assert list(path.iterdir()) == []
 
@@ -443,8 +444,8 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     path.mkdir()
     os.chown(path, 4711, -1)
     with pytest.raises(OperatorError, match="belongs to user 4711"):
-        daemon._make_directory(str(path))
-    with pytest.raises(OperatorError, match="4711"), daemon._locked(str(path / "xbbd.pid")):
+        make_directory(str(path))
+    with pytest.raises(OperatorError, match="4711"), locked(str(path / "xbbd.pid")):
         pass
 
 
@@ -456,13 +457,13 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     other.mkdir()
     (tmp_path / "run").symlink_to(other)
     with pytest.raises(OperatorError, match=r"^state_dir "):
-        daemon._make_directory(str(tmp_path / "run"))
+        make_directory(str(tmp_path / "run"))
     symbolic, hard, fifo = (tmp_path / name for name in ("symbolic", "hard", "fifo"))
     symbolic.symlink_to(victim)
     hard.hardlink_to(victim)
     os.mkfifo(fifo)
     for path in (symbolic, hard, fifo):
-        with pytest.raises(OperatorError, match=f"^pidfile {path}: "), daemon._locked(str(path)):
+        with pytest.raises(OperatorError, match=f"^pidfile {path}: "), locked(str(path)):
             pass
     assert victim.read_text() == "precious"
     assert victim.stat().st_mode & 0o777 == 0o644

@@ -8,7 +8,8 @@ import pytest
 
 from tests.unit.xenbus_bench import DOMID, Bench, FakeBackend
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError
-from xbbd_bsd.events import ConnectionFailed, Event, GuestFailed, Journal
+from xbbd_bsd.events import ConnectionFailed, Event, GuestFailed
+from xbbd_bsd.journal import Journal
 from xbbd_bsd.xenbus.family import Nodes
 from xbbd_bsd.xenbus.pace import LOOKS
 from xbbd_bsd.xenbus.states import Queue
@@ -617,7 +618,7 @@ def test_a_guest_that_is_held_back_can_be_detached(bench: Bench) -> None:
 def test_a_guest_that_is_gone_takes_its_disk_along(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xbbd_bsd.xenbus.device._ORPHAN_SECONDS", 0.05)
+    monkeypatch.setattr("xbbd_bsd.xenbus.orphan.SECONDS", 0.05)
     backend = bench.up()
     bench.toolstack.remove(f"/local/domain/{DOMID}")
     bench.until(lambda: backend.queue is Queue.DRAINING)
@@ -631,7 +632,7 @@ def test_a_guest_that_is_gone_takes_its_disk_along(
 def test_a_living_guest_without_its_frontend_keeps_the_disk(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xbbd_bsd.xenbus.device._ORPHAN_SECONDS", 0.0)
+    monkeypatch.setattr("xbbd_bsd.xenbus.orphan.SECONDS", 0.0)
     bench.toolstack.write(f"/local/domain/{DOMID}/name", b"vm")
     backend = bench.up()
     bench.toolstack.remove(bench.front("state").removesuffix("/state"))

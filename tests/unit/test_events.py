@@ -6,11 +6,6 @@ import pytest
 
 from xbbd_bsd import events
 from xbbd_bsd.events import (
-    AGAIN_SECONDS,
-    BURST,
-    KEPT,
-    KEPT_OF_DEVICE,
-    REFILL_SECONDS,
     AttachFailed,
     Connected,
     ConnectionFailed,
@@ -18,7 +13,6 @@ from xbbd_bsd.events import (
     Event,
     GuestFailed,
     InternalError,
-    Journal,
     Opened,
     Path,
     QueueStatus,
@@ -26,6 +20,7 @@ from xbbd_bsd.events import (
     StateChanged,
     StoreBack,
 )
+from xbbd_bsd.journal import AGAIN_SECONDS, BURST, KEPT, KEPT_OF_DEVICE, REFILL_SECONDS, Journal
 
 ALL = [
     value

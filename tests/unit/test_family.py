@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.descriptors import open_descriptors
-from tests.unit.family_bench import IDENTITY, LIMIT, PORT, Bench
+from tests.unit.family_bench import IDENTITY, LIMIT, PORT, Bench, at_once
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from xbbd_bsd.block.family import tap_params
 from xbbd_bsd.block.marks import Marks
@@ -96,6 +96,25 @@ def test_a_connection_that_fails_leaves_nothing(
     assert open_descriptors() == descriptors
 
 
+def test_no_ring_is_served_before_all_can_be(bench: Bench) -> None:
+    """What a guest has put on the good one would have to end before it could go again."""
+    bench.open()
+    bench.front.ring[0:4] = (1).to_bytes(4, "little")  # req_prod
+    refs = bench.frontend_nodes
+    bench.frontend_nodes = {
+        "protocol": b"x86_64-abi",
+        "multi-queue-num-queues": b"2",
+        "queue-0/event-channel": refs["event-channel"],
+        "queue-0/ring-ref": refs["ring-ref"],
+        "queue-1/event-channel": b"9",
+        "queue-1/ring-ref": b"7",
+    }
+    with pytest.raises(GuestError, match="no event channel 9"):
+        bench.connect()
+    assert bench.family.devices[0].group("counters")["reqs_received"] == 0
+    assert bench.queue() is Queue.NONE
+
+
 @pytest.mark.parametrize(
     ("nodes", "info", "read_only"),
     [
@@ -178,7 +197,7 @@ def test_tap_formats_that_are_not_served(params: bytes) -> None:
 
 def test_the_registry(bench: Bench) -> None:
     families = block_families(
-        bench.host, Config(), str(bench.run), bench.loop, Marks(str(bench.run))
+        bench.host, Config(), str(bench.run), bench.loop, at_once, Marks(str(bench.run))
     )
     assert tuple(families) == KINDS == ("vbd", "vbd3")
     assert [list(family.media) for family in families.values()] == [

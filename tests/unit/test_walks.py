@@ -22,7 +22,8 @@ import pytest
 
 from tests.unit.xenbus_bench import FakeBackend, FakeFamily
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.events import Event, Journal
+from xbbd_bsd.events import Event
+from xbbd_bsd.journal import Journal
 from xbbd_bsd.sim import storecore, storetree
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenbus.family import Connection, Identity, Nodes

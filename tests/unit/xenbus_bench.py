@@ -7,9 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from xbbd_bsd.block.family import BlockFamily
+from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import XbbdError
-from xbbd_bsd.events import Event, InternalError, Journal, Severity
+from xbbd_bsd.events import Event, InternalError, Severity
 from xbbd_bsd.events import Path as EventPath
+from xbbd_bsd.journal import Journal
 from xbbd_bsd.sim.xenstore import StoreServer
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -64,6 +66,9 @@ class FakeBackend:
         self._family = family
 
     def _deed(self, name: str) -> None:
+        if name in self._family.pending:
+            self.deeds.append(f"{name}?")
+            raise Pending
         self.deeds.append(name)
         self._family.on_deed(self, name)
         error = self._family.errors.get(name)
@@ -90,6 +95,10 @@ class FakeBackend:
         self._deed("connect")
         self.queue = Queue.RUNNING
         return Connection({"sectors": b"8", "info": frontend("hint") or b"0"}, "ring")
+
+    def abandon(self) -> None:
+        if self.deeds and self.deeds[-1].endswith("?"):
+            self.deeds.append("abandon")
 
     def drain(self) -> None:
         self._deed("drain")
@@ -120,13 +129,17 @@ class FakeBackend:
 
 
 class FakeFamily:
-    """Makes fake backends and keeps them; `errors` are raised by the deeds of these names."""
+    """Makes fake backends and keeps them.
+
+    `errors` are raised by the deeds of these names, and what is `pending` comes to nothing yet.
+    """
 
     connect_on = frozenset((State.INITIALISED, State.CONNECTED))
 
     def __init__(self) -> None:
         self.backends: dict[Identity, FakeBackend] = {}
         self.errors: dict[str, Exception] = {}
+        self.pending: set[str] = set()
         self.offer: Changes = {"feature-flush-cache": b"1"}
         self.on_deed: Callable[[FakeBackend, str], None] = lambda backend, name: None
 

@@ -11,25 +11,25 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from errno import EINVAL, ENODEV, ENXIO
+from errno import EINVAL
 from math import inf
 
-from xbbd_bsd.block.disk import Disk, disk_path, open_disk
+from xbbd_bsd.block.disk import disk_path
 from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.block.medium import Medium, Wanted
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value, facts_of, limits_of
+from xbbd_bsd.block.progress import Progress
 from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
 from xbbd_bsd.block.rings import Rings, fault_of
-from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
+from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
+from xbbd_bsd.errands import Ended, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import (
     Event,
     MediumIgnored,
     QueueStarted,
-    Resized,
-    SizeRefused,
-    SizeRounded,
     WritesLost,
 )
 from xbbd_bsd.events import QueueStatus as QueueWoke
@@ -62,12 +62,14 @@ class BlockFamily:
         config: Config,
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
+        run: Run,
         sharing: Sharing,
         marks: Marks,
     ) -> None:
         """`media`: nodes that may name the disk, best first; segments go to `state_dir`.
 
-        `sharing` and `marks`: of all families that may serve the same disks.
+        `run` does what may have to wait; `sharing` and `marks`: of all families that may
+        serve the same disks.
         """
         self.marks = marks
         self.media = media
@@ -76,6 +78,7 @@ class BlockFamily:
         self.config = config
         self.state_dir = state_dir
         self.loop = loop
+        self.run = run
         self.devices: dict[int, Numbers] = {}  # with a state segment, by unit
         self.known: dict[int, BlockBackend] = {}  # all there are, by unit
         self.backends: set[BlockBackend] = set()  # with an open disk
@@ -143,18 +146,26 @@ class BlockBackend:
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
-        self._disk: Disk | None = None
+        self._medium = Medium(
+            self.name,
+            self,
+            host=family.host,
+            loop=family.loop,
+            run=family.run,
+            sharing=family.sharing,
+            marks=family.marks,
+            journal=journal,
+        )
         self._info: DiskInfo | None = None
-        self._lent = False  # another domain of its machine has the disk's lock
         self._disk_fault: HostError | None = None  # that the data path has not seen
-        self._medium: tuple[str, bytes] | None = None
-        self._odd_size = -1  # bytes; one that was complained about
+        self._opened: tuple[str, bytes] | None = None
         self._rings: Rings | None = None
+        self._progress = Progress()
         self._news: Mapping[str, bytes] = {}
 
     @property
     def disk_open(self) -> bool:
-        return self._disk is not None
+        return self._medium.disk is not None
 
     @property
     def queue(self) -> Queue:
@@ -199,7 +210,7 @@ class BlockBackend:
 
     def _plan_look(self) -> None:
         interval = self._config.resize_interval
-        wanted = self._disk is not None and interval > 0
+        wanted = self.disk_open and interval > 0
         self.look_due = self._family.loop.time() + interval if wanted else inf
 
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
@@ -232,8 +243,8 @@ class BlockBackend:
     def medium_named(self, backend: Nodes) -> bool:
         """Also tells the operator of an attempt to change it under a guest."""
         named = self._named(backend)
-        if self._disk is not None and named is not None and named != self._medium:
-            self._medium = named
+        if self.disk_open and named is not None and named != self._opened:
+            self._opened = named
             self._journal(MediumIgnored(self.name, named[0]))
         return named is not None
 
@@ -264,26 +275,18 @@ class BlockBackend:
         if named is None or mode is None:
             missing = "mode" if mode is None else " or ".join(self._family.media)
             raise OperatorError(f"node {self._identity.path}/{missing} is missing", EINVAL)
-        self._medium = named
-        name = self._family.media[named[0]](named[1])
-        disk = open_disk(name, read_only=b"w" not in mode, prepare=self._family.host.prepare_disk)
-        shared = self._config.shared or b"!" in mode
-        try:
-            self._family.marks.check(disk)
-            if shared:
-                check_shared(disk, self._sector_size)
-            self._claim(disk, shared=shared)
-        except OperatorError as error:
-            disk.close()
-            raise type(error)(f"unable to open {disk.path}: {error}", error.errno) from None
-        if disk.left_over:
-            self._journal(SizeRounded(self.name, disk.left_over, disk.geometry.sector_size))
-        self._disk = disk
+        wanted = Wanted(
+            self._family.media[named[0]](named[1]),
+            read_only=b"w" not in mode,
+            shared=self._config.shared or b"!" in mode,
+            sector_size=self._sector_size,
+        )
+        disk = self._medium.open(wanted, self._owner)
+        self._opened = named
         self._disk_fault = None
         if self._segment is not None:
             self._segment.forget_loss()
             self._segment.medium = SegmentMedium(disk.key, self._path, self._guest)
-        self._odd_size = -1
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
         )
@@ -295,65 +298,43 @@ class BlockBackend:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
         if self._segment is not None and (mark := self._family.marks.note(self._segment)):
             self._journal(WritesLost(self.name, mark.path, cause_of_loss(mark.errno)))
-            self._family.sharing.distrust(self, mark.errno)
+            self._medium.tell_others(mark.errno)
 
     def distrust(self, errno: int) -> None:
         if self._segment is not None and not self._segment.lost_errno:
             self._segment.lose(errno)
-            self._stop(HostError(f"writes may be lost: {cause_of_loss(errno)}", errno))
+            self.lost_disk(HostError(f"writes may be lost: {cause_of_loss(errno)}", errno))
 
-    def _stop(self, fault: HostError) -> None:
+    def lost_disk(self, fault: HostError) -> None:
         """End the data path for a fault of the disk that it has not seen itself."""
         self._disk_fault = fault
         self.drain()
         self._wake()
 
-    def _claim(self, disk: Disk, *, shared: bool) -> None:
-        """Keep others off the disk, our own guests and other programs; OperatorError."""
-        sharing = self._family.sharing
-        self._lent = sharing.claim(disk, self, shared=shared, owner=self._owner)
-        if shared or self._lent:
-            return
-        try:
-            self._family.host.lock_disk(disk.fd, writable=not disk.read_only)
-        except OperatorError:
-            sharing.release(self)
-            raise
+    def woken(self) -> None:
+        self._wake()
 
-    def left(self) -> None:
-        """Take the lock, if another domain of our machine had it; quietly, we serve already."""
-        if self._lent and self._disk is not None:
-            with suppress(OperatorError):
-                self._family.host.lock_disk(self._disk.fd, writable=not self._disk.read_only)
-                self._lent = False
-
-    def measure(self) -> None:
-        """See whether the open disk has grown or shrunk, and go by what it is now.
-
-        What is there of a sector at the end does not count.
-        """
+    def measure(self) -> Ended:
+        """See whether the open disk has grown or shrunk, and go by what it is now."""
         self._plan_look()
-        if self._disk is None or self._info is None:
-            return
-        try:
-            size = self._family.host.disk_size(self._disk.fd)
-        except (HostError, OSError) as error:
-            if error.errno in (ENXIO, ENODEV) and self._disk_fault is None:
-                reason = os.strerror(error.errno)
-                self._stop(HostError(f"the disk is gone: {reason}", error.errno))
-            return
-        whole = size - size % self._disk.geometry.sector_size
-        if whole == self._disk.geometry.size:
-            return
-        if whole == 0:
-            if size != self._odd_size:
-                self._odd_size = size
-                self._journal(SizeRefused(self.name, size))
-            return
-        before = self._info.sectors
-        self._disk = replace(self._disk, geometry=replace(self._disk.geometry, size=whole))
-        self._info = replace(self._info, sectors=self._disk.sectors)
-        self._journal(Resized(self.name, before, self._info.sectors))
+        self._medium.tell_progress(self._waits())
+        return self._medium.measure()
+
+    def _waits(self) -> float:
+        """Seconds for which a ring has answered nothing that it was asked."""
+        views = (
+            [(n, self._segment.ring(n)) for n in range(self._segment.rings)]
+            if self._segment and self._rings
+            else []
+        )
+        return self._progress.look(
+            self._family.loop.time(), ((n, view.inflight, view.rsp_prod) for n, view in views)
+        )
+
+    def resized(self, before: int) -> None:
+        assert self._medium.disk is not None
+        assert self._info is not None
+        self._info = replace(self._info, sectors=self._medium.disk.sectors)
         if self._segment is not None:
             self._segment.resize(self._info.sectors)
         if self._rings is not None:
@@ -361,41 +342,44 @@ class BlockBackend:
             self._wake()
 
     def connect(self, frontend: Nodes) -> Connection:
-        assert self._disk is not None
-        assert self._info is not None
-        assert self._segment is not None
+        disk, info, segment = self._medium.disk, self._info, self._segment
+        assert disk is not None
+        assert info is not None
+        assert segment is not None
         if self._disk_fault is not None:
             raise self._disk_fault
         wanted = FrontendParams.from_nodes(frontend, self._offer)
-        self._segment.resize(self._info.sectors)
-        try:
-            self._rings = Rings(
-                wanted.rings,
-                queue_maker(
-                    wanted,
-                    self._disk,
-                    self._info,
-                    identity=self._identity,
-                    hv=self._family.host.hv,
-                    config=self._config,
-                    max_indirect_segments=self._offer.max_indirect_segments,
-                ),
-                host=self._family.host,
-                domid=self._identity.domid,
-                segment=self._segment,
-                loop=self._family.loop,
-                woken=self._woken,
-            )
-        except OSError as error:
-            raise HostError(
-                f"unable to start a queue: {error.strerror}", error.errno or 0
-            ) from None
+        segment.resize(info.sectors)
+        make = queue_maker(
+            wanted,
+            disk,
+            info,
+            identity=self._identity,
+            hv=self._family.host.hv,
+            config=self._config,
+            max_indirect_segments=self._offer.max_indirect_segments,
+        )
+        host, domid = self._family.host, self._identity.domid
+
+        def work() -> Rings:
+            try:
+                return Rings(wanted.rings, make, host=host, domid=domid, segment=segment)
+            except OSError as error:
+                reason = f"unable to start a queue: {error.strerror}"
+                raise HostError(reason, error.errno or 0) from None
+
+        # Mapping waits where a guest's page is paged out (GNTST_eagain).
+        self._rings = self._medium.errands.ask("connect", wanted, work, Rings.close)
+        self._rings.listen(self._family.loop, self._woken)
         self._news = {}
         for ring in wanted.rings:
             refs = " ".join(str(ref) for ref in ring.refs)
             name = self.name
             self._journal(QueueStarted(name, ring.port, wanted.protocol.value, refs))
-        return Connection(self._info.to_nodes(), describe(wanted))
+        return Connection(info.to_nodes(), describe(wanted))
+
+    def abandon(self) -> None:
+        self._medium.errands.abandon()
 
     def drain(self) -> None:
         if self._rings is not None:
@@ -408,15 +392,13 @@ class BlockBackend:
             self._keep_loss()
 
     def close(self) -> None:
-        if self._disk is not None:
-            disk, self._disk = self._disk, None
-            self._disk_fault = None
-            self.look_due = inf
-            disk.close()
-            self._family.backends.discard(self)
-            self._family.sharing.release(self)
+        self.look_due = inf
+        self._family.backends.discard(self)
+        self._medium.close()
+        self._disk_fault = None
 
     def forget(self) -> None:
+        self.abandon()
         self._family.known.pop(self._identity.unit, None)
         if self._segment is not None:
             del self._family.devices[self._identity.unit]
@@ -427,8 +409,13 @@ class BlockBackend:
 
     def medium_facts(self) -> dict[str, Value]:
         """Leaves of the group "medium" that are known here."""
-        disk, info = self._disk, self._info
-        facts: dict[str, Value] = {"guest": self._guest, "vdev": self._vdev, "path": self._path}
+        disk, info = self._medium.disk, self._info
+        facts: dict[str, Value] = {
+            "guest": self._guest,
+            "vdev": self._vdev,
+            "path": self._path,
+            "silent_seconds": self._medium.silent_seconds(self._waits()),
+        }
         if disk is None or info is None:
             return facts
         return {**facts, **facts_of(disk, info)}

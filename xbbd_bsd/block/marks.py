@@ -12,10 +12,10 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from errno import EFBIG, EIO, ENODEV, ENOENT, ENXIO
+from errno import EFBIG, EIO, ENODEV, ENXIO
 from typing import Final
 
-from xbbd_bsd.block.disk import Disk, Key, key_of
+from xbbd_bsd.block.disk import Disk, Key
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import State
 
@@ -96,13 +96,14 @@ class Marks:
         finally:
             segment.close()
 
-    def clear(self, path: str) -> None:
-        """Let a disk be opened again, by the path it has or had; OperatorError if none is kept."""
+    def clear(self, path: str, key: Key | None = None) -> bool:
+        """Let a disk be opened again that has or had that path, or is that `key`.
+
+        False if none is kept; OperatorError.
+        """
         found = {name for name in self._names() if self._load(name, named=path) is not None}
-        with suppress(OSError, ValueError):
-            found |= {_name(key_of(os.stat(path)))} & self._names()
-        if not found:
-            raise OperatorError(f"{path}: it is not known to have lost anything", ENOENT)
+        if key is not None:
+            found |= {_name(key)} & self._names()
         for name in found:
             self._unsaved.pop(name, None)
             try:
@@ -111,6 +112,7 @@ class Marks:
                 pass
             except OSError as error:
                 raise OperatorError(f"{name}: {error.strerror}", error.errno or 0) from None
+        return bool(found)
 
     def _names(self) -> set[str]:
         with suppress(OSError):

@@ -12,6 +12,7 @@ from typing import Any, Final
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.negotiate import DiskInfo
 from xbbd_bsd.config import DiskConfig, check_tunable
+from xbbd_bsd.errands import Ended
 from xbbd_bsd.native import Devstat, State, Transport
 from xbbd_bsd.oids import OPERATIONS, PERCENTILES, RECORDS
 from xbbd_bsd.stats import GAUGES, TUNABLES, bucket_limit, percentile
@@ -28,7 +29,7 @@ class Numbers:
     """The numbers of a device that has a state segment."""
 
     def __init__(
-        self, segment: State, medium: Facts, limits: Facts, resize: Callable[[], None]
+        self, segment: State, medium: Facts, limits: Facts, resize: Callable[[], Ended]
     ) -> None:
         """`medium` and `limits`: what is not in the segment, by the names of these groups."""
         self.resize = resize

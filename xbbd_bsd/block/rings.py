@@ -2,8 +2,9 @@
 
 A frontend may have one ring or several; they start together, and one that stops
 by itself takes the others along, since a disk that answers only in part is
-none.  It knows no XenStore and no state table.  Control thread; the queues'
-threads are told apart by a byte in a socket pair.
+none.  It knows no XenStore and no state table.  Control thread, but for the
+beginning and for what nobody wants, which are a thread's of their own (errands.py);
+the queues' threads are told apart by a byte in a socket pair.
 """
 
 import asyncio
@@ -48,15 +49,12 @@ class Rings:
         host: Host,
         domid: int,
         segment: State,
-        loop: asyncio.AbstractEventLoop,
-        woken: Callable[[], None],
     ) -> None:
-        """Start a queue for each; `woken` is called on the loop when one has drained.
+        """Have a queue for each, and then start them all.
 
-        OSError, HostError or GuestError, and nothing is left behind then.
+        OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
         """
         self._queues: list[Queue] = []
-        self._woken = woken
         with ExitStack() as held:
             reader, writer = socket.socketpair()
             held.callback(writer.close)
@@ -71,9 +69,16 @@ class Rings:
                 queue = Queue(params, segment)
                 held.callback(queue.close)
                 self._queues.append(queue)
-            loop.add_reader(reader, self._read, reader)
-            held.callback(loop.remove_reader, reader)
+            # One that cannot be had must not wait for the requests of those that can.
+            for queue in self._queues:
+                queue.start()
+            self._reader = reader
             self._held = held.pop_all()
+
+    def listen(self, loop: asyncio.AbstractEventLoop, woken: Callable[[], None]) -> None:
+        """From now on call `woken` on the loop when one has drained."""
+        loop.add_reader(self._reader, self._read, woken)
+        self._held.callback(loop.remove_reader, self._reader)
 
     @property
     def status(self) -> QueueStatus:
@@ -93,13 +98,16 @@ class Rings:
             queue.drain()
 
     def close(self) -> None:
-        """Give everything back.  Waits for I/O in flight unless all have drained."""
+        """Give everything back.  Waits for I/O in flight unless all have drained.
+
+        By any thread as long as nobody listens.
+        """
         self._queues.clear()
         self._held.close()
 
-    def _read(self, reader: socket.socket) -> None:
+    def _read(self, woken: Callable[[], None]) -> None:
         with suppress(BlockingIOError):
-            reader.recv(64)
+            self._reader.recv(64)
         if any(queue.status().state is not QueueState.RUNNING for queue in self._queues):
             self.drain()
-        self._woken()
+        woken()

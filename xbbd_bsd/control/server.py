@@ -30,10 +30,12 @@ MOST: Final = 32  # connections at once
 RESERVED: Final = 8  # of these, for those who may write
 PATIENCE: Final = 10.0  # seconds for a request to arrive, or a part of a reply to be taken
 TURN: Final = 0.002  # seconds of answering, until the loop has its turn
+MOMENT: Final = 0.01  # seconds until an answer that has to wait is asked for again
 
 _log = logging.getLogger("xbbd")
 
-Perform = Callable[[Request], Iterator[Values]]
+Perform = Callable[[Request], Iterator[Values | None]]
+"""Answers a request in parts; None: there is nothing yet, ask again in a moment."""
 
 
 class Rights(IntEnum):
@@ -136,7 +138,7 @@ class _Client(asyncio.Protocol):
         self._clients = clients
         self.rights = Rights.NONE
         self._unread = bytearray()
-        self._answer: Iterator[Values] | None = None
+        self._answer: Iterator[Values | None] | None = None
         self._full = False  # what was written is not taken yet
         self._ended = False  # the client sends no more
         self._deadline = 0.0
@@ -214,7 +216,7 @@ class _Client(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    def _performed(self, line: bytes) -> Iterator[Values]:
+    def _performed(self, line: bytes) -> Iterator[Values | None]:
         request = Request.decode(line)
         if request.verb.writes and self.rights < Rights.WRITE:
             what = request.name if request.value is None else f"{request.name}={request.value}"
@@ -225,17 +227,22 @@ class _Client(asyncio.Protocol):
         """Answer for a while, then let the loop do other work."""
         until = self._loop.time() + TURN
         lines: list[bytes] = []
-        while self._answer is not None and (not lines or self._loop.time() < until):
-            lines.append(self._part(self._answer))
+        waits = False
+        while self._answer is not None and not waits and (not lines or self._loop.time() < until):
+            line = self._part(self._answer)
+            waits = line is None
+            lines += [] if line is None else [line]
         self._transport.write(b"".join(lines))
         self._progress()
         if self._turn is None:
-            self._turn = self._loop.call_soon(self._go_on)
+            pause = MOMENT if waits else 0.0
+            self._turn = self._loop.call_later(pause, self._go_on)
 
-    def _part(self, answer: Iterator[Values]) -> bytes:
-        """The next line of an answer, its end included."""
+    def _part(self, answer: Iterator[Values | None]) -> bytes | None:
+        """The next line of an answer, its end included; None if it is not there yet."""
         try:
-            return encode_values(next(answer))
+            values = next(answer)
+            return None if values is None else encode_values(values)
         except StopIteration:
             line = encode_end()
         except XbbdError as error:

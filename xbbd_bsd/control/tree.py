@@ -26,6 +26,9 @@ _RANGES: Final = {
 LogLine = tuple[float, str, str]
 """When (seconds since 1970), how severe, what."""
 
+Ended = Callable[[], bool]
+"""Whether what was begun has ended, for who asks every so often; raises XbbdError."""
+
 
 class DeviceView(Protocol):
     """What a device has to show; all but the last three only read."""
@@ -51,7 +54,7 @@ class DeviceView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a tunable or a counter; OperatorError that says what is allowed."""
 
-    def resize(self) -> None:
+    def resize(self) -> Ended:
         """Look at the size of the disk now."""
 
 
@@ -67,7 +70,7 @@ class DaemonView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a leaf that is writable; OperatorError."""
 
-    def clear(self, path: str) -> None:
+    def clear(self, path: str) -> Ended:
         """Have a disk opened again that has lost something; OperatorError if it has not."""
 
 
@@ -79,8 +82,11 @@ class Tree:
         self._daemon = daemon
         self._devices = devices
 
-    def perform(self, request: Request) -> Iterator[Values]:
-        """Do what a request wants; the answer in parts, or OperatorError."""
+    def perform(self, request: Request) -> Iterator[Values | None]:
+        """Do what a request wants; the answer in parts, or XbbdError.
+
+        None: there is nothing yet, somebody has to be waited for.
+        """
         name = request.name
         match request.verb:
             case Verb.GET:
@@ -91,11 +97,12 @@ class Tree:
             case Verb.SET:
                 yield self._set(name, request.value)
             case Verb.RESIZE:
-                self._device(name).resize()
+                yield from _until(self._device(name).resize())
             case Verb.CLEAR if name.startswith("/"):
-                self._daemon.clear(name)
+                yield from _until(self._daemon.clear(name))
             case Verb.CLEAR:
-                self._daemon.clear(str(self._device(name).group("medium").get("path", "")))
+                path = str(self._device(name).group("medium").get("path", ""))
+                yield from _until(self._daemon.clear(path))
             case Verb.STAT:
                 latency = request.value == "latency"
                 for unit, device in self._some(name):
@@ -170,6 +177,11 @@ class Tree:
             return
         parts = split(name)
         yield (parts[0] if parts else 0), self._device(name)
+
+
+def _until(ended: Ended) -> Iterator[None]:
+    while not ended():
+        yield None
 
 
 def _root(unit: int) -> str:

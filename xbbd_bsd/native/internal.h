@@ -228,6 +228,7 @@ struct xbb_queue {
 	int		 kick[2];	/* pipe that ends the ring thread's poll */
 	struct xbb_pool	 pool;
 	pthread_t	 thread;
+	bool		 has_thread;	/* opener's */
 
 	/* Each thread its own: 0 the ring's, then the workers. */
 	uint64_t	 sleeps[1 + XBB_MAX_WORKERS];	/* when it last looked */

@@ -285,15 +285,22 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 		release(q);
 		return (xbb_fail(error, "start threads", -e));
 	}
+	*queuep = q;
+	return (0);
+}
+
+int
+xbb_queue_start(struct xbb_queue *q, struct xbb_error *error)
+{
+	int e;
+
 	publish(q);
 	e = xbb_thread_start(&q->thread, xbb_queue_main, q);
 	if (e != 0) {
 		XBB_SET(q->rs->connected, 0);
-		xbb_pool_stop(&q->pool);
-		release(q);
 		return (xbb_fail(error, "start threads", -e));
 	}
-	*queuep = q;
+	q->has_thread = true;
 	return (0);
 }
 
@@ -311,7 +318,8 @@ xbb_queue_close(struct xbb_queue *q)
 {
 
 	xbb_queue_drain(q);
-	pthread_join(q->thread, NULL);
+	if (q->has_thread)
+		pthread_join(q->thread, NULL);
 	xbb_pool_stop(&q->pool);
 	release(q);
 }

@@ -59,10 +59,10 @@ class QueueStatus:
 
 
 class Queue:
-    """A ring, its thread and its workers, running from construction on."""
+    """A ring, its thread and its workers."""
 
     def __init__(self, params: QueueParams, state: State) -> None:
-        """Map the ring, bind the event channel, start serving.
+        """Map the ring and bind the event channel; nothing is served before `start`.
 
         Raises :class:`HostError` naming the step that failed; nothing is left
         behind then.  A ring reference that does not map is reported here too:
@@ -103,6 +103,11 @@ class Queue:
         check(result, f"connect ring of domain {params.domid}", error)
         self._queue = pointer[0]
         self._state = state  # mapped for as long as the threads run
+
+    def start(self) -> None:
+        """Begin to serve; HostError if there can be no thread, and the queue is to be closed."""
+        error = ffi.new("struct xbb_error *")
+        check(lib.xbb_queue_start(self._queue, error), "start a queue", error)
 
     def drain(self) -> None:
         """Take no new request; ``wake_fd`` tells when all accepted ones are answered."""

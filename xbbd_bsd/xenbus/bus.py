@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from errno import ENOENT
 
-from xbbd_bsd.events import Journal, ScanFailed
+from xbbd_bsd.events import ScanFailed
+from xbbd_bsd.journal import Journal
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.family import Family, Identity
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch

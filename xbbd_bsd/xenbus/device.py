@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, one_line, printable
 from xbbd_bsd.events import (
     AttachFailed,
@@ -32,6 +33,7 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
+from xbbd_bsd.xenbus.orphan import Orphan
 from xbbd_bsd.xenbus.pace import LAST_WAIT, Pace
 from xbbd_bsd.xenbus.states import (
     Action,
@@ -47,10 +49,6 @@ from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, 
 
 _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the table
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
-
-# How long the toolstack of a guest that is gone may take to remove our nodes: libxl
-# waits 10 s for us, then removes them by force.
-_ORPHAN_SECONDS: Final = 30.0
 
 _FOR_GUEST: Final = (Action.PUBLISH, Action.OPEN, Action.CONNECT)
 _STARTED: Final = (State.CONNECTED, State.CLOSING, State.CLOSED)
@@ -103,8 +101,15 @@ class Device:
         self._withdrawn = False
         self._retry: asyncio.TimerHandle | None = None  # held back until then
         self._held_for = ""
+        self._begun: Action | None = None  # and not done yet
         self._pace = Pace()
-        self._orphaned: asyncio.TimerHandle | None = None
+        self._orphan = Orphan(
+            store,
+            loop,
+            domain=self._domain,
+            nodes=(self._path, self._error_node.removesuffix("/error")),
+            removed=lambda: journal(TakenAlong(self.name)),
+        )
         self._stopping = False
         self._overdue = False
         self._gone = False
@@ -170,12 +175,18 @@ class Device:
             for _ in range(_MOST_STEPS):
                 facts = self._facts_seen = self._facts()
                 decision = decide(facts)
+                if decision is None or decision.action is not self._begun:
+                    self._backend.abandon()
+                    self._begun = None
                 if decision is None:
-                    self._look_after_orphan(facts)
+                    self._orphan.look(
+                        alone=facts.guest is State.GONE and facts.present and not facts.holding
+                    )
                     return
-                self._journal_decision(facts, decision)
+                if self._begun is None:
+                    self._journal_decision(facts, decision)
                 self._perform(decision)
-                if self._gone:
+                if self._gone or self._begun is not None:
                     return
             self._journal(InternalError(self.name, f"no end of steps, last {decision}"))
         except StoreLost:
@@ -274,17 +285,21 @@ class Device:
 
     def _perform(self, decision: Decision) -> None:
         """Do the action, then write the state; what fails becomes a fact."""
+        self._begun = None
         try:
             nodes = self._act(decision.action)
             if decision.next is not None:
                 nodes = {**nodes, "state": decision.next.node}
             if nodes:
                 self._write(nodes)
+        except Pending:
+            self._begun = decision.action
         except _Overtaken:
             return  # its own event makes us look again
         except StoreLost:
             if decision.action is Action.OPEN:
-                self._backend.close()  # the nodes do not say so yet: to be done again
+                with suppress(Pending):
+                    self._backend.close()  # the nodes do not say so yet: to be done again
             raise
         except StoreError as error:
             self._blame(decision.action, HostError(str(error), error.errno or 0))
@@ -401,32 +416,6 @@ class Device:
         self._retry = None
         self.look_now()
 
-    def _look_after_orphan(self, facts: Facts) -> None:
-        """A domain that is gone takes its devices along, also where no toolstack does."""
-        alone = facts.guest is State.GONE and facts.present and not facts.holding
-        if alone and self._store.get(self._domain) is None:
-            if self._orphaned is None:
-                self._orphaned = self._loop.call_later(_ORPHAN_SECONDS, self._take_along)
-        elif self._orphaned is not None:
-            self._orphaned.cancel()
-            self._orphaned = None
-
-    def _take_along(self) -> None:
-        """Remove our own nodes, which makes us forget the device as always.  Raises nothing."""
-        self._orphaned = None
-
-        def body(transaction: Transaction) -> bool:
-            gone = transaction.get(self._domain) is None
-            if gone:
-                transaction.remove(self._path)
-                transaction.remove(self._error_node.removesuffix("/error"))
-            return gone
-
-        # A store that is lost has everything looked at again when it is back.
-        with suppress(StoreError):
-            if self._store.transaction(body):
-                self._journal(TakenAlong(self.name))
-
     def _fail(self, failure: Failure, error: XbbdError) -> None:
         self._failure = failure
         self._error = error
@@ -459,9 +448,9 @@ class Device:
     def _forget(self) -> None:
         self._gone = True
         self._unwatch_state()
-        for timer in (self._retry, self._orphaned):
-            if timer is not None:
-                timer.cancel()
+        self._orphan.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         if self._frontend_watch is not None:
             self._frontend_watch.cancel()
         if self._look is not None:

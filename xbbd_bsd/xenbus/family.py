@@ -2,8 +2,9 @@
 
 Pure: interfaces only.  Bus and device know these and nothing of disks or
 rings; a family knows its nodes and its data path and nothing of states, watches
-or other devices.  All methods are called on the control thread and none blocks
-for longer than opening a disk takes.
+or other devices.  All methods are called on the control thread, and none waits for
+a disk or a guest: what has to is begun, and raises Pending (errands.py) until it is
+done; `wake` says when to ask again, with the same arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -88,10 +89,16 @@ class Backend(Protocol):
         """Whether the toolstack has said which medium to open."""
 
     def open(self, backend: Nodes) -> str:
-        """Open the medium that the backend's nodes name; what to say about it in the log."""
+        """Open the medium that the backend's nodes name; what to say about it in the log.
+
+        May raise Pending.
+        """
 
     def connect(self, frontend: Nodes) -> Connection:
-        """Start the data path."""
+        """Start the data path.  May raise Pending."""
+
+    def abandon(self) -> None:
+        """What `open` or `connect` has begun is not wanted any more; harmless otherwise."""
 
     def drain(self) -> None:
         """Begin to end the data path: no new request; `wake` is called when all are answered."""
@@ -100,7 +107,10 @@ class Backend(Protocol):
         """Give back what belongs to the frontend; the data path is DRAINED or FAILED."""
 
     def close(self) -> None:
-        """Give back the medium; there is no data path any more."""
+        """Give back the medium; there is no data path any more.
+
+        May raise Pending, and goes on whether it is asked again or not.
+        """
 
     def forget(self) -> None:
         """The device is gone: undo what `capabilities` made."""

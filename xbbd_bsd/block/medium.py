@@ -1,0 +1,264 @@
+"""A device's disk, from its opening to its close: whatever may have to wait for it.
+
+The disk may be a file on a server that does not answer, or on a file system that
+is frozen for a backup; so it is opened, locked, measured and closed by a thread
+(errands.py), and whoever wants it open or closed asks until it is.  Nodes, rings
+and guests are not known here.  Control thread.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from errno import ENODEV, ENXIO, ETIMEDOUT
+from typing import Final, Protocol
+
+from xbbd_bsd.block.disk import Disk, open_disk
+from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
+from xbbd_bsd.errands import AGAIN_SECONDS, SILENT_SECONDS, Ended, Errands, Outcome, Pending, Run
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.events import DiskAnswers, DiskSilent, Event, Resized, SizeRefused, SizeRounded
+from xbbd_bsd.host import Host
+
+_REQUESTS: Final = "carry out requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which disk, and how.
+
+    `shared`: others may use it as well.  `sector_size`: bytes of the sectors that the
+    guest shall see, 0 for the disk's own.
+    """
+
+    name: bytes
+    read_only: bool
+    shared: bool
+    sector_size: int
+
+
+class Holder(Protocol):
+    """Who has the disk, and hears of it."""
+
+    def woken(self) -> None:
+        """Ask again for what was pending."""
+
+    def resized(self, before: int) -> None:
+        """The disk had so many sectors of 512 bytes, and has others now."""
+
+    def lost_disk(self, fault: HostError) -> None:
+        """The disk is not to be used any more."""
+
+    def distrust(self, errno: int) -> None:
+        """Under another it has lost something (cause_of_loss in marks.py)."""
+
+
+class Medium:
+    """The disk of one device."""
+
+    def __init__(
+        self,
+        name: str,
+        holder: Holder,
+        *,
+        host: Host,
+        loop: asyncio.AbstractEventLoop,
+        run: Run,
+        sharing: Sharing,
+        marks: Marks,
+        journal: Callable[[Event], None],
+    ) -> None:
+        """`name`: of the device, for messages."""
+        self.name = name
+        self.disk: Disk | None = None
+        self.errands = Errands(run, loop, self._woken, self._silence)
+        self._holder = holder
+        self._host = host
+        self._loop = loop
+        self._sharing = sharing
+        self._marks = marks
+        self._journal = journal
+        self._closing = False
+        self._lent = False  # another domain of its machine has the disk's lock
+        self._alone = False  # that domain has left since
+        self._looks_begun = self._looks_ended = 0  # at the size
+        self._look_due = False
+        self._stuck = 0.0  # seconds that a ring has waited, if that is long
+        self._gone = False
+        self._odd_size = -1  # bytes; one that was complained about
+
+    def open(self, wanted: Wanted, owner: Owner) -> Disk:
+        """The disk, open and ours; raises Pending until it is, OperatorError if it cannot be."""
+        disk, refused = self.errands.ask(
+            "open the disk", wanted, lambda: self._open(wanted), lambda found: found[0].close()
+        )
+        try:
+            self._marks.check(disk)
+            if wanted.shared:
+                check_shared(disk, wanted.sector_size)
+            self._claim(disk, wanted, owner, refused)
+        except OperatorError as error:
+            self.errands.give_back("close the disk", disk.close)
+            raise type(error)(f"unable to open {disk.path}: {error}", error.errno) from None
+        if disk.left_over:
+            self._journal(SizeRounded(self.name, disk.left_over, disk.geometry.sector_size))
+        self.disk = disk
+        self._gone = False
+        self._odd_size = -1
+        return disk
+
+    def _open(self, wanted: Wanted) -> tuple[Disk, OperatorError | None]:
+        """By a thread: the disk, and why it has no lock if it ought to."""
+        host = self._host
+        disk = open_disk(wanted.name, read_only=wanted.read_only, prepare=host.prepare_disk)
+        try:
+            if not wanted.shared:
+                host.lock_disk(disk.fd, writable=not disk.read_only)
+        except OperatorError as error:
+            return disk, error
+        return disk, None
+
+    def _claim(
+        self, disk: Disk, wanted: Wanted, owner: Owner, refused: OperatorError | None
+    ) -> None:
+        """Keep others off the disk: our own guests first, who have its lock, then other programs.
+
+        `refused`: why there is no lock.  It is not needed where another domain of the same
+        machine has it.
+        """
+        lent = self._sharing.claim(disk, self, shared=wanted.shared, owner=owner)
+        if refused is not None and not lent:
+            self._sharing.release(self)
+            raise refused
+        self._lent, self._alone = refused is not None, False
+
+    def left(self) -> None:
+        """Take the lock, if another domain of our machine had it."""
+        if self._lent:
+            self._alone = True
+            self.measure()
+
+    def distrust(self, errno: int) -> None:
+        self._holder.distrust(errno)
+
+    def tell_others(self, errno: int) -> None:
+        """The disk has lost something: whoever else has it shall not believe it either."""
+        self._sharing.distrust(self, errno)
+
+    def measure(self) -> Ended:
+        """See whether the open disk has grown or shrunk, and tell the holder; when it is done.
+
+        What is there of a sector at the end does not count.  If something else is being
+        done, this is next.
+        """
+        began, number = self._loop.time(), self._looks_begun + 1
+        self._look_due = True
+        self._look_if_due()
+
+        def ended() -> bool:
+            if self.disk is None or self._looks_ended >= number:
+                return True
+            if self._loop.time() - began >= SILENT_SECONDS:
+                raise HostError(f"{self.name}: the disk does not answer", ETIMEDOUT)
+            return False
+
+        return ended
+
+    def _look_if_due(self) -> None:
+        disk, lock = self.disk, self._alone
+        if disk is None or self._closing or not self._look_due:
+            return
+
+        def work() -> int:
+            if lock:
+                with suppress(OperatorError):  # quietly, we serve already
+                    self._host.lock_disk(disk.fd, writable=not disk.read_only)
+            return self._host.disk_size(disk.fd)
+
+        self._looks_begun += 1
+        self._look_due = False
+        try:
+            self.errands.post("measure the disk", work, self._measured)
+        except (Pending, HostError):  # something else is being done, or there is no thread
+            self._looks_begun -= 1
+            self._look_due = True
+            return
+        if lock:
+            self._lent = self._alone = False
+
+    def _measured(self, outcome: Outcome) -> None:
+        disk = self.disk
+        self._looks_ended += 1
+        if disk is None:
+            return
+        try:
+            size = int(outcome.get())
+        except (HostError, OSError) as error:
+            if error.errno in (ENXIO, ENODEV) and not self._gone:
+                self._gone = True
+                reason = os.strerror(error.errno)
+                self._holder.lost_disk(HostError(f"the disk is gone: {reason}", error.errno))
+            return
+        whole = size - size % disk.geometry.sector_size
+        if whole == disk.geometry.size:
+            return
+        if whole == 0:
+            if size != self._odd_size:
+                self._odd_size = size
+                self._journal(SizeRefused(self.name, size))
+            return
+        self.disk = replace(disk, geometry=replace(disk.geometry, size=whole))
+        self._journal(Resized(self.name, disk.sectors, self.disk.sectors))
+        self._holder.resized(disk.sectors)
+
+    def close(self) -> None:
+        """Give the disk back; raises Pending until it is closed.
+
+        Only then others may have it: what a file on a server was given is there by then.
+        """
+        if self.disk is None:
+            return
+        if not self._closing:
+            self._closing = True
+            try:
+                self.errands.post("close the disk", self.disk.close, self._closed)
+            except Pending:
+                self._closing = False
+                raise
+            except HostError:  # no thread can be had just now
+                self._closing = False
+                self._loop.call_later(AGAIN_SECONDS, self._holder.woken)
+                raise Pending from None
+        self.errands.wait()
+
+    def _closed(self, outcome: Outcome) -> None:
+        self.disk = None
+        self._closing = False
+        self._sharing.release(self)
+
+    def silent_seconds(self, waits: float) -> int:
+        """How long it has not answered by now, 0 if it does; `waits`: what a ring waits."""
+        busy = self.errands.busy
+        seconds = max(waits, busy[1] if busy is not None else 0.0)
+        return int(seconds) if seconds >= SILENT_SECONDS else 0
+
+    def tell_progress(self, waits: float) -> None:
+        """Say so when requests begin to take long, and when they do not any more."""
+        silent = waits >= SILENT_SECONDS
+        if silent and not self._stuck:
+            self._silence(_REQUESTS, None)
+        elif self._stuck and not silent:
+            self._silence(_REQUESTS, self._stuck)
+        self._stuck = waits if silent else 0.0
+
+    def _woken(self) -> None:
+        self._look_if_due()
+        self._holder.woken()
+
+    def _silence(self, what: str, seconds: float | None) -> None:
+        if seconds is None:
+            self._journal(DiskSilent(self.name, what))
+        else:
+            self._journal(DiskAnswers(self.name, what, seconds))
