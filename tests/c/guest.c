@@ -293,3 +293,39 @@ rig_teach_slowness(struct rig *rig)
 	}
 	XBB_SET(rig->device.state->tunables.no_coalesce_reqs, 1);
 }
+
+/* The whole disk in requests of a page, put at once so that they merge. */
+void
+rig_put_batch(struct rig *rig, uint8_t operation)
+{
+	struct xbb_segment seg;
+	uint32_t i;
+
+	for (i = 0; i < BATCH; i++) {
+		memset(xbb_front_page(rig->pair.front, i), 0x10 + (int)i,
+		    XBB_PAGE_SIZE);
+		seg = guest_segment(&rig->guest, i, 0, 7);
+		guest_put(&rig->guest, operation,
+		    i * XBB_SECTORS_PER_PAGE, &seg, 1);
+	}
+	guest_publish(&rig->guest);
+}
+
+/* What request i must come to if the bytes [from, to) of the disk are bad. */
+int16_t
+batch_status(uint32_t i, uint64_t from, uint64_t to)
+{
+	const uint64_t begin = i * (uint64_t)XBB_PAGE_SIZE;
+
+	return (begin < to && from < begin + XBB_PAGE_SIZE ? XBB_RSP_ERROR :
+	    XBB_RSP_OKAY);
+}
+
+void
+rig_check_statuses(const struct rig *rig, uint64_t from, uint64_t to)
+{
+	uint32_t i;
+
+	for (i = 0; i < BATCH; i++)
+		CHECK_EQ(rig->guest.status[i], batch_status(i, from, to));
+}

@@ -164,6 +164,16 @@ void	rig_open(struct rig *rig, uint64_t sectors,
 void	rig_close(struct rig *rig);
 void	rig_teach_slowness(struct rig *rig);
 
+/* A disk's worth of requests that merge, of a page each, and their statuses. */
+#define BATCH		8
+#define BATCH_SECTORS	(BATCH * XBB_SECTORS_PER_PAGE)
+#define BATCH_BYTES	(BATCH_SECTORS * XBB_SECTOR_SIZE)
+
+void	rig_put_batch(struct rig *rig, uint8_t operation);
+int16_t	batch_status(uint32_t i, uint64_t from, uint64_t to);
+void	rig_check_statuses(const struct rig *rig, uint64_t from,
+	    uint64_t to);
+
 /*
  * hypervisor.c - the simulated one, whose event channels fail on demand.  Any
  * thread.

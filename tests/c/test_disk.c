@@ -1,9 +1,8 @@
 /*
  * test_disk.c - disks that fail: at their end, at a file size limit, full,
- * gone, dead, and one that is slow, or still at work when the queue shall
- * drain.  In a merged batch an error meets only the requests that it belongs
- * to, wherever it happens.  Errors are the system's where it can be made to
- * give them, disk.c's elsewhere.
+ * gone, dead.  In a merged batch an error meets only the requests that it
+ * belongs to, wherever it happens.  Errors are the system's where it can be
+ * made to give them, disk.c's elsewhere.
  */
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,59 +16,22 @@
 
 #include "harness.h"
 
-#define BATCH		8		/* requests, of a page each */
-#define SECTORS		(BATCH * XBB_SECTORS_PER_PAGE)
-#define BYTES		(SECTORS * XBB_SECTOR_SIZE)
+#define SECTORS		BATCH_SECTORS
+#define BYTES		BATCH_BYTES
 
 static const struct pair_options usual = { .workers = 4 };
 static const struct pair_options copying = {
 	.workers = 4, .transport = XBB_TRANSPORT_COPY,
 };
 
-/* The whole disk in requests of a page, put at once so that they merge. */
-static void
-put_batch(struct rig *rig, uint8_t operation)
-{
-	struct xbb_segment seg;
-	uint32_t i;
-
-	for (i = 0; i < BATCH; i++) {
-		memset(xbb_front_page(rig->pair.front, i), 0x10 + (int)i,
-		    XBB_PAGE_SIZE);
-		seg = guest_segment(&rig->guest, i, 0, 7);
-		guest_put(&rig->guest, operation,
-		    i * XBB_SECTORS_PER_PAGE, &seg, 1);
-	}
-	guest_publish(&rig->guest);
-}
-
 static void
 do_batch(struct rig *rig, uint8_t operation)
 {
 	uint64_t batches = COUNTER(&rig->pair, total_dispatch);
 
-	put_batch(rig, operation);
+	rig_put_batch(rig, operation);
 	guest_collect(&rig->guest);
 	CHECK_EQ(COUNTER(&rig->pair, total_dispatch), batches + 1);
-}
-
-/* What request i must come to if the bytes [from, to) of the disk are bad. */
-static int16_t
-status_with_bad(uint32_t i, uint64_t from, uint64_t to)
-{
-	const uint64_t begin = i * (uint64_t)XBB_PAGE_SIZE;
-
-	return (begin < to && from < begin + XBB_PAGE_SIZE ? XBB_RSP_ERROR :
-	    XBB_RSP_OKAY);
-}
-
-static void
-check_statuses(const struct rig *rig, uint64_t from, uint64_t to)
-{
-	uint32_t i;
-
-	for (i = 0; i < BATCH; i++)
-		CHECK_EQ(rig->guest.status[i], status_with_bad(i, from, to));
 }
 
 /*
@@ -90,12 +52,12 @@ check_no_growth(const struct pair_options *options)
 	for (e = 0; e < COUNTOF(ends); e++) {
 		CHECK_EQ(ftruncate(rig.device.disk_fd, (off_t)ends[e]), 0);
 		do_batch(&rig, XBB_OP_WRITE);
-		check_statuses(&rig, ends[e], BYTES);
+		rig_check_statuses(&rig, ends[e], BYTES);
 		for (i = 0; i < BATCH; i++) {
 			seg = guest_segment(&rig.guest, 0, 0, 7);
 			CHECK_EQ(guest_do(&rig.guest, XBB_OP_WRITE_BARRIER,
 			    i * XBB_SECTORS_PER_PAGE, &seg, 1),
-			    status_with_bad(i, ends[e], BYTES));
+			    batch_status(i, ends[e], BYTES));
 		}
 		CHECK_EQ(fstat(rig.device.disk_fd, &st), 0);
 		CHECK_EQ(st.st_size, ends[e]);
@@ -157,7 +119,7 @@ check_short_file(void)
 		device_write(&rig.device, 0, SECTORS, data);
 		CHECK_EQ(ftruncate(rig.device.disk_fd, (off_t)ends[e]), 0);
 		do_batch(&rig, XBB_OP_READ);
-		check_statuses(&rig, ends[e], BYTES);
+		rig_check_statuses(&rig, ends[e], BYTES);
 		for (i = 0; i < BATCH; i++)
 			if (rig.guest.status[i] == XBB_RSP_OKAY)
 				CHECK(memcmp(xbb_front_page(rig.pair.front,
@@ -208,7 +170,7 @@ check_size_limit(void)
 		CHECK_EQ(setrlimit(RLIMIT_FSIZE, &some), 0);
 		do_batch(&rig, XBB_OP_WRITE);
 		CHECK_EQ(setrlimit(RLIMIT_FSIZE, &all), 0);
-		check_statuses(&rig, limits[i], BYTES);
+		rig_check_statuses(&rig, limits[i], BYTES);
 		check_written(&rig, NULL);
 	}
 	pair_drain(&rig.pair);
@@ -233,9 +195,9 @@ check_bad_places(void)
 		atomic_store(&disk.to, from + 512);
 		atomic_store(&disk.errnum, EIO);
 		do_batch(&rig, XBB_OP_READ);
-		check_statuses(&rig, from, from + 512);
+		rig_check_statuses(&rig, from, from + 512);
 		do_batch(&rig, XBB_OP_WRITE);
-		check_statuses(&rig, from, from + 512);
+		rig_check_statuses(&rig, from, from + 512);
 		check_written(&rig, before);
 		atomic_store(&disk.errnum, 0);
 	}
@@ -262,9 +224,9 @@ check_full(void)
 	CHECK(dup2(fd, rig.device.disk_fd) >= 0);
 	close(fd);
 	do_batch(&rig, XBB_OP_WRITE);
-	check_statuses(&rig, 0, BYTES);
+	rig_check_statuses(&rig, 0, BYTES);
 	do_batch(&rig, XBB_OP_READ);
-	check_statuses(&rig, BYTES, BYTES);
+	rig_check_statuses(&rig, BYTES, BYTES);
 	CHECK(all_bytes(xbb_front_page(rig.pair.front, 0),
 	    BATCH * XBB_PAGE_SIZE, 0));
 	pair_drain(&rig.pair);
@@ -284,7 +246,7 @@ check_gone(int errnum)
 	rig_open(&rig, SECTORS, &usual);
 	atomic_store(&disk.errnum, errnum);
 	do_batch(&rig, XBB_OP_READ);
-	check_statuses(&rig, 0, BYTES);
+	rig_check_statuses(&rig, 0, BYTES);
 	CHECK_EQ(atomic_load(&disk.transfers), 1);
 	pair_wait_drained(&rig.pair, XBB_STOP_DISK);
 	xbb_queue_status(rig.pair.queue, &status);
@@ -301,7 +263,7 @@ check_dead(void)
 	rig_open(&rig, SECTORS, &usual);
 	atomic_store(&disk.errnum, EIO);
 	do_batch(&rig, XBB_OP_WRITE);
-	check_statuses(&rig, 0, BYTES);
+	rig_check_statuses(&rig, 0, BYTES);
 	CHECK_EQ(atomic_load(&disk.transfers), 2 * BATCH - 1);
 	pair_drain(&rig.pair);
 	rig_close(&rig);
@@ -318,7 +280,7 @@ check_dead_slowly(void)
 	atomic_store(&disk.failure_us, 50000);
 	atomic_store(&disk.errnum, EIO);
 	do_batch(&rig, XBB_OP_READ);
-	check_statuses(&rig, 0, BYTES);
+	rig_check_statuses(&rig, 0, BYTES);
 	CHECK_EQ(atomic_load(&disk.transfers), 1);
 	pair_drain(&rig.pair);
 	rig_close(&rig);
@@ -339,205 +301,6 @@ check_dead_slowly(void)
 	rig_close(&rig);
 }
 
-/* Nobody waits for second tries of a queue that shall end. */
-static void
-check_dead_in_drain(void)
-{
-	struct rig rig;
-
-	rig_open(&rig, SECTORS, &usual);
-	atomic_store(&disk.errnum, EIO);
-	disk_hold();
-	put_batch(&rig, XBB_OP_READ);
-	disk_wait_held(1);
-	xbb_queue_drain(rig.pair.queue);
-	disk_release();
-	guest_collect(&rig.guest);
-	check_statuses(&rig, 0, BYTES);
-	CHECK_EQ(atomic_load(&disk.transfers), 1);
-	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
-	rig_close(&rig);
-}
-
-/* What is ready is published before the ring's thread begins what may last. */
-static void
-check_publish_first(void)
-{
-	struct rig rig;
-
-	rig_open(&rig, SECTORS, &usual);
-	disk_hold_range(16 * XBB_SECTOR_SIZE, BYTES);
-	guest_put_scattered(&rig.guest, 2);
-	guest_publish(&rig.guest);
-	disk_wait_held(1);
-	WAIT_UNTIL(guest_answers(&rig.guest) == 1);
-	disk_release();
-	guest_collect(&rig.guest);
-	guest_check_okay(&rig.guest, 2);
-	pair_drain(&rig.pair);
-	rig_close(&rig);
-}
-
-/* A lone transfer of a slow disk keeps nothing else from being seen. */
-static void
-check_lone(void)
-{
-	struct xbb_segment seg;
-	struct rig rig;
-	uint32_t i;
-
-	rig_open(&rig, SECTORS, &usual);
-	rig_teach_slowness(&rig);
-	disk_hold();
-	for (i = 0; i < 3; i++) {
-		seg = guest_segment(&rig.guest, i, 0, 7);
-		guest_put(&rig.guest, XBB_OP_READ, i * 16, &seg, 1);
-		guest_publish(&rig.guest);
-		disk_wait_held(i + 1);
-	}
-	disk_release();
-	guest_collect(&rig.guest);
-	pair_drain(&rig.pair);
-	rig_close(&rig);
-}
-
-/* Not a single worker can be made: the ring's thread does all, and answers. */
-static void
-check_no_workers(void)
-{
-	struct guest *guest;
-	struct rig rig;
-
-	rig_open(&rig, 128 * XBB_SECTORS_PER_PAGE, &usual);
-	guest = &rig.guest;
-	threads_forbid(true);
-	atomic_store(&disk.delay_us, 500);
-	do
-		CHECK_EQ(guest_read_page(guest), XBB_RSP_OKAY);
-	while (COUNTER(&rig.pair, io_inline) < 20);
-	disk_hold_range(3 * 16 * XBB_SECTOR_SIZE, UINT64_MAX);
-	guest_put_scattered(guest, 4);
-	guest_publish(guest);
-	disk_wait_held(1);
-	WAIT_UNTIL(guest_answers(guest) == 3);
-	disk_release();
-	guest_collect(guest);
-	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
-	threads_forbid(false);
-	pair_drain(&rig.pair);
-	rig_close(&rig);
-}
-
-/* A thread that computes, or lost its processor, has not waited for the disk. */
-static void
-check_work_is_no_wait(void)
-{
-	struct rig rig;
-	uint32_t i;
-
-	rig_open(&rig, SECTORS, &usual);
-	for (i = 0; i < 10; i++)
-		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
-	atomic_store(&disk.spin_us, 200);
-	for (i = 0; i < 100; i++) {
-		guest_put_scattered(&rig.guest, 2);
-		guest_publish(&rig.guest);
-		guest_collect(&rig.guest);
-	}
-	pair_drain(&rig.pair);
-	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
-	rig_close(&rig);
-}
-
-/*
- * Drained while the disk is at work, with workers or without: DRAINING until
- * the last of what was accepted is answered, and nothing more is accepted.
- */
-static void
-check_drain_at_work(bool workers)
-{
-	struct xbb_queue_status status;
-	struct xbb_segment seg;
-	struct rig rig;
-	struct guest *guest = &rig.guest;
-	uint64_t before;
-	uint8_t slot[112];
-
-	rig_open(&rig, SECTORS, &usual);
-	if (workers)
-		rig_teach_slowness(&rig);
-	before = COUNTER(&rig.pair, reqs_received);
-	disk_hold();
-	put_batch(&rig, XBB_OP_READ);
-	disk_wait_held(workers ? usual.workers : 1);
-	xbb_queue_drain(rig.pair.queue);
-	xbb_queue_status(rig.pair.queue, &status);
-	CHECK_EQ(status.state, XBB_QUEUE_DRAINING);
-	CHECK_EQ(status.reason, XBB_STOP_NONE);
-
-	/* One that comes too late. */
-	seg = guest_segment(guest, 0, 0, 7);
-	guest_request(guest, slot, XBB_OP_READ, 0, 0, &seg, 1);
-	guest_store(guest_slot(guest, guest->req_prod), slot,
-	    guest->layout.slot_size);
-	guest_set_index(guest, offsetof(struct xbb_sring, req_prod),
-	    guest->req_prod + 1);
-	xbb_front_notify(rig.pair.front);
-
-	disk_release();
-	guest_collect(guest);
-	check_statuses(&rig, BYTES, BYTES);
-	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
-	CHECK_EQ(COUNTER(&rig.pair, reqs_received), before + BATCH);
-	CHECK(!workers || COUNTER(&rig.pair, io_handed_over) > 0);
-	rig_close(&rig);
-}
-
-/* What would need more grants than allowed waits, and is done later. */
-static void
-check_grant_limit(void)
-{
-	const struct pair_options options = {
-		.workers = 2, .max_batch_segments = 11, .max_grants = 11,
-	};
-	struct xbb_segment seg[2];
-	struct rig rig;
-	uint32_t i;
-
-	rig_open(&rig, SECTORS, &options);
-	rig_teach_slowness(&rig);
-	disk_hold();
-	for (i = 0; i < BATCH; i++) {
-		seg[0] = guest_segment(&rig.guest, 2 * i, 0, 0);
-		seg[1] = guest_segment(&rig.guest, 2 * i + 1, 0, 0);
-		guest_put(&rig.guest, XBB_OP_READ, i * 4, seg, 2);
-	}
-	guest_publish(&rig.guest);
-	disk_wait_held(options.workers);
-	CHECK_EQ(XBB_GET(rig.pair.rs->grants_mapped), 10);
-	CHECK_EQ(COUNTER(&rig.pair, kva_shortages), 1);
-	disk_release();
-	guest_collect(&rig.guest);
-	check_statuses(&rig, BYTES, BYTES);
-	pair_drain(&rig.pair);
-	rig_close(&rig);
-}
-
-/* Closing does the draining if nobody did. */
-static void
-check_close_at_work(void)
-{
-	struct rig rig;
-
-	rig_open(&rig, SECTORS, &usual);
-	atomic_store(&disk.delay_us, 1000);
-	disk_hold();
-	put_batch(&rig, XBB_OP_WRITE);
-	disk_wait_held(1);
-	disk_release();
-	rig_close(&rig);
-}
-
 int
 main(void)
 {
@@ -555,15 +318,6 @@ main(void)
 	check_gone(ENODEV);
 	check_dead();
 	check_dead_slowly();
-	check_dead_in_drain();
-	check_publish_first();
-	check_lone();
-	check_no_workers();
-	check_work_is_no_wait();
-	check_drain_at_work(false);
-	check_drain_at_work(true);
-	check_grant_limit();
-	check_close_at_work();
 	scratch_leave();
 	return (0);
 }

@@ -283,6 +283,19 @@ check_order(bool slow, bool discard)
 	rig_close(&rig);
 }
 
+/* A flush between two writes, on a slow disk that is stuck at one place. */
+static void
+open_amid_writes(struct rig *rig, uint32_t held)
+{
+
+	rig_open(rig, SECTORS, &usual);
+	rig_teach_slowness(rig);
+	disk_hold_range(BYTE(held), BYTE(held + 1));
+	put_at(&rig->guest, XBB_OP_WRITE, PLACE(1));
+	guest_put(&rig->guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
+	put_at(&rig->guest, XBB_OP_WRITE, PLACE(2));
+}
+
 /* And it does not wait for what came after it, either. */
 static void
 check_later_writes(void)
@@ -290,12 +303,7 @@ check_later_writes(void)
 	struct rig rig;
 	struct guest *guest = &rig.guest;
 
-	rig_open(&rig, SECTORS, &usual);
-	rig_teach_slowness(&rig);
-	disk_hold_range(BYTE(2), BYTE(3));
-	put_at(guest, XBB_OP_WRITE, PLACE(1));
-	guest_put(guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
-	put_at(guest, XBB_OP_WRITE, PLACE(2));
+	open_amid_writes(&rig, 2);
 	guest_publish(guest);
 	disk_wait_held(1);
 	WAIT_UNTIL(guest_answers(guest) == 2);
@@ -314,12 +322,7 @@ check_several(void)
 	struct rig rig;
 	struct guest *guest = &rig.guest;
 
-	rig_open(&rig, SECTORS, &usual);
-	rig_teach_slowness(&rig);
-	disk_hold_range(BYTE(1), BYTE(2));
-	put_at(guest, XBB_OP_WRITE, PLACE(1));
-	guest_put(guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
-	put_at(guest, XBB_OP_WRITE, PLACE(2));
+	open_amid_writes(&rig, 1);
 	guest_put(guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
 	put_at(guest, XBB_OP_WRITE_BARRIER, PLACE(3));
 	put_at(guest, XBB_OP_WRITE, PLACE(4));

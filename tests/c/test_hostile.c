@@ -17,8 +17,6 @@ static const struct pair_options usual = { 0 };
 
 /* Grants that do not map, at every place of a batch of eight requests. */
 
-#define BATCH	8
-
 enum flaw {
 	NO_SUCH, BEYOND, FARTHEST, UNUSED, WITHDRAWN, FOREIGN, READ_ONLY
 };

@@ -1,18 +1,11 @@
 """The bus: which directories become devices, their numbers, their end."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
+from tests.unit import xenbus_bench
 from tests.unit.xenbus_bench import Bench
 
-
-@pytest.fixture
-def bench(short_path: Path) -> Iterator[Bench]:
-    bench = Bench(short_path)
-    yield bench
-    bench.close()
+bench = xenbus_bench.bench
 
 
 def names(bench: Bench) -> list[str]:

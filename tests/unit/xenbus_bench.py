@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+
+import pytest
 
 from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.errands import Pending
@@ -21,6 +23,7 @@ from xbbd_bsd.xenstore.client import Store, Transaction
 LIMIT = 60.0  # seconds for what takes milliseconds on an idle machine
 DOMID = 5
 NUMBER = 51712
+ERROR_NODE = f"/local/domain/0/error/backend/vbd/{DOMID}/{NUMBER}/error"
 
 
 class ServerThread:
@@ -304,3 +307,11 @@ class Bench:
         self.guest(4)
         self.rest()
         return self.backend
+
+
+@pytest.fixture
+def bench(short_path: Path) -> Iterator[Bench]:
+    """A bench for one test; a module that wants it gives it this name."""
+    bench = Bench(short_path)
+    yield bench
+    bench.close()

@@ -1,0 +1,230 @@
+/*
+ * test_work.c - who does the work of a disk, and when: the ring's thread or
+ * workers, with a disk that is slow, with grants that do not suffice, and with
+ * a queue that shall drain or close amid it.
+ */
+#include <stddef.h>
+
+#include "harness.h"
+
+#define SECTORS		BATCH_SECTORS
+#define BYTES		BATCH_BYTES
+
+static const struct pair_options usual = { .workers = 4 };
+
+/* Nobody waits for second tries of a queue that shall end. */
+static void
+check_dead_in_drain(void)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	atomic_store(&disk.errnum, EIO);
+	disk_hold();
+	rig_put_batch(&rig, XBB_OP_READ);
+	disk_wait_held(1);
+	xbb_queue_drain(rig.pair.queue);
+	disk_release();
+	guest_collect(&rig.guest);
+	rig_check_statuses(&rig, 0, BYTES);
+	CHECK_EQ(atomic_load(&disk.transfers), 1);
+	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
+	rig_close(&rig);
+}
+
+/* What is ready is published before the ring's thread begins what may last. */
+static void
+check_publish_first(void)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	disk_hold_range(16 * XBB_SECTOR_SIZE, BYTES);
+	guest_put_scattered(&rig.guest, 2);
+	guest_publish(&rig.guest);
+	disk_wait_held(1);
+	WAIT_UNTIL(guest_answers(&rig.guest) == 1);
+	disk_release();
+	guest_collect(&rig.guest);
+	guest_check_okay(&rig.guest, 2);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* A lone transfer of a slow disk keeps nothing else from being seen. */
+static void
+check_lone(void)
+{
+	struct xbb_segment seg;
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &usual);
+	rig_teach_slowness(&rig);
+	disk_hold();
+	for (i = 0; i < 3; i++) {
+		seg = guest_segment(&rig.guest, i, 0, 7);
+		guest_put(&rig.guest, XBB_OP_READ, i * 16, &seg, 1);
+		guest_publish(&rig.guest);
+		disk_wait_held(i + 1);
+	}
+	disk_release();
+	guest_collect(&rig.guest);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* Not a single worker can be made: the ring's thread does all, and answers. */
+static void
+check_no_workers(void)
+{
+	struct guest *guest;
+	struct rig rig;
+
+	rig_open(&rig, 128 * XBB_SECTORS_PER_PAGE, &usual);
+	guest = &rig.guest;
+	threads_forbid(true);
+	atomic_store(&disk.delay_us, 500);
+	do
+		CHECK_EQ(guest_read_page(guest), XBB_RSP_OKAY);
+	while (COUNTER(&rig.pair, io_inline) < 20);
+	disk_hold_range(3 * 16 * XBB_SECTOR_SIZE, UINT64_MAX);
+	guest_put_scattered(guest, 4);
+	guest_publish(guest);
+	disk_wait_held(1);
+	WAIT_UNTIL(guest_answers(guest) == 3);
+	disk_release();
+	guest_collect(guest);
+	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
+	threads_forbid(false);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* A thread that computes, or lost its processor, has not waited for the disk. */
+static void
+check_work_is_no_wait(void)
+{
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &usual);
+	for (i = 0; i < 10; i++)
+		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
+	atomic_store(&disk.spin_us, 200);
+	for (i = 0; i < 100; i++) {
+		guest_put_scattered(&rig.guest, 2);
+		guest_publish(&rig.guest);
+		guest_collect(&rig.guest);
+	}
+	pair_drain(&rig.pair);
+	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
+	rig_close(&rig);
+}
+
+/*
+ * Drained while the disk is at work, with workers or without: DRAINING until
+ * the last of what was accepted is answered, and nothing more is accepted.
+ */
+static void
+check_drain_at_work(bool workers)
+{
+	struct xbb_queue_status status;
+	struct xbb_segment seg;
+	struct rig rig;
+	struct guest *guest = &rig.guest;
+	uint64_t before;
+	uint8_t slot[112];
+
+	rig_open(&rig, SECTORS, &usual);
+	if (workers)
+		rig_teach_slowness(&rig);
+	before = COUNTER(&rig.pair, reqs_received);
+	disk_hold();
+	rig_put_batch(&rig, XBB_OP_READ);
+	disk_wait_held(workers ? usual.workers : 1);
+	xbb_queue_drain(rig.pair.queue);
+	xbb_queue_status(rig.pair.queue, &status);
+	CHECK_EQ(status.state, XBB_QUEUE_DRAINING);
+	CHECK_EQ(status.reason, XBB_STOP_NONE);
+
+	/* One that comes too late. */
+	seg = guest_segment(guest, 0, 0, 7);
+	guest_request(guest, slot, XBB_OP_READ, 0, 0, &seg, 1);
+	guest_store(guest_slot(guest, guest->req_prod), slot,
+	    guest->layout.slot_size);
+	guest_set_index(guest, offsetof(struct xbb_sring, req_prod),
+	    guest->req_prod + 1);
+	xbb_front_notify(rig.pair.front);
+
+	disk_release();
+	guest_collect(guest);
+	rig_check_statuses(&rig, BYTES, BYTES);
+	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
+	CHECK_EQ(COUNTER(&rig.pair, reqs_received), before + BATCH);
+	CHECK(!workers || COUNTER(&rig.pair, io_handed_over) > 0);
+	rig_close(&rig);
+}
+
+/* What would need more grants than allowed waits, and is done later. */
+static void
+check_grant_limit(void)
+{
+	const struct pair_options options = {
+		.workers = 2, .max_batch_segments = 11, .max_grants = 11,
+	};
+	struct xbb_segment seg[2];
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &options);
+	rig_teach_slowness(&rig);
+	disk_hold();
+	for (i = 0; i < BATCH; i++) {
+		seg[0] = guest_segment(&rig.guest, 2 * i, 0, 0);
+		seg[1] = guest_segment(&rig.guest, 2 * i + 1, 0, 0);
+		guest_put(&rig.guest, XBB_OP_READ, i * 4, seg, 2);
+	}
+	guest_publish(&rig.guest);
+	disk_wait_held(options.workers);
+	CHECK_EQ(XBB_GET(rig.pair.rs->grants_mapped), 10);
+	CHECK_EQ(COUNTER(&rig.pair, kva_shortages), 1);
+	disk_release();
+	guest_collect(&rig.guest);
+	rig_check_statuses(&rig, BYTES, BYTES);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* Closing does the draining if nobody did. */
+static void
+check_close_at_work(void)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	atomic_store(&disk.delay_us, 1000);
+	disk_hold();
+	rig_put_batch(&rig, XBB_OP_WRITE);
+	disk_wait_held(1);
+	disk_release();
+	rig_close(&rig);
+}
+
+int
+main(void)
+{
+
+	scratch_enter();
+	check_dead_in_drain();
+	check_publish_first();
+	check_lone();
+	check_no_workers();
+	check_work_is_no_wait();
+	check_drain_at_work(false);
+	check_drain_at_work(true);
+	check_grant_limit();
+	check_close_at_work();
+	scratch_leave();
+	return (0);
+}
