@@ -42,6 +42,7 @@ def traveller(guests: Guests, loop_device: str) -> Iterator[DomU]:
         guest.wait_disk("xvda")
         guest.run("echo 0 >/tmp/runs", check=True)
         guest.run(f"({WRITING}) &", check=True)
+        eventually(lambda: runs(guest) > 0, "it writes and verifies", 180)
         yield guest
     finally:
         guests.forget("traveller")
@@ -86,7 +87,6 @@ def test_saved_and_restored(
     image_of_memory: Path,
 ) -> None:
     """In the middle of I/O: under its new domid it has its disk again, and misses nothing."""
-    eventually(lambda: runs(traveller) > 0, "it writes and verifies", 180)
     before = traveller.domid
     traveller.save(image_of_memory)
     assert toolstack.disks() == []
@@ -109,7 +109,6 @@ def test_handed_over_to_a_copy(
 
     Another virtual machine does not get it.
     """
-    eventually(lambda: runs(traveller) > 0, "it writes and verifies", 180)
     good = runs(traveller)
     traveller.save(image_of_memory, leave="-p")
     copy = traveller.copy("copy")
