@@ -15,6 +15,9 @@ from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT = Path(__file__).parent.parent
 TITLE = "## What is promised, and the test that shows it"
+NUMBERS = ("Tuna", "Coun", "Gaug")  # the sections of numbers begin so
+# Never counted, or as often up as down: that it is 0 is all there is to say.
+ENDS_AT_0 = ("request_shortages", "reqs_queued_for_completion")
 
 
 def sections() -> dict[str, dict[str, str]]:
@@ -65,14 +68,125 @@ def test_every_number_is_there(title: str, program: set[str]) -> None:
     assert section(title) == program
 
 
-def test_a_test_of_a_number_speaks_of_it() -> None:
-    """The row's file at least names what it shows."""
-    for title, rows in sections().items():
-        if not title.startswith(("Tunables", "Counters", "Gauges")):
-            continue
-        for name, test in rows.items():
-            text = (ROOT / test.partition("::")[0]).read_text()
-            assert re.search(rf"\b{name}\b", text), (name, test)
+def names_in(node: ast.AST) -> set[str]:
+    """The words that an expression is made of: names, attributes, keys."""
+    found = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            found.add(part.id)
+        elif isinstance(part, ast.Attribute):
+            found.add(part.attr)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            found.add(part.value)
+    return found
+
+
+def says_something(condition: ast.expr) -> bool:
+    """Whether it tells a number that is counted from one that stays 0."""
+    if not isinstance(condition, ast.Compare):
+        return True
+    if all(isinstance(op, ast.Eq) for op in condition.ops):
+        last = condition.comparators[-1]
+        return not (isinstance(last, ast.Constant) and last.value == 0)
+    return not all(isinstance(op, ast.Lt | ast.LtE) for op in condition.ops) or isinstance(
+        condition.left, ast.Constant
+    )
+
+
+def judged_by(function: ast.FunctionDef) -> set[str]:
+    """What a test's verdict hangs on.
+
+    The words of its assertions and of what it waits for, and of whatever was assigned to a
+    word among them; not of an assertion that something is 0, or no more than so much.
+    """
+    found = set()
+    for part in ast.walk(function):
+        if isinstance(part, ast.Assert) and says_something(part.test):
+            found |= names_in(part.test)
+        elif (
+            isinstance(part, ast.Call)
+            and isinstance(part.func, ast.Name)
+            and part.func.id == "eventually"
+        ):
+            found |= names_in(part.args[0])
+    assigned = [
+        (target.id, names_in(part.value))
+        for part in ast.walk(function)
+        if isinstance(part, ast.Assign)
+        for target in part.targets
+        if isinstance(target, ast.Name)
+    ]
+    for _ in assigned:
+        for name, words in assigned:
+            if name in found:
+                found |= words
+    return found
+
+
+def sets(function: ast.FunctionDef) -> set[str]:
+    """The tunables that a test sets."""
+    return {
+        part.args[0].value
+        for part in ast.walk(function)
+        if isinstance(part, ast.Call)
+        and isinstance(part.func, ast.Attribute)
+        and part.func.attr == "set_tunable"
+        and isinstance(part.args[0], ast.Constant)
+        and isinstance(part.args[0].value, str)
+    }
+
+
+def checked_in(program: str) -> set[str]:
+    """The words of what a C program checks; not of what must be 0, or no more than so much."""
+    checks = re.findall(r"\b(?:CHECK|CHECK_EQ|WAIT_UNTIL)\(([^;]*)\);", program)
+    telling = [check for check in checks if not re.search(r"(?:,|==) 0$| <=? ", check)]
+    return set(re.findall(r"\w+", " ".join(telling)))
+
+
+@pytest.mark.parametrize("title", [title for title in sections() if title[:4] in NUMBERS])
+def test_the_test_of_a_number_judges_by_it(title: str) -> None:
+    """It may name it and never look at it.  A tunable is set by the very test that judges."""
+    missing = []
+    for name, test in sections()[title].items():
+        path, _, function = test.partition("::")
+        text = (ROOT / path).read_text()
+        if not function:
+            shown = checked_in(text)
+        else:
+            (body,) = (
+                node
+                for node in ast.parse(text).body
+                if isinstance(node, ast.FunctionDef) and node.name == function
+            )
+            shown = sets(body) if title.startswith("Tunables") else judged_by(body)
+        if name not in shown and name not in ENDS_AT_0:
+            missing.append((name, test))
+    assert missing == []
+
+
+def test_a_test_that_only_names_a_number_does_not_judge_by_it() -> None:
+    (named,) = ast.parse(
+        """
+def test(r):
+    before = r.counter("io_short")
+    use(r.counter("io_errors"), "a word of it")
+    assert r.counter("io_bounced") == before
+    assert r.counter("rd_req") == 0
+    assert r.counter("wr_req") <= 7
+"""
+    ).body
+    assert isinstance(named, ast.FunctionDef)
+    assert judged_by(named) >= {"io_short", "io_bounced"}
+    assert not {"io_errors", "rd_req", "wr_req"} & judged_by(named)
+    program = """
+    CHECK_EQ(COUNTER(&pair, io_short), 1);
+    CHECK(COUNTER(&pair, io_bounced) >= 5);
+    use(COUNTER(&pair, io_errors)); /* rd_req */
+    CHECK_EQ(COUNTER(&pair, rd_req), 0);
+    CHECK(COUNTER(&pair, wr_req) <= 7);
+    """
+    assert checked_in(program) >= {"io_short", "io_bounced"}
+    assert not {"io_errors", "rd_req", "wr_req"} & checked_in(program)
 
 
 def test_every_operation_is_there() -> None:

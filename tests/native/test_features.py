@@ -182,9 +182,10 @@ def test_a_bad_reference_of_an_indirect_request(
             assert mapped(r) == 1
 
 
-def test_a_list_of_segments_over_two_pages(tmp_path: Path) -> None:
-    """More than 512 segments are never offered, so more references are not looked at."""
-    with ring(tmp_path, max_segments=256, depth=4) as r:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_list_of_segments_is_one_page(tmp_path: Path, transport: Transport) -> None:
+    """More than 512 segments are never offered, so further references are not looked at."""
+    with ring(tmp_path, max_segments=256, depth=4, transport=transport) as r:
         raw = RawRing(r.front, Abi.NATIVE)
         segments_in(r.front.page(1024), [(r.front.page_ref(i), 0, 7) for i in range(256)])
         raw.put(
@@ -197,6 +198,11 @@ def test_a_list_of_segments_over_two_pages(tmp_path: Path) -> None:
             )
         )
         assert raw.responses(1) == [(2, 0, OKAY)]
+        # Each page of data, and the one that lists them.
+        moved = {Transport.MAP: (257, 257, 0), Transport.COPY: (0, 0, 257)}[transport]
+        names = ("grants_mapped_total", "grants_unmapped_total", "grants_copied_total")
+        assert tuple(r.counter(name) for name in names) == moved
+        assert r.counter("grant_errors") == 0
 
 
 @pytest.mark.parametrize("persistent", [0, 64])

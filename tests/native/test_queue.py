@@ -7,6 +7,7 @@ and the file itself is compared with it afterwards.
 from __future__ import annotations
 
 import os
+import select
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.native.ring import ring
 from tests.native.slots import REQ_PROD, RawRing, request
+from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
     Abi,
@@ -402,10 +404,24 @@ def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
 def test_the_guest_vanishes(tmp_path: Path) -> None:
     """The other end of the event channel closes: no spin, no stop, drains when told."""
     with ring(tmp_path) as r:
-        r.front.transfer(Op.READ, 0, 1, bytearray(512))
+        r.state.set_tunable("poll_max_us", 0)
+        raw = RawRing(r.front, Abi.NATIVE)
+        segments = [(r.front.page_ref(0), 0, 7)]
+        raw.put(*(request(Abi.NATIVE, op=Op.READ, id=i, segments=segments) for i in range(8)))
+        del raw, segments  # nobody will look for the responses
         r.front.close()
+        eventually(lambda: r.counter("reqs_completed") == 8, "what was put is carried out")
+
+        # What spins goes to sleep all the time, some thousand times in as long as this.
+        before = r.counter("ring_sleeps")
+        ready, _, _ = select.select([r.wake_fd], [], [], 0.2)
+        assert (ready, r.counter("ring_sleeps") - before < 20) == ([], True)
+        status = r.queue.status()
+        assert (status.state, status.reason) == (QueueState.RUNNING, StopReason.NONE)
         r.queue.drain()
         r.wait_drained()
+        assert r.queue.status().reason == StopReason.NONE
+        assert r.state.inflight() == []
 
 
 def test_an_opening_that_fails_leaves_a_running_queue_alone(tmp_path: Path) -> None:

@@ -147,12 +147,13 @@ def test_requests_in_flight_have_an_age(
 
 def test_why_a_disk_was_refused_can_be_asked(machine: Machine, image: Path) -> None:
     guest = machine.guest(1)
-    refused = tool(machine, "xbbctl", "attach", "1", "/nonexistent", "xvda")
+    absent = image.with_name("absent")
+    refused = tool(machine, "xbbctl", "attach", "1", str(absent), "xvda")
     assert refused.returncode == 1
     machine.attach(DiskOffer(1, XVDA, str(image)))
     guest.event("connected")
     log = xbbctl(machine, "log")
-    assert "error   xbbd0 (vbd3/1/51712): attach failed: unable to open /nonexistent" in log
+    assert f"error   xbbd0 (vbd3/1/51712): attach failed: unable to open {absent}" in log
     assert "we InitWait, guest Initialised: connect the ring" in xbbctl(machine, "log", "xbbd0")
     assert "connect the ring" not in log
     assert xbbctl(machine, "hw.xbbd.log.control=1") == "hw.xbbd.log.control: 0 -> 1\n"
@@ -351,7 +352,8 @@ def test_metrics_come_and_go_with_the_configuration(image: Path, temporary: Path
         configure(f'[daemon]\nmetrics = "{second}"\n', "daemon.metrics /.* -> /")
         assert not first.exists()
         assert "xbbd" in scrape(second)
-        configure('[daemon]\nmetrics = "/nonexistent/a"\n', "configuration not changed: ")
+        nowhere = first.parent / "no-such" / "a"
+        configure(f'[daemon]\nmetrics = "{nowhere}"\n', "configuration not changed: ")
         assert "xbbd" in scrape(second)
         configure("", "daemon.metrics /.* -> None")
         assert not second.exists()

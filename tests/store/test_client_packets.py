@@ -170,9 +170,9 @@ def test_privileged_operations_need_no_linux_file(
 
 
 def test_the_environment_does_not_choose_the_socket(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XENSTORED_PATH", "/nonexistent/socket")
+    monkeypatch.setenv("XENSTORED_PATH", str(tmp_path / "no-such" / "socket"))
     serve(lambda request: answer(request, b"value"))
     assert connect().read("a") == b"value"
 

@@ -81,7 +81,7 @@ def test_what_cannot_be_changed_stays_as_it_was(
     for config in (
         DaemonConfig(metrics=str(new), group=group),
         DaemonConfig(metrics=str(old), group=group),
-        DaemonConfig(metrics="/nonexistent/m", group=group),
+        DaemonConfig(metrics=str(short_path / "no-such" / "m"), group=group),
     ):
         with pytest.raises((OSError, OperatorError)):
             running.configure(config)
@@ -95,7 +95,8 @@ def test_nothing_is_left_of_what_cannot_begin(
     short_path: Path, loop: asyncio.AbstractEventLoop
 ) -> None:
     pytest.importorskip("prometheus_client")
-    for config in (DaemonConfig(metrics="/nonexistent/m"), DaemonConfig(group="no-such-group")):
+    nowhere = str(short_path / "no-such" / "m")
+    for config in (DaemonConfig(metrics=nowhere), DaemonConfig(group="no-such-group")):
         with pytest.raises(OperatorError):
             endpoints(short_path, loop, config)
         assert os.listdir(short_path) == []

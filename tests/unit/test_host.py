@@ -46,8 +46,9 @@ def candelete(value: int) -> bytes:
     return (head + struct.pack("i", value)).ljust(328, b"\0")
 
 
-# Flags that were set (0 stands for a question).
+# Flags that were set (0 stands for a question), and ioctls that were called.
 SET: list[int] = []
+CALLED: list[int] = []
 
 
 @pytest.fixture
@@ -56,9 +57,12 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
 
     def play(file_type: int, answers: dict[int, bytes | int]) -> None:
         def ioctl(fd: int, request: int, argument: bytes | int) -> bytes:
+            CALLED.append(request)
             answer = answers.get(request, errno.ENOTTY)
             if isinstance(answer, int):
                 raise OSError(answer, os.strerror(answer))
+            if answer == b"":  # it takes no argument, or one that is a number
+                return b""
             assert not isinstance(argument, int)
             assert len(argument) == len(answer)
             if isinstance(argument, bytearray):
@@ -150,6 +154,15 @@ def test_a_disk_on_linux(play: Play, sector_size: int, aligned: bool) -> None:
     SET.clear()
     assert LINUX.prepare_disk(0) == replace(DISK, sector_size=sector_size, aligned=aligned)
     assert os.O_RDWR | os.O_DIRECT in SET
+
+
+@pytest.mark.parametrize("answer", [errno.ENOTTY, errno.EACCES, b""])
+def test_what_linux_has_cached_of_a_disk_is_forgotten(play: Play, answer: bytes | int) -> None:
+    """BLKFLSBUF, before the first transfer past the cache; not every driver knows it."""
+    CALLED.clear()
+    play(stat.S_IFBLK, {**LINUX_DISK, 0x1261: answer})
+    assert LINUX.prepare_disk(0) == DISK
+    assert 0x1261 in CALLED
 
 
 @pytest.mark.parametrize(

@@ -132,13 +132,19 @@ def test_assignments(daemon: Running) -> None:
         (("hw.xbbd.version=2",), "oid 'hw.xbbd.version' is read only"),
         (("dev.xbbd.0=2",), "oid 'dev.xbbd.0' isn't a leaf node"),
         (("-T", f"{FLUSH}=1"), "Can't set variables when using -T or -W"),
-        (("-f", "/nonexistent"), "/nonexistent: No such file or directory"),
         (("resize", "xbbd7"), "unknown oid 'dev.xbbd.7'"),
         (("log", "disk"), "disk: no device, write dev.xbbd.N"),
     ],
 )
 def test_errors(daemon: Running, words: tuple[str, ...], error: str) -> None:
     assert daemon.run(*words) == (1, "", f"xbbctl: {error}\n")
+
+
+def test_a_file_that_is_not_there(daemon: Running, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    assert daemon.run("-f", str(absent)) == (
+        1, "", f"xbbctl: {absent}: No such file or directory\n"
+    )  # fmt: skip
 
 
 def test_one_error_does_not_stop_the_rest(daemon: Running) -> None:
