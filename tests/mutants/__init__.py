@@ -1,0 +1,1 @@
+"""One-line mutants of the product, and whether the tests that ought to notice do."""

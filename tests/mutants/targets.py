@@ -1,0 +1,90 @@
+"""Which files are mutated, and which tests ought to notice.  Pure.
+
+The quick ones come first: each stage is run only if no stage before noticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+Stage = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file, C programs of tests/c by name, and stages of pytest files.
+
+    A file of tests is a pattern, since its tests may be spread over several files.
+    """
+
+    file: str
+    programs: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def is_c(self) -> bool:
+        """Whether it is compiled."""
+        return self.file.endswith(".c")
+
+    def files_of(self, root: Path, stage: Stage) -> list[str]:
+        """The test files of a stage.  ValueError: there is none of that name."""
+        found = []
+        for pattern in stage:
+            files = sorted(str(path.relative_to(root)) for path in root.glob(pattern))
+            if not files:
+                raise ValueError(f"{self.file}: no test is called {pattern}")
+            found += files
+        return found
+
+
+QUEUE = "tests/native/test_queue*.py"
+FEATURES = "tests/native/test_features*.py"
+EVENTS = "tests/native/test_events.py"
+
+TARGETS = (
+    Target(
+        "xbbd_bsd/native/blkif.c",
+        ("blkif", "fuzz_ring", "hostile"),
+        ((QUEUE,), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/coalesce.c",
+        ("coalesce", "io", "order"),
+        ((QUEUE,), (FEATURES,)),
+    ),
+    Target("xbbd_bsd/native/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
+    Target(
+        "xbbd_bsd/native/batch.c",
+        ("counters", "disk*", "flush", "io", "order"),
+        ((QUEUE,), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/queue.c",
+        ("counters", "disk*", "flush", "hostile", "io", "order"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/xenbus/states.py",
+        stages=(
+            ("tests/unit/test_states*.py",),
+            ("tests/unit/test_device*.py", "tests/unit/test_bus.py", "tests/test_docs.py"),
+            ("tests/unit/test_walks.py",),
+        ),
+    ),
+    Target(
+        "xbbd_bsd/block/negotiate.py",
+        stages=(
+            ("tests/unit/test_negotiate*.py",),
+            ("tests/unit/test_family*.py", "tests/test_reference.py"),
+        ),
+    ),
+    Target("xbbd_bsd/toolstack.py", stages=(("tests/unit/test_toolstack*.py",),)),
+    Target(
+        "xbbd_bsd/config.py",
+        stages=(
+            ("tests/unit/test_config*.py",),
+            ("tests/unit/test_family*.py", "tests/unit/test_daemon*.py", "tests/test_man.py"),
+        ),
+    ),
+)
