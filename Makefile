@@ -10,6 +10,8 @@ all: build
 help:
 	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
 	@echo "make test    all tests (under 15 minutes)"
+	@echo "make mutants    a sample of one-line changes: do the tests notice (20 minutes)"
+	@echo "make mutants-all    every such change of nine files (hours)"
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
@@ -27,6 +29,16 @@ demo: build
 test:
 	@sh bootstrap.sh test
 	$(PY) -m pytest
+
+# SEED says which; MUTANTS="--file ring.c --line 60" and the like, which of them.
+SEED?=	1
+mutants:
+	@sh bootstrap.sh test
+	$(PY) -m tests.mutants --sample 12 --seed $(SEED) $(MUTANTS)
+
+mutants-all:
+	@sh bootstrap.sh test
+	$(PY) -m tests.mutants $(MUTANTS)
 
 lint:
 	@sh bootstrap.sh lint
@@ -63,5 +75,5 @@ clean:
 	rm -f xbbd_bsd/native/_xbb.c xbbd_bsd/native/_xbb*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: all help build demo test lint bench test-xen \
+.PHONY: all help build demo test mutants mutants-all lint bench test-xen \
 	test-freebsd-dom0 bench-xen bench-xen-virtual clean
