@@ -104,6 +104,15 @@ check_layouts(void)
 			CHECK_EQ(xbb_ring_slots(layout, 1U << order),
 			    abis[a].slots[order]);
 	}
+	for (order = 0; order <= XBB_MAX_RING_ORDER; order++)
+		CHECK_EQ(xbb_max_requests(XBB_ABI_X86_32, 1U << order),
+		    abis[XBB_ABI_X86_32].slots[order]);
+	CHECK_EQ(xbb_max_requests(3, 1), 0);
+	/* One that fits exactly: 64 bytes and 32 slots of 126. */
+	CHECK_EQ(xbb_ring_slots(&(struct xbb_layout){ .slot_size = 126 }, 1),
+	    32);
+	CHECK_EQ(xbb_ring_slots(&(struct xbb_layout){ .slot_size = 127 }, 1),
+	    16);
 	CHECK(xbb_layout(3) == NULL);
 	CHECK(xbb_layout(UINT32_MAX) == NULL);
 }
@@ -186,6 +195,7 @@ check_other_requests(void)
 		CHECK(memcmp(slot, abis[a].indirect, abis[a].slot_size) == 0);
 		free(slot);
 	}
+	CHECK_EQ(xbb_indirect_pages(0), 0);
 	CHECK_EQ(xbb_indirect_pages(1), 1);
 	CHECK_EQ(xbb_indirect_pages(512), 1);
 	CHECK_EQ(xbb_indirect_pages(513), 2);
@@ -337,6 +347,85 @@ check_rules(void)
 	}
 }
 
+/* What is not made of segments in the slot, or not in the slot at all. */
+static void
+check_other_rules(void)
+{
+	static const struct {
+		const char	*what;
+		uint8_t		operation;
+		bool		indirect;
+		uint16_t	nseg;
+		uint8_t		flags;
+		uint64_t	nsectors;
+		bool		discard, read_only;	/* of the disk */
+		uint32_t	most;	/* segments, 0: not offered */
+		int		status;
+	} others[] = {
+		{ "discard", 5, false, 0, 0, 8, true, false, 0, OK },
+		{ "not offered", 5, false, 0, 0, 8, false, false, 0, NEVER },
+		{ "not offered, read-only", 5, false, 0, 0, 8, false, true, 0,
+		    NEVER },
+		{ "secure", 5, false, 0, 1, 8, true, false, 0, NEVER },
+		{ "secure and more", 5, false, 0, 0xff, 8, true, false, 0,
+		    NEVER },
+		{ "other flags", 5, false, 0, 0xfe, 8, true, false, 0, OK },
+		{ "of nothing", 5, false, 0, 0, 0, true, false, 0, BAD },
+		{ "of all", 5, false, 0, 0, 100, true, false, 0, OK },
+		{ "of more", 5, false, 0, 0, 101, true, false, 0, BAD },
+		{ "of too much", 5, false, 0, 0, TOP, true, false, 0, BAD },
+		{ "of read-only", 5, false, 0, 0, 8, true, true, 0, BAD },
+
+		{ "indirect read", RD, true, 12, 0, 0, false, false, 12, OK },
+		{ "write", WR, true, 1, 0, 0, false, false, 12, OK },
+		{ "barrier", BAR, true, 12, 0, 0, false, false, 12, OK },
+		{ "one too many", RD, true, 13, 0, 0, false, false, 12, BAD },
+		{ "of nothing", RD, true, 0, 0, 0, false, false, 12, BAD },
+		{ "barrier of nothing", BAR, true, 0, 0, 0, false, false, 12,
+		    BAD },
+		{ "flush", FL, true, 1, 0, 0, false, false, 12, BAD },
+		{ "bare flush", FL, true, 0, 0, 0, false, false, 12, BAD },
+		{ "discard inside", 5, true, 1, 0, 8, true, false, 12, BAD },
+		{ "not offered", RD, true, 1, 0, 0, false, false, 0, NEVER },
+		{ "nothing, not offered", WR, true, 0, 0, 0, false, true, 0,
+		    NEVER },
+		{ "to read-only", WR, true, 1, 0, 0, false, true, 12, BAD },
+		{ "indirect inside", 6, true, 1, 0, 0, false, false, 12,
+		    NEVER },
+	};
+	struct xbb_segment seg[16];
+	struct xbb_limits limits;
+	struct xbb_req req;
+	uint32_t i;
+	int status;
+
+	for (i = 0; i < COUNTOF(seg); i++)
+		seg[i] = (struct xbb_segment){ .last_sect = 0 };
+	for (i = 0; i < COUNTOF(others); i++) {
+		req = (struct xbb_req){
+			.operation = others[i].operation,
+			.indirect = others[i].indirect,
+			.nseg = others[i].nseg,
+			.flags = others[i].flags,
+			.nsectors = others[i].nsectors,
+		};
+		limits = (struct xbb_limits){
+			.sectors = 100,
+			.sector_size = 512,
+			.discard = others[i].discard,
+			.read_only = others[i].read_only,
+			.max_indirect_segments = others[i].most,
+		};
+		status = xbb_request_validate(&limits, &req, seg);
+		if (status != others[i].status)
+			check_failed(__FILE__, __LINE__, others[i].what,
+			    status, others[i].status);
+		if (status == OK)
+			CHECK_EQ(req.nsectors, others[i].nseg != 0 ?
+			    others[i].nseg : others[i].nsectors);
+	}
+}
+
 /* The last of many segments counts as much as the first. */
 static void
 check_each_segment(void)
@@ -390,6 +479,7 @@ main(void)
 	check_other_requests();
 	check_decode_of_lies();
 	check_rules();
+	check_other_rules();
 	check_each_segment();
 	check_responses();
 	printf("%zu rules\n", COUNTOF(rules));

@@ -81,6 +81,35 @@ check_rules(void)
 	CHECK(!joins(flush, flush, limits));
 }
 
+/* Batches are used again: nothing of the last use is left, nor anything added. */
+static void
+check_begin(void)
+{
+	const struct xbb_tally none = { 0 };
+	struct xbb_req reqs[2] = {
+		request(XBB_OP_READ, 100, 2), request(XBB_OP_WRITE, 300, 3),
+	};
+	struct xbb_batch batch;
+
+	memset(&batch, 0xee, sizeof(batch));
+	xbb_batch_begin(&batch, reqs, 1);
+	CHECK(memcmp(&batch.tally, &none, sizeof(none)) == 0);
+	CHECK_EQ(batch.sector, 300);
+	CHECK_EQ(batch.nsectors, 24);
+	CHECK_EQ(batch.nseg, 3);
+	CHECK_EQ(batch.nreq, 1);
+	CHECK_EQ(batch.first, 1);
+	CHECK_EQ(batch.last, 1);
+	CHECK_EQ(batch.operation, XBB_OP_WRITE);
+	CHECK(!batch.faked);
+	CHECK(!batch.flushed);
+	CHECK(!batch.persistent);
+	CHECK_EQ(batch.begun_ns, 0);
+	CHECK_EQ(batch.ended_ns, 0);
+	CHECK(batch.next == NULL);
+	CHECK_EQ(reqs[1].next, XBB_NONE);
+}
+
 /* Any of the four sectors from here on? */
 static bool
 touches(const struct xbb_batch *batch, uint64_t sector)
@@ -113,8 +142,16 @@ check_overlap(void)
 			common |= touches(&a, s * 4) && touches(&b, s * 4);
 		CHECK_EQ(xbb_batch_overlaps(&a, &b, 2048), common);
 	}
-	a = b = (struct xbb_batch){ .sector = 3 };
-	CHECK(!xbb_batch_overlaps(&a, &b, 512));
+	/* What has no sectors overlaps nothing, wherever it is said to be. */
+	for (a.sector = 0; a.sector < 6; a.sector++)
+	for (b.sector = 0; b.sector < 6; b.sector++)
+	for (b.nsectors = 0; b.nsectors < 6; b.nsectors++) {
+		a.nsectors = 0;
+		CHECK(!xbb_batch_overlaps(&a, &b, 512));
+		CHECK(!xbb_batch_overlaps(&b, &a, 512));
+		CHECK(!xbb_batch_overlaps(&a, &b, 4096));
+		CHECK(!xbb_batch_overlaps(&b, &a, 4096));
+	}
 }
 
 static void
@@ -122,14 +159,16 @@ check_kinds(void)
 {
 	static const struct {
 		uint8_t		operation, nseg;
-		bool		writes, barrier;
+		bool		writes, barrier, flush, flushes;
 	} kinds[] = {
-		{ XBB_OP_READ, 1, false, false },
-		{ XBB_OP_WRITE, 1, true, false },
-		{ XBB_OP_WRITE_BARRIER, 1, true, true },
-		{ XBB_OP_WRITE_BARRIER, 0, false, true },
-		{ XBB_OP_FLUSH_DISKCACHE, 1, true, true },
-		{ XBB_OP_FLUSH_DISKCACHE, 0, false, false },
+		{ XBB_OP_READ, 1, false, false, false, false },
+		{ XBB_OP_WRITE, 1, true, false, false, false },
+		{ XBB_OP_WRITE, 0, false, false, false, false },
+		{ XBB_OP_WRITE_BARRIER, 1, true, true, false, true },
+		{ XBB_OP_WRITE_BARRIER, 0, false, true, false, true },
+		{ XBB_OP_FLUSH_DISKCACHE, 1, true, true, false, true },
+		{ XBB_OP_FLUSH_DISKCACHE, 0, false, false, true, true },
+		{ XBB_OP_DISCARD, 1, true, false, false, false },
 	};
 	struct xbb_batch batch;
 	struct xbb_req req;
@@ -140,6 +179,10 @@ check_kinds(void)
 		xbb_batch_begin(&batch, &req, 0);
 		CHECK_EQ(xbb_batch_writes(&batch), kinds[i].writes);
 		CHECK_EQ(xbb_batch_is_barrier(&batch), kinds[i].barrier);
+		CHECK_EQ(xbb_batch_is_flush(&batch), kinds[i].flush);
+		CHECK_EQ(xbb_batch_flushes(&batch), kinds[i].flushes);
+		batch.faked = true;
+		CHECK(!xbb_batch_flushes(&batch));
 	}
 }
 
@@ -155,8 +198,12 @@ check_list(void)
 		for (i = 0; i < 3; i++)
 			xbb_batch_list_put(&list, &batch[i]);
 		CHECK_EQ(list.count, 3);
-		for (i = 0; i < 3; i++)
+		for (i = 0; i < 3; i++) {
+			CHECK(list.tail == &batch[2] && list.tail->next == NULL);
 			CHECK(xbb_batch_list_take(&list) == &batch[i]);
+			CHECK(batch[i].next == NULL);
+			CHECK_EQ(list.count, 2 - i);
+		}
 		CHECK_EQ(list.count, 0);
 		CHECK(list.head == NULL && list.tail == NULL);
 	}
@@ -215,6 +262,7 @@ main(int argc, char **argv)
 	uint64_t i;
 
 	printf("%ju sequences, seed %ju\n", (uintmax_t)n, (uintmax_t)seed);
+	check_begin();
 	check_rules();
 	check_overlap();
 	check_kinds();

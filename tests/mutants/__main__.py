@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -41,6 +42,9 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, metavar="N", help="so many of each file")
     parser.add_argument("--seed", type=int, default=1, help="which ones")
     parser.add_argument("--line", type=int, action="append", help="only those of this line")
+    parser.add_argument(
+        "--stages", type=int, metavar="N", help="only the N quickest of the stages of pytest"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("--list", action="store_true", help="show the mutants, try none")
     return parser.parse_args(words)
@@ -106,7 +110,7 @@ def main() -> int:
     """Status 0: enough were killed or explained; 1: not; 2: tests fail without a mutant."""
     wanted = arguments()
     targets = [
-        target
+        replace(target, stages=target.stages[: wanted.stages])
         for target in TARGETS
         if not wanted.file or any(target.file.endswith(name) for name in wanted.file)
     ]
