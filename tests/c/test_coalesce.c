@@ -193,6 +193,7 @@ check_list(void)
 	struct xbb_batch_list list = { 0 };
 	uint32_t i, round;
 
+	memset(batch, 0xee, sizeof(batch));
 	for (round = 0; round < 2; round++) {
 		CHECK(xbb_batch_list_take(&list) == NULL);
 		for (i = 0; i < 3; i++)

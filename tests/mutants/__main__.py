@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryDirectory
@@ -24,15 +25,20 @@ GOAL = 95  # percent that must be killed or explained
 HEADERS = ("xbb.h", "internal.h", "hv.h")
 
 
+@cache
+def enums_of(root: Path) -> dict[str, list[str]]:
+    """The enumerations of the product in Python."""
+    files = sorted((root / "xbbd_bsd").rglob("*.py"))
+    return of_python.enums(path.read_text() for path in files)
+
+
 def mutants_of(target: Target, root: Path = ROOT) -> list[Mutant]:
     """All mutants of a target."""
     source = (root / target.file).read_text()
     if target.is_c:
         headers = [(root / "xbbd_bsd/native" / name).read_text() for name in HEADERS]
         return of_c.mutants(target.file, source, of_c.enums(headers))
-    files = sorted((root / "xbbd_bsd").rglob("*.py"))
-    enums = of_python.enums(path.read_text() for path in files)
-    return of_python.mutants(target.file, source, enums)
+    return of_python.mutants(target.file, source, enums_of(root))
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Mutants of a Python file, by its syntax tree and the exact places of its tokens.  Pure.
 
-Left alone: annotations, decorators, texts, and what stands at the top of a module or
-class other than its numbers.
+Left alone: annotations, decorators, texts, and the statements at the top of a module or
+class, though not what they are made of.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class _Finder(ast.NodeVisitor):
         self.lines = lines
         self.tokens = tokens
         self.enums = enums
+        self.aliases: dict[str, str] = {}  # other names of classes
         self.inside = False  # a function
 
     # Places.
@@ -160,8 +161,8 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         name = ast.unparse(node.value).rpartition(".")[2]
-        members = self.enums.get(name, ())
-        if self.inside and node.attr in members and len(members) > 1:
+        members = self.enums.get(self.aliases.get(name, name), ())
+        if node.attr in members and len(members) > 1:
             other = members[(members.index(node.attr) + 1) % len(members)]
             line, end = self.end(node)
             self.lines.replace("member", line, end - len(node.attr), end, other)
@@ -197,6 +198,12 @@ class _Finder(ast.NodeVisitor):
 
     def visit_While(self, node: ast.While) -> None:
         self.condition(node.test)
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        if isinstance(node.value, ast.Name):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            self.aliases.update(dict.fromkeys(names, node.value.id))
         self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:

@@ -104,6 +104,11 @@ def test_a_disk_that_can_discard() -> None:
     }
 
 
+def test_a_disk_whose_pieces_begin_at_its_beginning() -> None:
+    nodes = DiskInfo(sectors=8000, discard=Discard(4096)).to_nodes()
+    assert nodes["discard-alignment"] == b"0"
+
+
 def test_a_change_of_size_is_one_node() -> None:
     assert DiskInfo(sectors=8000, sector_size=4096).size_nodes() == {"sectors": b"8000"}
 
