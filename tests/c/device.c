@@ -19,7 +19,6 @@ void
 device_open(struct device *device, uint64_t sectors, uint32_t nrings)
 {
 	static unsigned int serial;
-	int fd;
 
 	snprintf(device->name, sizeof(device->name), "dom%u", serial++);
 	CHECK(mkdir(device->name, 0700) == 0);
@@ -28,10 +27,10 @@ device_open(struct device *device, uint64_t sectors, uint32_t nrings)
 	CHECK_EQ(xbb_sim_format(device->domain_fd, DOMAIN_PAGES), 0);
 	device->sectors = sectors;
 	device->disk_fd = scratch_file(sectors * XBB_SECTOR_SIZE);
-	fd = scratch_file(0);
-	CHECK_EQ(xbb_state_format(fd, nrings, XBB_MAX_REQUESTS), 0);
-	CHECK_EQ(xbb_state_map(fd, 1, &device->state), 0);
-	close(fd);
+	device->state_fd = scratch_file(0);
+	CHECK_EQ(xbb_state_format(device->state_fd, nrings, XBB_MAX_REQUESTS),
+	    0);
+	CHECK_EQ(xbb_state_map(device->state_fd, 1, &device->state), 0);
 	CHECK_EQ(xbb_state_resize(device->state, sectors), 0);
 }
 
@@ -43,6 +42,7 @@ device_close(struct device *device)
 	CHECK_EQ(xbb_sim_mapped(device->domain_fd, &mapped), 0);
 	CHECK_EQ(mapped, 0);
 	xbb_state_unmap(device->state);
+	close(device->state_fd);
 	close(device->disk_fd);
 	CHECK(unlinkat(device->domain_fd, "memory", 0) == 0);
 	CHECK(unlinkat(device->domain_fd, "grants", 0) == 0);

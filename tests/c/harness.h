@@ -59,6 +59,7 @@ struct device {
 	int		 disk_fd;
 	uint64_t	 sectors;
 	struct xbb_state *state;
+	int		 state_fd;	/* its file */
 };
 
 /* What a pair may differ in; 0 stands for the default. */

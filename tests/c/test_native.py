@@ -40,7 +40,7 @@ VARIANTS = {
 }
 SANITIZER_OPTIONS = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": "halt_on_error=1",
+    "TSAN_OPTIONS": f"halt_on_error=1 suppressions={HERE / 'thread.supp'}",
 }
 
 LINKING = ["-Wl,--wrap=xbb_hv_lookup"]  # hypervisor.c

@@ -19,7 +19,7 @@ from tests.lab.domu import sh
 from tests.native.slots import REQ_PROD, RawRing, request
 from tests.real.service import Service, Toolstack, active_grants, eventually
 from xbbd_bsd.host.linux import GNTALLOC, LinuxDomain
-from xbbd_bsd.native import Abi, Op, Progress, Workload
+from xbbd_bsd.native import Abi, Op, Progress, Transport, Workload
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.toolstack import DiskOffer
 
@@ -106,7 +106,7 @@ def test_random_io_against_a_model(
     """The simulator's guest and oracle, on gntalloc and evtchn; by copy and by mapping."""
     service.configure(f'transport = "{transport}"')
     with connected(toolstack, image, ring_order=ring_order) as home:
-        assert service.ring().transport.name == transport.upper()
+        assert service.ring().transport == Transport[transport.upper()]
         sectors = 8192
         model = bytearray(sectors * 512)
         progress = Progress()

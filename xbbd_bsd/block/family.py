@@ -221,6 +221,8 @@ class BlockBackend:
         self._path = self._named_path(backend)
         self.configure()
         config = self._config
+        if self._segment is not None and self._segment.damaged:
+            self._forget_segment()
         if self._segment is None:
             self._segment = self._make_segment()
             self.configure()
@@ -400,12 +402,15 @@ class BlockBackend:
     def forget(self) -> None:
         self.abandon()
         self._family.known.pop(self._identity.unit, None)
+        self._forget_segment()
+
+    def _forget_segment(self) -> None:
         if self._segment is not None:
             del self._family.devices[self._identity.unit]
             self._segment.close()
             with suppress(OSError):
                 os.unlink(self._segment.path)
-            self._segment = None
+            self._segment, self._given = None, {}
 
     def medium_facts(self) -> dict[str, Value]:
         """Leaves of the group "medium" that are known here."""

@@ -7,6 +7,7 @@ the names are those of oids.py.  Control thread.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from enum import IntEnum
 from typing import Any, Final
 
 from xbbd_bsd.block.disk import Disk
@@ -21,7 +22,7 @@ Value = int | str
 Facts = Callable[[], Mapping[str, Value]]
 
 _MODULUS: Final = 1 << 64
-_DATA_PATHS: Final = {Transport.MAP: "map", Transport.COPY: "copy"}
+_DATA_PATHS: Final[dict[int, str]] = {Transport.MAP: "map", Transport.COPY: "copy"}
 _SUMMED: Final = ("max_requests", "inflight", "grants_mapped", "grants_persistent")
 
 
@@ -103,10 +104,10 @@ class Numbers:
                 "ring": ring,
                 "index": request.ring_index,
                 "id": request.id,
-                "operation": request.operation.name.lower(),
+                "operation": _word(request.operation),
                 "sector": request.sector,
                 "sectors": request.nsectors,
-                "state": request.state.name.lower(),
+                "state": _word(request.state),
                 "age_us": max(0, now - request.received_ns) // 1000,
             }
             for ring in self.rings()
@@ -121,9 +122,9 @@ class Numbers:
         view = self._segment.ring(rings[0])
         return {
             "queues": len(rings),
-            "abi": view.abi.name.lower(),
+            "abi": _word(view.abi),
             "persistent": int(view.persistent),
-            "data_path": _DATA_PATHS.get(view.transport, ""),
+            "data_path": _DATA_PATHS.get(view.transport, _word(view.transport)),
         }
 
     def _counters(self) -> Mapping[str, int]:
@@ -170,6 +171,11 @@ class Numbers:
                 f"{bucket_limit(bucket)}:{n}" for bucket, n in enumerate(histogram) if n
             )
         return found
+
+
+def _word(value: int) -> str:
+    """What a number stands for, in the manner of the tree; the number if for nothing."""
+    return value.name.lower() if isinstance(value, IntEnum) else str(value)
 
 
 def _record(stat: Devstat) -> dict[str, Any]:

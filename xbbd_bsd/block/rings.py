@@ -35,6 +35,8 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
             return HostError(f"the event channel fails: {reason}", status.errno)
         case StopReason.LOST:
             return HostError(f"writes may be lost: {cause_of_loss(status.errno)}", status.errno)
+        case StopReason.SEGMENT:
+            return HostError("somebody has cut off the file of its state segment", status.errno)
     return None
 
 

@@ -130,7 +130,8 @@ set_status(struct xbb_queue *q, const struct xbb_batch *batch, int error)
 	for (n = 0, r = batch->first; n < batch->nreq;
 	    n++, r = q->reqs[r].next) {
 		q->reqs[r].status = status;
-		XBB_SET(q->reqs[r].state, XBB_REQ_DONE);
+		q->table[r].status = status;
+		xbb_req_show(q, r, XBB_REQ_DONE);
 	}
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi, lib
@@ -88,6 +88,7 @@ class StopReason(IntEnum):
     DISK = lib.XBB_STOP_DISK
     EVENT = lib.XBB_STOP_EVENT
     LOST = lib.XBB_STOP_LOST
+    SEGMENT = lib.XBB_STOP_SEGMENT
 
 
 class RequestState(IntEnum):
@@ -103,6 +104,17 @@ for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_stat
     ffi.new(f"struct xbb_{_name} *")
 for _name in ("front_params", "workload", "progress"):
     ffi.new(f"struct xbb_{_name} *")
+
+
+Known = TypeVar("Known", bound=IntEnum)
+
+
+def known(kind: type[Known], value: int) -> Known | int:
+    """A number that is not to be trusted: as what it stands for, or as it is."""
+    try:
+        return kind(value)
+    except ValueError:
+        return value
 
 
 def check(result: int, operation: str, error: Any = None) -> None:

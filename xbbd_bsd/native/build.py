@@ -29,6 +29,7 @@ COMMON = (
     "hv_sim.c",
     "hvfront_sim.c",
     "idle.c",
+    "mapping.c",
     "open.c",
     "order.c",
     "persist.c",

@@ -18,6 +18,7 @@
 struct xbb_flushes {
 	struct xbb_flushes *next;
 	struct xbb_state *state;
+	const struct xbb_mapping *mapping;	/* of the segment */
 	uint32_t	 users;		/* registry_lock */
 	pthread_mutex_t	 lock;
 	pthread_cond_t	 changed;
@@ -57,6 +58,7 @@ make(struct xbb_state *state)
 		return (NULL);
 	}
 	f->state = state;
+	f->mapping = xbb_mapping_of(state);
 	f->next = registry;
 	registry = f;
 	return (f);
@@ -119,17 +121,15 @@ int
 xbb_flushes_lost(const struct xbb_flushes *f)
 {
 
-	return (__atomic_load_n(&f->state->lost_errno, __ATOMIC_ACQUIRE));
+	return (xbb_state_loss(f->mapping, f->state));
 }
 
 /* What the disk was given may be lost: none is believed from now on. */
 void
 xbb_flushes_lose(struct xbb_flushes *f, int errnum)
 {
-	int32_t none = 0;
 
-	__atomic_compare_exchange_n(&f->state->lost_errno, &none, errnum,
-	    false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+	xbb_state_lose(f->state, errnum);
 }
 
 /* Have the disk write its cache out, while others wait.  Locked; unlocks. */

@@ -11,6 +11,7 @@
 
 /* Looking for work before sleeping: not for less, and when to try again. */
 #define POLL_LEAST_NS	4000
+#define POLL_MOST_US	10000	/* whatever the segment says */
 #define POLL_RETRY	16
 
 /* Events in a row that may bring no request before we look away for a while. */
@@ -75,6 +76,8 @@ look_around(struct xbb_queue *q)
 	int32_t most_us;
 
 	most_us = XBB_GET(q->tunables->poll_max_us);
+	if (most_us > POLL_MOST_US)
+		most_us = POLL_MOST_US;
 	most = most_us > 0 ? (uint64_t)most_us * 1000 : 0;
 	if (q->poll_ns < POLL_LEAST_NS) {
 		if (++q->sleeps_unpolled < POLL_RETRY)

@@ -11,7 +11,7 @@
  * Locks.  pool.lock, for the run queue and the idle count; and one of the
  * flushes of a disk, which all its queues share (flush.c).  None is held across
  * I/O, a hypervisor call or another lock.  hv_freebsd.c has one of its own, for
- * its port, inside hypervisor calls.
+ * its port, inside hypervisor calls, and mapping.c one for who maps segments.
  */
 #ifndef XBB_INTERNAL_H
 #define XBB_INTERNAL_H
@@ -32,6 +32,7 @@
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS &&
     XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a batch or a ring");
 
+#define XBB_MAX_SECTORS	(INT64_MAX / XBB_SECTOR_SIZE) /* an off_t counts bytes */
 #define XBB_NONE	UINT16_MAX	/* end of an index list */
 #define XBB_SLOWEST	80		/* most of a slowness, see batch.c */
 #define XBB_SLOT_WORDS	28		/* 32-bit words of the largest ring slot */
@@ -177,9 +178,11 @@ struct xbb_queue {
 	struct xbb_queue_params params;
 	const struct xbb_hv_ops *ops;
 	struct xbb_hv	*hv;
+	const struct xbb_mapping *mapping;	/* of the state segment */
 	const uint64_t	*sectors;	/* of the disk now, in the state segment */
 	struct xbb_ring_state *rs;	/* in the state segment */
-	struct xbb_req	*reqs;		/* the in-flight table, there too */
+	struct xbb_req	*table;		/* the in-flight table there: written only */
+	struct xbb_req	*reqs;		/* what we go by, which none can damage */
 	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by enum xbb_devstat_kind, there too */
 	struct xbb_segment *segments;	/* of indirect requests, by table entry */
 	size_t		 segments_size;	/* bytes */
@@ -252,6 +255,14 @@ xbb_req_segments(const struct xbb_queue *q, uint16_t r)
 
 	return (q->reqs[r].indirect ?
 	    q->segments + (size_t)r * q->max_segments : q->reqs[r].seg);
+}
+
+/* Say where a request is in its life, to whoever reads the table. */
+static inline void
+xbb_req_show(const struct xbb_queue *q, uint16_t r, enum xbb_req_state state)
+{
+
+	XBB_SET(q->table[r].state, (uint8_t)state);
 }
 
 /* Goes through the segments of a batch, in the order of its data. */
@@ -331,6 +342,23 @@ void	xbb_ring_put_response(struct xbb_ring *ring, uint64_t id,
 bool	xbb_ring_push_responses(struct xbb_ring *ring);
 bool	xbb_ring_final_check(struct xbb_ring *ring);
 void	xbb_copy_words(uint32_t *to, const uint32_t *from, size_t bytes);
+
+/* mapping.c - the state segments of this process, whatever befalls the files. */
+int	xbb_mapping_add(void *base, size_t size, uint32_t nrings,
+	    uint32_t table_entries);
+void	xbb_mapping_remove(struct xbb_mapping *mapping);
+struct xbb_mapping *xbb_mapping_of(const struct xbb_state *state);
+uint32_t xbb_mapping_rings(const struct xbb_mapping *mapping);
+uint32_t xbb_mapping_entries(const struct xbb_mapping *mapping);
+uint64_t xbb_mapping_sectors(const struct xbb_mapping *mapping);
+void	xbb_mapping_resize(struct xbb_mapping *mapping, uint64_t sectors);
+bool	xbb_mapping_damaged(const struct xbb_mapping *mapping);
+int	xbb_mapping_lost(const struct xbb_mapping *mapping);
+void	xbb_mapping_lose(struct xbb_mapping *mapping, int errnum);
+
+/* state.c - where things lie in a segment; a loss, as whoever reads often asks. */
+int	xbb_state_loss(const struct xbb_mapping *mapping,
+	    const struct xbb_state *state);
 
 /* coalesce.c - requests into batches, which batches must wait.  Pure. */
 void	xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs,

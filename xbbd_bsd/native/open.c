@@ -30,11 +30,11 @@ is_power_of_two(uint32_t n)
 }
 
 static int
-check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
+check_params(const struct xbb_queue_params *p, const struct xbb_mapping *mapping)
 {
 
-	if (xbb_hv_lookup(p->hv) == NULL || xbb_layout(p->abi) == NULL ||
-	    p->ring >= state->nrings ||
+	if (mapping == NULL || xbb_hv_lookup(p->hv) == NULL || xbb_layout(p->abi) == NULL ||
+	    p->ring >= xbb_mapping_rings(mapping) ||
 	    !is_power_of_two(p->ring_pages) ||
 	    p->ring_pages > XBB_MAX_RING_PAGES ||
 	    !is_power_of_two(p->sector_size) ||
@@ -53,7 +53,7 @@ check_params(const struct xbb_queue_params *p, const struct xbb_state *state)
 	    p->max_persistent > XBB_MAX_PERSISTENT ||
 	    p->transport > XBB_TRANSPORT_COPY ||
 	    xbb_ring_slots(xbb_layout(p->abi), p->ring_pages) >
-	    state->table_entries)
+	    xbb_mapping_entries(mapping))
 		return (-EINVAL);
 	return (0);
 }
@@ -89,7 +89,8 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 
 	n = xbb_ring_slots(xbb_layout(p->abi), p->ring_pages);
 	q->batches = calloc(n, sizeof(*q->batches));
-	if (q->batches == NULL)
+	q->reqs = calloc(n, sizeof(*q->reqs));
+	if (q->batches == NULL || q->reqs == NULL)
 		return (-ENOMEM);
 	error = prepare_segments(q, n);
 	if (error == 0)
@@ -100,10 +101,9 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 		return (error);
 	q->sectors = &state->sectors;
 	q->rs = &state->ring[p->ring];
-	q->reqs = (struct xbb_req *)(void *)((uint8_t *)state +
-	    q->rs->reqs_offset);
+	q->table = xbb_state_table(state, p->ring);
 	q->latency = (uint64_t (*)[XBB_LATENCY_BUCKETS])(void *)
-	    ((uint8_t *)state + q->rs->latency_offset);
+	    xbb_state_latency(state, p->ring);
 	q->tunables = &state->tunables;
 	q->limits = (struct xbb_limits){
 		.sectors = XBB_GET(state->sectors),
@@ -112,7 +112,7 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 		.read_only = p->read_only != 0,
 		.discard = p->discard != 0,
 	};
-	memset(q->reqs, 0, n * sizeof(*q->reqs));
+	memset(q->table, 0, n * sizeof(*q->table));
 	for (i = 0; i < n; i++) {
 		q->reqs[i].next = i + 1 < n ? (uint16_t)(i + 1) : XBB_NONE;
 		q->batches[i].next = i + 1 < n ? &q->batches[i + 1] : NULL;
@@ -244,6 +244,7 @@ release(struct xbb_queue *q)
 		munmap(q->buffers, (1 + q->params.workers) * q->buffer_size);
 	if (q->segments != NULL)
 		munmap(q->segments, q->segments_size);
+	free(q->reqs);
 	free(q->batches);
 	free(q);
 }
@@ -252,15 +253,18 @@ int
 xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
     struct xbb_error *error, struct xbb_queue **queuep)
 {
+	const struct xbb_mapping *mapping;
 	struct xbb_queue *q;
 	int e;
 
-	if (check_params(params, state) != 0)
+	mapping = xbb_mapping_of(state);
+	if (check_params(params, mapping) != 0)
 		return (xbb_fail(error, "check parameters", EINVAL));
 	q = calloc(1, sizeof(*q));
 	if (q == NULL)
 		return (xbb_fail(error, "allocate queue", ENOMEM));
 	q->params = *params;
+	q->mapping = mapping;
 	q->max_segments = params->max_indirect_segments > XBB_MAX_SEGMENTS ?
 	    params->max_indirect_segments : XBB_MAX_SEGMENTS;
 	q->ops = xbb_hv_lookup(params->hv);

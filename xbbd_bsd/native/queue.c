@@ -69,7 +69,7 @@ static void
 release_req(struct xbb_queue *q, uint16_t r)
 {
 
-	XBB_SET(q->reqs[r].state, XBB_REQ_FREE);
+	xbb_req_show(q, r, XBB_REQ_FREE);
 	q->reqs[r].next = q->free_req;
 	q->free_req = r;
 	XBB_SET(q->rs->inflight, --q->inflight);
@@ -183,9 +183,20 @@ accept(struct xbb_queue *q, struct xbb_req *req)
 	count_request(&q->rs->counters, req);
 	q->free_req = q->reqs[r].next;
 	q->reqs[r] = *req;
-	XBB_SET(q->reqs[r].state, XBB_REQ_ACCEPTED);
+	q->table[r] = *req;
+	xbb_req_show(q, r, XBB_REQ_ACCEPTED);
 	XBB_SET(q->rs->inflight, ++q->inflight);
 	enqueue(q, r);
+}
+
+/* The size of the disk: the segment's word, unless that cannot be. */
+static uint64_t
+disk_sectors(const struct xbb_queue *q)
+{
+	const uint64_t most = xbb_mapping_sectors(q->mapping);
+	const uint64_t sectors = XBB_GET(*q->sectors);
+
+	return (sectors < most ? sectors : most);
 }
 
 /* Take every request that waits on the ring.  True if there was any. */
@@ -202,7 +213,7 @@ gather(struct xbb_queue *q)
 	if (unread == 0)
 		return (false);
 	q->now_ns = req.received_ns = xbb_now_ns();
-	q->limits.sectors = XBB_GET(*q->sectors);
+	q->limits.sectors = disk_sectors(q);
 	for (n = 0; n < unread; n++) {
 		req.ring_index = q->ring.req_cons;
 		xbb_ring_copy_request(&q->ring, slot);
@@ -243,7 +254,7 @@ start(struct xbb_queue *q, struct xbb_batch *batch)
 	uint16_t r;
 
 	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next)
-		XBB_SET(q->reqs[r].state, XBB_REQ_DISPATCHED);
+		xbb_req_show(q, r, XBB_REQ_DISPATCHED);
 	if (xbb_batch_is_flush(batch))
 		batch->faked = flush_is_faked(q);
 	xbb_order_started(q, batch);
@@ -426,6 +437,8 @@ xbb_queue_main(void *arg)
 
 	xbb_thread_name("xbb ring");
 	for (;;) {
+		if (xbb_mapping_damaged(q->mapping))
+			xbb_queue_stop(q, XBB_STOP_SEGMENT, EIO);
 		busy = collect(q);
 		if (!atomic_load(&q->draining) && gather(q)) {
 			q->idle_events = 0;

@@ -10,6 +10,8 @@
 
 #include "internal.h"
 
+#define MOST_ERRNO	4095	/* of Linux; FreeBSD's are fewer */
+
 /*
  * Tables begin on a page behind the header, each ring's histograms right after
  * its table: both are multiples of eight bytes.
@@ -81,6 +83,7 @@ is_state(const struct xbb_state *header, uint64_t size)
 	if (header->magic != XBB_STATE_MAGIC ||
 	    header->version != XBB_STATE_VERSION || header->size != size ||
 	    header->nrings < 1 || header->nrings > XBB_MAX_RINGS ||
+	    header->table_entries < 1 ||
 	    header->table_entries > XBB_MAX_REQUESTS ||
 	    size != table_offset(header->nrings, header->table_entries))
 		return (false);
@@ -93,12 +96,14 @@ is_state(const struct xbb_state *header, uint64_t size)
 	return (true);
 }
 
+/* By a copy of the header: another one may stand there a moment later. */
 int
 xbb_state_map(int fd, int writable, struct xbb_state **statep)
 {
 	struct xbb_state header;
 	struct stat st;
 	void *p;
+	int error;
 
 	if (fstat(fd, &st) != 0)
 		return (-errno);
@@ -109,6 +114,12 @@ xbb_state_map(int fd, int writable, struct xbb_state **statep)
 	    MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)
 		return (-errno);
+	error = xbb_mapping_add(p, header.size, header.nrings,
+	    header.table_entries);
+	if (error != 0) {
+		munmap(p, header.size);
+		return (error);
+	}
 	*statep = p;
 	return (0);
 }
@@ -117,7 +128,89 @@ void
 xbb_state_unmap(struct xbb_state *state)
 {
 
-	munmap(state, state->size);
+	xbb_mapping_remove(xbb_mapping_of(state));
+}
+
+int
+xbb_state_damaged(const struct xbb_state *state)
+{
+
+	return (xbb_mapping_damaged(xbb_mapping_of(state)));
+}
+
+uint32_t
+xbb_state_rings(const struct xbb_state *state)
+{
+
+	return (xbb_mapping_rings(xbb_mapping_of(state)));
+}
+
+uint32_t
+xbb_state_entries(const struct xbb_state *state)
+{
+
+	return (xbb_mapping_entries(xbb_mapping_of(state)));
+}
+
+struct xbb_req *
+xbb_state_table(struct xbb_state *state, uint32_t ring)
+{
+
+	if (ring >= xbb_state_rings(state))
+		return (NULL);
+	return ((struct xbb_req *)(void *)((uint8_t *)state +
+	    table_offset(ring, xbb_state_entries(state))));
+}
+
+uint64_t *
+xbb_state_latency(struct xbb_state *state, uint32_t ring)
+{
+
+	if (ring >= xbb_state_rings(state))
+		return (NULL);
+	return ((uint64_t *)(void *)((uint8_t *)state +
+	    latency_offset(ring, xbb_state_entries(state))));
+}
+
+int
+xbb_state_lost(const struct xbb_state *state)
+{
+
+	return (xbb_state_loss(xbb_mapping_of(state), state));
+}
+
+/*
+ * Said by whoever has the segment mapped; what we said ourselves is known
+ * here, too, and outlives the file.  Any other word than an errno is damage.
+ */
+int
+xbb_state_loss(const struct xbb_mapping *mapping, const struct xbb_state *state)
+{
+	int errnum;
+
+	errnum = xbb_mapping_lost(mapping);
+	if (errnum != 0)
+		return (errnum);
+	errnum = __atomic_load_n(&state->lost_errno, __ATOMIC_ACQUIRE);
+	return (errnum >= 0 && errnum <= MOST_ERRNO ? errnum : EIO);
+}
+
+void
+xbb_state_lose(struct xbb_state *state, int errnum)
+{
+	int32_t none = 0;
+
+	xbb_mapping_lose(xbb_mapping_of(state), errnum);
+	__atomic_compare_exchange_n(&state->lost_errno, &none, errnum, false,
+	    __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}
+
+void
+xbb_state_believe(struct xbb_state *state)
+{
+
+	xbb_mapping_lose(xbb_mapping_of(state), 0);
+	XBB_SET(state->lost_errno, 0);
 }
 
 void
@@ -131,8 +224,9 @@ int
 xbb_state_resize(struct xbb_state *state, uint64_t sectors)
 {
 
-	if (sectors > INT64_MAX / XBB_SECTOR_SIZE)
+	if (sectors > XBB_MAX_SECTORS)
 		return (-EINVAL);
+	xbb_mapping_resize(xbb_mapping_of(state), sectors);
 	XBB_SET(state->sectors, sectors);
 	return (0);
 }

@@ -1,7 +1,9 @@
 """The state segment of a device: a file that data plane and control plane map.
 
 Reading it costs the data path nothing, and it outlives both.  Any thread and
-any process may read; one process writes the tunables.
+any process may read; one process writes the tunables.  Others may damage the file at
+any time: numbers are what stands there, whatever that is, and nothing that is read
+says where to look, or raises.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from xbbd_bsd.native.binding import (
     RequestState,
     Transport,
     check,
+    known,
 )
 
 COUNTERS: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)
@@ -34,9 +37,9 @@ class RingView:
     """A ring as it was at one moment; sizes in bytes, indices modulo 2**32."""
 
     connected: bool
-    abi: Abi
+    abi: Abi | int
     ring_pages: int
-    transport: Transport
+    transport: Transport | int
     max_requests: int
     max_request_segments: int
     max_request_size: int
@@ -84,8 +87,8 @@ class InflightRequest:
     """
 
     id: int
-    operation: Op
-    state: RequestState
+    operation: Op | int
+    state: RequestState | int
     sector: int
     nsectors: int
     received_ns: int
@@ -119,6 +122,7 @@ class State:
         finally:
             os.close(fd)
         self._state = pointer[0]
+        self._medium: SegmentMedium | None = None
 
     @classmethod
     def create(cls, path: str, *, rings: int = 1, table_entries: int = MAX_REQUESTS) -> State:
@@ -148,8 +152,13 @@ class State:
         """The C struct, for the queue that works on it."""
         return self._state
 
+    @property
+    def damaged(self) -> bool:
+        """Whether a part of the file was missing; numbers mean nothing then."""
+        return bool(lib.xbb_state_damaged(self._state))
+
     def _rings(self, ring: int | None) -> range:
-        return range(self._state.nrings) if ring is None else range(ring, ring + 1)
+        return range(self.rings) if ring is None else range(ring, ring + 1)
 
     def counters(self, ring: int | None = None) -> dict[str, int]:
         """All counters by name, of one ring or added up."""
@@ -161,9 +170,9 @@ class State:
         r = self._state.ring[ring]
         return RingView(
             connected=bool(r.connected),
-            abi=Abi(r.abi),
+            abi=known(Abi, r.abi),
             ring_pages=r.ring_pages,
-            transport=Transport(r.transport),
+            transport=known(Transport, r.transport),
             max_requests=r.max_requests,
             max_request_segments=r.max_request_segments,
             max_request_size=r.max_request_size,
@@ -182,12 +191,12 @@ class State:
     @property
     def rings(self) -> int:
         """How many rings the segment has room for."""
-        return int(self._state.nrings)
+        return int(lib.xbb_state_rings(self._state))
 
     @property
     def table_entries(self) -> int:
         """How many requests in flight each ring has room for."""
-        return int(self._state.table_entries)
+        return int(lib.xbb_state_entries(self._state))
 
     @property
     def sectors(self) -> int:
@@ -201,28 +210,21 @@ class State:
     @property
     def lost_errno(self) -> int:
         """Why what was acknowledged may be lost (xbb.h), 0 if it is not."""
-        return int(self._state.lost_errno)
+        return int(lib.xbb_state_lost(self._state))
 
     def lose(self, errno: int) -> None:
         """Have no flush believed from now on: the disk lost something under somebody else."""
-        if not self._state.lost_errno:
-            self._state.lost_errno = errno
+        lib.xbb_state_lose(self._state, errno)
 
     def forget_loss(self) -> None:
         """The disk is opened anew; no queue may run."""
-        self._state.lost_errno = 0
+        lib.xbb_state_believe(self._state)
 
     @property
     def medium(self) -> SegmentMedium | None:
         """Whose disk it is about; None as long as no disk was opened."""
-        m = self._state.medium
-        if not m.known or m.kind not in list(DiskKind):
-            return None
-        return SegmentMedium(
-            (DiskKind(m.kind).name.lower(), int(m.device), int(m.inode)),
-            os.fsdecode(bytes(ffi.buffer(m.path)).partition(b"\0")[0]),
-            os.fsdecode(bytes(ffi.buffer(m.guest)).partition(b"\0")[0]),
-        )
+        # What we said ourselves outlives the file.
+        return self._medium or self._shown_medium()
 
     @medium.setter
     def medium(self, medium: SegmentMedium) -> None:
@@ -234,6 +236,17 @@ class State:
             size = len(field)
             ffi.memmove(field, os.fsencode(text)[: size - 1].ljust(size, b"\0"), size)
         m.known = 1
+        self._medium = self._shown_medium() or medium
+
+    def _shown_medium(self) -> SegmentMedium | None:
+        m = self._state.medium
+        if not m.known or m.kind not in list(DiskKind):
+            return None
+        return SegmentMedium(
+            (DiskKind(m.kind).name.lower(), int(m.device), int(m.inode)),
+            os.fsdecode(bytes(ffi.buffer(m.path)).partition(b"\0")[0]),
+            os.fsdecode(bytes(ffi.buffer(m.guest)).partition(b"\0")[0]),
+        )
 
     def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:
         """What was given to the disk (xbb), or what the frontend asked for (xbbi).
@@ -266,11 +279,10 @@ class State:
 
         How many fell into each bucket (``stats.latency_bucket``), of one ring or added up.
         """
-        base = ffi.cast("uint8_t *", self._state)
         length = LATENCY_BUCKETS * 8
         total = [0] * LATENCY_BUCKETS
         for i in self._rings(ring):
-            at = base + self._state.ring[i].latency_offset + kind * length
+            at = lib.xbb_state_latency(self._state, i) + kind * LATENCY_BUCKETS
             histogram = memoryview(ffi.buffer(at, length)).cast("Q")
             total = [a + b for a, b in zip(total, histogram, strict=True)]
         return total
@@ -304,15 +316,13 @@ class State:
 
         One that ends while it is read may show as its successor, or as half of each.
         """
-        view = self._state.ring[ring]
-        base = ffi.cast("uint8_t *", self._state) + view.reqs_offset
-        entries = min(view.max_requests, self._state.table_entries)
-        table = ffi.cast("struct xbb_req *", base)[0:entries]
+        entries = min(self._state.ring[ring].max_requests, self.table_entries)
+        table = lib.xbb_state_table(self._state, ring)[0:entries]
         return [
             InflightRequest(
                 id=req.id,
-                operation=Op(req.operation),
-                state=RequestState(req.state),
+                operation=known(Op, req.operation),
+                state=known(RequestState, req.state),
                 sector=req.sector,
                 nsectors=req.nsectors,
                 received_ns=req.received_ns,

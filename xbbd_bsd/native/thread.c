@@ -40,7 +40,10 @@ xbb_thread_sleeps(void)
 	return ((uint64_t)usage.ru_nvcsw);
 }
 
-/* A thread that no signal reaches: those belong to the control plane. */
+/*
+ * A thread that no signal reaches: those belong to the control plane.  But for
+ * a fault, which kills if it is blocked, whoever handles it (mapping.c).
+ */
 int
 xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
 {
@@ -48,6 +51,7 @@ xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
 	int error;
 
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	error = pthread_create(thread, NULL, main, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

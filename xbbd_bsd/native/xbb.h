@@ -103,7 +103,8 @@ enum xbb_stop_reason {
 	XBB_STOP_RING		= 1,	/* guest: its ring indices lie */
 	XBB_STOP_DISK		= 2,	/* host: the disk is gone (ENXIO, ENODEV) */
 	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
-	XBB_STOP_LOST		= 4	/* host: what was acknowledged may be lost (lost_errno) */
+	XBB_STOP_LOST		= 4,	/* host: what was acknowledged may be lost (lost_errno) */
+	XBB_STOP_SEGMENT	= 5	/* host: the file of the state segment was cut off */
 };
 
 /* What failed, for the one place in Python that raises. */
@@ -298,12 +299,28 @@ struct xbb_queue;
  * xbb_tunable_set() changes a tunable of a mapped one as a whole, at any time;
  * xbb_state_resize() what requests may touch, before a queue opens and while
  * it runs (EINVAL: more bytes than an off_t counts).
+ *
+ * Others may overwrite the file, or cut it off: then what is missing reads as
+ * zeros, and xbb_state_damaged() says so from then on.  So nothing in a mapped
+ * segment is good for finding one's way in it: xbb_state_rings() and
+ * xbb_state_entries() say what it was made for, xbb_state_table() and
+ * xbb_state_latency() where the parts of a ring are (NULL: no such ring).
+ * xbb_state_lose() notes that the disk has lost something, the first errno for
+ * good, xbb_state_lost() reads it, and xbb_state_believe() takes it back.
  */
 int	xbb_state_format(int fd, uint32_t nrings, uint32_t table_entries);
 int	xbb_state_map(int fd, int writable, struct xbb_state **statep);
 void	xbb_state_unmap(struct xbb_state *state);
 void	xbb_tunable_set(int32_t *tunable, int32_t value);
 int	xbb_state_resize(struct xbb_state *state, uint64_t sectors);
+int	xbb_state_damaged(const struct xbb_state *state);
+uint32_t xbb_state_rings(const struct xbb_state *state);
+uint32_t xbb_state_entries(const struct xbb_state *state);
+struct xbb_req *xbb_state_table(struct xbb_state *state, uint32_t ring);
+uint64_t *xbb_state_latency(struct xbb_state *state, uint32_t ring);
+int	xbb_state_lost(const struct xbb_state *state);
+void	xbb_state_lose(struct xbb_state *state, int errnum);
+void	xbb_state_believe(struct xbb_state *state);
 
 /*
  * Queue.  xbb_queue_open() maps the ring and binds the event channel, and

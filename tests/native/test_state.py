@@ -1,0 +1,120 @@
+"""State segments that others write to: what is no segment is refused, the rest only read."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import Op, RequestState, SegmentMedium, State
+
+MEDIUM = SegmentMedium(("file", 1, 2), "/disk", "vm1")
+HEADER = struct.Struct("@IIQIIQ")  # of struct xbb_state, up to the size of the disk
+ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "segment"
+    State.create(str(made), rings=2, table_entries=32).close()
+    return made
+
+
+def overwrite(path: Path, at: int, what: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(what)
+
+
+def read_all(state: State) -> None:
+    """Everything a segment tells; a number is a number, whatever it is."""
+    for ring in range(state.rings):
+        view = state.ring(ring)
+        assert isinstance(view.abi + view.transport, int)
+        for request in state.inflight(ring):
+            assert len(request.segments) <= 11
+            assert len(request.indirect_refs) <= 8
+            assert isinstance(request.operation + request.state, int)
+    assert all(value >= 0 for value in state.counters().values())
+    assert len(state.tunables()) == 5
+    assert state.sectors >= 0
+    assert 0 <= state.lost_errno < 4096
+    assert state.medium is None or state.medium.key[0] in ("file", "device")
+    for received in (False, True):
+        state.devstat(received=received)
+        assert len(state.busy(1 << 62, received=received)) == state.rings
+    for kind in range(4):
+        assert len(state.latency(kind)) == 320
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(), alphabet=st.sampled_from(ALPHABETS), header=st.booleans())
+def test_garbage_is_only_read(path: Path, seed: int, alphabet: bytes, header: bool) -> None:
+    state = State.open(str(path))
+    try:
+        at = 0 if header else HEADER.size
+        overwrite(path, at, bytes(Random(seed).choices(alphabet, k=path.stat().st_size - at)))
+        assert (state.rings, state.table_entries) == (2, 32)
+        read_all(state)
+        assert not state.damaged
+    finally:
+        state.close()
+        State.create(str(path), rings=2, table_entries=32).close()
+
+
+def test_what_a_number_stands_for_or_the_number(path: Path) -> None:
+    state = State.open(str(path), writable=True)
+    table = state._state.ring[1].reqs_offset
+    state._state.ring[1].max_requests = 1 << 31
+    state._state.ring[1].abi = 77
+    overwrite(path, table + 42, bytes((2, Op.WRITE)))  # of the first: state, operation
+    overwrite(path, table + 136 + 42, bytes((9, 200)))
+    known, odd = state.inflight(1)
+    assert (known.state, known.operation) == (RequestState.DISPATCHED, Op.WRITE)
+    assert (odd.state, odd.operation) == (9, 200)
+    assert state.ring(1).abi == 77
+    state.close()
+
+
+@pytest.mark.parametrize("field", range(5))
+@pytest.mark.parametrize("value", [0, 3, 9, 1 << 31, (1 << 32) - 1])
+def test_a_header_that_lies_is_refused(path: Path, field: int, value: int) -> None:
+    header = list(HEADER.unpack(path.read_bytes()[: HEADER.size]))
+    header[field] = value
+    overwrite(path, 0, HEADER.pack(*header))
+    with pytest.raises(HostError, match="map state segment"):
+        State.open(str(path))
+
+
+@pytest.mark.parametrize("change", [-1, 1, -4096, 4096])
+def test_another_size_than_it_says_is_refused(path: Path, change: int) -> None:
+    os.truncate(path, path.stat().st_size + change)
+    with pytest.raises(HostError, match="map state segment"):
+        State.open(str(path))
+
+
+CUTS: list[Callable[[int], int]] = [lambda size: 0, lambda size: 1, lambda size: size // 2]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_file_that_is_cut_off_reads_as_zeros(path: Path, cut: Callable[[int], int]) -> None:
+    """And what we said of it ourselves is still known."""
+    state = State.open(str(path), writable=True)
+    state.medium = MEDIUM
+    state.lose(5)
+    os.truncate(path, cut(path.stat().st_size))
+    read_all(state)
+    assert state.damaged
+    assert state.inflight(0) == []
+    assert (state.medium, state.lost_errno) == (MEDIUM, 5)
+    state.resize(10)
+    state.set_tunable("poll_max_us", 7)
+    state.medium = MEDIUM
+    state.close()

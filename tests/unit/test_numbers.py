@@ -1,0 +1,62 @@
+"""What an operator sees of a disk whose state segment somebody has overwritten."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xbbd_bsd.block.numbers import Numbers
+from xbbd_bsd.native import Abi, State
+
+GROUPS = ("medium", "tunables", "limits", "counters", "gauges", "devstat", "latency")
+ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
+FIRST = 48  # bytes; behind what says how large the segment is
+
+
+class Damaged:
+    """The numbers of a segment, and a way to overwrite it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = State.create(str(path), rings=2, table_entries=32)
+        self.numbers = Numbers(self.state, dict, dict, lambda: None)
+
+    def overwrite(self, seed: int, alphabet: bytes) -> None:
+        size = self.path.stat().st_size - FIRST
+        with self.path.open("r+b") as file:
+            file.seek(FIRST)
+            file.write(bytes(Random(seed).choices(alphabet, k=size)))
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Iterator[Damaged]:
+    made = Damaged(tmp_path / "segment")
+    yield made
+    made.state.close()
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(), alphabet=st.sampled_from(ALPHABETS))
+def test_garbage_is_shown(damaged: Damaged, seed: int, alphabet: bytes) -> None:
+    damaged.overwrite(seed, alphabet)
+    for group in GROUPS:
+        json.dumps(damaged.numbers.group(group))
+    for ring in damaged.numbers.rings():
+        json.dumps(damaged.numbers.ring(ring))
+    json.dumps(damaged.numbers.stat(latency=True))
+    json.dumps(damaged.numbers.inflight())
+    damaged.numbers.set("poll_max_us", 5, "it")
+    assert damaged.state.tunables()["poll_max_us"] == 5
+
+
+def test_a_number_that_stands_for_nothing_is_shown_as_it_is(damaged: Damaged) -> None:
+    ring = damaged.state._state.ring[0]
+    ring.connected, ring.abi, ring.transport = 1, Abi.X86_64, 9
+    assert damaged.numbers.group("medium")["abi"] == "x86_64"
+    assert damaged.numbers.group("medium")["data_path"] == "9"
+    ring.abi = 33
+    assert damaged.numbers.group("medium")["abi"] == "33"
