@@ -116,7 +116,7 @@ pair_open(struct pair *pair, struct device *device, uint32_t ring,
 		.grant_fd = device->domain_fd,
 		.disk_fd = device->disk_fd,
 		.hv = XBB_HV_SIM,
-		.domid = 1,
+		.domid = either(options->domid, 1),
 		.remote_port = 1,
 		.abi = options->abi,
 		.ring = ring,
@@ -130,6 +130,8 @@ pair_open(struct pair *pair, struct device *device, uint32_t ring,
 		.workers = either(options->workers, 4),
 		.max_batch_segments = either(options->max_batch_segments, 64),
 		.max_grants = either(options->max_grants, 2816),
+		.max_persistent = options->max_persistent,
+		.max_indirect_segments = options->max_indirect_segments,
 	};
 	struct xbb_error error;
 

@@ -261,9 +261,7 @@ rig_open(struct rig *rig, uint64_t sectors,
 {
 
 	disk_reset();
-	atomic_store(&hypervisor.notify_errnum, 0);
-	atomic_store(&hypervisor.unmask_errnum, 0);
-	atomic_store(&hypervisor.take_errnum, 0);
+	hypervisor_reset();
 	device_open(&rig->device, sectors, 1);
 	pair_open(&rig->pair, &rig->device, 0, options);
 	guest_init(&rig->guest, &rig->pair);

@@ -72,6 +72,9 @@ struct pair_options {
 	uint32_t	max_batch_segments;	/* 64 */
 	uint32_t	max_grants;	/* 2816 */
 	uint32_t	transport;	/* BEST */
+	uint32_t	domid;		/* 1 */
+	uint32_t	max_persistent;	/* 0 */
+	uint32_t	max_indirect_segments;	/* 0 */
 	bool		read_only;
 	bool		device;		/* the file counts as a disk device */
 	bool		discard;
@@ -176,17 +179,25 @@ void	rig_check_statuses(const struct rig *rig, uint64_t from,
 	    uint64_t to);
 
 /*
- * hypervisor.c - the simulated one, whose event channels fail on demand.  Any
- * thread.
+ * hypervisor.c - the simulated one, whose event channels fail on demand, and
+ * which is short on demand.  Any thread.
  */
 struct hypervisor {
 	atomic_int	 notify_errnum;	/* of each call; 0: it works */
 	atomic_int	 unmask_errnum;
 	atomic_int	 take_errnum;
+	atomic_int	 map_errnum;
+	atomic_int	 copy_errnum;
+	atomic_uint	 most_mappings;	/* of the process; 0: any */
+	atomic_uint	 most_pages;	/* of one of them; 0: any */
+	/* What has happened. */
+	atomic_uint	 mappings;	/* there are now */
+	atomic_uint	 map_calls;
 };
 
 extern struct hypervisor hypervisor;
 
+void	hypervisor_reset(void);		/* it works, and is not short */
 void	threads_forbid(bool forbid);	/* none can be made */
 
 /*

@@ -1,6 +1,8 @@
 /*
  * hypervisor.c - the simulated hypervisor, whose event channels can be made to
- * fail.  The linker puts __wrap_xbb_hv_lookup() in the place of the function of
+ * fail, and which can be short of mappings, of memory for large ones, or of
+ * everything: it counts each map as one mapping of the process, as a gntdev
+ * does.  The linker puts __wrap_xbb_hv_lookup() in the place of the function of
  * that name (test_native.py).  And threads that cannot be made.  Any thread.
  */
 #include "harness.h"
@@ -42,6 +44,62 @@ take(struct xbb_hv *hv)
 	return (either(&hypervisor.take_errnum, real.take, hv));
 }
 
+/* Room for one more mapping, of so many pages?  0, and it is counted. */
+static int
+admit(uint32_t npages)
+{
+	unsigned int most, n;
+	int e;
+
+	atomic_fetch_add(&hypervisor.map_calls, 1);
+	e = atomic_load(&hypervisor.map_errnum);
+	if (e != 0)
+		return (-e);
+	most = atomic_load(&hypervisor.most_pages);
+	if (most != 0 && npages > most)
+		return (-ENOMEM);
+	most = atomic_load(&hypervisor.most_mappings);
+	n = atomic_load(&hypervisor.mappings);
+	do
+		if (most != 0 && n >= most)
+			return (-ENOMEM);
+	while (!atomic_compare_exchange_weak(&hypervisor.mappings, &n, n + 1));
+	return (0);
+}
+
+static int
+map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
+{
+	int error;
+
+	map->base = NULL;
+	error = admit(map->npages);
+	if (error != 0)
+		return (error);
+	error = real.map(hv, map, writable);
+	if (error != 0)
+		atomic_fetch_sub(&hypervisor.mappings, 1);
+	map->mappings = 1;
+	return (error);
+}
+
+static void
+unmap(struct xbb_hv *hv, struct xbb_map *map)
+{
+
+	real.unmap(hv, map);
+	atomic_fetch_sub(&hypervisor.mappings, 1);
+}
+
+static int
+copy(struct xbb_hv *hv, const struct xbb_copy *pieces, uint32_t n,
+    bool to_guest)
+{
+	int e = atomic_load(&hypervisor.copy_errnum);
+
+	return (e != 0 ? -e : real.copy(hv, pieces, n, to_guest));
+}
+
 static void
 make(void)
 {
@@ -50,6 +108,10 @@ make(void)
 	ops.notify = notify;
 	ops.unmask = unmask;
 	ops.take = take;
+	ops.map = map;
+	ops.unmap = unmap;
+	ops.copy = copy;
+	ops.maps_singly = false;
 }
 
 const struct xbb_hv_ops *
@@ -60,6 +122,19 @@ __wrap_xbb_hv_lookup(uint32_t kind)
 		return (__real_xbb_hv_lookup(kind));
 	pthread_once(&made, make);
 	return (&ops);
+}
+
+void
+hypervisor_reset(void)
+{
+
+	atomic_store(&hypervisor.notify_errnum, 0);
+	atomic_store(&hypervisor.unmask_errnum, 0);
+	atomic_store(&hypervisor.take_errnum, 0);
+	atomic_store(&hypervisor.map_errnum, 0);
+	atomic_store(&hypervisor.copy_errnum, 0);
+	atomic_store(&hypervisor.most_mappings, 0);
+	atomic_store(&hypervisor.most_pages, 0);
 }
 
 /* A stack for which there is no room anywhere. */

@@ -23,7 +23,7 @@ class Damaged:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = State.create(str(path), rings=2, table_entries=32)
-        self.numbers = Numbers(self.state, dict, dict, lambda: None)
+        self.numbers = Numbers(self.state, dict, dict, lambda: lambda: True)
 
     def overwrite(self, seed: int, alphabet: bytes) -> None:
         size = self.path.stat().st_size - FIRST

@@ -131,7 +131,7 @@ set_status(struct xbb_queue *q, const struct xbb_batch *batch, int error)
 	    n++, r = q->reqs[r].next) {
 		q->reqs[r].status = status;
 		q->table[r].status = status;
-		xbb_req_show(q, r, XBB_REQ_DONE);
+		xbb_req_step(q, r, XBB_REQ_DONE);
 	}
 }
 
@@ -172,9 +172,11 @@ add_tally(struct xbb_tally *sum, const struct xbb_tally *tally)
 		sum->gone_errno = tally->gone_errno;
 	if (tally->lost_errno != 0)
 		sum->lost_errno = tally->lost_errno;
+	if (tally->shortage > sum->shortage)
+		sum->shortage = tally->shortage;
 }
 
-/* What goes on when a merged batch is repeated in parts. */
+/* What goes on when a batch is repeated in parts. */
 struct repetition {
 	struct xbb_queue *q;
 	struct xbb_batch *whole;
@@ -188,10 +190,11 @@ static uint16_t	do_part(struct repetition *again, uint16_t first,
 /*
  * A merged batch, or a part of it, has come to this: reads and writes can be
  * repeated, and only requests that fail alone shall report an error.  A grant
- * that is none costs little to find, one by one.  For a disk's bad place halves
- * are tried again, as long as that leads anywhere: a disk that is gone, one
- * that takes its time to fail, and a queue that drains get no other try, lest
- * each request waits as long as the first.
+ * that is none costs little to find, one by one; and a host that is short may
+ * have enough for one.  If it has not, that one and all after it starve.  For a
+ * disk's bad place halves are tried again, as long as that leads anywhere: a
+ * disk that is gone, one that takes its time to fail, and a queue that drains get
+ * no other try, lest each request waits as long as the first.
  */
 static void
 settle(struct repetition *again, const struct xbb_batch *part, int error,
@@ -206,7 +209,10 @@ settle(struct repetition *again, const struct xbb_batch *part, int error,
 	    (waited && took >= STALL_NS)))
 		again->given_up = true;
 	if (error == 0 || part->nreq == 1 || again->given_up) {
-		set_status(again->q, part, error);
+		if (error != 0 && part->tally.shortage != XBB_SHORT_NONE)
+			again->whole->starved = true;
+		else
+			set_status(again->q, part, error);
 		return;
 	}
 	r = part->first;
@@ -227,7 +233,7 @@ do_part(struct repetition *again, uint16_t first, uint16_t nreq)
 
 	if (again->given_up)
 		set_status(q, &part, -EIO);
-	else {
+	else if (!again->whole->starved) {
 		took = xbb_now_ns();
 		error = perform(q, &part, again->thread);
 		took = xbb_now_ns() - took;
@@ -251,9 +257,46 @@ perform_again(struct xbb_queue *q, struct xbb_batch *batch, int error,
 	batch->ended_ns = xbb_now_ns();
 }
 
+/* Those requests once more that have come to nothing yet. */
+static void
+perform_starved(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	struct repetition again = {
+		.q = q, .whole = batch, .thread = thread,
+	};
+	uint32_t n;
+	uint16_t r;
+
+	batch->starved = false;
+	batch->tally.shortage = XBB_SHORT_NONE;
+	for (n = 0, r = batch->first; n < batch->nreq; n++)
+		r = q->reqs[r].state == XBB_REQ_DONE ? q->reqs[r].next :
+		    do_part(&again, r, 1);
+	batch->ended_ns = xbb_now_ns();
+}
+
+/* Nobody waits any longer for what starves. */
+void
+xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_batch part;
+	uint32_t n;
+	uint16_t r;
+
+	for (n = 0, r = batch->first; n < batch->nreq;
+	    n++, r = q->reqs[r].next)
+		if (q->reqs[r].state != XBB_REQ_DONE) {
+			part = part_of(q, batch, r, 1);
+			set_status(q, &part, -ENOMEM);
+			batch->tally.grant_errors++;
+		}
+	batch->starved = false;
+	batch->ended_ns = xbb_now_ns();
+}
+
 /*
- * Carry the batch out.  False if the ring's thread has learned on the way that
- * flushes are slow: the rest is for another one.
+ * Carry the batch out, or what starves of it.  False if the ring's thread has
+ * learned on the way that flushes are slow: the rest is for another one.
  */
 bool
 xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
@@ -262,6 +305,10 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	bool waited;
 	int error;
 
+	if (batch->starved) {
+		perform_starved(q, batch, thread);
+		return (true);
+	}
 	error = 0;
 	if (!batch->flushed) {
 		batch->begun_ns = xbb_now_ns();
@@ -283,7 +330,8 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 		if (batch->nseg != 0)
 			judge(&q->slowness, took, waited);
 	}
-	if (error == 0 || batch->nreq == 1 || batch->nsectors == 0)
+	if (error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
+	    (batch->nreq == 1 || batch->nsectors == 0)))
 		set_status(q, batch, error);
 	else
 		perform_again(q, batch, error, took, waited, thread);

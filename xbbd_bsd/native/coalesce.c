@@ -27,6 +27,7 @@ xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
 	batch->faked = false;
 	batch->flushed = false;
 	batch->persistent = false;
+	batch->starved = batch->has_starved = false;
 	batch->begun_ns = batch->ended_ns = 0;
 	batch->next = NULL;
 	reqs[req].next = XBB_NONE;

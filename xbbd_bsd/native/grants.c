@@ -12,6 +12,15 @@
 _Static_assert(XBB_MAX_INDIRECT_SEGMENTS <= XBB_MAP_PAGES,
     "a map holds the largest request");
 
+/* Whose fault is it?  Only a guest's counts as a grant that failed. */
+static void
+judge(struct xbb_queue *q, struct xbb_batch *batch, int error, bool mapped)
+{
+
+	batch->tally.shortage = xbb_shortage_of(q, error, mapped);
+	batch->tally.grant_errors += batch->tally.shortage == XBB_SHORT_NONE;
+}
+
 /*
  * Map every page of the batch, in the order of its segments.  Pages that the
  * disk only reads from are mapped read-only: a frontend may have granted them
@@ -35,7 +44,7 @@ xbb_grants_map(struct xbb_queue *q, struct xbb_batch *batch,
 	map->refs = refs;
 	error = q->ops->map(q->hv, map, batch->operation == XBB_OP_READ);
 	if (error != 0) {
-		batch->tally.grant_errors++;
+		judge(q, batch, error, true);
 		return (error);
 	}
 	batch->tally.grants_mapped += n;
@@ -75,7 +84,7 @@ xbb_grants_copy(struct xbb_queue *q, struct xbb_batch *batch,
 	}
 	error = q->ops->copy(q->hv, pieces, n, to_guest);
 	if (error != 0) {
-		batch->tally.grant_errors++;
+		judge(q, batch, error, false);
 		return (error);
 	}
 	batch->tally.grants_copied += n;
@@ -135,11 +144,12 @@ fetch_mapped(struct xbb_queue *q, const struct xbb_req *req,
 
 /*
  * Copy the segments of an indirect request out, once (XSA-155); their number
- * was found possible.  What they say is still the guest's word.
+ * was found possible.  What they say is still the guest's word.  If the host is
+ * short nothing is known of the request.
  */
 int
 xbb_grants_fetch(struct xbb_queue *q, const struct xbb_req *req,
-    struct xbb_segment *to)
+    struct xbb_segment *to, enum xbb_shortage *shortage)
 {
 	const uint8_t *bases[XBB_MAX_INDIRECT_PAGES];
 	const uint32_t bytes = req->nseg * (uint32_t)sizeof(*to);
@@ -161,6 +171,7 @@ xbb_grants_fetch(struct xbb_queue *q, const struct xbb_req *req,
 		XBB_COUNT(c->grants_mapped_total, error == 0 ? npages : 0);
 		XBB_COUNT(c->grants_unmapped_total, error == 0 ? npages : 0);
 	}
-	XBB_COUNT(c->grant_errors, error != 0);
+	*shortage = xbb_shortage_of(q, error, !q->copies);
+	XBB_COUNT(c->grant_errors, error != 0 && *shortage == XBB_SHORT_NONE);
 	return (error);
 }

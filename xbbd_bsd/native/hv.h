@@ -29,6 +29,7 @@ struct xbb_map {
 	uint8_t		*base;		/* NULL while not mapped */
 	uint64_t	 token;		/* the filling's own */
 	uint32_t	 npages;
+	uint32_t	 mappings;	/* of our process that it takes (map()) */
 	const uint32_t	*refs;		/* the caller's */
 };
 
@@ -49,14 +50,20 @@ struct xbb_hv_ops {
 	int	(*unmask)(struct xbb_hv *hv);
 	int	(*notify)(struct xbb_hv *hv);
 
-	/* Map map->refs[0 .. npages - 1].  One bad reference fails them all. */
+	/*
+	 * Map map->refs[0 .. npages - 1].  One bad reference fails them all,
+	 * with EINVAL, and so may a hypervisor that is short; ENOMEM, ENOSPC
+	 * and EAGAIN say that the host is, and nothing of the guest.
+	 */
 	int	(*map)(struct xbb_hv *hv, struct xbb_map *map, bool writable);
+	bool	maps_singly;		/* may take a mapping for each page */
 	void	(*unmap)(struct xbb_hv *hv, struct xbb_map *map);
 
 	/*
 	 * Copy up to XBB_MAP_PAGES pieces, to the guest or from it, without
-	 * mapping anything.  One bad reference fails them all, though others
-	 * may have been copied.  NULL where the hypervisor has no such call.
+	 * mapping anything.  One bad reference fails them all, with EINVAL,
+	 * though others may have been copied; of a host that is short as map().
+	 * NULL where the hypervisor has no such call.
 	 */
 	int	(*copy)(struct xbb_hv *hv, const struct xbb_copy *pieces,
 		    uint32_t n, bool to_guest);

@@ -194,6 +194,7 @@ freebsd_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 		return (error);
 	}
 	map->base = base;
+	map->mappings = 1;
 	return (0);
 }
 

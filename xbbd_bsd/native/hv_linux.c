@@ -19,6 +19,8 @@ typedef uint16_t	domid_t;
 #include <xen/gntdev.h>
 
 #define GNTST_OKAY		0	/* xen/grant_table.h */
+#define GNTST_NO_DEVICE_SPACE	(-7)
+#define GNTST_EAGAIN		(-12)
 #define GNTCOPY_SOURCE_GREF	1
 #define GNTCOPY_DEST_GREF	2
 
@@ -162,6 +164,7 @@ linux_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 		return (error);
 	}
 	map->base = base;
+	map->mappings = 1;
 	return (0);
 }
 
@@ -172,6 +175,30 @@ linux_unmap(struct xbb_hv *hv, struct xbb_map *map)
 	munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);
 	forget_map(hv, map);
 	map->base = NULL;
+}
+
+/* What a copy came to: the first bad reference, else a host that is short. */
+static int
+copied(const struct gntdev_grant_copy_segment *segments, uint32_t n)
+{
+	uint32_t i;
+	int error;
+
+	error = 0;
+	for (i = 0; i < n; i++)
+		switch (segments[i].status) {
+		case GNTST_OKAY:
+			break;
+		case GNTST_NO_DEVICE_SPACE:
+			error = -ENOSPC;
+			break;
+		case GNTST_EAGAIN:
+			error = -EAGAIN;
+			break;
+		default:
+			return (-EINVAL);
+		}
+	return (error);
 }
 
 static int
@@ -207,10 +234,7 @@ linux_copy(struct xbb_hv *hv, const struct xbb_copy *pieces, uint32_t n,
 	}
 	if (ioctl(hv->grant_fd, IOCTL_GNTDEV_GRANT_COPY, &call) != 0)
 		return (-errno);
-	for (i = 0; i < n; i++)
-		if (segments[i].status != GNTST_OKAY)
-			return (-EINVAL);
-	return (0);
+	return (copied(segments, n));
 }
 
 static bool

@@ -227,6 +227,7 @@ sim_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 
 	map->base = NULL;
 	map->token = SIM_VIEW;
+	map->mappings = 0;
 	if (map->npages == 0 || map->npages > XBB_MAP_PAGES)
 		return (-EINVAL);
 	for (i = 0; i < map->npages; i++) {
@@ -245,6 +246,7 @@ sim_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 			map->base = NULL;
 			return (error);
 		}
+		map->mappings = map->npages;
 	} else
 		map->base = (writable ? hv->domain.memory :
 		    hv->domain.memory_ro) + (size_t)frames[0] * XBB_PAGE_SIZE;
@@ -303,6 +305,7 @@ const struct xbb_hv_ops xbb_hv_sim = {
 	.unmask = sim_unmask,
 	.notify = sim_notify,
 	.map = sim_map,
+	.maps_singly = true,
 	.unmap = sim_unmap,
 	.copy = sim_copy,
 	.can_copy = sim_can_copy,

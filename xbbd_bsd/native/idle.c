@@ -38,10 +38,12 @@ has_work(struct xbb_queue *q)
 {
 	uint32_t unread;
 
-	if (atomic_load(&q->done) != NULL)
+	if (atomic_load(&q->done) != NULL || xbb_budget_presses(q))
 		return (true);
 	if (atomic_load(&q->draining))
 		return (q->nstarted == 0);
+	if (q->ring_starved)
+		return (false);
 	return (xbb_ring_unread(&q->ring, &unread) != 0 || unread != 0);
 }
 
@@ -125,7 +127,7 @@ rest(struct xbb_queue *q)
 
 	atomic_store(&q->sleeping, true);
 	/* Whoever makes work for us looks at sleeping afterwards. */
-	if (has_work(q) || (!atomic_load(&q->draining) &&
+	if (has_work(q) || (!atomic_load(&q->draining) && !q->ring_starved &&
 	    xbb_ring_final_check(&q->ring))) {
 		atomic_store(&q->sleeping, false);
 		return;
@@ -140,7 +142,8 @@ rest(struct xbb_queue *q)
 	pfd[1] = (struct pollfd){ .events = POLLIN,
 	    .fd = q->masked ? -1 : q->ops->event_fd(q->hv) };
 	XBB_COUNT(q->rs->counters.ring_sleeps, 1);
-	limit_ms = q->masked ? IDLE_EVENTS_MS : xbb_persist_trim(q);
+	limit_ms = xbb_shortage_wait(q, q->masked ? IDLE_EVENTS_MS :
+	    xbb_persist_trim(q));
 	n = poll(pfd, 2, limit_ms);
 	atomic_store(&q->sleeping, false);
 	q->sleeps[0] = xbb_thread_sleeps();

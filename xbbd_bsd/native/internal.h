@@ -1,6 +1,7 @@
 /*
  * internal.h - the private side of the data plane: structs, then prototypes
  * file by file.  Every C file includes this and nothing else of ours but hv.h.
+ * Grants that stay mapped are in persist.h.
  *
  * Threads.  A queue has one ring thread, which alone touches the ring, the
  * lists of requests and batches, the event channel and the counters, and up to
@@ -8,8 +9,9 @@
  * and its requests.  Batches go to the workers through the run queue and come
  * back through the done list.
  *
- * Locks.  pool.lock, for the run queue and the idle count; and one of the
- * flushes of a disk, which all its queues share (flush.c).  None is held across
+ * Locks.  pool.lock, for the run queue and the idle count; one of the flushes of
+ * a disk, which all its queues share (flush.c); and one of the process, for who
+ * has a budget (budget.c), under which rings are kicked.  None is held across
  * I/O, a hypervisor call or another lock.  hv_freebsd.c has one of its own, for
  * its port, inside hypervisor calls, and mapping.c one for who maps segments.
  */
@@ -28,6 +30,7 @@
 
 #include "xbb.h"
 #include "hv.h"
+#include "persist.h"
 
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS &&
     XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a batch or a ring");
@@ -94,6 +97,7 @@ struct xbb_tally {
 	uint32_t	io_read_modify_write;
 	int32_t		gone_errno;	/* the disk is gone; 0: it is not */
 	int32_t		lost_errno;	/* of the disk's segment, as it was seen; 0: none */
+	enum xbb_shortage shortage;	/* grants could not be had for now */
 };
 
 /* Adjacent requests of one operation that go to the disk together. */
@@ -111,6 +115,8 @@ struct xbb_batch {
 	bool		 faked;		/* a flush that the tunables suppress */
 	bool		 flushed;	/* a barrier, whose first flush is done */
 	bool		 persistent;	/* all its pages are pinned */
+	bool		 starved;	/* some of it is to be tried again later */
+	bool		 has_starved;	/* ever */
 	struct xbb_batch *next;		/* link of the list it is on */
 	struct xbb_batch *prev_started, *next_started;
 };
@@ -139,41 +145,6 @@ struct xbb_pool {
 	pthread_t	 thread[XBB_MAX_WORKERS];
 };
 
-/* A page that stays mapped, and the pages that were mapped with it. */
-struct xbb_persist_page {
-	uint8_t		*base;
-	uint32_t	 ref;
-	uint32_t	 users;		/* segments of started batches */
-	uint16_t	 next;		/* of the same hash, or free */
-	uint16_t	 sibling;	/* of the same chunk */
-	uint16_t	 chunk;
-};
-
-struct xbb_persist_chunk {
-	uint8_t		*base;
-	uint64_t	 token;
-	uint64_t	 used_ns;	/* when last */
-	uint32_t	 npages;
-	uint32_t	 users;
-	uint16_t	 first;		/* page */
-	uint16_t	 older, newer;	/* by use; older links the free ones */
-};
-
-#define XBB_PERSIST_BUCKETS	1024
-
-/* Grants of a ring that stay mapped (persist.c). */
-struct xbb_persist {
-	struct xbb_persist_page *page;		/* max of each */
-	struct xbb_persist_chunk *chunk;
-	uint16_t	*pinned;	/* page of each segment of each request */
-	size_t		 pinned_size;	/* bytes */
-	uint32_t	 max;
-	uint32_t	 npages;	/* in use */
-	uint16_t	 free_page, free_chunk;
-	uint16_t	 oldest, newest;	/* chunks */
-	uint16_t	 bucket[XBB_PERSIST_BUCKETS];
-};
-
 struct xbb_queue {
 	struct xbb_queue_params params;
 	const struct xbb_hv_ops *ops;
@@ -195,6 +166,8 @@ struct xbb_queue {
 	uint8_t		*buffers;	/* one a thread if data goes by one, else NULL */
 	size_t		 buffer_size;	/* bytes of one */
 	struct xbb_persist persist;	/* max 0: not negotiated */
+	struct xbb_budget *budget;	/* of the guest, shared with its other disks */
+	struct xbb_queue *next_of_guest;	/* budget.c's */
 
 	/* Ring thread only. */
 	struct xbb_ring	 ring;
@@ -218,6 +191,14 @@ struct xbb_queue {
 	uint32_t	 idle_events;	/* events in a row that brought nothing */
 	bool		 masked;	/* event channel awaits unmask */
 	bool		 short_of_grants;
+	unsigned int	 pressure;	/* the budget's, when last looked at */
+	unsigned int	 hard_pressure;
+	struct xbb_batch_list starved;	/* started, for another try */
+	bool		 ring_starved;	/* the next request is for another try */
+	bool		 ring_has_starved;	/* and has had one */
+	uint64_t	 retry_ns;	/* when that is; 0: nothing starves */
+	uint32_t	 retry_ms;	/* how long the last wait was */
+	uint64_t	 give_up_ns;	/* draining: no try after that; 0: not known yet */
 
 	/* Shared. */
 	_Atomic(struct xbb_batch *) done;	/* stack, filled by workers */
@@ -257,11 +238,12 @@ xbb_req_segments(const struct xbb_queue *q, uint16_t r)
 	    q->segments + (size_t)r * q->max_segments : q->reqs[r].seg);
 }
 
-/* Say where a request is in its life, to whoever reads the table. */
+/* A request goes a step on in its life, for us and for whoever reads the table. */
 static inline void
-xbb_req_show(const struct xbb_queue *q, uint16_t r, enum xbb_req_state state)
+xbb_req_step(const struct xbb_queue *q, uint16_t r, enum xbb_req_state state)
 {
 
+	q->reqs[r].state = (uint8_t)state;
 	XBB_SET(q->table[r].state, (uint8_t)state);
 }
 
@@ -337,6 +319,7 @@ void	xbb_ring_init(struct xbb_ring *ring, void *base, uint32_t ring_pages,
 int	xbb_ring_unread(const struct xbb_ring *ring, uint32_t *countp);
 void	xbb_ring_copy_request(struct xbb_ring *ring,
 	    uint32_t slot[XBB_SLOT_WORDS]);
+void	xbb_ring_leave_request(struct xbb_ring *ring);
 void	xbb_ring_put_response(struct xbb_ring *ring, uint64_t id,
 	    uint8_t operation, int16_t status);
 bool	xbb_ring_push_responses(struct xbb_ring *ring);
@@ -384,19 +367,15 @@ void	xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 int	xbb_grants_copy(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint8_t *buffer, bool to_guest);
 int	xbb_grants_fetch(struct xbb_queue *q, const struct xbb_req *req,
-	    struct xbb_segment *to);
+	    struct xbb_segment *to, enum xbb_shortage *shortage);
 
-/* persist.c - grants that stay mapped.  Ring thread, but for xbb_persist_base(). */
-int	xbb_persist_open(struct xbb_queue *q, uint32_t nreqs);
-void	xbb_persist_close(struct xbb_queue *q);
-bool	xbb_persist_pin_batch(struct xbb_queue *q, struct xbb_batch *batch);
-void	xbb_persist_unpin_batch(struct xbb_queue *q, struct xbb_batch *batch);
-bool	xbb_persist_pages(struct xbb_queue *q, const uint32_t *refs, uint32_t n,
-	    const uint8_t **bases);
-uint8_t	*xbb_persist_base(const struct xbb_queue *q, uint16_t r, uint32_t i);
-int	xbb_persist_trim(struct xbb_queue *q);
-void	xbb_persist_trim_at_work(struct xbb_queue *q);
-void	xbb_persist_drop(struct xbb_queue *q);
+/* Is the ring to look what it can give back?  Ring thread. */
+static inline bool
+xbb_budget_presses(const struct xbb_queue *q)
+{
+
+	return (atomic_load(&q->budget->pressure) != q->pressure);
+}
 
 /* data.c - a batch's data between the guest's pages and the disk. */
 int	xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch,
@@ -424,6 +403,7 @@ bool	xbb_means_gone(int error);
  */
 bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
+void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
 bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
 void	xbb_judge_flush(struct xbb_queue *q, uint64_t took, uint32_t thread);
 
@@ -450,8 +430,13 @@ struct xbb_batch *xbb_order_next(struct xbb_queue *q);
 void	xbb_order_started(struct xbb_queue *q, struct xbb_batch *batch);
 void	xbb_order_ended(struct xbb_queue *q, struct xbb_batch *batch);
 
+/* intake.c - requests taken from the ring.  Ring thread. */
+bool	xbb_queue_gather(struct xbb_queue *q);
+
 /* queue.c - the ring thread. */
 void	*xbb_queue_main(void *queue);
+void	xbb_queue_respond(struct xbb_queue *q, const struct xbb_req *req,
+	    int16_t status);
 void	xbb_queue_done(struct xbb_queue *q, struct xbb_batch *batch);
 void	xbb_queue_stop(struct xbb_queue *q, enum xbb_stop_reason reason,
 	    int errnum);

@@ -97,6 +97,8 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 		error = xbb_persist_open(q, n);
 	if (error == 0)
 		error = xbb_flushes_join(state, &q->flushes);
+	if (error == 0)
+		error = xbb_budget_join(q);
 	if (error != 0)
 		return (error);
 	q->sectors = &state->sectors;
@@ -230,6 +232,8 @@ release(struct xbb_queue *q)
 {
 
 	xbb_persist_close(q);
+	if (q->budget != NULL)
+		xbb_budget_leave(q);
 	if (q->flushes != NULL)
 		xbb_flushes_leave(q->flushes);
 	if (q->ring_map.base != NULL)

@@ -3,6 +3,8 @@
  * again and again and say so (feature-persistent).  Pages are mapped in chunks,
  * all that one batch lacked at once, and a chunk is unmapped when its room is
  * wanted and it was used the longest ago, or when nobody wanted it for a while.
+ * Room is what this ring may keep and what its guest and the service may
+ * (budget.c).  When else a chunk is given back is reclaim.c's business.
  *
  * Whatever cannot be had this way is left to the ordinary one, mapping or
  * copying for a single batch, which finds out who is to blame: a hostile
@@ -16,9 +18,6 @@
 #include <stdlib.h>
 
 #include "internal.h"
-
-/* How often to look for what is not used any more. */
-#define TRIM_MS		1000
 
 static uint32_t
 hash(uint32_t ref)
@@ -116,8 +115,9 @@ drop_page(struct xbb_persist *p, uint16_t n)
 	p->npages--;
 }
 
-static void
-unmap_chunk(struct xbb_queue *q, uint16_t c)
+/* Unmap a chunk that no batch uses. */
+void
+xbb_persist_unmap(struct xbb_queue *q, uint16_t c)
 {
 	struct xbb_persist *p = &q->persist;
 	struct xbb_persist_chunk *chunk = &p->chunk[c];
@@ -137,6 +137,8 @@ unmap_chunk(struct xbb_queue *q, uint16_t c)
 	}
 	assert(i == chunk->npages);
 	q->ops->unmap(q->hv, &map);
+	xbb_budget_give(q, chunk->npages, chunk->mappings);
+	p->mappings -= chunk->mappings;
 	XBB_COUNT(q->rs->counters.grants_unmapped_total, chunk->npages);
 	unlink_chunk(p, c);
 	chunk->older = p->free_chunk;
@@ -144,42 +146,43 @@ unmap_chunk(struct xbb_queue *q, uint16_t c)
 	XBB_SET(q->rs->grants_persistent, p->npages);
 }
 
-/* Have room for n more pages, if need be by unmapping what nobody uses. */
+/*
+ * Have room for n more pages and charge them, if need be by unmapping what
+ * nobody uses.  A ring that keeps less than its part is not the only one to give
+ * something back: the others hear of it.
+ */
 static bool
-make_room(struct xbb_queue *q, uint32_t n)
+make_room(struct xbb_queue *q, uint32_t n, uint32_t mappings)
 {
 	struct xbb_persist *p = &q->persist;
+	struct xbb_part part;
 	uint16_t c, newer;
+	bool own;
 
-	if (n > p->max || n > XBB_MAP_PAGES)
+	if (n > p->max || n > XBB_MAP_PAGES || n > xbb_budget_most())
 		return (false);
-	for (c = p->oldest; p->npages + n > p->max && c != XBB_NONE;
-	    c = newer) {
+	for (c = p->oldest;; c = newer) {
+		if (p->npages + n <= p->max) {
+			if (xbb_budget_take(q, n, mappings, &own))
+				return (true);
+			part = xbb_budget_part(q);
+			if (p->npages + n <= part.grants &&
+			    p->mappings + mappings <= part.mappings)
+				xbb_budget_press(q, own);
+		}
+		while (c != XBB_NONE && p->chunk[c].users != 0)
+			c = p->chunk[c].newer;
+		if (c == XBB_NONE)
+			return (false);
 		newer = p->chunk[c].newer;
-		if (p->chunk[c].users == 0)
-			unmap_chunk(q, c);
-	}
-	return (p->npages + n <= p->max);
-}
-
-/* Under pressure others may need what we only keep: half of it. */
-static void
-yield_half(struct xbb_queue *q)
-{
-	struct xbb_persist *p = &q->persist;
-	const uint32_t half = p->npages / 2;
-	uint16_t c, newer;
-
-	for (c = p->oldest; p->npages > half && c != XBB_NONE; c = newer) {
-		newer = p->chunk[c].newer;
-		if (p->chunk[c].users == 0)
-			unmap_chunk(q, c);
+		xbb_persist_unmap(q, c);
 	}
 }
 
 static bool
 map_chunk(struct xbb_queue *q, const uint32_t *refs, uint32_t n)
 {
+	const uint32_t mappings = q->ops->maps_singly ? n : 1;
 	struct xbb_map map = { .npages = n, .refs = refs };
 	struct xbb_persist *p = &q->persist;
 	struct xbb_persist_chunk *chunk;
@@ -188,20 +191,23 @@ map_chunk(struct xbb_queue *q, const uint32_t *refs, uint32_t n)
 	uint32_t i;
 	int error;
 
-	if (!make_room(q, n))
+	if (!make_room(q, n, mappings))
 		return (false);
 	error = q->ops->map(q->hv, &map, true);
 	if (error != 0) {
+		xbb_budget_give(q, n, mappings);
 		if (error == -ENOMEM || error == -ENOSPC)
-			yield_half(q);
+			xbb_persist_yield(q, true);
 		return (false);
 	}
+	xbb_budget_give(q, 0, mappings - map.mappings);
 	c = p->free_chunk;
 	chunk = &p->chunk[c];
 	p->free_chunk = chunk->older;
 	chunk->base = map.base;
 	chunk->token = map.token;
 	chunk->npages = n;
+	chunk->mappings = map.mappings;
 	chunk->users = 0;
 	chunk->used_ns = q->now_ns;
 	chunk->first = XBB_NONE;
@@ -219,6 +225,7 @@ map_chunk(struct xbb_queue *q, const uint32_t *refs, uint32_t n)
 		p->bucket[hash(refs[i])] = at;
 	}
 	p->npages += n;
+	p->mappings += map.mappings;
 	link_newest(p, c);
 	XBB_COUNT(q->rs->counters.grants_mapped_total, n);
 	XBB_SET(q->rs->grants_persistent, p->npages);
@@ -358,59 +365,6 @@ xbb_persist_pages(struct xbb_queue *q, const uint32_t *refs, uint32_t n,
 		unpin(&q->persist, number[i]);
 	}
 	return (true);
-}
-
-/*
- * Unmap what was not used for as long as the tunable says.  Milliseconds until
- * it is worth looking again, -1 for never; the tunable may change meanwhile.
- */
-int
-xbb_persist_trim(struct xbb_queue *q)
-{
-	struct xbb_persist *p = &q->persist;
-	uint64_t limit;
-	int32_t seconds;
-	uint16_t c, newer;
-
-	if (p->npages == 0)
-		return (-1);
-	seconds = XBB_GET(q->tunables->persistent_grant_unused_seconds);
-	q->trimmed_ns = xbb_now_ns();
-	if (seconds <= 0)
-		return (TRIM_MS);
-	limit = (uint64_t)seconds * 1000000000;
-	for (c = p->oldest; c != XBB_NONE; c = newer) {
-		newer = p->chunk[c].newer;
-		if (p->chunk[c].users != 0)
-			continue;
-		if (q->trimmed_ns - p->chunk[c].used_ns < limit)
-			break;
-		unmap_chunk(q, c);
-	}
-	return (p->npages == 0 ? -1 : TRIM_MS);
-}
-
-/* The same for a ring that never rests. */
-void
-xbb_persist_trim_at_work(struct xbb_queue *q)
-{
-
-	if (q->persist.npages != 0 &&
-	    q->now_ns - q->trimmed_ns > (uint64_t)TRIM_MS * 1000000)
-		xbb_persist_trim(q);
-}
-
-/*
- * Unmap everything; no batch is under way.  By the ring thread at its end: there
- * may be thousands of chunks, and the control plane has other guests.
- */
-void
-xbb_persist_drop(struct xbb_queue *q)
-{
-	struct xbb_persist *p = &q->persist;
-
-	while (p->max != 0 && p->oldest != XBB_NONE)
-		unmap_chunk(q, p->oldest);
 }
 
 void

@@ -1,7 +1,7 @@
 /*
- * queue.c - the thread of a ring.  It copies requests out, has them validated
- * and merged, starts batches in order, carries out a share of them itself,
- * collects what the workers finished, and answers.  Ring, lists and event
+ * queue.c - the thread of a ring.  It has requests taken in (intake.c), starts
+ * batches in order, carries out a share of them itself, collects what the workers
+ * finished, tries again what the host was short for, and answers.  Ring, lists and event
  * channel belong to it alone, so it takes no lock but the pool's.
  */
 #include <assert.h>
@@ -63,20 +63,21 @@ xbb_queue_stop(struct xbb_queue *q, enum xbb_stop_reason reason, int errnum)
 	xbb_queue_drain(q);
 }
 
-/* Requests: from the ring into the table and onto the pending batches. */
+/* Requests: out of the table and onto the ring. */
 
 static void
 release_req(struct xbb_queue *q, uint16_t r)
 {
 
-	xbb_req_show(q, r, XBB_REQ_FREE);
+	xbb_req_step(q, r, XBB_REQ_FREE);
 	q->reqs[r].next = q->free_req;
 	q->free_req = r;
 	XBB_SET(q->rs->inflight, --q->inflight);
 }
 
-static void
-respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
+/* Fill in a response; it is published with others. */
+void
+xbb_queue_respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
 {
 	struct xbb_counters *c = &q->rs->counters;
 
@@ -91,138 +92,6 @@ respond(struct xbb_queue *q, const struct xbb_req *req, int16_t status)
 	xbb_latency_add(q->latency[xbb_devstat_kind(req->operation,
 	    req->nsectors)], q->now_ns > req->received_ns ?
 	    q->now_ns - req->received_ns : 0);
-}
-
-static void
-count_request(struct xbb_counters *c, const struct xbb_req *req)
-{
-
-	if (req->indirect)
-		XBB_COUNT(c->indirect_req, 1);
-	switch (req->operation) {
-	case XBB_OP_READ:
-		XBB_COUNT(c->rd_req, 1);
-		XBB_COUNT(c->rd_sect, req->nsectors);
-		return;
-	case XBB_OP_WRITE:
-		XBB_COUNT(c->wr_req, 1);
-		break;
-	case XBB_OP_WRITE_BARRIER:
-		XBB_COUNT(c->br_req, 1);
-		break;
-	case XBB_OP_DISCARD:
-		XBB_COUNT(c->ds_req, 1);
-		XBB_COUNT(c->ds_sect, req->nsectors);
-		return;
-	default:
-		XBB_COUNT(c->f_req, 1);
-		break;
-	}
-	XBB_COUNT(c->wr_sect, req->nsectors);
-}
-
-/* Put a valid request on the pending batches, on the last one if it fits. */
-static void
-enqueue(struct xbb_queue *q, uint16_t r)
-{
-	struct xbb_coalesce limits = {
-		.max_segments = q->params.max_batch_segments,
-		.disabled = XBB_GET(q->tunables->no_coalesce_reqs) != 0,
-	};
-	struct xbb_batch *batch;
-
-	if (q->pending.tail != NULL &&
-	    xbb_batch_admits(q->pending.tail, &q->reqs[r], &limits)) {
-		xbb_batch_append(q->pending.tail, q->reqs, r);
-		return;
-	}
-	batch = q->free_batch;
-	assert(batch != NULL);
-	q->free_batch = batch->next;
-	xbb_batch_begin(batch, q->reqs, r);
-	xbb_batch_list_put(&q->pending, batch);
-}
-
-/*
- * Is the request valid?  The segments of an indirect one are fetched to the
- * place where they will stay if it is.
- */
-static int
-examine(struct xbb_queue *q, struct xbb_req *req, uint16_t r)
-{
-	struct xbb_segment *fetched;
-	int status;
-
-	if (!req->indirect)
-		return (xbb_request_validate(&q->limits, req, req->seg));
-	status = xbb_request_admit(&q->limits, req);
-	if (status != XBB_RSP_OKAY)
-		return (status);
-	fetched = q->segments + (size_t)r * q->max_segments;
-	if (xbb_grants_fetch(q, req, fetched) != 0)
-		return (XBB_RSP_ERROR);
-	return (xbb_request_validate(&q->limits, req, fetched));
-}
-
-/* A request just copied out: into the table, or answered at once. */
-static void
-accept(struct xbb_queue *q, struct xbb_req *req)
-{
-	const uint16_t r = q->free_req;
-	int status;
-
-	/* Never empty: a ring has no more slots than the table entries. */
-	assert(r != XBB_NONE);
-	xbb_devstat_start(&q->rs->received, req->received_ns);
-	status = examine(q, req, r);
-	if (status != XBB_RSP_OKAY) {
-		XBB_COUNT(q->rs->counters.reqs_malformed, 1);
-		respond(q, req, (int16_t)status);
-		return;
-	}
-	count_request(&q->rs->counters, req);
-	q->free_req = q->reqs[r].next;
-	q->reqs[r] = *req;
-	q->table[r] = *req;
-	xbb_req_show(q, r, XBB_REQ_ACCEPTED);
-	XBB_SET(q->rs->inflight, ++q->inflight);
-	enqueue(q, r);
-}
-
-/* The size of the disk: the segment's word, unless that cannot be. */
-static uint64_t
-disk_sectors(const struct xbb_queue *q)
-{
-	const uint64_t most = xbb_mapping_sectors(q->mapping);
-	const uint64_t sectors = XBB_GET(*q->sectors);
-
-	return (sectors < most ? sectors : most);
-}
-
-/* Take every request that waits on the ring.  True if there was any. */
-static bool
-gather(struct xbb_queue *q)
-{
-	uint32_t slot[XBB_SLOT_WORDS], n, unread;
-	struct xbb_req req = { 0 };
-
-	if (xbb_ring_unread(&q->ring, &unread) != 0) {
-		xbb_queue_stop(q, XBB_STOP_RING, EPROTO);
-		return (false);
-	}
-	if (unread == 0)
-		return (false);
-	q->now_ns = req.received_ns = xbb_now_ns();
-	q->limits.sectors = disk_sectors(q);
-	for (n = 0; n < unread; n++) {
-		req.ring_index = q->ring.req_cons;
-		xbb_ring_copy_request(&q->ring, slot);
-		xbb_request_decode(q->ring.layout, slot, &req);
-		XBB_COUNT(q->rs->counters.reqs_received, 1);
-		accept(q, &req);
-	}
-	XBB_SET(q->rs->req_cons, q->ring.req_cons);
-	return (true);
 }
 
 /* Batches: from pending to started. */
@@ -254,7 +123,7 @@ start(struct xbb_queue *q, struct xbb_batch *batch)
 	uint16_t r;
 
 	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next)
-		xbb_req_show(q, r, XBB_REQ_DISPATCHED);
+		xbb_req_step(q, r, XBB_REQ_DISPATCHED);
 	if (xbb_batch_is_flush(batch))
 		batch->faked = flush_is_faked(q);
 	xbb_order_started(q, batch);
@@ -299,7 +168,7 @@ sectors_done(const struct xbb_queue *q, const struct xbb_batch *batch)
 	return (done);
 }
 
-/* A started batch has come back: answer its requests, free everything. */
+/* A batch is done: answer its requests, free everything. */
 static void
 finish(struct xbb_queue *q, struct xbb_batch *batch)
 {
@@ -320,11 +189,29 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 
 	for (r = batch->first; r != XBB_NONE; r = next) {
 		next = q->reqs[r].next;
-		respond(q, &q->reqs[r], q->reqs[r].status);
+		xbb_queue_respond(q, &q->reqs[r], q->reqs[r].status);
 		release_req(q, r);
 	}
+	if (batch->has_starved)
+		xbb_shortage_passed(q);
 	batch->next = q->free_batch;
 	q->free_batch = batch;
+}
+
+/* A started batch has come back: it is done, or for want of memory is not. */
+static void
+settle(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (!batch->starved) {
+		finish(q, batch);
+		return;
+	}
+	if (!batch->has_starved)
+		XBB_COUNT(q->rs->counters.kva_shortages, 1);
+	batch->has_starved = true;
+	xbb_batch_list_put(&q->starved, batch);
+	xbb_shortage_begin(q, batch->tally.shortage);
 }
 
 static void
@@ -362,8 +249,9 @@ run_here(struct xbb_queue *q, struct xbb_batch *batch)
 		xbb_pool_submit(q, batch);
 		return;
 	}
-	XBB_COUNT(q->rs->counters.io_inline, 1);
-	finish(q, batch);
+	if (!batch->starved)
+		XBB_COUNT(q->rs->counters.io_inline, 1);
+	settle(q, batch);
 }
 
 /*
@@ -421,9 +309,39 @@ collect(struct xbb_queue *q)
 		return (false);
 	for (; batch != NULL; batch = next) {
 		next = batch->next;
-		XBB_COUNT(q->rs->counters.io_handed_over, 1);
-		finish(q, batch);
+		if (!batch->starved)
+			XBB_COUNT(q->rs->counters.io_handed_over, 1);
+		settle(q, batch);
 	}
+	return (true);
+}
+
+/*
+ * Try again what starved, until something does once more, or give it up.  True
+ * if it was time to.
+ */
+static bool
+retry(struct xbb_queue *q)
+{
+	struct xbb_batch_list starved = q->starved;
+	struct xbb_batch *batch;
+	bool lasts;
+
+	if (!xbb_shortage_due(q))
+		return (false);
+	lasts = xbb_shortage_lasts(q);
+	q->ring_starved = false;
+	q->starved = (struct xbb_batch_list){ 0 };
+	while ((batch = xbb_batch_list_take(&starved)) != NULL)
+		if (lasts) {
+			xbb_batch_give_up(q, batch);
+			finish(q, batch);
+		} else if (q->retry_ns != 0)
+			xbb_batch_list_put(&q->starved, batch);
+		else if (xbb_batch_is_slow(q, batch))
+			xbb_pool_submit(q, batch);
+		else
+			run_here(q, batch);
 	return (true);
 }
 
@@ -440,7 +358,9 @@ xbb_queue_main(void *arg)
 		if (xbb_mapping_damaged(q->mapping))
 			xbb_queue_stop(q, XBB_STOP_SEGMENT, EIO);
 		busy = collect(q);
-		if (!atomic_load(&q->draining) && gather(q)) {
+		busy |= retry(q);
+		if (!q->ring_starved && !atomic_load(&q->draining) &&
+		    xbb_queue_gather(q)) {
 			q->idle_events = 0;
 			busy = true;
 		}

@@ -85,6 +85,14 @@ xbb_ring_copy_request(struct xbb_ring *ring, uint32_t slot[XBB_SLOT_WORDS])
 	ring->req_cons++;
 }
 
+/* Have it copied out once more: it was not accepted. */
+void
+xbb_ring_leave_request(struct xbb_ring *ring)
+{
+
+	ring->req_cons--;
+}
+
 void
 xbb_ring_put_response(struct xbb_ring *ring, uint64_t id, uint8_t operation,
     int16_t status)

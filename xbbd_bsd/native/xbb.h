@@ -28,6 +28,9 @@
 #define XBB_MAX_BLOCK_SIZE	65536	/* bytes of the largest sector a disk may have */
 #define XBB_MAX_PERSISTENT	4096	/* grants that a ring may keep mapped */
 #define XBB_STATE_VERSION	5
+#define XBB_SERVICE_MAPPINGS	32768	/* half of what Linux lets a process have (vm.max_map_count) */
+#define XBB_SERVICE_GRANTS	131072	/* half of what Xen keeps track of for a domain (gnttab_max_maptrack_frames) */
+#define XBB_GUEST_GRANTS	2048	/* half of a table of 8 frames */
 #define XBB_POLL_MAX_US		50	/* poll_max_us of a fresh state segment */
 #define XBB_UNUSED_SECONDS	60	/* persistent_grant_unused_seconds, likewise */
 #define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a guarded map goes (hv.h) */
@@ -339,6 +342,22 @@ int	xbb_queue_start(struct xbb_queue *queue, struct xbb_error *error);
 void	xbb_queue_drain(struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue, struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);
+
+/* How much may stay mapped for guests; for the whole process, at any time. */
+struct xbb_budget_limits {
+	uint32_t	mappings;		/* of this process, for all guests */
+	uint32_t	grants;			/* kept of all guests */
+	uint32_t	guest_grants;		/* kept of one guest, all its disks together */
+};
+
+struct xbb_budget_use {
+	uint32_t	mappings;		/* kept, and set aside for open queues */
+	uint32_t	grants;			/* kept */
+};
+
+/* What is kept beyond new limits is given back a little later. */
+void	xbb_budget_set(const struct xbb_budget_limits *limits);
+void	xbb_budget_used(struct xbb_budget_use *use);
 
 /* Can holes be made in this file?  Its first page is lost by that. */
 int	xbb_file_can_punch(int fd);
