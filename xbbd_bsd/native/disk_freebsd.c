@@ -120,8 +120,8 @@ discard_file(int fd, off_t from, off_t to)
 /*
  * DIOCGDELETE of a device, whose multiples of sectors the caller sees to.  It
  * ends early, and says that all is well, if a signal is pending: our threads
- * have them all blocked (thread.c), and one that stops the process leaves out
- * only what is advice (geom_dev.c; read there, not seen).
+ * have all blocked but their own faults (thread.c), and one that stops the
+ * process leaves out only what is advice (geom_dev.c; read there, not seen).
  *
  * A hole in a file, which keeps its size.
  */
