@@ -352,7 +352,9 @@ check_cannot(int errnum)
 
 	rig_open(&rig, SECTORS, &usual);
 	seg = guest_segment(&rig.guest, 0, 0, 7);
+	CHECK_EQ(xbb_can_flush(rig.device.disk_fd, XBB_DISK_FILE), 1);
 	atomic_store(&disk.sync_errnum, errnum);
+	CHECK_EQ(xbb_can_flush(rig.device.disk_fd, XBB_DISK_FILE), 0);
 	for (operation = XBB_OP_WRITE_BARRIER;
 	    operation <= XBB_OP_FLUSH_DISKCACHE; operation++) {
 		memset(xbb_front_page(rig.guest.front, 0), operation,
@@ -367,6 +369,9 @@ check_cannot(int errnum)
 	pair_drain(&rig.pair);
 	CHECK_EQ(XBB_GET(rig.device.state->lost_errno), 0);
 	CHECK_EQ(COUNTER(&rig.pair, io_errors), 0);
+	/* What cannot be asked has failed. */
+	atomic_store(&disk.sync_errnum, EIO);
+	CHECK_EQ(xbb_can_flush(rig.device.disk_fd, XBB_DISK_FILE), -EIO);
 	rig_close(&rig);
 }
 

@@ -36,6 +36,8 @@ void	kernel_provider_destroy(int fd);	/* as mdconfig -d -o force */
 void	kernel_overflow(int event_fd);	/* of the queue of ports */
 int	kernel_records(void);		/* of maps, mapped or not */
 unsigned int kernel_flushes(void);	/* DIOCGFLUSH that were done */
+void	kernel_setenv(const char *name, const char *value);	/* the only one */
+void	kernel_mount(const char *name);	/* every file is on such a file system */
 
 /* gntdev.c */
 int	gntdev_ioctl(int fd, unsigned long cmd, void *arg);

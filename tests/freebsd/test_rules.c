@@ -350,8 +350,10 @@ check_destroyed(void)
 	CHECK_EQ(ftruncate(fd, MEDIA), 0);
 	kernel_provider(fd, 512);
 	/* One without such a call is not gone. */
+	CHECK_EQ(xbb_can_flush(fd, XBB_DISK_DEVICE), 1);
 	kernel_provider_without_flush(fd);
 	CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_DEVICE), -ENOTTY);
+	CHECK_EQ(xbb_can_flush(fd, XBB_DISK_DEVICE), 0);
 	kernel_provider_destroy(fd);
 	was_short = false;
 	for (i = 0; i < 4; i++) {
@@ -359,6 +361,7 @@ check_destroyed(void)
 		CHECK_EQ(xbb_transfer(fd, i % 2 != 0, &iov, 1, 0, &was_short),
 		    -ENXIO);
 		CHECK_EQ(xbb_disk_flush(fd, XBB_DISK_DEVICE), -ENXIO);
+		CHECK_EQ(xbb_can_flush(fd, XBB_DISK_DEVICE), -ENXIO);
 		CHECK_EQ(discard(fd, XBB_DISK_DEVICE, 0, 4096), -ENXIO);
 	}
 	CHECK_EQ(fstat(fd, &st), -1);
@@ -368,6 +371,47 @@ check_destroyed(void)
 	CHECK_EQ(errno, ENXIO);
 	CHECK_EQ(fcntl(fd, F_GETFD), -1);
 	CHECK(unlink("disk") == 0);
+}
+
+/* kenv(2): what is set, what is not, and a value that does not fit. */
+static void
+check_kernel_environment(void)
+{
+	char longest[XBB_KERNEL_VALUE + 1], value[XBB_KERNEL_VALUE];
+
+	CHECK_EQ(xbb_kernel_environment("hint.x", value), -ENOENT);
+	kernel_setenv("hint.x", "1");
+	CHECK_EQ(xbb_kernel_environment("hint.x", value), 0);
+	CHECK(strcmp(value, "1") == 0);
+	CHECK_EQ(xbb_kernel_environment("hint.y", value), -ENOENT);
+	memset(longest, 'x', XBB_KERNEL_VALUE);
+	longest[XBB_KERNEL_VALUE] = '\0';
+	CHECK_EQ(xbb_kernel_environment(longest, value), -ENAMETOOLONG);
+	kernel_setenv("hint.x", longest);
+	CHECK_EQ(xbb_kernel_environment("hint.x", value), 0);
+	CHECK_EQ(strlen(value), XBB_KERNEL_VALUE - 1);
+}
+
+static void
+check_pseudo_file_systems(void)
+{
+	static const char *const none[] = { "ufs", "zfs", "tmpfs", "procf" };
+	char name[XBB_FILE_SYSTEM_NAME];
+	uint32_t i;
+	int fd;
+
+	fd = open("file", O_RDWR | O_CREAT | O_EXCL, 0600);
+	CHECK(fd >= 0);
+	for (i = 0; i < COUNTOF(none); i++) {
+		kernel_mount(none[i]);
+		CHECK_EQ(xbb_pseudo_file_system(fd, name), 0);
+	}
+	kernel_mount("linsysfs");
+	CHECK_EQ(xbb_pseudo_file_system(fd, name), 1);
+	CHECK(strcmp(name, "linsysfs") == 0);
+	CHECK_EQ(close(fd), 0);
+	CHECK_EQ(xbb_pseudo_file_system(fd, name), -EBADF);
+	CHECK(unlink("file") == 0);
 }
 
 int
@@ -383,6 +427,8 @@ main(void)
 	check_bad_grants();
 	check_events();
 	check_no_guard();
+	check_kernel_environment();
+	check_pseudo_file_systems();
 	check_file();
 	check_disks();
 	check_destroyed();

@@ -102,7 +102,20 @@ freebsd_guard(struct xbb_hv *hv, const struct xbb_map *map, uint32_t byte)
 """
 
 # What is forgotten: file, what is there, what would be instead, what is said then.
+HOST_C = "host_freebsd.c"
 FORGOTTEN = {
+    "4: a value without its NUL": (
+        HOST_C,
+        "value, XBB_KERNEL_VALUE - 1)",
+        "value, XBB_KERNEL_VALUE)",
+        "strlen(value)",
+    ),
+    "4: a hint that is not set": (
+        HOST_C,
+        "XBB_KERNEL_VALUE - 1) < 0)\n\t\treturn (-errno);",
+        "XBB_KERNEL_VALUE - 1) < 0)\n\t\treturn (0);",
+        "xbb_kernel_environment",
+    ),
     "1: an index is negative": (HV, "(off_t)map->token)", "(off_t)(uint32_t)map->token)", "-22"),
     "1: an index is used as it came": (
         HV,
@@ -317,8 +330,8 @@ FORGOTTEN_IN_PYTHON = {
         "test_a_dom0_where_all_is_well",
     ),
     "4: the kernel's backend is first": (
-        "if not _is_set(_kenv(HINT)):",
-        "if _kenv(HINT) is None:",
+        'if not _is_set(kernel_environment(HINT) or ""):',
+        "if kernel_environment(HINT) is None:",
         "test_the_kernel_would_take_vbd",
     ),
 }

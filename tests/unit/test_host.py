@@ -13,29 +13,29 @@ from pathlib import Path
 import pytest
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Medium, Platform, freebsd, linux
+from xbbd_bsd.host import DiskGeometry, Medium, Platform, files, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
 from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache, makes_holes
-from xbbd_bsd.host.statfs import fstatfs
+from xbbd_bsd.native import DiskKind, can_flush, kernel_environment, pseudo_file_system
 from xbbd_bsd.native import can_punch as linux_can_punch
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
-FDATASYNC = 0  # as if it were an ioctl
+FLUSH = 0  # as if it were an ioctl, on either system
 
 # Answers of an 8 GiB disk of 512-byte sectors on 4096-byte ones.
 LINUX_DISK: dict[int, bytes | int] = {
     0x80081272: struct.pack("Q", 8 << 30),
     0x1268: struct.pack("i", 512),
     0x127B: struct.pack("I", 4096),
-    FDATASYNC: b"",
+    FLUSH: b"",
 }
 FREEBSD_DISK: dict[int, bytes | int] = {
     0x40086481: struct.pack("q", 8 << 30),
     0x40046480: struct.pack("I", 512),
     0x4008648B: struct.pack("q", 4096),
-    0x20006487: b"",
+    FLUSH: b"",
 }
 DISK = DiskGeometry(Medium.DEVICE, 8 << 30, 512, 4096)
 
@@ -73,12 +73,20 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Play:
             SET.append(flags)
             return os.O_RDWR
 
+        def flush(fd: int, kind: DiskKind) -> bool:
+            assert kind is DiskKind.DEVICE
+            answer = answers.get(FLUSH, errno.ENOTTY)
+            if answer == errno.EIO:
+                raise HostError("flush: Input/output error", answer)
+            return answer == b""
+
         status = os.stat_result((file_type | 0o600, *[0] * 9), {"st_rdev": 0})
         monkeypatch.setattr(os, "fstat", lambda fd: status)
         monkeypatch.setattr(fcntl, "ioctl", ioctl)
         monkeypatch.setattr(fcntl, "fcntl", set_flags)
         monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)
-        monkeypatch.setattr(os, "fdatasync", lambda fd: ioctl(fd, FDATASYNC, b""))
+        for module in (linux, freebsd):
+            monkeypatch.setattr(module, "can_flush", flush)
 
     return play
 
@@ -92,59 +100,55 @@ def test_files_have_sectors_of_512_bytes(platform: Platform, tmp_path: Path) -> 
     assert geometry == DiskGeometry(Medium.FILE, 1000, 512, 512)
 
 
-def freebsd_statfs(name: bytes, version: int = 0x20140518) -> bytes:
-    """Its struct statfs in full, as sys/mount.h has it; 2344 bytes."""
-    record = struct.pack(
-        "@IIQQQQQqQqQQQQII72sIIii80s16s1024s1024s",
-        version, *[0] * 15, b"", 0, 0, 0, 0, b"", name, b"", b"",
-    )  # fmt: skip
-    assert len(record) == 2344
-    return record
-
-
-def linux_statfs(magic: int) -> bytes:
-    """Its struct statfs, of 120 bytes."""
-    return struct.pack("@l112x", magic)
-
-
-@pytest.mark.parametrize(
-    ("platform", "record", "name"),
-    [
-        (LINUX, linux_statfs(0x62656572), "sysfs"),
-        (LINUX, linux_statfs(0x9FA0), "proc"),
-        (LINUX, linux_statfs(0xCAFE4A11), "bpf"),
-        (LINUX, linux_statfs(0x63677270), "cgroup2"),
-        (LINUX, linux_statfs(0x01021994), None),  # tmpfs
-        (LINUX, linux_statfs(0xEF53), None),
-        (FREEBSD, freebsd_statfs(b"procfs"), "procfs"),
-        (FREEBSD, freebsd_statfs(b"linsysfs"), "linsysfs"),
-        (FREEBSD, freebsd_statfs(b"tmpfs"), None),
-        (FREEBSD, freebsd_statfs(b"zfs"), None),
-        (FREEBSD, freebsd_statfs(b"procfs", version=0x20990101), None),
-    ],
-)
+@pytest.mark.parametrize("platform", [LINUX, FREEBSD])
+@pytest.mark.parametrize("name", ["procfs", None])
 def test_files_that_are_the_kernel_s_answers(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    platform: Platform,
-    record: bytes,
-    name: str | None,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: Platform, name: str | None
 ) -> None:
+    """FreeBSD is asked in tests/freebsd/test_rules.c."""
     path = tmp_path / "disk"
     path.write_bytes(bytes(1000))
-    for module in (linux, freebsd):
-        monkeypatch.setattr(module, "fstatfs", lambda fd: record)
+    monkeypatch.setattr(files, "pseudo_file_system", lambda fd: name)
     with path.open("rb") as file:
         if name is None:
             assert platform.prepare_disk(file.fileno()).size == 1000
         else:
-            with pytest.raises(OperatorError, match=f"^it is a file of {name}, which is no disk$"):
+            with pytest.raises(OperatorError, match=r"^it is a file of procfs, which is no disk$"):
                 platform.prepare_disk(file.fileno())
 
 
-def test_statfs_of_what_is_not_open() -> None:
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        fstatfs(-1)
+@pytest.mark.skipif(sys.platform != "linux", reason="as Linux names them")
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/proc/self/status", "proc"),
+        ("/sys/kernel/mm/transparent_hugepage/enabled", "sysfs"),
+        ("/proc/self/ns/mnt", "nsfs"),
+        ("/dev/pts/ptmx", "devpts"),
+        (__file__, None),
+    ],
+)
+def test_the_kernel_s_own_files_on_linux(path: str, name: str | None) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOCTTY)
+    except OSError as error:
+        pytest.skip(f"{path}: {error.strerror}")
+    try:
+        assert pseudo_file_system(fd) == name
+    finally:
+        os.close(fd)
+
+
+def test_the_file_system_of_what_is_not_open() -> None:
+    with pytest.raises(HostError, match="look at its file system: Bad file descriptor"):
+        pseudo_file_system(-1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="FreeBSD has one")
+def test_linux_has_no_kernel_environment() -> None:
+    with pytest.raises(HostError, match=r"^kenv hint.x: Function not implemented$") as raised:
+        kernel_environment("hint.x")
+    assert raised.value.errno == errno.ENOSYS
 
 
 @pytest.mark.parametrize(("sector_size", "aligned"), [(512, False), (4096, True)])
@@ -205,21 +209,35 @@ def test_a_file_can_discard_if_it_may_be_written(tmp_path: Path) -> None:
     assert path.stat().st_size == 8192
 
 
-@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL])
-def test_a_disk_that_cannot_flush(play: Play, number: int) -> None:
-    play(stat.S_IFBLK, {**LINUX_DISK, FDATASYNC: number})
+def test_a_disk_that_cannot_flush(play: Play) -> None:
+    """By which errno, tests/c/test_flush.c and tests/freebsd/test_rules.c know."""
+    play(stat.S_IFBLK, {**LINUX_DISK, FLUSH: errno.ENOTTY})
     assert LINUX.prepare_disk(0) == replace(DISK, flushes=False)
-    play(stat.S_IFCHR, {**FREEBSD_DISK, 0x20006487: number})
+    play(stat.S_IFCHR, {**FREEBSD_DISK, FLUSH: errno.ENOTTY})
     assert FREEBSD.prepare_disk(0) == replace(DISK, aligned=True, flushes=False)
 
 
 def test_a_disk_that_fails_to_flush_is_not_served(play: Play) -> None:
-    play(stat.S_IFBLK, {**LINUX_DISK, FDATASYNC: errno.EIO})
-    with pytest.raises(OSError, match="Input/output error"):
+    play(stat.S_IFBLK, {**LINUX_DISK, FLUSH: errno.EIO})
+    with pytest.raises(HostError, match="Input/output error"):
         LINUX.prepare_disk(0)
-    play(stat.S_IFCHR, {**FREEBSD_DISK, 0x20006487: errno.EIO})
-    with pytest.raises(OSError, match="Input/output error"):
+    play(stat.S_IFCHR, {**FREEBSD_DISK, FLUSH: errno.EIO})
+    with pytest.raises(HostError, match="Input/output error"):
         FREEBSD.prepare_disk(0)
+
+
+@pytest.mark.skipif(sys.platform.startswith("freebsd"), reason="a pipe is no disk there either")
+def test_what_can_be_flushed(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4096))
+    with path.open("r+b") as file:
+        assert can_flush(file.fileno(), DiskKind.FILE)
+    reader, writer = os.pipe()
+    assert not can_flush(writer, DiskKind.FILE)
+    os.close(reader)
+    os.close(writer)
+    with pytest.raises(HostError, match=r"^flush: Bad file descriptor$"):
+        can_flush(-1, DiskKind.FILE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="O_TMPFILE")

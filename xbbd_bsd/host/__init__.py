@@ -4,7 +4,6 @@
 as a value, and nothing else asks where it is.  Control thread.
 """
 
-import errno
 import importlib
 import os
 import socket
@@ -12,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Protocol
 
 from xbbd_bsd.errors import OperatorError
 
@@ -25,10 +24,6 @@ MediumName = Callable[[bytes], bytes]
 def path_itself(value: bytes) -> bytes:
     """Of the node physical-device-path, which hotplug scripts write as it is."""
     return value
-
-
-# What a disk says that has no such call as flushing: there is nothing to flush.
-CANNOT_FLUSH: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS, errno.EINVAL)
 
 
 class Medium(Enum):

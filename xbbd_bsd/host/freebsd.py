@@ -12,14 +12,12 @@ import re
 import socket
 import stat
 import struct
-import subprocess
 import sys
 from collections.abc import Collection, Mapping
 from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import (
-    CANNOT_FLUSH,
     DiskGeometry,
     Host,
     Medium,
@@ -29,22 +27,16 @@ from xbbd_bsd.host import (
     path_itself,
     sysctl,
 )
-from xbbd_bsd.host.statfs import fstatfs
-from xbbd_bsd.native import HvKind
+from xbbd_bsd.host.files import refuse_pseudo
+from xbbd_bsd.native import DiskKind, HvKind, can_flush, kernel_environment
 
 # sys/disk.h, the same on amd64 and arm64.
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
 DIOCGMEDIASIZE: Final = 0x40086481  # off_t: bytes
 DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not known
-DIOCGFLUSH: Final = 0x20006487  # none: has the disk write its cache out
 
 DIOCGATTR: Final = 0xC148648E  # struct diocgattr_arg: name, length, value
 _ATTRIBUTE: Final = struct.Struct("@64sii256s")  # the value begins at 72
-
-# sys/mount.h, struct statfs of 2344 bytes: f_version, and f_fstypename at 280.
-_STATFS: Final = struct.Struct("@I276x16s")
-_STATFS_VERSION: Final = 0x20140518
-_PSEUDO: Final = ("procfs", "linprocfs", "linsysfs", "devfs", "fdescfs", "mqueuefs")
 
 # sys/unistd.h, fpathconf(2): whether holes can be made in a file; 14.0 and newer.
 PC_DEALLOC_PRESENT: Final = 65
@@ -59,7 +51,6 @@ RUN_DIRECTORY: Final = "/var/run/xenstored"
 
 # Makes the kernel's own backend leave devices alone, for as long as no xbbd0 exists.
 HINT: Final = "hint.xbbd.0.disabled"
-KENV: Final = "/bin/kenv"
 
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 
@@ -72,7 +63,7 @@ class FreeBSD:
         status = _status(fd)
         writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
         if stat.S_ISREG(status.st_mode):
-            _refuse_pseudo(fd)
+            refuse_pseudo(fd)
             discard = (status.st_blksize, 0) if writable and _makes_holes(fd) else None
             return DiskGeometry(Medium.FILE, status.st_size, 512, 512, discard=discard)
         if not stat.S_ISCHR(status.st_mode):
@@ -88,7 +79,7 @@ class FreeBSD:
             size,
             sector_size,
             max(stripe, sector_size),
-            flushes=not writable or _flushes(fd),
+            flushes=not writable or can_flush(fd, DiskKind.DEVICE),
             aligned=True,
             discard=(max(stripe, sector_size), 0) if _can_delete(fd) else None,
         )
@@ -195,14 +186,6 @@ class FreeBSDXen:
         PLATFORM.lock_disk(fd, writable=writable)
 
 
-def _refuse_pseudo(fd: int) -> None:
-    """OperatorError if an open file is one of the kernel's, which no disk can be."""
-    version, name = _STATFS.unpack_from(fstatfs(fd))
-    name = name.partition(b"\0")[0].decode("ascii", "replace")
-    if version == _STATFS_VERSION and name in _PSEUDO:
-        raise OperatorError(f"it is a file of {name}, which is no disk", errno.EINVAL)
-
-
 def _check_kernel_backend() -> None:
     """OperatorError, with what to do, unless the kernel leaves devices of kind vbd to us."""
     names = sysctl.leaves("dev.xbbd")
@@ -215,21 +198,12 @@ def _check_kernel_backend() -> None:
             f" first, {advice}",
             errno.EBUSY,
         )
-    if not _is_set(_kenv(HINT)):
+    if not _is_set(kernel_environment(HINT) or ""):
         raise OperatorError(
             f'the kernel\'s own backend would take kind vbd: put {HINT}="1" into'
             f" /boot/loader.conf, and for now run: kenv {HINT}=1; {advice}",
             errno.EBUSY,
         )
-
-
-def _kenv(name: str) -> str:
-    """A variable of the kernel's environment, "" if it is not set; HostError."""
-    try:
-        done = subprocess.run([KENV, "-q", name], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise HostError(f"unable to run {KENV}: {error.strerror}", error.errno or 0) from None
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _is_set(value: str) -> bool:
@@ -285,17 +259,6 @@ def _makes_holes(fd: int) -> bool:
         return os.fpathconf(fd, PC_DEALLOC_PRESENT) == 1
     except OSError:  # also a kernel that does not know the name
         return False
-
-
-def _flushes(fd: int) -> bool:
-    """Whether a disk that is open for writing can be flushed; OSError if it fails to."""
-    try:
-        fcntl.ioctl(fd, DIOCGFLUSH, b"")
-    except OSError as error:
-        if error.errno in CANNOT_FLUSH:
-            return False
-        raise
-    return True
 
 
 def _can_delete(fd: int) -> bool:

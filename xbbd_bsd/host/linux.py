@@ -18,7 +18,6 @@ from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError, printable
 from xbbd_bsd.host import (
-    CANNOT_FLUSH,
     DiskGeometry,
     Host,
     Medium,
@@ -27,8 +26,8 @@ from xbbd_bsd.host import (
     RingDescriptors,
     path_itself,
 )
-from xbbd_bsd.host.statfs import fstatfs
-from xbbd_bsd.native import PAGE_SIZE, HvKind, can_punch
+from xbbd_bsd.host.files import refuse_pseudo
+from xbbd_bsd.native import PAGE_SIZE, DiskKind, HvKind, can_flush, can_punch
 
 # linux/fs.h, the same on amd64 and arm64.
 BLKSSZGET: Final = 0x1268  # int: logical sector, bytes
@@ -38,37 +37,6 @@ BLKFLSBUF: Final = 0x1261  # none: write back and forget what is cached
 
 # xen/evtchn.h: a domain in, the port as result.
 BIND_UNBOUND_PORT: Final = 0x00044502
-
-# linux/magic.h and the file systems' own sources: files that are no storage, but the
-# kernel's answers, whatever size they claim.
-_PSEUDO: Final = {
-    0x9FA0: "proc",
-    0x62656572: "sysfs",
-    0x64626720: "debugfs",
-    0x74726163: "tracefs",
-    0x73636673: "securityfs",
-    0x5A3C69F0: "apparmorfs",
-    0xF97CFF8C: "selinuxfs",
-    0x43415D53: "smackfs",
-    0x27E0EB: "cgroup",
-    0x63677270: "cgroup2",
-    0x7655821: "resctrl",
-    0x62656570: "configfs",
-    0xCAFE4A11: "bpf",
-    0x6165676C: "pstore",
-    0xDE5E81E4: "efivarfs",
-    0x42494E4D: "binfmt_misc",
-    0x19800202: "mqueue",
-    0x65735543: "fusectl",
-    0x6E736673: "nsfs",
-    0x50494446: "pidfs",
-    0x1CD1: "devpts",
-    0x67596969: "rpc_pipefs",
-    0x6E667364: "nfsd",
-    0xABBA1974: "xenfs",
-    0x958458F6: "hugetlbfs",
-}
-_F_TYPE: Final = struct.Struct("@l")  # asm-generic/statfs.h: the first member
 
 SO_PEERGROUPS: Final = 59  # asm-generic/socket.h: gid_t of each supplementary group
 _UCRED: Final = struct.Struct("@iII")  # linux/socket.h: pid, uid, gid
@@ -111,7 +79,9 @@ class Linux:
         )
         if writable:
             geometry = replace(
-                geometry, discard=discard_limits(status.st_rdev), flushes=_flushes(fd)
+                geometry,
+                discard=discard_limits(status.st_rdev),
+                flushes=can_flush(fd, DiskKind.DEVICE),
             )
         with suppress(OSError):  # not every driver has anything to forget
             fcntl.ioctl(fd, BLKFLSBUF, 0)
@@ -225,14 +195,6 @@ class LinuxDomain:
         os.close(self.grant_fd)
 
 
-def refuse_pseudo(fd: int) -> None:
-    """OperatorError if an open file is one of the kernel's, which no disk can be."""
-    (magic,) = _F_TYPE.unpack_from(fstatfs(fd))
-    name = _PSEUDO.get(magic & 0xFFFFFFFF)
-    if name is not None:
-        raise OperatorError(f"it is a file of {name}, which is no disk", errno.EINVAL)
-
-
 def makes_holes(fd: int, descriptors: str = "/proc/self/fd") -> bool:
     """Whether holes can be made in files where an open one is; no, if that cannot be tried.
 
@@ -251,17 +213,6 @@ def makes_holes(fd: int, descriptors: str = "/proc/self/fd") -> bool:
         return False
     finally:
         os.close(probe)
-
-
-def _flushes(fd: int) -> bool:
-    """Whether a writable disk can be flushed; OSError if it fails to."""
-    try:
-        os.fdatasync(fd)
-    except OSError as error:
-        if error.errno in CANNOT_FLUSH:
-            return False
-        raise
-    return True
 
 
 def has_write_cache(number: int, devices: str = "/sys/dev/block") -> bool:

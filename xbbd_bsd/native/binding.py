@@ -6,6 +6,7 @@ module fails at import and not in front of a guest.
 
 from __future__ import annotations
 
+import errno
 import os
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -134,6 +135,31 @@ def check(result: int, operation: str, error: Any = None) -> None:
 def can_punch(fd: int) -> bool:
     """Whether holes can be made in an open file, whose first page becomes one."""
     return bool(lib.xbb_file_can_punch(fd))
+
+
+def can_flush(fd: int, kind: DiskKind) -> bool:
+    """Whether a disk, open for writing, can be flushed; HostError if it fails to."""
+    result = int(lib.xbb_can_flush(fd, kind))
+    check(result, "flush")
+    return bool(result)
+
+
+def pseudo_file_system(fd: int) -> str | None:
+    """The file system of an open file that is the kernel's answer and no storage; HostError."""
+    name = ffi.new("char[]", lib.XBB_FILE_SYSTEM_NAME)
+    result = int(lib.xbb_pseudo_file_system(fd, name))
+    check(result, "look at its file system")
+    return str(ffi.string(name).decode("ascii")) if result else None
+
+
+def kernel_environment(variable: str) -> str | None:
+    """A variable of FreeBSD's kenv(2), None if it is not set; HostError."""
+    value = ffi.new("char[]", lib.XBB_KERNEL_VALUE)
+    result = int(lib.xbb_kernel_environment(variable.encode(), value))
+    if result == -errno.ENOENT:
+        return None
+    check(result, f"kenv {variable}")
+    return str(ffi.string(value).decode("utf-8", "replace"))
 
 
 def max_requests(abi: Abi, ring_pages: int) -> int:

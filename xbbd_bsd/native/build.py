@@ -52,8 +52,8 @@ CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2", "-g", "-UNDEBU
 def platform_sources(platform: str = sys.platform) -> tuple[str, ...]:
     """The files that exist once for each operating system."""
     if platform.startswith("freebsd"):
-        return ("disk_freebsd.c", "hv_freebsd.c")
-    return ("disk_linux.c", "hv_linux.c", "hvfront_linux.c")
+        return ("disk_freebsd.c", "host_freebsd.c", "hv_freebsd.c")
+    return ("disk_linux.c", "host_linux.c", "hv_linux.c", "hvfront_linux.c")
 
 
 def sources(platform: str = sys.platform) -> list[str]:

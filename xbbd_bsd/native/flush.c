@@ -116,6 +116,17 @@ xbb_means_gone(int error)
 	return (error == -ENXIO || error == -ENODEV);
 }
 
+int
+xbb_can_flush(int fd, uint32_t disk_kind)
+{
+	int error;
+
+	error = xbb_disk_flush(fd, disk_kind);
+	if (error == 0)
+		return (1);
+	return (xbb_means_cannot(error) ? 0 : error);
+}
+
 /* The errno of the first loss (xbb.h), 0 if there was none. */
 int
 xbb_flushes_lost(const struct xbb_flushes *f)

@@ -35,6 +35,8 @@
 #define XBB_UNUSED_SECONDS	60	/* persistent_grant_unused_seconds, likewise */
 #define XBB_RING_ALIVE		63	/* unused byte of a ring's head, cleared when a guarded map goes (hv.h) */
 #define XBB_DEVSTAT_KINDS	4	/* enum xbb_devstat_kind */
+#define XBB_FILE_SYSTEM_NAME	16	/* bytes of a file system's name, with NUL */
+#define XBB_KERNEL_VALUE	256	/* likewise, of a value of the kernel's environment */
 #define XBB_LATENCY_BUCKETS	320	/* 8 a power of two, from 1 ns */
 
 /* Operations of a ring request (blkif.h). */
@@ -361,6 +363,19 @@ void	xbb_budget_used(struct xbb_budget_use *use);
 
 /* Can holes be made in this file?  Its first page is lost by that. */
 int	xbb_file_can_punch(int fd);
+
+/* Can this disk, open for writing, be flushed?  It is; 1, 0 or a negative errno. */
+int	xbb_can_flush(int fd, uint32_t disk_kind);
+
+/*
+ * Questions to the operating system.  pseudo_file_system: is an open file one of
+ * the kernel's answers, and no storage?  1, and the name of what it is on, or 0.
+ * kernel_environment: a variable of the loader's (FreeBSD); ENOENT if it is not
+ * set, ENOSYS where there is no such thing.
+ */
+int	xbb_pseudo_file_system(int fd, char name[XBB_FILE_SYSTEM_NAME]);
+int	xbb_kernel_environment(const char *variable,
+	    char value[XBB_KERNEL_VALUE]);
 
 /* Most requests a ring of so many pages holds; 0 for an ABI that is none. */
 uint32_t xbb_max_requests(uint32_t abi, uint32_t ring_pages);

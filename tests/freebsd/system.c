@@ -1,0 +1,63 @@
+/*
+ * system.c - what the kernel says of itself and of its mounts: kenv(2) and
+ * fstatfs(2).  One thread.
+ */
+#include <sys/mount.h>
+
+#include <errno.h>
+#include <kenv.h>
+#include <string.h>
+
+#include "kernel.h"
+
+static const char *variable, *value_of_it, *file_system = "zfs";
+
+void
+kernel_setenv(const char *name, const char *value)
+{
+
+	variable = name;
+	value_of_it = value;
+}
+
+void
+kernel_mount(const char *name)
+{
+
+	file_system = name;
+}
+
+/* What does not fit is cut off, its NUL first (kern_environment.c). */
+int
+kenv(int action, const char *name, char *value, int len)
+{
+	int n;
+
+	if (action != KENV_GET)
+		kernel_panic("kenv: action %d", action);
+	if (strlen(name) > KENV_MNAMELEN) {
+		errno = ENAMETOOLONG;
+		return (-1);
+	}
+	if (variable == NULL || strcmp(name, variable) != 0) {
+		errno = ENOENT;
+		return (-1);
+	}
+	n = (int)strlen(value_of_it) + 1;
+	if (n > len)
+		n = len;
+	memcpy(value, value_of_it, (size_t)n);
+	return (n);
+}
+
+int
+kernel_fstatfs(int fd, struct statfs *buf)
+{
+	struct stat st;
+
+	if (__real_fstat(fd, &st) != 0)
+		return (-1);
+	memset(buf, 0, sizeof(*buf));
+	strncpy(buf->f_fstypename, file_system, MFSNAMELEN - 1);
+	return (0);
+}
