@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,39 @@ def test_only_the_store_knows_pyxs() -> None:
     assert importers == {"xenstore"}
 
 
+# What makes a process: fork(2) write-protects the pages of grants that are mapped, and a
+# child would have them too.
+FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
+FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
+TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "toolstack"]
+SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
+DETACHES = {"daemon": {"fork"}}  # before anything is mapped
+
+
+def makes_processes(path: Path, name: str) -> set[str]:
+    """The names by which a module could make a process."""
+    found = {imported for imported in imports(path, name) if imported in FORKING}
+    for node in ast.walk(ast.parse(path.read_text())):
+        used = [node.attr] if isinstance(node, ast.Attribute) else []
+        if isinstance(node, ast.ImportFrom):
+            used = [alias.name for alias in node.names]
+        found |= FORKS.intersection(used)
+        found |= {word for word in used if word.startswith(("create_subprocess", "spawn"))}
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_forks_while_grants_are_mapped(name: str) -> None:
+    if name in SERVES or not any(fits(name, pattern) for pattern in TOOLS):
+        assert makes_processes(MODULES[name], name) == DETACHES.get(name, set())
+
+
+def test_no_c_file_forks() -> None:
+    for path in (ROOT / PACKAGE / "native").glob("*.c"):
+        text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+        assert not re.search(r"\b(v?fork|rfork|pdfork|popen|system|posix_spawnp?)\s*\(", text), path
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_says_what_it_is_and_fits_in_500_lines(name: str) -> None:
     source = MODULES[name].read_text()
@@ -206,6 +240,8 @@ def test_a_module_says_what_it_is_and_fits_in_500_lines(name: str) -> None:
 def test_the_rules_can_refuse() -> None:
     assert not any(fits("native.queue", pattern) for pattern in allowed("xenbus.device"))
     assert not any(fits("block.family", pattern) for pattern in allowed("xenbus.bus"))
+    assert makes_processes(MODULES["sim.chain"], "sim.chain") == {"subprocess"}
+    assert makes_processes(MODULES["sim.machine"], "sim.machine") == {"create_subprocess_exec"}
     assert any(fits("xenstore.client", pattern) for pattern in allowed("xenbus.bus"))
     with pytest.raises(AssertionError):
         allowed("manager")
