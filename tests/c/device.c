@@ -87,6 +87,7 @@ open_front(struct pair *pair, const struct device *device,
 		.abi = options->abi,
 		.ring_pages = either(options->ring_pages, 1),
 		.max_segments = XBB_MAX_SEGMENTS,
+		.persistent = options->persistent != 0,
 	};
 	struct xbb_error error;
 
@@ -123,6 +124,7 @@ pair_open(struct pair *pair, struct device *device, uint32_t ring,
 		.ring_pages = either(options->ring_pages, 1),
 		.disk_kind = options->device ? XBB_DISK_DEVICE : XBB_DISK_FILE,
 		.discard = options->discard,
+		.max_persistent = options->persistent,
 		.transport = options->transport,
 		.read_only = options->read_only,
 		.sector_size = either(options->sector_size, XBB_SECTOR_SIZE),

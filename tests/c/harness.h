@@ -78,6 +78,7 @@ struct pair_options {
 	bool		read_only;
 	bool		device;		/* the file counts as a disk device */
 	bool		discard;
+	uint32_t	persistent;	/* grants that may stay mapped */
 };
 
 /* A ring: its frontend and its queue. */
@@ -193,6 +194,7 @@ struct hypervisor {
 	/* What has happened. */
 	atomic_uint	 mappings;	/* there are now */
 	atomic_uint	 map_calls;
+	atomic_int	 unmap_errnum;
 };
 
 extern struct hypervisor hypervisor;

@@ -1,6 +1,6 @@
 /*
- * hypervisor.c - the simulated hypervisor, whose event channels can be made to
- * fail, and which can be short of mappings, of memory for large ones, or of
+ * hypervisor.c - the simulated hypervisor, whose event channels and unmapping can
+ * be made to fail, and which can be short of mappings, of memory for large ones, or of
  * everything: it counts each map as one mapping of the process, as a gntdev
  * does.  The linker puts __wrap_xbb_hv_lookup() in the place of the function of
  * that name (test_native.py).  And threads that cannot be made.  Any thread.
@@ -83,12 +83,18 @@ map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 	return (error);
 }
 
-static void
+/* What is not unmapped stays so, until its object is closed. */
+static int
 unmap(struct xbb_hv *hv, struct xbb_map *map)
 {
+	int e = atomic_load(&hypervisor.unmap_errnum);
 
-	real.unmap(hv, map);
-	atomic_fetch_sub(&hypervisor.mappings, 1);
+	if (e != 0)
+		return (-e);
+	e = real.unmap(hv, map);
+	if (e == 0)
+		atomic_fetch_sub(&hypervisor.mappings, 1);
+	return (e);
 }
 
 static int

@@ -101,6 +101,37 @@ check_event_fault(atomic_int *errnum)
 	rig_close(&rig);
 }
 
+/*
+ * What stays mapped stops the ring, and is not counted as given back: whether
+ * that was for one batch, or for good until the end.
+ */
+static void
+check_unmap_fault(uint32_t persistent)
+{
+	const struct pair_options options = {
+		.workers = 1, .transport = XBB_TRANSPORT_MAP,
+		.persistent = persistent,
+	};
+	struct xbb_queue_status status;
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &options);
+	CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
+	atomic_store(&hypervisor.unmap_errnum, EINVAL);
+	if (persistent != 0)
+		xbb_queue_drain(rig.pair.queue);
+	else
+		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
+	WAIT_UNTIL((xbb_queue_status(rig.pair.queue, &status), status.state) ==
+	    XBB_QUEUE_DRAINED);
+	CHECK_EQ(status.reason, XBB_STOP_UNMAP);
+	CHECK_EQ(status.errnum, EINVAL);
+	CHECK_EQ(COUNTER(&rig.pair, grants_mapped_total),
+	    COUNTER(&rig.pair, grants_unmapped_total) + 1);
+	rig_close(&rig);
+	atomic_store(&hypervisor.unmap_errnum, 0);
+}
+
 int
 main(void)
 {
@@ -113,6 +144,8 @@ main(void)
 	check_event_fault(&hypervisor.notify_errnum);
 	check_event_fault(&hypervisor.unmask_errnum);
 	check_event_fault(&hypervisor.take_errnum);
+	check_unmap_fault(0);
+	check_unmap_fault(8);
 	scratch_leave();
 	return (0);
 }

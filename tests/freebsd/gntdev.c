@@ -176,7 +176,7 @@ unmap_grant_ref(int fd, const uint8_t *arg)
 	if (r->base != NULL)
 		kernel_panic("UNMAP before munmap(2)");
 	if (r->mapped)
-		xbb_hv_sim.unmap(d->sim, &r->grants);
+		(void)xbb_hv_sim.unmap(d->sim, &r->grants);
 	*link = r->next;
 	free(r->refs);
 	free(r);

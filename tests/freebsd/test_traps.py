@@ -88,8 +88,11 @@ def test_the_rules_are_kept_under_sanitizers(tmp_path: Path, sanitized: Extensio
 
 
 HV, DISK = "hv_freebsd.c", "disk_freebsd.c"
-MUNMAP = "munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);\n\t"
-FORGET = "forget_map(hv, map);\n"
+MUNMAP = """	if (munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE) != 0)
+		return (-errno);
+	map->base = NULL;
+"""
+FORGET = "	return (forget_map(hv, map));\n"
 
 GUARDED = "static const struct xbb_hv_ops freebsd_ops = {\n"
 GUARD = """static int
@@ -133,22 +136,22 @@ FORGOTTEN = {
     "1: what is only read is mapped so": (HV, "(writable ? PROT_WRITE : 0)", "PROT_WRITE", "-22"),
     "2: the record of a failed map": (
         HV,
-        "error = -errno;\n\t\t" + FORGET,
+        "error = -errno;\n\t\t(void)forget_map(hv, map);\n",
         "error = -errno;\n",
         "",
     ),
     "1: munmap, then UNMAP": (
         HV,
         MUNMAP + FORGET,
-        FORGET + "\t" + MUNMAP,
+        "\tif (forget_map(hv, map) != 0)\n\t\treturn (-errno);\n" + MUNMAP + "\treturn (0);\n",
         "panic: UNMAP before munmap",
     ),
     "1: no munmap": (HV, MUNMAP + FORGET, FORGET, "panic: UNMAP before munmap"),
-    "1: no UNMAP": (HV, MUNMAP + FORGET, MUNMAP, "kernel_records"),
+    "1: no UNMAP": (HV, MUNMAP + FORGET, MUNMAP + "\treturn (0);\n", "kernel_records"),
     "1: UNMAP by the same count": (
         HV,
-        ".count = map->npages,\n\t};\n\n\t(void)",
-        ".count = 1,\n\t};\n\n\t(void)",
+        ".count = map->npages,\n\t};\n\n\treturn",
+        ".count = 1,\n\t};\n\n\treturn",
         "panic: UNMAP of",
     ),
     "1: UNMAP by the same index": (

@@ -37,6 +37,8 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
             return HostError(f"writes may be lost: {cause_of_loss(status.errno)}", status.errno)
         case StopReason.SEGMENT:
             return HostError("somebody has cut off the file of its state segment", status.errno)
+        case StopReason.UNMAP:
+            return HostError(f"pages of the guest stay mapped: {reason}", status.errno)
     return None
 
 

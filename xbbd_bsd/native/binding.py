@@ -90,6 +90,7 @@ class StopReason(IntEnum):
     EVENT = lib.XBB_STOP_EVENT
     LOST = lib.XBB_STOP_LOST
     SEGMENT = lib.XBB_STOP_SEGMENT
+    UNMAP = lib.XBB_STOP_UNMAP
 
 
 class RequestState(IntEnum):

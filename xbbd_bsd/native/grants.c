@@ -51,13 +51,29 @@ xbb_grants_map(struct xbb_queue *q, struct xbb_batch *batch,
 	return (0);
 }
 
+/*
+ * Unmap pages of the guest's.  What fails stays mapped: then the ring stops,
+ * which ends with its descriptors, since nobody could say any more whose a page
+ * is.  False if so.  Any thread of the queue.
+ */
+bool
+xbb_unmap(struct xbb_queue *q, struct xbb_map *map)
+{
+	int error, none = 0;
+
+	error = q->ops->unmap(q->hv, map);
+	if (error != 0)
+		atomic_compare_exchange_strong(&q->unmap_errnum, &none, -error);
+	return (error == 0);
+}
+
 void
 xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
     struct xbb_map *map)
 {
 
-	batch->tally.grants_unmapped += map->npages;
-	q->ops->unmap(q->hv, map);
+	if (xbb_unmap(q, map))
+		batch->tally.grants_unmapped += map->npages;
 }
 
 /*
@@ -136,9 +152,11 @@ fetch_mapped(struct xbb_queue *q, const struct xbb_req *req,
 	error = q->ops->map(q->hv, &map, false);
 	if (error != 0)
 		return (error);
+	XBB_COUNT(q->rs->counters.grants_mapped_total, npages);
 	for (i = 0; i < npages; i++)
 		take(to, map.base + i * XBB_PAGE_SIZE, i, bytes);
-	q->ops->unmap(q->hv, &map);
+	if (xbb_unmap(q, &map))
+		XBB_COUNT(q->rs->counters.grants_unmapped_total, npages);
 	return (0);
 }
 
@@ -166,11 +184,8 @@ xbb_grants_fetch(struct xbb_queue *q, const struct xbb_req *req,
 	} else if (q->copies) {
 		error = fetch_copied(q, req, (uint8_t *)to, npages, bytes);
 		XBB_COUNT(c->grants_copied_total, error == 0 ? npages : 0);
-	} else {
+	} else
 		error = fetch_mapped(q, req, to, npages, bytes);
-		XBB_COUNT(c->grants_mapped_total, error == 0 ? npages : 0);
-		XBB_COUNT(c->grants_unmapped_total, error == 0 ? npages : 0);
-	}
 	*shortage = xbb_shortage_of(q, error, !q->copies);
 	XBB_COUNT(c->grant_errors, error != 0 && *shortage == XBB_SHORT_NONE);
 	return (error);

@@ -57,7 +57,8 @@ struct xbb_hv_ops {
 	 */
 	int	(*map)(struct xbb_hv *hv, struct xbb_map *map, bool writable);
 	bool	maps_singly;		/* may take a mapping for each page */
-	void	(*unmap)(struct xbb_hv *hv, struct xbb_map *map);
+	/* What fails stays mapped, maybe until close(). */
+	int	(*unmap)(struct xbb_hv *hv, struct xbb_map *map);
 
 	/*
 	 * Copy up to XBB_MAP_PAGES pieces, to the guest or from it, without

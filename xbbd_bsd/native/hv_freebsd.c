@@ -148,14 +148,15 @@ freebsd_unmask(struct xbb_hv *hv)
 }
 
 /* A record goes only by the index and count that it was made with. */
-static void
+static int
 forget_map(struct xbb_hv *hv, const struct xbb_map *map)
 {
 	struct ioctl_gntdev_unmap_grant_ref unmap = {
 		.index = map->token, .count = map->npages,
 	};
 
-	(void)ioctl(hv->grant_fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &unmap);
+	return (ioctl(hv->grant_fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &unmap) == 0 ?
+	    0 : -errno);
 }
 
 /*
@@ -190,7 +191,7 @@ freebsd_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 	    (off_t)map->token);
 	if (base == MAP_FAILED) {
 		error = -errno;
-		forget_map(hv, map);
+		(void)forget_map(hv, map);
 		return (error);
 	}
 	map->base = base;
@@ -199,13 +200,14 @@ freebsd_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 }
 
 /* Grants go once there is neither mapping nor record, in this order. */
-static void
+static int
 freebsd_unmap(struct xbb_hv *hv, struct xbb_map *map)
 {
 
-	munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);
-	forget_map(hv, map);
+	if (munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE) != 0)
+		return (-errno);
 	map->base = NULL;
+	return (forget_map(hv, map));
 }
 
 /*

@@ -122,14 +122,15 @@ linux_notify(struct xbb_hv *hv)
 	    -errno);
 }
 
-static void
+static int
 forget_map(struct xbb_hv *hv, const struct xbb_map *map)
 {
 	struct ioctl_gntdev_unmap_grant_ref unmap = {
 		.index = map->token, .count = map->npages,
 	};
 
-	(void)ioctl(hv->grant_fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &unmap);
+	return (ioctl(hv->grant_fd, IOCTL_GNTDEV_UNMAP_GRANT_REF, &unmap) == 0 ?
+	    0 : -errno);
 }
 
 /* The ioctl only takes note; mmap(2) maps, all references or none. */
@@ -160,7 +161,7 @@ linux_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 	    (off_t)map->token);
 	if (base == MAP_FAILED) {
 		error = -errno;
-		forget_map(hv, map);
+		(void)forget_map(hv, map);
 		return (error);
 	}
 	map->base = base;
@@ -168,13 +169,14 @@ linux_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 	return (0);
 }
 
-static void
+static int
 linux_unmap(struct xbb_hv *hv, struct xbb_map *map)
 {
 
-	munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);
-	forget_map(hv, map);
+	if (munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE) != 0)
+		return (-errno);
 	map->base = NULL;
+	return (forget_map(hv, map));
 }
 
 /* What a copy came to: the first bad reference, else a host that is short. */

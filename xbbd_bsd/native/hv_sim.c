@@ -253,14 +253,16 @@ sim_map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 	return (0);
 }
 
-static void
+static int
 sim_unmap(struct xbb_hv *hv, struct xbb_map *map)
 {
 
-	if (map->token == SIM_PLACED)
-		munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE);
+	if (map->token == SIM_PLACED &&
+	    munmap(map->base, (size_t)map->npages * XBB_PAGE_SIZE) != 0)
+		return (-errno);
 	check_out(hv, map, map->npages);
 	map->base = NULL;
+	return (0);
 }
 
 /* Checked and counted as a mapping is, for as long as it takes. */

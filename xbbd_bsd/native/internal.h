@@ -204,6 +204,7 @@ struct xbb_queue {
 	_Atomic(struct xbb_batch *) done;	/* stack, filled by workers */
 	atomic_uint	 slowness;	/* of reads and writes, see batch.c */
 	atomic_uint	 flush_slowness;	/* of flushes and barriers */
+	atomic_int	 unmap_errnum;	/* of the first that failed */
 	atomic_bool	 sleeping;	/* ring thread is about to poll */
 	atomic_bool	 draining;
 	atomic_uint	 state;		/* enum xbb_queue_state */
@@ -362,6 +363,7 @@ struct xbb_batch *xbb_batch_list_take(struct xbb_batch_list *list);
 /* grants.c - the pages of a batch in one call; pages of indirect segments. */
 int	xbb_grants_map(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES]);
+bool	xbb_unmap(struct xbb_queue *q, struct xbb_map *map);
 void	xbb_grants_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_map *map);
 int	xbb_grants_copy(struct xbb_queue *q, struct xbb_batch *batch,

@@ -237,7 +237,7 @@ release(struct xbb_queue *q)
 	if (q->flushes != NULL)
 		xbb_flushes_leave(q->flushes);
 	if (q->ring_map.base != NULL)
-		q->ops->unmap(q->hv, &q->ring_map);
+		(void)q->ops->unmap(q->hv, &q->ring_map); /* or by close */
 	if (q->hv != NULL)
 		q->ops->close(q->hv);
 	if (q->kick[0] >= 0) {

@@ -136,10 +136,11 @@ xbb_persist_unmap(struct xbb_queue *q, uint16_t c)
 		drop_page(p, n);
 	}
 	assert(i == chunk->npages);
-	q->ops->unmap(q->hv, &map);
+	if (xbb_unmap(q, &map))
+		XBB_COUNT(q->rs->counters.grants_unmapped_total,
+		    chunk->npages);
 	xbb_budget_give(q, chunk->npages, chunk->mappings);
 	p->mappings -= chunk->mappings;
-	XBB_COUNT(q->rs->counters.grants_unmapped_total, chunk->npages);
 	unlink_chunk(p, c);
 	chunk->older = p->free_chunk;
 	p->free_chunk = c;

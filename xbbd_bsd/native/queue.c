@@ -345,6 +345,19 @@ retry(struct xbb_queue *q)
 	return (true);
 }
 
+/* Stop if memory that is shared with others is not what it should be. */
+static void
+check_memory(struct xbb_queue *q)
+{
+	int errnum;
+
+	if (xbb_mapping_damaged(q->mapping))
+		xbb_queue_stop(q, XBB_STOP_SEGMENT, EIO);
+	errnum = atomic_load_explicit(&q->unmap_errnum, memory_order_relaxed);
+	if (errnum != 0)
+		xbb_queue_stop(q, XBB_STOP_UNMAP, errnum);
+}
+
 /* The thread: until drained. */
 void *
 xbb_queue_main(void *arg)
@@ -355,8 +368,7 @@ xbb_queue_main(void *arg)
 
 	xbb_thread_name("xbb ring");
 	for (;;) {
-		if (xbb_mapping_damaged(q->mapping))
-			xbb_queue_stop(q, XBB_STOP_SEGMENT, EIO);
+		check_memory(q);
 		busy = collect(q);
 		busy |= retry(q);
 		if (!q->ring_starved && !atomic_load(&q->draining) &&
@@ -377,6 +389,7 @@ xbb_queue_main(void *arg)
 		xbb_queue_idle(q);
 	}
 	xbb_persist_drop(q);
+	check_memory(q);
 	XBB_SET(q->rs->connected, 0);
 	atomic_store(&q->state, XBB_QUEUE_DRAINED);
 	do

@@ -109,7 +109,8 @@ enum xbb_stop_reason {
 	XBB_STOP_DISK		= 2,	/* host: the disk is gone (ENXIO, ENODEV) */
 	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
 	XBB_STOP_LOST		= 4,	/* host: what was acknowledged may be lost (lost_errno) */
-	XBB_STOP_SEGMENT	= 5	/* host: the file of the state segment was cut off */
+	XBB_STOP_SEGMENT	= 5,	/* host: the file of the state segment was cut off */
+	XBB_STOP_UNMAP		= 6	/* host: pages of the guest stay mapped */
 };
 
 /* What failed, for the one place in Python that raises. */
