@@ -70,10 +70,11 @@ class DirectoryHost:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         return platform().prepare_disk(fd)
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
         if self.locked:
             raise OperatorError("another program uses it", EBUSY)
         self.on_lock(fd)
+        return None
 
     def disk_size(self, fd: int) -> int:
         if self.gone:

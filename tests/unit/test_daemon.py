@@ -57,7 +57,7 @@ class StoreOnly:
     def prepare_disk(self, fd: int) -> DiskGeometry:
         raise HostError("no disks here")
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
         raise AssertionError
 
     def disk_size(self, fd: int) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from errno import EINVAL
 
 from xbbd_bsd.errors import HostError, OperatorError, shown
-from xbbd_bsd.host import DiskGeometry
+from xbbd_bsd.host import DiskGeometry, Medium
 
 Key = tuple[str, int, int]
 """What the kernel tells disks apart by: "file", st_dev, st_ino; or "device", st_rdev, 0."""
@@ -32,7 +32,8 @@ class Disk:
 
     What can be known for good is known here: a disk that is gone later answers no
     question any more.  `path` is fit for a log; `left_over` are the bytes behind
-    the last whole sector, not served.
+    the last whole sector, not served.  `number` is a device's own, whatever it is made
+    of; `lock` a descriptor that keeps others off, if there is one.
     """
 
     fd: int
@@ -41,12 +42,15 @@ class Disk:
     geometry: DiskGeometry
     key: Key
     left_over: int
+    number: int = 0
+    lock: int | None = None
 
     @property
     def device(self) -> str:
         """MAJOR:MINOR in hex, as in the node physical-device; "" of a file."""
-        kind, number, _ = self.key
-        return f"{os.major(number):x}:{os.minor(number):x}" if kind == "device" else ""
+        if self.geometry.medium is Medium.FILE:
+            return ""
+        return f"{os.major(self.number):x}:{os.minor(self.number):x}"
 
     @property
     def sectors(self) -> int:
@@ -55,6 +59,8 @@ class Disk:
 
     def close(self) -> None:
         _close(self.fd)
+        if self.lock is not None:
+            _close(self.lock)
 
     def __str__(self) -> str:
         access = "read-only" if self.read_only else "writable"
@@ -95,7 +101,8 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
             os.set_blocking(fd, True)
         geometry = prepare(fd)
         _check(geometry)
-        key = key_of(os.fstat(fd))
+        status = os.fstat(fd)
+        key = geometry.backing or key_of(status)
     except OSError as error:
         _close(fd)
         raise _unable(path, error) from None
@@ -104,7 +111,7 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
         raise OperatorError(f"unable to open {shown(path)}: {error}", error.errno) from None
     left_over = geometry.size % geometry.sector_size
     served = replace(geometry, size=geometry.size - left_over)
-    return Disk(fd, shown(path), read_only, served, key, left_over)
+    return Disk(fd, shown(path), read_only, served, key, left_over, status.st_rdev)
 
 
 def _close(fd: int) -> None:

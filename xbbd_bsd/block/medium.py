@@ -113,12 +113,12 @@ class Medium:
         """By a thread: the disk, and why it has no lock if it ought to."""
         host = self._host
         disk = open_disk(wanted.name, read_only=wanted.read_only, prepare=host.prepare_disk)
+        if wanted.shared:
+            return disk, None
         try:
-            if not wanted.shared:
-                host.lock_disk(disk.fd, writable=not disk.read_only)
+            return replace(disk, lock=host.lock_disk(disk.fd, writable=not disk.read_only)), None
         except OperatorError as error:
             return disk, error
-        return disk, None
 
     def _claim(
         self, disk: Disk, wanted: Wanted, owner: Owner, refused: OperatorError | None
@@ -138,7 +138,7 @@ class Medium:
         """Take the lock, if another domain of our machine had it."""
         if self._lent:
             self._alone = True
-            self.measure()
+            self._lock_if_due()
 
     def distrust(self, errno: int) -> None:
         self._holder.distrust(errno)
@@ -167,26 +167,34 @@ class Medium:
         return ended
 
     def _look_if_due(self) -> None:
-        disk, lock = self.disk, self._alone
+        disk = self.disk
         if disk is None or self._closing or not self._look_due:
             return
-
-        def work() -> int:
-            if lock:
-                with suppress(OperatorError):  # quietly, we serve already
-                    self._host.lock_disk(disk.fd, writable=not disk.read_only)
-            return self._host.disk_size(disk.fd)
-
         self._looks_begun += 1
         self._look_due = False
         try:
-            self.errands.post("measure the disk", work, self._measured)
+            self.errands.post(
+                "measure the disk", lambda: self._host.disk_size(disk.fd), self._measured
+            )
         except (Pending, HostError):  # something else is being done, or there is no thread
             self._looks_begun -= 1
             self._look_due = True
+
+    def _lock_if_due(self) -> None:
+        disk = self.disk
+        if disk is None or self._closing or not self._alone:
             return
-        if lock:
+        with suppress(Pending, HostError):
+            self.errands.post(
+                "lock the disk",
+                lambda: self._host.lock_disk(disk.fd, writable=not disk.read_only),
+                self._locked,
+            )
             self._lent = self._alone = False
+
+    def _locked(self, outcome: Outcome) -> None:
+        if self.disk is not None and outcome.error is None:  # else quietly, we serve already
+            self.disk = replace(self.disk, lock=outcome.value)
 
     def _measured(self, outcome: Outcome) -> None:
         disk = self.disk
@@ -254,6 +262,7 @@ class Medium:
         self._stuck = waits if silent else 0.0
 
     def _woken(self) -> None:
+        self._lock_if_due()
         self._look_if_due()
         self._holder.woken()
 

@@ -41,6 +41,8 @@ class DiskGeometry:
     `flushes`: it can be told to flush, as was tried; it is not asked if it is only read.
     `aligned`: a transfer is whole sectors in one piece of aligned memory.
     `discard`: granularity and alignment of discarding, None if it cannot.
+    `backing`: of a device that is made of another disk, what that is told apart by (Key in
+    block/disk.py); None if it is not, or not known to be.
     """
 
     medium: Medium
@@ -51,6 +53,7 @@ class DiskGeometry:
     flushes: bool = True
     aligned: bool = False
     discard: tuple[int, int] | None = None
+    backing: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,12 @@ class Platform(Protocol):
     def disk_size(self, fd: int) -> int:
         """How large an open disk is now, bytes; HostError, with ENXIO of one that is gone."""
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
-        """Keep other programs off an open disk: readers, or all but us if we write.
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
+        """Keep other programs off an open disk: writers, or all but us if we write.
 
-        As far as this system has a custom for that.  OperatorError if somebody is there.
+        As far as this system has a custom for that.  A descriptor to be held beside the
+        disk and closed after it, None if the disk's own holds the lock.  OperatorError if
+        somebody is there.
         """
 
     def peer(self, channel: socket.socket) -> Peer:
@@ -131,7 +136,7 @@ class Host(Protocol):
     def disk_size(self, fd: int) -> int:
         """As Platform's."""
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
         """As Platform's."""
 
 

@@ -101,7 +101,7 @@ class FreeBSD:
             raise _gone()
         return status.st_size
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
         """flock(2), as O_EXLOCK and O_SHLOCK of open(2): against programs that ask, as we do.
 
         Locks go with the descriptor, so that a daemon that died leaves none.
@@ -114,6 +114,7 @@ class FreeBSD:
             raise OperatorError(f"another program {who} it", errno.EBUSY) from None
         except OSError:
             pass  # not every file system has locks (EOPNOTSUPP); nothing else is meant by them
+        return None
 
     def peer(self, channel: socket.socket) -> Peer:
         """By struct xucred, which has up to 16 groups (sys/ucred.h, unix(4))."""
@@ -182,8 +183,8 @@ class FreeBSDXen:
     def disk_size(self, fd: int) -> int:
         return PLATFORM.disk_size(fd)
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
-        PLATFORM.lock_disk(fd, writable=writable)
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
+        return PLATFORM.lock_disk(fd, writable=writable)
 
 
 def _check_kernel_backend() -> None:

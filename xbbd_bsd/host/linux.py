@@ -27,6 +27,7 @@ from xbbd_bsd.host import (
     path_itself,
 )
 from xbbd_bsd.host.files import refuse_pseudo
+from xbbd_bsd.host.linux_locks import claim_device, lock_file, loop_backing
 from xbbd_bsd.native import PAGE_SIZE, DiskKind, HvKind, can_flush, can_punch
 
 # linux/fs.h, the same on amd64 and arm64.
@@ -76,6 +77,7 @@ class Linux:
             _ask(fd, BLKGETSIZE64, "Q"),
             _ask(fd, BLKSSZGET, "i"),
             _ask(fd, BLKPBSZGET, "I"),
+            backing=loop_backing(fd, status.st_rdev),
         )
         if writable:
             geometry = replace(
@@ -106,8 +108,12 @@ class Linux:
             raise HostError("the device is gone", errno.ENXIO)
         return size
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
-        """Nothing: nobody locks disks by flock(2) there."""
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
+        """A file as QEMU does; a device that we write is ours alone."""
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            lock_file(fd, writable=writable)
+            return None
+        return claim_device(fd) if writable else None
 
     def peer(self, channel: socket.socket) -> Peer:
         ucred = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
@@ -159,8 +165,8 @@ class LinuxXen:
     def disk_size(self, fd: int) -> int:
         return PLATFORM.disk_size(fd)
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
-        PLATFORM.lock_disk(fd, writable=writable)
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
+        return PLATFORM.lock_disk(fd, writable=writable)
 
 
 class LinuxDomain:

@@ -40,7 +40,7 @@ xbb_shortage_of(struct xbb_queue *q, int error, bool mapped)
 		return (XBB_SHORT_NONE);
 	error = q->ops->map(q->hv, &map, false);
 	if (error == 0)
-		q->ops->unmap(q->hv, &map);
+		(void)xbb_unmap(q, &map);
 	return (error == 0 ? XBB_SHORT_NONE : XBB_SHORT_GUEST);
 }
 

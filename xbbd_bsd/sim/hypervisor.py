@@ -140,8 +140,8 @@ class SimHost:
     def disk_size(self, fd: int) -> int:
         return self._platform.disk_size(fd)
 
-    def lock_disk(self, fd: int, *, writable: bool) -> None:
-        self._platform.lock_disk(fd, writable=writable)
+    def lock_disk(self, fd: int, *, writable: bool) -> int | None:
+        return self._platform.lock_disk(fd, writable=writable)
 
 
 class Domain:
