@@ -10,7 +10,7 @@ import pytest
 from xbbd_bsd.block.disk import Disk, open_disk
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.host import platform
+from xbbd_bsd.host import Medium, platform
 
 
 class Guest:
@@ -97,7 +97,15 @@ def test_a_machine_may_have_two_domains(
 
 def test_devices_are_told_by_their_number(disks: list[Disk]) -> None:
     number = os.makedev(8, 16)
-    first, second = (replace(disk, key=("device", number, 0)) for disk in (disks[0], disks[2]))
+    first, second = (
+        replace(
+            disk,
+            geometry=replace(disk.geometry, medium=Medium.DEVICE),
+            key=("device", number, 0),
+            number=number,
+        )
+        for disk in (disks[0], disks[2])
+    )
     sharing = Sharing()
     sharing.claim(first, Guest("one"), shared=False)
     with pytest.raises(OperatorError, match="in use by one"):
