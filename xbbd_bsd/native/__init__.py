@@ -24,14 +24,17 @@ from xbbd_bsd.native.binding import (
     Abi,
     DiskKind,
     HvKind,
+    IoUse,
     Op,
     QueueState,
     RequestState,
     StopReason,
     Transport,
+    bound_io,
     can_flush,
     can_punch,
     check,
+    io_use,
     kernel_environment,
     max_requests,
     pseudo_file_system,
@@ -39,7 +42,7 @@ from xbbd_bsd.native.binding import (
     sim_mapped,
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
-from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus
+from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus, queue_bytes
 from xbbd_bsd.native.state import (
     Devstat,
     InflightRequest,
@@ -69,6 +72,7 @@ __all__ = [
     "FrontParams",
     "HvKind",
     "InflightRequest",
+    "IoUse",
     "Op",
     "Progress",
     "Queue",
@@ -83,13 +87,16 @@ __all__ = [
     "StopReason",
     "Transport",
     "Workload",
+    "bound_io",
     "can_flush",
     "can_punch",
     "check",
     "direct_reads",
+    "io_use",
     "kernel_environment",
     "max_requests",
     "pseudo_file_system",
+    "queue_bytes",
     "sim_format",
     "sim_mapped",
 ]

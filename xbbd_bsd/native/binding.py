@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -102,9 +103,23 @@ class RequestState(IntEnum):
     DONE = lib.XBB_REQ_DONE
 
 
+@dataclass(frozen=True, slots=True)
+class IoUse:
+    """Of all queues together: I/O threads beyond the first of each, bytes of their buffers.
+
+    ``over_bound``: how often the bound was in the way of one, ``failed``: how often
+    the host had none.
+    """
+
+    threads: int
+    bytes: int
+    over_bound: int
+    failed: int
+
+
 for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_status"):
     ffi.new(f"struct xbb_{_name} *")
-for _name in ("front_params", "workload", "progress"):
+for _name in ("front_params", "workload", "progress", "io_use"):
     ffi.new(f"struct xbb_{_name} *")
 
 
@@ -166,6 +181,24 @@ def kernel_environment(variable: str) -> str | None:
 def max_requests(abi: Abi, ring_pages: int) -> int:
     """How many requests a ring of so many pages holds."""
     return int(lib.xbb_max_requests(abi, ring_pages))
+
+
+def bound_io(threads: int, size: int) -> IoUse:
+    """Bound what :class:`IoUse` counts, threads and bytes; what there is stays, and is told."""
+    use = ffi.new("struct xbb_io_use *")
+    lib.xbb_io_bound(min(threads, (1 << 32) - 1), size, use)
+    return _io_use(use)
+
+
+def io_use() -> IoUse:
+    """What there is now."""
+    use = ffi.new("struct xbb_io_use *")
+    lib.xbb_io_use(use)
+    return _io_use(use)
+
+
+def _io_use(use: Any) -> IoUse:
+    return IoUse(use.threads, use.bytes, use.over_bound, use.failed)
 
 
 def sim_format(domain_fd: int, pages: int) -> None:

@@ -309,11 +309,11 @@ struct span {
 
 /* A buffer has room for one block, then for the longest span. */
 size_t
-xbb_data_buffer_size(const struct xbb_queue *q)
+xbb_data_buffer_size(const struct xbb_queue_params *p)
 {
 
-	return (3 * (size_t)q->params.block_size +
-	    (size_t)q->params.max_batch_segments * XBB_PAGE_SIZE);
+	return (3 * (size_t)p->block_size +
+	    (size_t)p->max_batch_segments * XBB_PAGE_SIZE);
 }
 
 static struct span
@@ -329,7 +329,7 @@ span_of(const struct xbb_queue *q, const struct xbb_batch *batch,
 	span.offset = data - span.before;
 	span.length = (span.before + size + block - 1) / block * block;
 	span.after = span.length - span.before - size;
-	span.scratch = q->buffers + thread * q->buffer_size;
+	span.scratch = thread == 0 ? q->buffer : q->pool.buffer[thread - 1];
 	span.buffer = span.scratch + block;
 	return (span);
 }

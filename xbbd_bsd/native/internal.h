@@ -142,6 +142,9 @@ struct xbb_pool {
 	uint32_t	 tokens;	/* lock: wake-ups not yet noticed */
 	uint32_t	 nthreads;	/* ring thread, or close */
 	bool		 stop;		/* lock */
+	bool		 short_of_threads;	/* ring thread: it has told so */
+	size_t		 buffer_size;	/* bytes, if data goes by one, else 0 */
+	uint8_t		*buffer[XBB_MAX_WORKERS];	/* of each thread, as made */
 	pthread_t	 thread[XBB_MAX_WORKERS];
 };
 
@@ -163,8 +166,7 @@ struct xbb_queue {
 	struct xbb_limits limits;
 	struct xbb_map	 ring_map;
 	bool		 copies;	/* grants are copied, not mapped */
-	uint8_t		*buffers;	/* one a thread if data goes by one, else NULL */
-	size_t		 buffer_size;	/* bytes of one */
+	uint8_t		*buffer;	/* the ring thread's; workers' are the pool's */
 	struct xbb_persist persist;	/* max 0: not negotiated */
 	struct xbb_budget *budget;	/* of the guest, shared with its other disks */
 	struct xbb_queue *next_of_guest;	/* budget.c's */
@@ -387,7 +389,7 @@ int	xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch,
 int	xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch);
 int	xbb_transfer(int fd, bool write, struct iovec *iov, int niov,
 	    off_t offset, bool *was_short);
-size_t	xbb_data_buffer_size(const struct xbb_queue *q);
+size_t	xbb_data_buffer_size(const struct xbb_queue_params *params);
 
 /* flush.c - flushes of a disk, one at a time; what is known to be lost. */
 int	xbb_flushes_join(struct xbb_state *state, struct xbb_flushes **flushesp);
@@ -420,7 +422,7 @@ void	xbb_devstat_end(struct xbb_devstat *stat, uint8_t operation,
 void	xbb_probe_dispatch(const struct xbb_queue *q,
 	    const struct xbb_batch *batch);
 
-/* workers.c - the pool of I/O threads. */
+/* workers.c - the pool of I/O threads, their buffers, the bound of all. */
 int	xbb_pool_init(struct xbb_pool *pool);
 void	xbb_pool_submit(struct xbb_queue *q, struct xbb_batch *batch);
 void	xbb_pool_wake(struct xbb_queue *q);

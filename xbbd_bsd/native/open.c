@@ -177,20 +177,23 @@ choose_transport(struct xbb_queue *q)
 	return (0);
 }
 
-/* Buffers of all threads, if data goes by one; memory taken as touched. */
+/*
+ * The ring thread's buffer, if data goes by one; memory taken as touched.
+ * Workers get theirs as they are made.
+ */
 static int
-prepare_buffers(struct xbb_queue *q)
+prepare_buffer(struct xbb_queue *q)
 {
 	void *base;
 
 	if (!q->copies && !q->params.bounce)
 		return (0);
-	q->buffer_size = xbb_data_buffer_size(q);
-	base = mmap(NULL, (1 + q->params.workers) * q->buffer_size,
-	    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+	q->pool.buffer_size = xbb_data_buffer_size(&q->params);
+	base = mmap(NULL, q->pool.buffer_size, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANON, -1, 0);
 	if (base == MAP_FAILED)
 		return (-errno);
-	q->buffers = base;
+	q->buffer = base;
 	return (0);
 }
 
@@ -205,7 +208,7 @@ connect_ring(struct xbb_queue *q, struct xbb_error *error)
 		return (xbb_fail(error, "open grant device", -e));
 	e = choose_transport(q);
 	if (e == 0)
-		e = prepare_buffers(q);
+		e = prepare_buffer(q);
 	if (e != 0)
 		return (xbb_fail(error, "prepare to copy grants", -e));
 	q->ring_map.refs = p->ring_ref;
@@ -244,13 +247,42 @@ release(struct xbb_queue *q)
 		close(q->kick[0]);
 		close(q->kick[1]);
 	}
-	if (q->buffers != NULL)
-		munmap(q->buffers, (1 + q->params.workers) * q->buffer_size);
+	if (q->buffer != NULL)
+		munmap(q->buffer, q->pool.buffer_size);
 	if (q->segments != NULL)
 		munmap(q->segments, q->segments_size);
 	free(q->reqs);
 	free(q->batches);
 	free(q);
+}
+
+static uint32_t
+most_segments(const struct xbb_queue_params *p)
+{
+
+	return (p->max_indirect_segments > XBB_MAX_SEGMENTS ?
+	    p->max_indirect_segments : XBB_MAX_SEGMENTS);
+}
+
+uint64_t
+xbb_queue_bytes(const struct xbb_queue_params *p)
+{
+	const struct xbb_hv_ops *ops = xbb_hv_lookup(p->hv);
+	uint64_t bytes, n, segments;
+
+	n = xbb_max_requests(p->abi, p->ring_pages);
+	segments = n * most_segments(p);
+	bytes = sizeof(struct xbb_queue) + n * sizeof(struct xbb_batch);
+	if (p->max_indirect_segments != 0)
+		bytes += segments * sizeof(struct xbb_segment);
+	if (p->max_persistent != 0)
+		bytes += p->max_persistent * (sizeof(struct xbb_persist_page) +
+		    sizeof(struct xbb_persist_chunk)) +
+		    segments * sizeof(uint16_t);
+	if (p->bounce || (p->transport != XBB_TRANSPORT_MAP && ops != NULL &&
+	    ops->copy != NULL))
+		bytes += 2 * xbb_data_buffer_size(p);
+	return (bytes);
 }
 
 int
@@ -269,8 +301,7 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 		return (xbb_fail(error, "allocate queue", ENOMEM));
 	q->params = *params;
 	q->mapping = mapping;
-	q->max_segments = params->max_indirect_segments > XBB_MAX_SEGMENTS ?
-	    params->max_indirect_segments : XBB_MAX_SEGMENTS;
+	q->max_segments = most_segments(params);
 	q->ops = xbb_hv_lookup(params->hv);
 	q->kick[0] = q->kick[1] = -1;
 	e = open_kick(q->kick);

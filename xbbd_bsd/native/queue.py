@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, Transport, check
@@ -21,7 +22,8 @@ class QueueParams:
     ``max_indirect_segments`` is 0 or 11 to ``max_batch_segments``;
     ``max_persistent`` the grants that may stay mapped, 0 if the frontend did
     not ask for that.  ``wake_fd`` must be non-blocking; a byte arrives there
-    when the queue has drained.  The size of the disk is the segment's.
+    when the queue has drained, or would want more threads than there are.  The
+    size of the disk is the segment's.
     """
 
     grant_fd: int
@@ -68,35 +70,7 @@ class Queue:
         behind then.  A ring reference that does not map is reported here too:
         the caller knows whose it was.
         """
-        c = ffi.new(
-            "struct xbb_queue_params *",
-            {
-                "grant_fd": params.grant_fd,
-                "event_fd": params.event_fd,
-                "disk_fd": params.disk_fd,
-                "wake_fd": params.wake_fd,
-                "hv": params.hv,
-                "domid": params.domid,
-                "remote_port": params.remote_port,
-                "abi": params.abi,
-                "ring": params.ring,
-                "ring_pages": len(params.ring_refs),
-                "ring_ref": list(params.ring_refs),
-                "disk_kind": params.disk_kind,
-                "read_only": params.read_only,
-                "sector_size": params.sector_size,
-                "block_size": params.block_size or params.sector_size,
-                "bounce": params.bounce,
-                "discard": params.discard,
-                "workers": params.workers,
-                "max_batch_segments": params.max_batch_segments,
-                "max_indirect_segments": params.max_indirect_segments,
-                "max_grants": params.max_grants,
-                "max_persistent": params.max_persistent,
-                "unit": params.unit,
-                "transport": params.transport,
-            },
-        )
+        c = _c_params(params)
         error = ffi.new("struct xbb_error *")
         pointer = ffi.new("struct xbb_queue **")
         result = lib.xbb_queue_open(c, state.handle, error, pointer)
@@ -127,3 +101,40 @@ class Queue:
         if self._queue is not None:
             queue, self._queue = self._queue, None
             lib.xbb_queue_close(queue)
+
+
+def queue_bytes(params: QueueParams) -> int:
+    """Most memory of a queue with one I/O thread, bytes; its descriptors do not matter."""
+    return int(lib.xbb_queue_bytes(_c_params(params)))
+
+
+def _c_params(params: QueueParams) -> Any:
+    return ffi.new(
+        "struct xbb_queue_params *",
+        {
+            "grant_fd": params.grant_fd,
+            "event_fd": params.event_fd,
+            "disk_fd": params.disk_fd,
+            "wake_fd": params.wake_fd,
+            "hv": params.hv,
+            "domid": params.domid,
+            "remote_port": params.remote_port,
+            "abi": params.abi,
+            "ring": params.ring,
+            "ring_pages": len(params.ring_refs),
+            "ring_ref": list(params.ring_refs),
+            "disk_kind": params.disk_kind,
+            "read_only": params.read_only,
+            "sector_size": params.sector_size,
+            "block_size": params.block_size or params.sector_size,
+            "bounce": params.bounce,
+            "discard": params.discard,
+            "workers": params.workers,
+            "max_batch_segments": params.max_batch_segments,
+            "max_indirect_segments": params.max_indirect_segments,
+            "max_grants": params.max_grants,
+            "max_persistent": params.max_persistent,
+            "unit": params.unit,
+            "transport": params.transport,
+        },
+    )

@@ -268,7 +268,7 @@ struct xbb_queue_params {
 	int32_t		grant_fd;		/* grant device of the hypervisor */
 	int32_t		event_fd;		/* event channel device */
 	int32_t		disk_fd;
-	int32_t		wake_fd;		/* gets a byte once DRAINED; non-blocking */
+	int32_t		wake_fd;		/* gets a byte once DRAINED, or short of threads; non-blocking */
 	uint32_t	hv;			/* enum xbb_hv_kind */
 	uint32_t	domid;			/* the frontend's domain */
 	uint32_t	remote_port;		/* its event channel */
@@ -295,6 +295,17 @@ struct xbb_queue_status {
 	uint32_t	state;			/* enum xbb_queue_state */
 	uint32_t	reason;			/* enum xbb_stop_reason */
 	int32_t		errnum;			/* errno that goes with the reason */
+};
+
+/*
+ * Of all queues together: I/O threads beyond the first of each queue, with their
+ * buffers.
+ */
+struct xbb_io_use {
+	uint32_t	threads;
+	uint64_t	bytes;
+	uint64_t	over_bound;		/* times that the bound was in the way of one */
+	uint64_t	failed;			/* times that the host had none */
 };
 
 struct xbb_queue;
@@ -361,6 +372,20 @@ struct xbb_budget_use {
 /* What is kept beyond new limits is given back a little later. */
 void	xbb_budget_set(const struct xbb_budget_limits *limits);
 void	xbb_budget_used(struct xbb_budget_use *use);
+
+/*
+ * Memory of a queue with one I/O thread, bytes, at most: what it takes of its own
+ * without grants; descriptors do not count.
+ */
+uint64_t xbb_queue_bytes(const struct xbb_queue_params *params);
+
+/*
+ * Bound what struct xbb_io_use counts, for queues to come and those that run;
+ * threads that exist stay, and are told; one being made just then may be missing.
+ * There is no bound before the first call.  May overlap anything.
+ */
+void	xbb_io_bound(uint32_t threads, uint64_t bytes, struct xbb_io_use *use);
+void	xbb_io_use(struct xbb_io_use *use);
 
 /* Can holes be made in this file?  Its first page is lost by that. */
 int	xbb_file_can_punch(int fd);
