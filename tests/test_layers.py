@@ -48,6 +48,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("host", ["errors", "host", "native"]),
     # A family joins them.
     ("block.disk", ["errors", "host"]),
+    ("block.limits", ["config", "errors", "events"]),
     ("block", ["block", "config", "errands", "errors", "events", "host", "native", "oids", "stats",
                "vdev", "xenbus.family",
                "xenbus.states"]),
@@ -81,6 +82,7 @@ PURE = [
     "control.tree",
     "xenstore.wire",
     "xenstore.pending",
+    "block.limits",
     "xenbus.states",
     "xenbus.pace",
     "xenbus.frontend",

@@ -282,11 +282,12 @@ def allowed(section: str, key: str, value: str) -> bool:
 
 def test_ranges_of_numbers() -> None:
     numbers = {
-        field.name: keys("disk")[field.name][0]
-        for field in fields(DiskConfig)
+        field.name: (name, keys(name)[field.name][0])
+        for name, keyed in (("daemon", DaemonConfig), ("disk", DiskConfig))
+        for field in fields(keyed)
         if isinstance(field.default, int) and not isinstance(field.default, bool)
     }
-    for name, said in numbers.items():
+    for name, (section, said) in numbers.items():
         match = re.fullmatch(r"(?:(\d+), or )?(\d+) to (\d+)|(\d+) or (\d+)", said)
         assert match is not None, (name, said)
         if match[4] is not None:
@@ -298,7 +299,7 @@ def test_ranges_of_numbers() -> None:
         assert config.RANGES[name] == (least, high), name
         for number in {*range(least - 1, least + 20), low, (low + high) // 2, high, high + 1}:
             wanted = low <= number <= high or number in single
-            assert allowed("disk", name, str(number)) == wanted, (name, number)
+            assert allowed(section, name, str(number)) == wanted, (name, number)
     assert set(config.RANGES) | set(config.CHOICES) == set(numbers)
 
 

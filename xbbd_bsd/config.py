@@ -37,6 +37,12 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "resize_interval": (0, 3600),
     "flush_interval": (0, 1_000_000),
     "poll_max_us": (0, 10_000),
+    "max_disks_per_guest": (1, 4096),
+    "max_guest_share": (1, 100),
+    "max_event_channels": (0, 131_072),
+    "max_threads": (0, 1_000_000),
+    "max_descriptors": (0, 10_000_000),
+    "max_buffer_mb": (0, 1_000_000),
 }
 
 
@@ -52,6 +58,12 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "log": "paths whose every step is logged",
     "group": "group whose members may read by the control socket",
     "metrics": "address where OpenMetrics are served",
+    "max_disks_per_guest": "most disks of one guest",
+    "max_guest_share": "percent of all disks' limits that one guest may take",
+    "max_event_channels": "most event channels of all disks, one a ring",
+    "max_threads": "most threads of all disks",
+    "max_descriptors": "most file descriptors of all disks",
+    "max_buffer_mb": "most MiB of buffers of all disks",
     "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
@@ -75,6 +87,9 @@ class DaemonConfig:
     group: whose members may read by the control socket, None for root alone.
     metrics: where OpenMetrics are served, "127.0.0.1:9531" or the path of a
     socket, None for nowhere.
+    max_disks_per_guest, and max_event_channels, max_threads, max_descriptors and
+    max_buffer_mb (MiB) of all disks, 0 for what suits the host: bounds of what the host
+    has only once.  max_guest_share: percent of those that one guest may take.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -83,6 +98,12 @@ class DaemonConfig:
     log: tuple[str, ...] = ()
     group: str | None = None
     metrics: str | None = None
+    max_disks_per_guest: int = 64
+    max_guest_share: int = 25
+    max_event_channels: int = 0
+    max_threads: int = 0
+    max_descriptors: int = 0
+    max_buffer_mb: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Final
 
 from xbbd_bsd import __version__, program
 from xbbd_bsd.block.disk import key_of
+from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
@@ -45,6 +46,7 @@ from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import Host, detect, run_directory
 from xbbd_bsd.journal import Journal
+from xbbd_bsd.native import bound_io
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
@@ -75,7 +77,16 @@ class Daemon:
         self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
         self._marks = Marks(state_dir)
         self._run = Threads(self._loop)
-        self._families = block_families(host, config, state_dir, self._loop, self._run, self._marks)
+        self._limits = Accounts(
+            Limits.of(config.daemon, host.resources),
+            bound_beyond=bound_io,
+            freed=lambda units: self._bus.try_again(units),
+            journal=self._journal,
+            clock=time.monotonic,
+        )
+        self._families = block_families(
+            host, config, state_dir, self._loop, self._run, self._marks, self._limits
+        )
         self._store = Store(
             host.store_path,
             loop=self._loop,
@@ -91,6 +102,7 @@ class Daemon:
             devices=lambda: len(self._bus.devices),
             clock=time.monotonic,
             clear=self._clear,
+            limits=self._limits.values,
         )
         try:
             # All that may fail comes before the first guest hears of us.
@@ -139,8 +151,7 @@ class Daemon:
             if not cleared:
                 raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
             self._journal(DiskCleared(path))
-            for device in self._bus.devices:
-                device.try_again()
+            self._bus.try_again(device.identity.unit for device in self._bus.devices)
             return True
 
         return ended
@@ -184,6 +195,7 @@ class Daemon:
             return
         changes = difference(self._config, new)
         self._config = new
+        self._limits.configure(Limits.of(new.daemon, self._host.resources))
         for family in self._families.values():
             family.configure(new)
         self._journal.switches = _switches(new)

@@ -130,6 +130,16 @@ class ScanFailed(Event):
     reason: str
 
 
+@dataclass(frozen=True)
+class LimitReached(Event):
+    """All disks together have what a bound allows, or all that the host has."""
+
+    severity = Severity.WARNING
+    text = "limit reached, {limit}: disks wait, are refused, or do with less; see {where}"
+    limit: str
+    where: str
+
+
 # Devices, control path.
 
 

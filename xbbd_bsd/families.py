@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping
 
 from xbbd_bsd.block.family import BlockFamily, tap_params
+from xbbd_bsd.block.limits import Accounts
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
@@ -21,6 +22,7 @@ def block_families(
     loop: asyncio.AbstractEventLoop,
     run: Run,
     marks: Marks,
+    limits: Accounts,
 ) -> Mapping[str, BlockFamily]:
     """Every kind of block backend, by the name of its directory.
 
@@ -38,6 +40,7 @@ def block_families(
             run=run,
             sharing=sharing,
             marks=marks,
+            limits=limits,
         )
         for kind, named_by in media.items()
     }

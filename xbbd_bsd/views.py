@@ -124,10 +124,11 @@ class DaemonView:
         devices: Callable[[], int],
         clock: Callable[[], float],
         clear: Callable[[str], Ended],
+        limits: Callable[[], Mapping[str, Value]],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
         them; `clock` gives seconds and stands at the start now; `clear` does what the
-        verb of that name wants.
+        verb of that name wants; `limits`: what all disks have taken, and may take.
         """
         self._places = places
         self._host = host
@@ -137,6 +138,7 @@ class DaemonView:
         self._clock = clock
         self._started = clock()
         self.clear = clear
+        self._limits = limits
 
     def values(self) -> Mapping[str, Value]:
         """All leaves."""
@@ -157,6 +159,7 @@ class DaemonView:
                 if key.name != "log"
             },
             **self._places,
+            **self._limits(),
             **{
                 f"disk.{key.name}": _shown(getattr(config.disk, key.name))
                 for key in fields(DiskConfig)

@@ -11,6 +11,7 @@ from errno import EBUSY
 from pathlib import Path
 
 from xbbd_bsd.block.family import BlockBackend, BlockFamily
+from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
@@ -18,7 +19,8 @@ from xbbd_bsd.errands import Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
-from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, sim_format, sim_mapped
+from xbbd_bsd.host.resources import Resources, resources
+from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_format, sim_mapped
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -56,6 +58,10 @@ class DirectoryHost:
         self.listener.bind(str(domain / "port"))
         self.listener.listen()
         self.listener.setblocking(False)
+
+    @property
+    def resources(self) -> Resources:
+        return resources(event_channels=4096, threads=platform().most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         raise AssertionError("a family is not asked")
@@ -99,8 +105,15 @@ class Bench:
         self.disk.touch()
         os.truncate(self.disk, 1 << 20)
         self.loop = asyncio.new_event_loop()
-        self.family = self.make(Config())
         self.events: list[Event] = []
+        self.freed: list[int] = []
+        self.limits = Accounts(
+            Limits.of(Config().daemon, self.host.resources),
+            bound_beyond=bound_io,
+            freed=self.freed.extend,
+            journal=self.events.append,
+        )
+        self.family = self.make(Config())
         self.wakes = 0
         self.backend = self.create(IDENTITY)
         self.backend_nodes = {"physical-device-path": os.fsencode(self.disk), "mode": b"w"}
@@ -121,6 +134,7 @@ class Bench:
             run=self._run,
             sharing=sharing or Sharing(),
             marks=Marks(str(self.run)),
+            limits=self.limits,
         )
 
     def create(self, identity: Identity) -> BlockBackend:
@@ -165,6 +179,7 @@ class Bench:
     def close(self) -> None:
         self.down()
         self.backend.forget()
+        assert self.limits.idle
         assert sim_mapped(self.host.domain_fd) == 0
         assert os.listdir(self.run) == []
         self.front.close()

@@ -18,6 +18,7 @@ from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.daemon import Daemon, main, read_config
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, detect, run_directory
+from xbbd_bsd.host.resources import Resources
 from xbbd_bsd.native import HvKind
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.xenbus.states import Queue
@@ -29,8 +30,10 @@ LIMIT = 60.0
 HOSTED = """
 import sys
 from xbbd_bsd import daemon
+from xbbd_bsd.host.resources import Resources
 class Host:
     name, hv, store_path, media = "test", 0, sys.argv.pop(1), {}
+    resources = Resources(4096, 1000, 1000, 1 << 30)
     def check_kinds(self, kinds): pass
 daemon.detect = lambda spec: Host()
 sys.exit(daemon.main())
@@ -43,6 +46,7 @@ class StoreOnly:
     name = "test"
     hv = HvKind.SIM
     media: Mapping[str, MediumName] = {}
+    resources = Resources(4096, 1000, 1000, 1 << 30)
 
     def __init__(self, store_path: str) -> None:
         self.store_path = store_path

@@ -197,7 +197,13 @@ def test_tap_formats_that_are_not_served(params: bytes) -> None:
 
 def test_the_registry(bench: Bench) -> None:
     families = block_families(
-        bench.host, Config(), str(bench.run), bench.loop, at_once, Marks(str(bench.run))
+        bench.host,
+        Config(),
+        str(bench.run),
+        bench.loop,
+        at_once,
+        Marks(str(bench.run)),
+        bench.limits,
     )
     assert tuple(families) == KINDS == ("vbd", "vbd3")
     assert [list(family.media) for family in families.values()] == [

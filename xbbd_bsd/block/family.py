@@ -15,16 +15,24 @@ from errno import EINVAL
 from math import inf
 
 from xbbd_bsd.block.disk import disk_path
+from xbbd_bsd.block.limits import Accounts, Need, Part, Share
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.medium import Medium, Wanted
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.numbers import Numbers, Value, facts_of, limits_of
 from xbbd_bsd.block.progress import Progress
-from xbbd_bsd.block.queues import describe, info_of, queue_maker, requests_of_order
+from xbbd_bsd.block.queues import (
+    describe,
+    info_of,
+    most_of_ring,
+    need_of,
+    queue_maker,
+    requests_of_order,
+)
 from xbbd_bsd.block.rings import Rings, fault_of
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
-from xbbd_bsd.errands import Ended, Run
+from xbbd_bsd.errands import Ended, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import (
     Event,
@@ -65,12 +73,14 @@ class BlockFamily:
         run: Run,
         sharing: Sharing,
         marks: Marks,
+        limits: Accounts,
     ) -> None:
         """`media`: nodes that may name the disk, best first; segments go to `state_dir`.
 
-        `run` does what may have to wait; `sharing` and `marks`: of all families that may
-        serve the same disks.
+        `run` does what may have to wait; `sharing`, `marks` and `limits`: of all families
+        that may serve the same disks.
         """
+        self.limits = limits
         self.marks = marks
         self.media = media
         self.sharing = sharing
@@ -137,6 +147,7 @@ class BlockBackend:
         self._journal = journal
         self._config = family.config.disk
         self.name = str(identity)
+        self._share = Share(family.limits, identity.unit, identity.domid)
         self._owner = Owner(identity.domid, "")
         self._guest = ""
         self._vdev = vdev_name(identity.number)
@@ -218,6 +229,7 @@ class BlockBackend:
         self._path = self._named_path(backend)
 
     def capabilities(self, backend: Nodes) -> Changes:
+        self._share.take(Part.DEVICE, Need(disks=1))
         self._path = self._named_path(backend)
         self.configure()
         config = self._config
@@ -233,10 +245,13 @@ class BlockBackend:
         # The segment is as large as the configuration wanted it when the device was found.
         orders = range(config.max_ring_page_order + 1)
         order = max(n for n in orders if requests_of_order(n) <= self._segment.table_entries)
+        # Sectors that are parts of the disk's are read and written within one queue.
+        queues = 1 if self._sector_size else min(config.max_queues, self._segment.rings)
+        ring = most_of_ring(config, order, self._family.host.hv)
         self._offer = Offer(
             max_ring_page_order=order,
-            # Sectors that are parts of the disk's are read and written within one queue.
-            max_queues=1 if self._sector_size else min(config.max_queues, self._segment.rings),
+            # A guest with fewer rings is better than one that is refused.
+            max_queues=self._share.rings(ring, queues),
             max_indirect_segments=config.max_indirect_segments,
             persistent=config.max_persistent_grants > 0,
         )
@@ -268,6 +283,12 @@ class BlockBackend:
             return ""
 
     def open(self, backend: Nodes) -> str:
+        with self._share.or_give_back(Part.DISK, but=Pending):
+            # The disk, and one that keeps others off.
+            self._share.take(Part.DISK, Need(descriptors=2))
+            return self._open(backend)
+
+    def _open(self, backend: Nodes) -> str:
         # All nodes first: what is open must be ours before the store can fail.
         named, mode = self._named(backend), backend("mode")
         self._path = self._named_path(backend)
@@ -344,6 +365,10 @@ class BlockBackend:
             self._wake()
 
     def connect(self, frontend: Nodes) -> Connection:
+        with self._share.or_give_back(Part.CONNECTION, but=Pending):
+            return self._connect(frontend)
+
+    def _connect(self, frontend: Nodes) -> Connection:
         disk, info, segment = self._medium.disk, self._info, self._segment
         assert disk is not None
         assert info is not None
@@ -361,6 +386,7 @@ class BlockBackend:
             config=self._config,
             max_indirect_segments=self._offer.max_indirect_segments,
         )
+        self._share.take(Part.CONNECTION, need_of(wanted.rings, make))
         host, domid = self._family.host, self._identity.domid
 
         def work() -> Rings:
@@ -382,6 +408,11 @@ class BlockBackend:
 
     def abandon(self) -> None:
         self._medium.errands.abandon()
+        # What is still to be undone is undone before this device begins anything else.
+        if self._rings is None:
+            self._share.give_back(Part.CONNECTION)
+        if not self.disk_open:
+            self._share.give_back(Part.DISK)
 
     def drain(self) -> None:
         if self._rings is not None:
@@ -391,18 +422,23 @@ class BlockBackend:
         if self._rings is not None:
             rings, self._rings = self._rings, None
             rings.close()
+            self._share.give_back(Part.CONNECTION)
             self._keep_loss()
 
     def close(self) -> None:
         self.look_due = inf
         self._family.backends.discard(self)
         self._medium.close()
+
+    def closed(self) -> None:
         self._disk_fault = None
+        self._share.give_back(Part.DISK)
 
     def forget(self) -> None:
         self.abandon()
         self._family.known.pop(self._identity.unit, None)
         self._forget_segment()
+        self._share.forget()
 
     def _forget_segment(self) -> None:
         if self._segment is not None:
@@ -441,6 +477,7 @@ class BlockBackend:
 
     def _woken(self) -> None:
         self._keep_loss()
+        self._family.limits.look()
         if self._rings is not None:
             status = self._rings.status
             self._journal(

@@ -48,6 +48,9 @@ class Holder(Protocol):
     def resized(self, before: int) -> None:
         """The disk had so many sectors of 512 bytes, and has others now."""
 
+    def closed(self) -> None:
+        """The disk is closed."""
+
     def lost_disk(self, fault: HostError) -> None:
         """The disk is not to be used any more."""
 
@@ -245,6 +248,7 @@ class Medium:
         self.disk = None
         self._closing = False
         self._sharing.release(self)
+        self._holder.closed()
 
     def silent_seconds(self, waits: float) -> int:
         """How long it has not answered by now, 0 if it does; `waits`: what a ring waits."""

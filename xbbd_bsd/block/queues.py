@@ -3,12 +3,23 @@
 It opens nothing and keeps nothing.  Control thread.
 """
 
+from typing import Final
+
 from xbbd_bsd.block.disk import Disk
+from xbbd_bsd.block.limits import RING_THREADS, Need
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, RingParams
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.host import Medium
-from xbbd_bsd.native import Abi, DiskKind, HvKind, QueueParams, Transport, max_requests
+from xbbd_bsd.native import (
+    Abi,
+    DiskKind,
+    HvKind,
+    QueueParams,
+    Transport,
+    max_requests,
+    queue_bytes,
+)
 from xbbd_bsd.xenbus.family import Identity
 
 _DISK_KINDS = {Medium.FILE: DiskKind.FILE, Medium.DEVICE: DiskKind.DEVICE}
@@ -58,6 +69,54 @@ def queue_maker(
         )
 
     return make
+
+
+# Grants, events, and the pipe by which it is woken; two more on a simulated machine.
+RING_DESCRIPTORS: Final = 6
+WAKE_DESCRIPTORS: Final = 2  # of a connection, whatever rings it has (rings.py)
+
+
+def need_of(rings: tuple[RingParams, ...], make: MakeParams) -> Need:
+    """What a connection with those rings takes of what all disks share."""
+    need = Need(descriptors=WAKE_DESCRIPTORS)
+    for number, ring in enumerate(rings):
+        need += _of_ring(make(number, ring, -1, -1, -1))
+    return need
+
+
+def most_of_ring(config: DiskConfig, order: int, hv: int) -> Need:
+    """What a ring of 2 ** `order` pages may take, of whatever disk."""
+    segments = config.max_indirect_segments
+    return _of_ring(
+        QueueParams(
+            grant_fd=-1,
+            event_fd=-1,
+            disk_fd=-1,
+            wake_fd=-1,
+            hv=HvKind(hv),
+            domid=0,
+            remote_port=0,
+            abi=Abi.NATIVE,
+            ring_refs=(0,) * (1 << order),
+            disk_kind=DiskKind.DEVICE,
+            read_only=False,
+            sector_size=512,
+            block_size=4096,
+            bounce=True,
+            max_batch_segments=max(config.max_batch_segments, segments),
+            max_indirect_segments=segments,
+            max_persistent=config.max_persistent_grants,
+        )
+    )
+
+
+def _of_ring(params: QueueParams) -> Need:
+    return Need(
+        event_channels=1,
+        threads=RING_THREADS,
+        descriptors=RING_DESCRIPTORS,
+        buffers=queue_bytes(params),
+    )
 
 
 def info_of(

@@ -45,6 +45,14 @@ LIMITS: Final = tuple((1 << power) - 1 for power in range(14, 34))
 """Upper limits of the histograms' buckets in ns, 16 us to 9 s: limits of the data path's too,
 so that every request is counted where it belongs."""
 
+LIMITED: Final = (
+    ("event_channels", "event_channels", 1, "max_event_channels", 1),
+    ("threads", "threads", 1, "max_threads", 1),
+    ("descriptors", "descriptors", 1, "max_descriptors", 1),
+    ("buffer_bytes", "buffer_kb", 1 << 10, "max_buffer_mb", 1 << 20),
+)
+"""What is limited of all disks: its name, the leaves of use and bound, each with its unit."""
+
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _log = logging.getLogger("xbbd")
 
@@ -290,6 +298,16 @@ class Collector:
             ("xbbd_disks", "Disks there are", "devices", 1),
         ):
             yield core.GaugeMetricFamily(name, text, value=int(daemon.get(leaf, 0)) * unit)
+        used = core.GaugeMetricFamily(
+            "xbbd_limited_used", "What all disks have taken of it", labels=["resource"]
+        )
+        most = core.GaugeMetricFamily(
+            "xbbd_limited_max", "What all disks together may take", labels=["resource"]
+        )
+        for name, leaf, unit, limit, limit_unit in LIMITED:
+            used.add_metric([name], int(daemon.get(leaf, 0)) * unit)
+            most.add_metric([name], int(daemon.get(limit, 0)) * limit_unit)
+        yield from (used, most)
         yield core.CounterMetricFamily(
             "xbbd_log_lines_left_out",
             "Log lines that guests caused beyond their rate",

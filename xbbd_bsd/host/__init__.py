@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Protocol
 
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.host.resources import Resources
 
 SIMULATED = "sim:"
 
@@ -98,6 +99,9 @@ class Platform(Protocol):
     def peer(self, channel: socket.socket) -> Peer:
         """Who is at the other end of a Unix socket, as the kernel says; OSError."""
 
+    def most_threads(self) -> int:
+        """How many a process may have."""
+
 
 class Host(Protocol):
     """An operating system under a hypervisor."""
@@ -117,6 +121,10 @@ class Host(Protocol):
     @property
     def media(self) -> Mapping[str, MediumName]:
         """Nodes by which the hotplug script of this system names a medium, best first."""
+
+    @property
+    def resources(self) -> Resources:
+        """What there is only once, as of now."""
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Before those kinds of backend are served: OperatorError if somebody else would be first.

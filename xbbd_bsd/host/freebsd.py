@@ -28,6 +28,7 @@ from xbbd_bsd.host import (
     sysctl,
 )
 from xbbd_bsd.host.files import refuse_pseudo
+from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import DiskKind, HvKind, can_flush, kernel_environment
 
 # sys/disk.h, the same on amd64 and arm64.
@@ -48,6 +49,9 @@ _XUCRED: Final = struct.Struct("@IIh16I")  # version, uid, number of groups, the
 GNTDEV: Final = "/dev/xen/gntdev"
 EVTCHN: Final = "/dev/xen/evtchn"
 RUN_DIRECTORY: Final = "/var/run/xenstored"
+
+# sys/xen: EVTCHN_2L_NR_CHANNELS, all that the kernel knows on 64 bits.
+EVENT_CHANNELS: Final = 4096
 
 # Makes the kernel's own backend leave devices alone, for as long as no xbbd0 exists.
 HINT: Final = "hint.xbbd.0.disabled"
@@ -122,6 +126,10 @@ class FreeBSD:
         _, uid, ngroups, *groups = _XUCRED.unpack(xucred.ljust(_XUCRED.size, b"\0"))
         return Peer(uid, frozenset(groups[:ngroups]))
 
+    def most_threads(self) -> int:
+        """HostError if the kernel does not say."""
+        return sysctl.number("kern.threads.max_threads_per_proc")
+
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError, HostError."""
         guest = sysctl.text("kern.vm_guest")
@@ -155,6 +163,10 @@ class FreeBSDXen:
     @property
     def media(self) -> Mapping[str, MediumName]:
         return {"physical-device-path": path_itself}
+
+    @property
+    def resources(self) -> Resources:
+        return resources(event_channels=EVENT_CHANNELS, threads=PLATFORM.most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Refuse vbd unless the kernel's own backend leaves it to us; OperatorError, HostError.

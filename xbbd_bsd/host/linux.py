@@ -28,6 +28,7 @@ from xbbd_bsd.host import (
 )
 from xbbd_bsd.host.files import refuse_pseudo
 from xbbd_bsd.host.linux_locks import claim_device, lock_file, loop_backing
+from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import PAGE_SIZE, DiskKind, HvKind, can_flush, can_punch
 
 # linux/fs.h, the same on amd64 and arm64.
@@ -42,6 +43,9 @@ BIND_UNBOUND_PORT: Final = 0x00044502
 SO_PEERGROUPS: Final = 59  # asm-generic/socket.h: gid_t of each supplementary group
 _UCRED: Final = struct.Struct("@iII")  # linux/socket.h: pid, uid, gid
 _MOST_GROUPS: Final = 256
+
+# xen/event_channel.h: EVTCHN_FIFO_NR_CHANNELS.
+EVENT_CHANNELS: Final = 131_072
 
 GNTDEV: Final = "/dev/xen/gntdev"
 GNTALLOC: Final = "/dev/xen/gntalloc"
@@ -121,6 +125,10 @@ class Linux:
         groups = channel.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * _MOST_GROUPS)
         return Peer(uid, frozenset((gid, *memoryview(groups).cast("I"))))
 
+    def most_threads(self) -> int:
+        """Of the whole system, where each has a number of its own."""
+        return min(_kernel_number("threads-max"), _kernel_number("pid_max"))
+
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; OperatorError if there is none."""
         for path, module in ((GNTDEV, "xen-gntdev"), (EVTCHN, "xen-evtchn")):
@@ -146,6 +154,10 @@ class LinuxXen:
     @property
     def media(self) -> Mapping[str, MediumName]:
         return {"physical-device-path": path_itself, "physical-device": device_of_number}
+
+    @property
+    def resources(self) -> Resources:
+        return resources(event_channels=EVENT_CHANNELS, threads=PLATFORM.most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Whether xen-blkback is loaded is left to the operator."""
@@ -275,6 +287,18 @@ def device_of_number(value: bytes) -> bytes:
     except (OSError, IndexError):
         raise OperatorError(f"there is no block device {shown}", errno.ENXIO) from None
     return path
+
+
+def _kernel_number(name: str, directory: str = "/proc/sys/kernel") -> int:
+    """A number of the kernel's; HostError."""
+    path = os.path.join(directory, name)
+    try:
+        with open(path, "rb") as file:
+            return int(file.read())
+    except OSError as error:
+        raise HostError(f"unable to read {path}: {error.strerror}", error.errno or 0) from None
+    except ValueError:
+        raise HostError(f"{path} is no number") from None
 
 
 def _open(path: str, flags: int) -> int:

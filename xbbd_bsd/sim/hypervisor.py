@@ -16,6 +16,7 @@ from typing import Final
 
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, MediumName, Platform, RingDescriptors, path_itself
+from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import HvKind, sim_format
 
 SOCKET_PATH_MAX: Final = 103  # bytes; FreeBSD's sun_path holds 104 with the NUL
@@ -108,6 +109,10 @@ class SimHost:
     @property
     def media(self) -> Mapping[str, MediumName]:
         return {"physical-device-path": path_itself}
+
+    @property
+    def resources(self) -> Resources:
+        return resources(event_channels=LARGEST_PORT + 1, threads=self._platform.most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Nobody else serves anything on a simulated machine."""

@@ -70,6 +70,13 @@ class Bus:
         for device in self.devices:
             device.look()
 
+    def try_again(self, units: Iterable[int]) -> None:
+        """What held those devices back may be over, in the order in which they shall try."""
+        devices = {device.identity.unit: device for device in self.devices}
+        for unit in units:
+            if unit in devices:
+                devices[unit].try_again()
+
     def stop(self, when_empty: Callable[[], None]) -> None:
         """Take no new device, close those there are; `when_empty` is called with the last gone."""
         self.serve(())

@@ -1,0 +1,422 @@
+"""What all disks share and the host has only once: how much of it who has taken.
+
+Event channels, threads, descriptors and memory each have a bound of all disks, of
+which one guest may have a share; and there is a bound of disks a guest.  Whoever
+needs something asks first and gives it back later, in the pieces in which it asked.
+What is bounded here is an estimate from above, made before anything is opened; it
+knows neither disks nor rings.  Pure: what the data path makes by itself, threads
+beyond the first of each ring, is bounded and looked at by a function that is handed in.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from errno import EAGAIN, EMFILE, ENOMEM, ENOSPC
+from math import inf
+from typing import Final, Protocol
+
+from xbbd_bsd.config import DaemonConfig
+from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.events import Event, LimitReached
+
+RESERVED_DESCRIPTORS: Final = 128
+"""Not for disks: the control socket's and the metrics' connections (32 each), the store,
+the log, and what is open for a moment."""
+
+RING_THREADS: Final = 2
+"""Its own, and the first for I/O; the rest is shared by all rings."""
+
+_MIB: Final = 1 << 20
+_QUIET_SECONDS: Final = 600.0  # until it is news again that a bound is reached
+
+
+class Resource(Enum):
+    """What is bounded; the value is the field of `Need` and `Limits`."""
+
+    DISKS = "disks"
+    EVENT_CHANNELS = "event_channels"
+    THREADS = "threads"
+    DESCRIPTORS = "descriptors"
+    BUFFERS = "buffers"
+
+
+# What it is called, the key of [daemon] with its bound, and the errno of having none left.
+_WORDS: Final[Mapping[Resource, tuple[str, str, int]]] = {
+    Resource.DISKS: ("disks", "max_disks_per_guest", EAGAIN),
+    Resource.EVENT_CHANNELS: ("event channels", "max_event_channels", ENOSPC),
+    Resource.THREADS: ("threads", "max_threads", EAGAIN),
+    Resource.DESCRIPTORS: ("file descriptors", "max_descriptors", EMFILE),
+    Resource.BUFFERS: ("MiB of buffers", "max_buffer_mb", ENOMEM),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """An amount of each resource, buffers in bytes."""
+
+    disks: int = 0
+    event_channels: int = 0
+    threads: int = 0
+    descriptors: int = 0
+    buffers: int = 0
+
+    def of(self, resource: Resource) -> int:
+        """The amount of one."""
+        return int(getattr(self, resource.value))
+
+    def __add__(self, other: "Need") -> "Need":
+        return Need(*(self.of(r) + other.of(r) for r in Resource))
+
+    def __sub__(self, other: "Need") -> "Need":
+        return Need(*(self.of(r) - other.of(r) for r in Resource))
+
+    def times(self, n: int) -> "Need":
+        """So many times as much."""
+        return Need(*(n * self.of(r) for r in Resource))
+
+
+class Beyond(Protocol):
+    """What the data path has made by itself, as of native.IoUse."""
+
+    @property
+    def threads(self) -> int:
+        """Threads beyond those that were asked for."""
+
+    @property
+    def bytes(self) -> int:
+        """Their buffers."""
+
+    @property
+    def over_bound(self) -> int:
+        """How often one more was wanted and not allowed."""
+
+    @property
+    def failed(self) -> int:
+        """How often the host had none."""
+
+
+class Resources(Protocol):
+    """What the host has of each, as of host.Resources."""
+
+    @property
+    def event_channels(self) -> int:
+        """Of our domain."""
+
+    @property
+    def threads(self) -> int:
+        """Of a process."""
+
+    @property
+    def descriptors(self) -> int:
+        """Of our process."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of all disks together, buffers in bytes; `guest_share`: percent of each for one guest.
+
+    `disks` is of one guest.
+    """
+
+    disks: int
+    event_channels: int
+    threads: int
+    descriptors: int
+    buffers: int
+    guest_share: int = 100
+
+    @classmethod
+    def of(cls, config: DaemonConfig, host: Resources) -> "Limits":
+        """As configured, within what the host has; 0 is what suits the host.
+
+        That leaves a quarter of event channels and threads, and half of the memory, to
+        others; of descriptors, which are the process's own, only the reserve.
+        """
+
+        def bound(configured: int, suits: int, most: int) -> int:
+            return max(0, min(configured or suits, most))
+
+        descriptors = host.descriptors - RESERVED_DESCRIPTORS
+        return cls(
+            config.max_disks_per_guest,
+            bound(config.max_event_channels, host.event_channels * 3 // 4, host.event_channels),
+            bound(config.max_threads, host.threads * 3 // 4, host.threads),
+            bound(config.max_descriptors, descriptors, descriptors),
+            bound(config.max_buffer_mb * _MIB, host.memory // 2, host.memory),
+            config.max_guest_share,
+        )
+
+    def total(self, resource: Resource) -> float:
+        """Of all guests; of disks there is no bound."""
+        return inf if resource is Resource.DISKS else int(getattr(self, resource.value))
+
+    def of_guest(self, resource: Resource) -> int:
+        """Of one guest."""
+        if resource is Resource.DISKS:
+            return self.disks
+        return int(getattr(self, resource.value)) * self.guest_share // 100
+
+
+class LimitError(OperatorError):
+    """A bound is in the way; what is given back, or another bound, may change that."""
+
+
+class Part(Enum):
+    """The pieces in which a device takes and gives back."""
+
+    DEVICE = "device"
+    DISK = "disk"
+    CONNECTION = "connection"
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    domid: int
+    need: Need
+
+
+class Accounts:
+    """Who holds what."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        bound_beyond: Callable[[int, int], Beyond],
+        freed: Callable[[tuple[int, ...]], None] = lambda units: None,
+        journal: Callable[[Event], None] = lambda event: None,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`bound_beyond` bounds threads and bytes that the data path may make by itself,
+        and says what it has.  `freed` is called with the units of those that were
+        refused, the first of them first, when something was given back.  `clock`: seconds.
+        """
+        self.limits = limits
+        self._bound_beyond = bound_beyond
+        self._freed = freed
+        self._journal = journal
+        self._clock = clock
+        self._held: dict[tuple[int, Part], _Held] = {}
+        self._total = Need()
+        self._guests: dict[int, Need] = {}
+        self._refused: dict[int, None] = {}  # units, in order
+        self._told: dict[str, float] = {}  # when, by the text without numbers
+        self._beyond = self._share_rest(Need())
+        self._seen = self._beyond
+
+    def configure(self, limits: Limits) -> None:
+        """Other bounds for what comes; nothing is taken away from anybody."""
+        self.limits = limits
+        self._told.clear()
+        self._beyond = self._share_rest(self._total)
+        self._try_again()
+
+    def take(self, unit: int, part: Part, domid: int, need: Need) -> None:
+        """Note that a device of a guest takes something; LimitError, and nothing is noted.
+
+        What it had of that part is replaced.
+        """
+        before = self._held.get((unit, part))
+        if before == _Held(domid, need):
+            return
+        mine = self._guests.get(domid, Need())
+        rest = self._total
+        if before is not None:
+            rest -= before.need
+            if before.domid == domid:
+                mine -= before.need
+        # Bound the data path first: what it makes after that does not come in between.
+        self._beyond = self._share_rest(rest + need)
+        error = self._obstacle(domid, mine, rest, need)
+        if error is not None:
+            self._beyond = self._share_rest(self._total)
+            self._refused[unit] = None
+            raise error
+        self._drop(unit, part)
+        self._held[unit, part] = _Held(domid, need)
+        self._total += need
+        self._guests[domid] = self._guests.get(domid, Need()) + need
+        self._refused.pop(unit, None)
+
+    def give_back(self, unit: int, part: Part) -> None:
+        """What a device took of that part is free again; harmless if it had none."""
+        if self._drop(unit, part):
+            self._beyond = self._share_rest(self._total)
+            self._try_again()
+
+    def forget(self, unit: int) -> None:
+        """A device is gone, with all that it had."""
+        self._refused.pop(unit, None)
+        for part in Part:
+            self.give_back(unit, part)
+
+    def rings(self, domid: int, ring: Need, most: int) -> int:
+        """How many rings that need so much each a guest could have now, 1 to `most`."""
+        self._beyond = self._share_rest(self._total)
+        mine = self._guests.get(domid, Need())
+        for n in range(most, 1, -1):
+            if self._shortage(mine, self._total, ring.times(n)) is None:
+                return n
+        return 1
+
+    def look(self) -> None:
+        """Somebody in the data path wanted more threads than there were: say so."""
+        self._beyond = self._share_rest(self._total)
+        if self._beyond.over_bound != self._seen.over_bound:
+            by_memory = self._beyond.bytes * 8 >= self._rest(self._total)[1] * 7
+            self._tell(Resource.BUFFERS if by_memory else Resource.THREADS)
+        if self._beyond.failed != self._seen.failed and self._is_news("failed"):
+            used = self._used(Resource.THREADS)
+            self._journal(LimitReached(f"the host has no thread beyond {used}", "its own limits"))
+        self._seen = self._beyond
+
+    def values(self) -> dict[str, int]:
+        """What is taken now and the bounds, by the names of leaves (oids.py)."""
+        self._beyond = self._share_rest(self._total)
+        used = {r.value: self._used(r) for r in Resource if r is not Resource.DISKS}
+        limits = self.limits
+        return {
+            "event_channels": used["event_channels"],
+            "threads": used["threads"],
+            "descriptors": used["descriptors"],
+            "buffer_kb": used["buffers"] >> 10,
+            "max_event_channels": limits.event_channels,
+            "max_threads": limits.threads,
+            "max_descriptors": limits.descriptors,
+            "max_buffer_mb": limits.buffers // _MIB,
+        }
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds anything."""
+        return not self._held and not self._guests and self._total == Need()
+
+    def _used(self, resource: Resource) -> int:
+        beyond = {Resource.THREADS: self._beyond.threads, Resource.BUFFERS: self._beyond.bytes}
+        return self._total.of(resource) + beyond.get(resource, 0)
+
+    def _share_rest(self, total: Need) -> Beyond:
+        """What rings do not need is for those that want more, but no more than half of all."""
+        return self._bound_beyond(*self._rest(total))
+
+    def _rest(self, total: Need) -> tuple[int, int]:
+        limits = self.limits
+        return (
+            max(0, min(limits.threads // 2, limits.threads - total.threads)),
+            max(0, min(limits.buffers // 2, limits.buffers - total.buffers)),
+        )
+
+    def _drop(self, unit: int, part: Part) -> bool:
+        held = self._held.pop((unit, part), None)
+        if held is None:
+            return False
+        self._total -= held.need
+        left = self._guests.pop(held.domid) - held.need
+        if left != Need():
+            self._guests[held.domid] = left
+        return True
+
+    def _try_again(self) -> None:
+        if self._refused:
+            units, self._refused = tuple(self._refused), {}
+            self._freed(units)
+
+    def _shortage(self, mine: Need, rest: Need, need: Need) -> tuple[Resource, bool] | None:
+        """What is not there, and whether that is only for this guest."""
+        beyond = Need(threads=self._beyond.threads, buffers=self._beyond.bytes)
+        for resource in Resource:
+            wanted = need.of(resource)
+            if wanted == 0:
+                continue
+            if (rest + beyond).of(resource) + wanted > self.limits.total(resource):
+                return resource, False
+            if mine.of(resource) + wanted > self.limits.of_guest(resource):
+                return resource, True
+        return None
+
+    def _obstacle(self, domid: int, mine: Need, rest: Need, need: Need) -> LimitError | None:
+        short = self._shortage(mine, rest, need)
+        if short is None:
+            return None
+        resource, of_guest = short
+        what, key, errno = _WORDS[resource]
+        beyond = Need(threads=self._beyond.threads, buffers=self._beyond.bytes)
+        wanted = _shown(resource, need.of(resource), up=True)
+        if of_guest:
+            has = _shown(resource, mine.of(resource))
+            most = _shown(resource, self.limits.of_guest(resource))
+            key = key if resource is Resource.DISKS else f"max_guest_share of {key}"
+            text = f"guest {domid} has {has} {what}, may have {most}, and wants {wanted} more"
+        else:
+            self._tell(resource)
+            has = _shown(resource, (rest + beyond).of(resource))
+            most = _shown(resource, int(self.limits.total(resource)))
+            text = f"all guests' disks have {has} {what} of {most}, and {wanted} more are wanted"
+        return LimitError(f"{text}: see {key} in [daemon] of xbbd.conf", errno)
+
+    def _tell(self, resource: Resource) -> None:
+        """That the bound of all guests is reached; once in a while."""
+        what, key, _ = _WORDS[resource]
+        if self._is_news(key):
+            used = _shown(resource, self._used(resource))
+            bound = _shown(resource, int(self.limits.total(resource)))
+            where = f"{key} in [daemon] of xbbd.conf"
+            self._journal(LimitReached(f"{used} of {bound} {what}", where))
+
+    def _is_news(self, key: str) -> bool:
+        when, now = self._told.get(key), self._clock()
+        if when is not None and now - when < _QUIET_SECONDS:
+            return False
+        self._told[key] = now
+        return True
+
+
+class Share:
+    """What one device of a guest has of it."""
+
+    def __init__(self, accounts: Accounts, unit: int, domid: int) -> None:
+        self._accounts = accounts
+        self._unit = unit
+        self._domid = domid
+
+    def take(self, part: Part, need: Need) -> None:
+        """As Accounts.take; LimitError."""
+        self._accounts.take(self._unit, part, self._domid, need)
+
+    def rings(self, ring: Need, most: int) -> int:
+        """As Accounts.rings."""
+        return self._accounts.rings(self._domid, ring, most)
+
+    def give_back(self, part: Part) -> None:
+        """As Accounts.give_back."""
+        self._accounts.give_back(self._unit, part)
+
+    @contextmanager
+    def or_give_back(self, part: Part, *, but: type[Exception]) -> Iterator[None]:
+        """What is taken of that part meanwhile is given back if it ends by an error.
+
+        Except by `but`: then it is not at its end.
+        """
+        try:
+            yield
+        except but:
+            raise
+        except BaseException:
+            self.give_back(part)
+            raise
+
+    def forget(self) -> None:
+        """As Accounts.forget."""
+        self._accounts.forget(self._unit)
+
+
+def _shown(resource: Resource, amount: int, *, up: bool = False) -> int:
+    """As people count it: memory in MiB, rounded down or up."""
+    if resource is not Resource.BUFFERS:
+        return amount
+    return -(-amount // _MIB) if up else amount // _MIB
