@@ -27,6 +27,9 @@ LOGS: Final = tuple(path.value for path in Path)
 
 # Allowed values, lowest and highest.  The highest are those of the data path (xbb.h).
 RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "max_mappings": (0, 1_000_000),
+    "max_grants": (0, 1_000_000),
+    "max_guest_grants": (0, 1_000_000),
     "workers": (1, 64),
     "max_ring_page_order": (0, 5),
     "max_batch_segments": (11, 256),
@@ -64,6 +67,9 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "max_threads": "most threads of all disks",
     "max_descriptors": "most file descriptors of all disks",
     "max_buffer_mb": "most MiB of buffers of all disks",
+    "max_mappings": "most mappings of guests' memory, of all disks together",
+    "max_grants": "most grants kept mapped, of all disks together",
+    "max_guest_grants": "most grants of one guest kept mapped, of all its disks together",
     "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
@@ -90,6 +96,9 @@ class DaemonConfig:
     max_disks_per_guest, and max_event_channels, max_threads, max_descriptors and
     max_buffer_mb (MiB) of all disks, 0 for what suits the host: bounds of what the host
     has only once.  max_guest_share: percent of those that one guest may take.
+    max_mappings: most mappings that the process has for
+    guests' memory, of which those that a ring needs are set aside.  max_grants and
+    max_guest_grants: most grants that stay mapped, of all guests and of each.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -104,6 +113,9 @@ class DaemonConfig:
     max_threads: int = 0
     max_descriptors: int = 0
     max_buffer_mb: int = 0
+    max_mappings: int = 32_768
+    max_grants: int = 131_072
+    max_guest_grants: int = 2048
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import Host, detect, run_directory
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.native import bound_io
+from xbbd_bsd.native import bound_io, budget_used, set_budget
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
@@ -74,6 +74,7 @@ class Daemon:
         self._loop = asyncio.new_event_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._stopping = False
+        _set_budget(config)
         self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
         self._marks = Marks(state_dir)
         self._run = Threads(self._loop)
@@ -103,6 +104,7 @@ class Daemon:
             clock=time.monotonic,
             clear=self._clear,
             limits=self._limits.values,
+            budget=budget_used,
         )
         try:
             # All that may fail comes before the first guest hears of us.
@@ -196,6 +198,7 @@ class Daemon:
         changes = difference(self._config, new)
         self._config = new
         self._limits.configure(Limits.of(new.daemon, self._host.resources))
+        _set_budget(new)
         for family in self._families.values():
             family.configure(new)
         self._journal.switches = _switches(new)
@@ -224,6 +227,15 @@ class Daemon:
         self._journal(StoreBack())
         self._serve()
         self._bus.look()
+
+
+def _set_budget(config: Config) -> None:
+    """Have the data path keep no more than what is configured, whatever disk it is for."""
+    set_budget(
+        mappings=config.daemon.max_mappings,
+        grants=config.daemon.max_grants,
+        guest_grants=config.daemon.max_guest_grants,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

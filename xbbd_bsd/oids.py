@@ -205,6 +205,8 @@ DAEMON: Final = (
     Leaf("descriptors", Type.UINT, "file descriptors of all disks, at most"),
     Leaf("buffer_kb", Type.U64, "buffers of all disks, at most, KiB"),
     Leaf("lines_left_out", Type.U64, "log lines that guests caused beyond their rate"),
+    Leaf("mappings", Type.UINT, "mappings of guests' memory, kept or set aside for rings"),
+    Leaf("grants", Type.UINT, "grants that stay mapped now, of all disks"),
     Leaf("log.control", Type.INT, "log every step of the control path", writable=True),
     Leaf("log.data", Type.INT, "log every step of the data path", writable=True),
     *(leaf for leaf in _config(DaemonConfig) if leaf.name != "log"),

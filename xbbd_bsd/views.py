@@ -125,10 +125,12 @@ class DaemonView:
         clock: Callable[[], float],
         clear: Callable[[str], Ended],
         limits: Callable[[], Mapping[str, Value]],
+        budget: Callable[[], tuple[int, int]],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
         them; `clock` gives seconds and stands at the start now; `clear` does what the
-        verb of that name wants; `limits`: what all disks have taken, and may take.
+        verb of that name wants; `limits`: what all disks have taken, and may take;
+        `budget` counts mappings and grants in use.
         """
         self._places = places
         self._host = host
@@ -137,12 +139,14 @@ class DaemonView:
         self._devices = devices
         self._clock = clock
         self._started = clock()
+        self._budget = budget
         self.clear = clear
         self._limits = limits
 
     def values(self) -> Mapping[str, Value]:
         """All leaves."""
         config = self._config()
+        mappings, grants = self._budget()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -152,6 +156,8 @@ class DaemonView:
             # KiB on FreeBSD and Linux alike.
             "maxrss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             "lines_left_out": self._journal.left_out,
+            "mappings": mappings,
+            "grants": grants,
             **{f"log.{path.value}": int(path in self._journal.switches) for path in Path},
             **{
                 key.name: _shown(getattr(config.daemon, key.name))

@@ -109,8 +109,9 @@ open_front(struct pair *pair, const struct device *device,
 	CHECK(unlink(address.sun_path) == 0);
 }
 
-void
-pair_open(struct pair *pair, struct device *device, uint32_t ring,
+/* 0, or why there is no queue yet: then it may be tried again. */
+int
+pair_try(struct pair *pair, struct device *device, uint32_t ring,
     const struct pair_options *options)
 {
 	struct xbb_queue_params params = {
@@ -136,19 +137,32 @@ pair_open(struct pair *pair, struct device *device, uint32_t ring,
 		.max_indirect_segments = options->max_indirect_segments,
 	};
 	struct xbb_error error;
+	int e;
 
-	open_front(pair, device, options);
-	CHECK(pipe(pair->wake) == 0);
-	CHECK(fcntl(pair->wake[1], F_SETFL, O_NONBLOCK) == 0);
+	if (pair->front == NULL) {
+		open_front(pair, device, options);
+		CHECK(pipe(pair->wake) == 0);
+		CHECK(fcntl(pair->wake[1], F_SETFL, O_NONBLOCK) == 0);
+	}
 	params.event_fd = pair->event_fd;
 	params.wake_fd = pair->wake[1];
 	xbb_front_ring_refs(pair->front, params.ring_ref);
 	pair->abi = options->abi;
 	pair->rs = &device->state->ring[ring];
 	memset(&pair->rs->counters, 0, sizeof(pair->rs->counters));
-	CHECK_EQ(xbb_queue_open(&params, device->state, &error, &pair->queue),
-	    0);
-	CHECK_EQ(xbb_queue_start(pair->queue, &error), 0);
+	e = xbb_queue_open(&params, device->state, &error, &pair->queue);
+	if (e == 0)
+		CHECK_EQ(xbb_queue_start(pair->queue, &error), 0);
+	return (e);
+}
+
+void
+pair_open(struct pair *pair, struct device *device, uint32_t ring,
+    const struct pair_options *options)
+{
+
+	pair->front = NULL;
+	CHECK_EQ(pair_try(pair, device, ring, options), 0);
 }
 
 /* The queue has stopped, by itself or on demand, and its books balance. */

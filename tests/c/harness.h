@@ -103,6 +103,8 @@ void	device_write(const struct device *device, uint64_t sector,
 	    uint64_t nsectors, const void *from);
 void	pair_open(struct pair *pair, struct device *device, uint32_t ring,
 	    const struct pair_options *options);
+int	pair_try(struct pair *pair, struct device *device, uint32_t ring,
+	    const struct pair_options *options);
 void	pair_wait_drained(struct pair *pair, enum xbb_stop_reason reason);
 void	pair_drain(struct pair *pair);
 void	pair_close(struct pair *pair);

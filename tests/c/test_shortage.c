@@ -1,8 +1,9 @@
 /*
  * test_shortage.c - a host that is short: of mappings, of memory, of what the
  * hypervisor keeps track of grants with.  No honest request is answered with an
- * error for that; it is done once there is enough, in its order, and counted.  A
- * reference that is none is an error all the same, and a queue that drains ends.
+ * error for that; it is done once there is enough, in its order, and counted.
+ * A reference that is none is an error all the same, and a queue that drains
+ * ends.
  */
 #include <string.h>
 
@@ -23,7 +24,7 @@ static const struct pair_options keeping = {
 	.max_indirect_segments = 64,
 };
 
-/* Pages [first, first + n) of the guest to or from the same place of the disk. */
+/* Pages [first, first + n) of the guest to or from that place of the disk. */
 static void
 put_pages(struct guest *guest, uint8_t operation, uint32_t first, uint32_t n)
 {
@@ -159,7 +160,7 @@ check_tries_are_few(void)
 	rig_close(&rig);
 }
 
-/* A write that waits is read as written by who came after it; the rest goes on. */
+/* A write that waits is read as written by who came later; the rest goes on. */
 static void
 check_order(void)
 {
@@ -178,7 +179,7 @@ check_order(void)
 	WAIT_UNTIL(guest_answers(&rig.guest) == 1);
 	atomic_store(&hypervisor.map_errnum, 0);
 	guest_collect(&rig.guest);
-	CHECK_EQ(rig.guest.order[0], 2);	/* not offered: that is known at once */
+	CHECK_EQ(rig.guest.order[0], 2);	/* not offered: known at once */
 	CHECK_EQ(rig.guest.status[0], XBB_RSP_OKAY);
 	CHECK_EQ(rig.guest.status[1], XBB_RSP_OKAY);
 	CHECK(all_bytes(xbb_front_page(rig.pair.front, 1), XBB_PAGE_SIZE,
@@ -187,7 +188,7 @@ check_order(void)
 	rig_close(&rig);
 }
 
-/* An indirect request whose list lies in a page, of reads of pages 40 and on. */
+/* An indirect request whose list lies in a page; to read pages 40 and on. */
 static void
 put_indirect(struct rig *rig, uint32_t list, uint16_t nseg)
 {
@@ -255,7 +256,7 @@ check_drain_with_indirect(void)
 	rig_close(&rig);
 }
 
-/* A shortage that lasts ends a queue that drains, with errors; and not before. */
+/* A shortage that lasts ends a queue that drains, with errors, not before. */
 static void
 check_drain_ends(void)
 {
@@ -352,7 +353,42 @@ check_others_give_back(void)
 	rig_close(&rig);
 }
 
-/* What a ring keeps itself is the first to go: one mapping is enough for all. */
+/*
+ * No mapping, or no thread, for another queue: that is said, as what passes,
+ * and what others keep is given back for the next try.
+ */
+static void
+check_opening(bool threads)
+{
+	struct pair pair = { 0 };
+	struct device device;
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &keeping);
+	for (i = 0; i < 20; i++) {
+		put_pages(&rig.guest, XBB_OP_READ, i, 1);
+		guest_collect(&rig.guest);
+	}
+	device_open(&device, SECTORS, 1);
+	if (threads)
+		threads_forbid(true);
+	else
+		atomic_store(&hypervisor.most_mappings,
+		    atomic_load(&hypervisor.mappings));
+	CHECK_EQ(pair_try(&pair, &device, 0, &mapping),
+	    threads ? -EAGAIN : -ENOMEM);
+	threads_forbid(false);
+	WAIT_UNTIL(XBB_GET(rig.pair.rs->grants_persistent) < 20);
+	CHECK_EQ(pair_try(&pair, &device, 0, &mapping), 0);
+	pair_drain(&pair);
+	pair_close(&pair);
+	device_close(&device);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/* What a ring keeps itself is the first to go: one mapping is enough. */
 static void
 check_own_is_given_back(void)
 {
@@ -400,6 +436,8 @@ main(void)
 	check_no_page_maps();
 	check_others_give_back();
 	check_own_is_given_back();
+	check_opening(false);
+	check_opening(true);
 	scratch_leave();
 	return (0);
 }

@@ -40,6 +40,7 @@ struct gntdev {
 };
 
 static struct gntdev *devices;		/* lock */
+static int short_errnum;		/* lock */
 /* Recursive: what the simulated hypervisor unmaps comes by here too. */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 
@@ -277,7 +278,10 @@ gntdev_mmap(int fd, void *addr, size_t len, int prot, int flags, off_t offset)
 		r->grants = (struct xbb_map){
 			.npages = r->count, .refs = r->refs,
 		};
-		if (!r->foreign && xbb_hv_sim.map(d->sim, &r->grants,
+		if (short_errnum != 0) {
+			error = short_errnum;
+			r->failed_for = thread_id();
+		} else if (!r->foreign && xbb_hv_sim.map(d->sim, &r->grants,
 		    (prot & PROT_WRITE) != 0) == 0) {
 			r->mapped = true;
 			r->base = own_mapping(&r->grants);
@@ -312,6 +316,19 @@ gntdev_munmap(void *addr, size_t len)
 				kernel_panic("munmap(2) of a part of a map");
 			r->base = NULL;
 		}
+	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * ENOMEM of a kernel without a range of physical addresses for the grants, or
+ * of a process without room; EINVAL of a Xen that can keep track of no more.
+ */
+void
+kernel_gntdev_short(int errnum)
+{
+
+	pthread_mutex_lock(&lock);
+	short_errnum = errnum;
 	pthread_mutex_unlock(&lock);
 }
 

@@ -34,6 +34,7 @@ void	kernel_provider_hold(void);	/* transfers, until one is destroyed */
 unsigned int kernel_provider_held(void);	/* transfers that wait */
 void	kernel_provider_destroy(int fd);	/* as mdconfig -d -o force */
 void	kernel_overflow(int event_fd);	/* of the queue of ports */
+void	kernel_gntdev_short(int errnum);	/* what mmap(2) of maps says; 0: none */
 int	kernel_records(void);		/* of maps, mapped or not */
 unsigned int kernel_flushes(void);	/* DIOCGFLUSH that were done */
 void	kernel_setenv(const char *name, const char *value);	/* the only one */

@@ -136,6 +136,31 @@ check_bad_grants(void)
 	end(&g);
 }
 
+/* A kernel that is short says so, nothing stays, and later it works. */
+static void
+check_short(void)
+{
+	static const int errnums[] = { ENOMEM, EINVAL };
+	struct guest_end g;
+	struct xbb_map map = { .npages = 3 };
+	uint32_t i;
+
+	begin(&g);
+	map.refs = g.refs;
+	for (i = 0; i < COUNTOF(errnums); i++) {
+		kernel_gntdev_short(errnums[i]);
+		CHECK_EQ(ops->map(g.hv, &map, true), -errnums[i]);
+		CHECK(map.base == NULL);
+		CHECK_EQ(kernel_records(), 0);
+		kernel_gntdev_short(0);
+		CHECK_EQ(ops->map(g.hv, &map, true), 0);
+		CHECK_EQ(map.mappings, 1);
+		ops->unmap(g.hv, &map);
+	}
+	CHECK(!ops->maps_singly);
+	end(&g);
+}
+
 static int
 readable(int fd)
 {
@@ -425,6 +450,7 @@ main(void)
 	scratch_enter();
 	check_maps();
 	check_bad_grants();
+	check_short();
 	check_events();
 	check_no_guard();
 	check_kernel_environment();

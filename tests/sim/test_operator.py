@@ -394,3 +394,33 @@ def test_a_reload_that_is_refused_changes_nothing(image: Path, temporary: Path) 
         machine.log_line("configuration not changed: .*there is no such group")
         assert not (temporary / "m").exists()
         assert xbbctl(machine, "-n", "dev.xbbd.0.flush_interval", "hw.xbbd.metrics") == "0\n\n"
+
+
+def test_what_stays_mapped_of_a_guest_is_configured(image: Path) -> None:
+    """For all its disks and rings together, at the start and while it runs."""
+    with running_machine("[daemon]\nmax_guest_grants = 48\n") as machine:
+        persistent = ("--queues", "4", "--persistent", "--max-segments", "64")
+        guest = machine.connected(image, *persistent)
+        state = machine.state()
+
+        def kept() -> int:
+            return sum(state.ring(number).grants_persistent for number in range(4))
+
+        def exercise() -> None:
+            guest.tell("exercise operations=3000 depth=8 max_sectors=88")
+            result = guest.event("exercised")
+            assert result["errors"] == result["mismatches"] == 0
+
+        exercise()
+        assert 0 < kept() <= 48
+        assert xbbctl(machine, "-n", "hw.xbbd.max_guest_grants") == "48\n"
+        in_use = values(machine)
+        assert 0 < in_use["hw.xbbd.grants"] <= 48
+        assert in_use["hw.xbbd.mappings"] > 4  # each ring is one
+        Path(machine.chain.config_file).write_text("[daemon]\nmax_guest_grants = 0\n")
+        machine.daemon.signal(signal.SIGHUP)
+        eventually(lambda: kept() == 0, "what must not stay is given back")
+        exercise()
+        assert kept() == 0
+        assert sum(state.counters(number)["kva_shortages"] for number in range(4)) == 0
+        state.close()

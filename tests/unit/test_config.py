@@ -32,6 +32,9 @@ pidfile = "/var/run/xbbd.pid"
 log = ["control", "data"]
 group = "operator"
 metrics = "127.0.0.1:9531"
+max_mappings = 60000
+max_grants = 100000
+max_guest_grants = 8192
 
 [disk]
 workers = 16
@@ -85,6 +88,9 @@ def test_every_key() -> None:
             ("control", "data"),
             "operator",
             "127.0.0.1:9531",
+            60_000,
+            100_000,
+            8192,
         ),
         DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
     )
@@ -165,6 +171,9 @@ def test_difference_names_each_key_once() -> None:
         "daemon.log",
         "daemon.group",
         "daemon.metrics",
+        "daemon.max_mappings",
+        "daemon.max_grants",
+        "daemon.max_guest_grants",
         "disk.workers",
         "disk.max_ring_page_order",
         "disk.max_batch_segments",
@@ -293,4 +302,7 @@ def test_tunables_are_those_of_the_data_path() -> None:
 def test_limits_are_those_of_the_data_path() -> None:
     assert RANGES["workers"] == (1, native.MAX_WORKERS)
     assert RANGES["max_ring_page_order"] == (0, native.MAX_RING_ORDER)
+    budget = (native.SERVICE_MAPPINGS, native.SERVICE_GRANTS, native.GUEST_GRANTS)
+    default = DaemonConfig()
+    assert (default.max_mappings, default.max_grants, default.max_guest_grants) == budget
     assert RANGES["max_batch_segments"] == (native.MAX_SEGMENTS, native.MAX_BATCH_SEGMENTS)

@@ -56,6 +56,8 @@ DAEMON = {
     "devices": 2,
     "maxrss_kb": 1000,
     "lines_left_out": 4,
+    "mappings": 300,
+    "grants": 200,
 }
 SNAPSHOT: Snapshot = {
     "hw.xbbd": DAEMON,
@@ -167,6 +169,8 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_uptime_seconds") == 77
     assert value(found, "xbbd_disks") == 2
     assert value(found, "xbbd_resident_memory_max_bytes") == 1024000
+    assert value(found, "xbbd_mappings") == 300
+    assert value(found, "xbbd_grants") == 200
     assert value(found, "xbbd_log_lines_left_out_total") == 4
     facts = {"unit": "0", "domid": "3", "guest": "vm", "vdev": "xvda", "path": "/tank/vm.img"}
     assert value(found, "xbbd_disk_info", device="dev.xbbd.0", **facts) == 1

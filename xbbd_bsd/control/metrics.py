@@ -296,6 +296,8 @@ class Collector:
             ("xbbd_uptime_seconds", "Seconds since the daemon started", "uptime", 1),
             ("xbbd_resident_memory_max_bytes", "Most memory resident so far", "maxrss_kb", 1024),
             ("xbbd_disks", "Disks there are", "devices", 1),
+            ("xbbd_mappings", "Mappings of guests' memory, kept or set aside", "mappings", 1),
+            ("xbbd_grants", "Grants that stay mapped", "grants", 1),
         ):
             yield core.GaugeMetricFamily(name, text, value=int(daemon.get(leaf, 0)) * unit)
         used = core.GaugeMetricFamily(

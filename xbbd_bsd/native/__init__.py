@@ -9,6 +9,7 @@ a docstring says otherwise; C releases the interpreter lock around each call.
 from __future__ import annotations
 
 from xbbd_bsd.native.binding import (
+    GUEST_GRANTS,
     LATENCY_BUCKETS,
     MAX_BATCH_SEGMENTS,
     MAX_INDIRECT_SEGMENTS,
@@ -21,6 +22,8 @@ from xbbd_bsd.native.binding import (
     MAX_WORKERS,
     PAGE_SIZE,
     SECTOR_SIZE,
+    SERVICE_GRANTS,
+    SERVICE_MAPPINGS,
     Abi,
     DiskKind,
     HvKind,
@@ -31,6 +34,7 @@ from xbbd_bsd.native.binding import (
     StopReason,
     Transport,
     bound_io,
+    budget_used,
     can_flush,
     can_punch,
     check,
@@ -38,6 +42,7 @@ from xbbd_bsd.native.binding import (
     kernel_environment,
     max_requests,
     pseudo_file_system,
+    set_budget,
     sim_format,
     sim_mapped,
 )
@@ -53,6 +58,7 @@ from xbbd_bsd.native.state import (
 )
 
 __all__ = [
+    "GUEST_GRANTS",
     "LATENCY_BUCKETS",
     "MAX_BATCH_SEGMENTS",
     "MAX_INDIRECT_SEGMENTS",
@@ -65,6 +71,8 @@ __all__ = [
     "MAX_WORKERS",
     "PAGE_SIZE",
     "SECTOR_SIZE",
+    "SERVICE_GRANTS",
+    "SERVICE_MAPPINGS",
     "Abi",
     "Devstat",
     "DiskKind",
@@ -88,6 +96,7 @@ __all__ = [
     "Transport",
     "Workload",
     "bound_io",
+    "budget_used",
     "can_flush",
     "can_punch",
     "check",
@@ -97,6 +106,7 @@ __all__ = [
     "max_requests",
     "pseudo_file_system",
     "queue_bytes",
+    "set_budget",
     "sim_format",
     "sim_mapped",
 ]

@@ -193,8 +193,8 @@ static uint16_t	do_part(struct repetition *again, uint16_t first,
  * that is none costs little to find, one by one; and a host that is short may
  * have enough for one.  If it has not, that one and all after it starve.  For a
  * disk's bad place halves are tried again, as long as that leads anywhere: a
- * disk that is gone, one that takes its time to fail, and a queue that drains get
- * no other try, lest each request waits as long as the first.
+ * disk that is gone, one that takes its time to fail, and a queue that drains
+ * get no other try, lest each request waits as long as the first.
  */
 static void
 settle(struct repetition *again, const struct xbb_batch *part, int error,

@@ -28,6 +28,9 @@ MAX_RINGS: int = lib.XBB_MAX_RINGS
 MAX_BATCH_SEGMENTS: int = lib.XBB_MAX_BATCH_SEGMENTS
 MAX_WORKERS: int = lib.XBB_MAX_WORKERS
 LATENCY_BUCKETS: int = lib.XBB_LATENCY_BUCKETS
+SERVICE_MAPPINGS: int = lib.XBB_SERVICE_MAPPINGS
+SERVICE_GRANTS: int = lib.XBB_SERVICE_GRANTS
+GUEST_GRANTS: int = lib.XBB_GUEST_GRANTS
 
 
 class Abi(IntEnum):
@@ -119,6 +122,8 @@ class IoUse:
 
 for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_status"):
     ffi.new(f"struct xbb_{_name} *")
+for _name in ("budget_limits", "budget_use"):
+    ffi.new(f"struct xbb_{_name} *")
 for _name in ("front_params", "workload", "progress", "io_use"):
     ffi.new(f"struct xbb_{_name} *")
 
@@ -199,6 +204,27 @@ def io_use() -> IoUse:
 
 def _io_use(use: Any) -> IoUse:
     return IoUse(use.threads, use.bytes, use.over_bound, use.failed)
+
+
+def set_budget(*, mappings: int, grants: int, guest_grants: int) -> None:
+    """What may stay mapped for guests, from now on and in the whole process.
+
+    ``mappings``: of the process, for all guests; ``grants`` and ``guest_grants``:
+    kept of all guests, and of each.  What is kept beyond that is given back a
+    little later.
+    """
+    limits = ffi.new(
+        "struct xbb_budget_limits *",
+        {"mappings": mappings, "grants": grants, "guest_grants": guest_grants},
+    )
+    lib.xbb_budget_set(limits)
+
+
+def budget_used() -> tuple[int, int]:
+    """Mappings for guests, kept or set aside for open queues; grants that are kept."""
+    use = ffi.new("struct xbb_budget_use *")
+    lib.xbb_budget_used(use)
+    return use.mappings, use.grants
 
 
 def sim_format(domain_fd: int, pages: int) -> None:

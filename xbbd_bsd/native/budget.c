@@ -5,9 +5,9 @@
  *
  * The host gives a process so many mappings (Linux, vm.max_map_count) and the
  * hypervisor so many tracks of mapped grants; what one guest takes others lack.
- * And what stays mapped stays granted, so it is the guest's own table that fills
- * up: a frontend with no entry left waits, with nothing in flight that could
- * end that.
+ * And what stays mapped stays granted, so it is the guest's own table that
+ * fills up: a frontend with no entry left waits, with nothing in flight that
+ * could end that.
  *
  * Who finds a budget spent and keeps less than its part presses: rings look
  * when they are at work, those asleep are kicked, and what is unused or beyond
@@ -299,7 +299,7 @@ xbb_budget_press(struct xbb_queue *q, bool own)
 	pthread_mutex_unlock(&service.lock);
 }
 
-/* The host is short: everybody gives back, or only the guest it may be about. */
+/* The host is short: all give back, or only the guest it may be about. */
 void
 xbb_budget_press_hard(struct xbb_budget *own)
 {
@@ -313,6 +313,18 @@ xbb_budget_press_hard(struct xbb_budget *own)
 	else
 		press_all(true);
 	pthread_mutex_unlock(&service.lock);
+}
+
+/*
+ * A queue could not be opened for this error, or could for 0: if the host was
+ * short the next try finds more.
+ */
+void
+xbb_budget_lacked(int error)
+{
+
+	if (error == -ENOMEM || error == -ENOSPC || error == -EAGAIN)
+		xbb_budget_press_hard(NULL);
 }
 
 void

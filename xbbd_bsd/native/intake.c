@@ -1,7 +1,7 @@
 /*
- * intake.c - requests from the ring into the table and onto the pending batches:
- * copied out, validated, merged; or answered at once, or left for later.  Ring
- * thread.
+ * intake.c - requests from the ring into the table and onto the pending
+ * batches: copied out, validated, merged; or answered at once, or left for
+ * later.  Ring thread.
  */
 #include <assert.h>
 

@@ -214,6 +214,7 @@ connect_ring(struct xbb_queue *q, struct xbb_error *error)
 	q->ring_map.refs = p->ring_ref;
 	q->ring_map.npages = p->ring_pages;
 	e = q->ops->map(q->hv, &q->ring_map, true);
+	xbb_budget_lacked(e);
 	if (e != 0)
 		return (xbb_fail(error, "map ring", -e));
 	xbb_ring_init(&q->ring, q->ring_map.base, p->ring_pages,
@@ -315,6 +316,7 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 		return (e);
 	}
 	e = prepare(q, state);
+	xbb_budget_lacked(e);
 	if (e != 0) {
 		release(q);
 		return (xbb_fail(error, "allocate queue", -e));
@@ -335,6 +337,7 @@ xbb_queue_start(struct xbb_queue *q, struct xbb_error *error)
 
 	publish(q);
 	e = xbb_thread_start(&q->thread, xbb_queue_main, q);
+	xbb_budget_lacked(e);
 	if (e != 0) {
 		XBB_SET(q->rs->connected, 0);
 		return (xbb_fail(error, "start threads", -e));

@@ -149,8 +149,8 @@ xbb_persist_unmap(struct xbb_queue *q, uint16_t c)
 
 /*
  * Have room for n more pages and charge them, if need be by unmapping what
- * nobody uses.  A ring that keeps less than its part is not the only one to give
- * something back: the others hear of it.
+ * nobody uses.  A ring that keeps less than its part is not the only one to
+ * give something back: the others hear of it.
  */
 static bool
 make_room(struct xbb_queue *q, uint32_t n, uint32_t mappings)

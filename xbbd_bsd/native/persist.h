@@ -1,7 +1,7 @@
 /*
- * persist.h - the part of internal.h that is about grants which stay mapped, how
- * many may, and what is done when the host has none.  internal.h includes it,
- * and nothing else does.
+ * persist.h - the part of internal.h that is about grants which stay mapped,
+ * how many may, and what is done when the host has none.  internal.h includes
+ * it, and nothing else does.
  */
 #ifndef XBB_PERSIST_H
 #define XBB_PERSIST_H
@@ -106,6 +106,7 @@ struct xbb_part xbb_budget_part(const struct xbb_queue *q);
 uint32_t xbb_budget_ring_part(const struct xbb_queue *q, uint32_t n);
 void	xbb_budget_press(struct xbb_queue *q, bool own);
 void	xbb_budget_press_hard(struct xbb_budget *own);
+void	xbb_budget_lacked(int error);
 
 /*
  * shortage.c - what is kept back while the host is short.  Ring thread, but for

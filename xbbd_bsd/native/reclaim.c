@@ -1,7 +1,8 @@
 /*
  * reclaim.c - when grants that stay mapped are given back: those that were not
- * used for long, those that others have a better claim to, and most of a ring at
- * rest.  It knows how much is kept and since when, not for what.  Ring thread.
+ * used for long, those that others have a better claim to, and most of a ring
+ * at rest.  It knows how much is kept and since when, not for what.  Ring
+ * thread.
  *
  * A ring at rest keeps little: what stays mapped stays granted, and a frontend
  * with no grant left for one ring waits without a word, which looks like rest.
@@ -54,9 +55,9 @@ nearer_to(uint32_t part, uint32_t kept)
 }
 
 /*
- * Somebody else lacks what is kept here.  What is not in use goes, and a quarter
- * of what is more than our part, all of that if more is kept than may be; half
- * of everything if it is the host that is short.
+ * Somebody else lacks what is kept here.  What is not in use goes, and a
+ * quarter of what is more than our part, all of that if more is kept than may
+ * be; half of everything if it is the host that is short.
  */
 void
 xbb_persist_yield(struct xbb_queue *q, bool hard)
@@ -141,8 +142,8 @@ xbb_persist_trim_at_work(struct xbb_queue *q)
 }
 
 /*
- * Unmap everything; no batch is under way.  By the ring thread at its end: there
- * may be thousands of chunks, and the control plane has other guests.
+ * Unmap everything; no batch is under way.  By the ring thread at its end:
+ * there may be thousands of chunks, and the control plane has other guests.
  */
 void
 xbb_persist_drop(struct xbb_queue *q)

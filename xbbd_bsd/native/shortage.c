@@ -6,9 +6,9 @@
  * where it is, on the ring.  Meanwhile this ring gives back what it only keeps,
  * and others are pressed to (budget.c).
  *
- * While a queue drains tries are limited: what the host has no memory for then is
- * answered with an error, since somebody waits for the end.  Ring thread, but
- * for xbb_shortage_of().
+ * While a queue drains tries are limited: what the host has no memory for then
+ * is answered with an error, since somebody waits for the end.  Ring thread,
+ * but for xbb_shortage_of().
  */
 #include "internal.h"
 
@@ -16,7 +16,7 @@
 #define FIRST_MS	4
 #define LAST_MS		128
 
-/* How long a queue that drains goes on trying: less than a daemon has to end. */
+/* How long a queue that drains tries: less than a daemon has to end. */
 #define DRAIN_NS	3000000000
 
 /*
