@@ -134,6 +134,8 @@ check_decode_and_encode(void)
 		xbb_request_decode(layout, slot, &req);
 		CHECK_EQ(req.operation, XBB_OP_WRITE);
 		CHECK_EQ(req.indirect, 0);
+		CHECK_EQ(req.flags, 0);
+		CHECK_EQ(req.nsectors, 0);
 		CHECK_EQ(req.nseg, 2);
 		CHECK_EQ(req.id, 0x1122334455667788);
 		CHECK_EQ(req.sector, 0x0102030405);
@@ -220,6 +222,7 @@ check_decode_of_lies(void)
 			memset((uint8_t *)slot + layout->seg, 0x5a,
 			    XBB_MAX_SEGMENTS * sizeof(req->seg[0]));
 			((uint8_t *)slot)[1] = counts[c];
+			memset(req, 0xee, sizeof(*req));
 			xbb_request_decode(layout, slot, req);
 			CHECK_EQ(req->nseg, counts[c]);
 			CHECK_EQ(req->seg[10].gref, 0x5a5a5a5a);
@@ -460,13 +463,14 @@ check_responses(void)
 		{ 255, NEVER, { 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11,
 		    0xff, 0, 0xfe, 0xff, 0, 0, 0, 0 } },
 	};
-	uint32_t i, words[4];
+	uint32_t i, words[5];
 
 	for (i = 0; i < COUNTOF(responses); i++) {
 		memset(words, 0xee, sizeof(words));
 		xbb_response_encode(0x1122334455667788,
 		    responses[i].operation, responses[i].status, words);
-		CHECK(memcmp(words, responses[i].bytes, sizeof(words)) == 0);
+		CHECK(memcmp(words, responses[i].bytes, 16) == 0);
+		CHECK_EQ(words[4], 0xeeeeeeee);
 	}
 }
 

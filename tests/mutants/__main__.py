@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -93,8 +94,11 @@ class Run:
 
     def target(self, target: Target, mutants: list[Mutant]) -> list[Verdict]:
         """All of them, several at once."""
-        with ThreadPoolExecutor(self.jobs) as pool:
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
             return list(pool.map(lambda mutant: self.judge(target, mutant), mutants))
+        finally:
+            pool.shutdown(cancel_futures=True)  # interrupted, or a test fails by itself
 
 
 def score(count: Counter[Verdict]) -> float:
@@ -115,6 +119,7 @@ def row(name: str, count: Counter[Verdict], seconds: float) -> str:
 def main() -> int:
     """Status 0: enough were killed or explained; 1: not; 2: tests fail without a mutant."""
     wanted = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     targets = [
         replace(target, stages=target.stages[: wanted.stages])
         for target in TARGETS

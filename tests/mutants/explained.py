@@ -14,12 +14,16 @@ FILE = Path(__file__).with_name("explained.toml")
 
 @dataclass(frozen=True)
 class Explained:
-    """One entry: the line before and after, without the space around it, and why."""
+    """One entry: the line before and after, without the space around it, and why.
+
+    `above`: what the lines before it end with, where a line alone does not say which it is.
+    """
 
     file: str
     line: str
     becomes: str
     why: str
+    above: str = ""
 
     def is_about(self, mutant: Mutant) -> bool:
         """Whether it is this mutant that is explained."""
@@ -27,7 +31,7 @@ class Explained:
             mutant.file,
             mutant.before.strip(),
             mutant.after.strip(),
-        )
+        ) and mutant.above.endswith(self.above)
 
 
 def explained(path: Path = FILE) -> list[Explained]:

@@ -10,7 +10,7 @@ class Mutant:
     """A line of a file before and after.
 
     `file` is relative to the root of the tree, `line` counts from 1, `column` from 0; lines
-    come without their end.
+    come without their end.  `above`: the three lines before, in one, with single spaces.
     """
 
     file: str
@@ -19,6 +19,7 @@ class Mutant:
     kind: str
     before: str
     after: str
+    above: str = ""
 
     def apply(self, source: str) -> str:
         """The whole file with this line changed."""
@@ -46,7 +47,8 @@ class Lines:
         before = self.lines[line - 1]
         after = before[:start] + text + before[end:]
         if after != before:
-            mutant = Mutant(self.file, line, start, kind, before, after.rstrip())
+            above = " ".join(" ".join(self.lines[max(line - 4, 0) : line - 1]).split())
+            mutant = Mutant(self.file, line, start, kind, before, after.rstrip(), above)
             self.made.setdefault((line, mutant.after), mutant)
 
     def mutants(self) -> list[Mutant]:

@@ -268,6 +268,8 @@ class _Finder:
             return
         if self.tokens[i + 1].text == "void" and end == i + 4:  # (void)unused;
             return
+        if token.text == "continue" and self.tokens[i - 1].text == ")":
+            return  # the whole body of a loop
         if token.line == self.tokens[end].line:
             self.replace("deletion", token, self.tokens[end], ";")
         else:

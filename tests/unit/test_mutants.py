@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_every_explanation_is_about_a_mutant(made: dict[str, list[Mutant]]) -> N
     """Whose line has changed is looked at again."""
     entries = explained()
     assert outdated(entries, [mutant for some in made.values() for mutant in some]) == []
-    assert len({(entry.file, entry.line, entry.becomes) for entry in entries}) == len(entries)
+    assert len({replace(entry, why="") for entry in entries}) == len(entries)
     assert all(entry.why.strip() for entry in entries)
 
 
@@ -88,6 +89,9 @@ def test_an_explanation_of_a_line_that_has_changed(tmp_path: Path) -> None:
     entries = explained(file)
     mutant = Mutant("a.c", 3, 1, "deletion", "\ta;", "\tb;")
     assert outdated(entries, [mutant]) == entries[1:]
+    narrow = replace(entries[0], above="x;")
+    assert outdated([narrow], [mutant]) == [narrow]
+    assert outdated([narrow], [replace(mutant, above="x;")]) == []
 
 
 def test_the_tests_of_every_target_are_there() -> None:
@@ -198,6 +202,8 @@ f(const struct s *a, int b)
         (void)a;
         return;
     }
+    while (*p++)
+        continue;
     h(*p);
     return (b == 1);
 }
@@ -229,8 +235,9 @@ def test_c_mutants_in_full() -> None:
         18: sorted(f"while (*p {rest});" for rest in ("<= 0x10", ">= 0x10", "> 0xf", "> 0x11")),
         20: ["case GREEN:"],
         22: [";"],
-        24: [";"],
-        25: ["return (b != 1);", "return (b == 0);", "return (b == 2);"],
+        24: ["while (!(*p++))", "while (*p--)"],
+        26: [";"],
+        27: ["return (b != 1);", "return (b == 0);", "return (b == 2);"],
     }  # fmt: skip
 
 
