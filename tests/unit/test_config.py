@@ -32,6 +32,12 @@ pidfile = "/var/run/xbbd.pid"
 log = ["control", "data"]
 group = "operator"
 metrics = "127.0.0.1:9531"
+max_disks_per_guest = 16
+max_guest_share = 50
+max_event_channels = 1000
+max_threads = 2000
+max_descriptors = 3000
+max_buffer_mb = 400
 max_mappings = 60000
 max_grants = 100000
 max_guest_grants = 8192
@@ -88,6 +94,12 @@ def test_every_key() -> None:
             ("control", "data"),
             "operator",
             "127.0.0.1:9531",
+            16,
+            50,
+            1000,
+            2000,
+            3000,
+            400,
             60_000,
             100_000,
             8192,
@@ -171,6 +183,12 @@ def test_difference_names_each_key_once() -> None:
         "daemon.log",
         "daemon.group",
         "daemon.metrics",
+        "daemon.max_disks_per_guest",
+        "daemon.max_guest_share",
+        "daemon.max_event_channels",
+        "daemon.max_threads",
+        "daemon.max_descriptors",
+        "daemon.max_buffer_mb",
         "daemon.max_mappings",
         "daemon.max_grants",
         "daemon.max_guest_grants",

@@ -1,5 +1,7 @@
 """The configuration at its limits: the least and the most of every key, and one beyond."""
 
+from dataclasses import fields
+
 import pytest
 
 from xbbd_bsd import native
@@ -28,7 +30,17 @@ LIMITS = {
     "resize_interval": (0, 3600),
     "flush_interval": (0, 1000000),
     "poll_max_us": (0, 10000),
+    "max_disks_per_guest": (1, 4096),
+    "max_guest_share": (1, 100),
+    "max_event_channels": (0, 131072),
+    "max_threads": (0, 1000000),
+    "max_descriptors": (0, 10000000),
+    "max_buffer_mb": (0, 1000000),
+    "max_mappings": (0, 1000000),
+    "max_grants": (0, 1000000),
+    "max_guest_grants": (0, 1000000),
 }
+_OF_DISKS = {field.name for field in fields(DiskConfig)}
 
 
 def refusal(text: str) -> str:
@@ -41,11 +53,13 @@ def refusal(text: str) -> str:
 def test_the_least_and_the_most(key: str) -> None:
     low, high = LIMITS[key]
     assert RANGES[key] == (low, high)
+    section = "disk" if key in _OF_DISKS else "daemon"
     for value in (low, high):
-        assert getattr(parse(f"[disk]\n{key} = {value}", "f").disk, key) == value
+        config = parse(f"[{section}]\n{key} = {value}", "f")
+        assert getattr(getattr(config, section), key) == value
     for value in (low - 1, high + 1):
-        assert refusal(f"[disk]\n{key} = {value}") == (
-            f"f: [disk] {key} = {value}: must be a whole number, {low} to {high}"
+        assert refusal(f"[{section}]\n{key} = {value}") == (
+            f"f: [{section}] {key} = {value}: must be a whole number, {low} to {high}"
         )
 
 
