@@ -39,6 +39,7 @@ def run(tree: Path, sanitizer: str, medium: str, *tests: str) -> tuple[int, str]
             "PYTHONPATH": str(tree),
             "XBBD_TEST_HV": "xen",
             "XBBD_TEST_MEDIUM": medium,
+            "XBBD_TEST_SANITIZED": "yes" if library else "no",
         },
         capture_output=True,
         text=True,

@@ -56,12 +56,12 @@ TARGETS = (
     Target("xbbd_bsd/native/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
     Target(
         "xbbd_bsd/native/batch.c",
-        ("counters", "disk*", "flush", "io", "order"),
+        ("counters", "disk*", "flush", "io", "order", "work"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/native/queue.c",
-        ("counters", "disk*", "flush", "hostile", "io", "order"),
+        ("counters", "disk*", "flush", "hostile", "io", "order", "work"),
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(

@@ -13,7 +13,7 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xbbd_bsd.native import (
@@ -22,11 +22,13 @@ from xbbd_bsd.native import (
     Front,
     FrontParams,
     HvKind,
+    Progress,
     Queue,
     QueueParams,
     QueueState,
     State,
     Transport,
+    Workload,
     _xbb,
     sim_format,
     sim_mapped,
@@ -38,8 +40,16 @@ TRANSPORT = Transport[os.environ.get("XBBD_TEST_TRANSPORT", "best").upper()]
 # file for a disk unless it is told to.
 HV = HvKind[os.environ.get("XBBD_TEST_HV", "sim").upper()]
 DEVICE = os.environ.get("XBBD_TEST_MEDIUM", "file") == "device"
-# How grants can move: FreeBSD has no copy.
-TRANSPORTS = [Transport.MAP, Transport.COPY] if HV is HvKind.SIM else [Transport.MAP]
+# How grants can move: as this run is told, otherwise in all ways; FreeBSD has no copy.
+if TRANSPORT is not Transport.BEST:
+    TRANSPORTS = [TRANSPORT]
+elif HV is HvKind.SIM:
+    TRANSPORTS = [Transport.MAP, Transport.COPY]
+else:
+    TRANSPORTS = [Transport.MAP]
+# test_variants.py: a disk that takes its time, and a sanitizer that does.
+SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"
+SANITIZED = os.environ.get("XBBD_TEST_SANITIZED") == "yes"
 
 
 def play_provider(fd: int, sector_size: int) -> None:
@@ -67,6 +77,11 @@ class Ring:
         assert ready, "the queue did not drain"
         os.read(self.wake_fd, 1)
         assert self.queue.status().state == QueueState.DRAINED
+
+    def stored(self, sector: int, nsectors: int) -> bytes:
+        """What the disk has there, of sectors of 512 bytes."""
+        with self.disk.open("rb") as file:
+            return os.pread(file.fileno(), nsectors * 512, sector * 512)
 
     def counter(self, name: str) -> int:
         """A counter of the ring, now."""
@@ -173,3 +188,22 @@ def ring(
         backend.close()
         for fd in (domain_fd, disk_fd, wake_r, wake_w):
             os.close(fd)
+
+
+def exercise(r: Ring, **numbers: int) -> Progress:
+    """Random I/O against a model of the whole disk; it and the disk agree at the end."""
+    model = bytearray(r.disk.read_bytes())
+    progress = Progress()
+    numbers.setdefault("operations", 1000 if SLOW_DISK or SANITIZED else 4000)
+    load = replace(
+        Workload(seed=1, sectors=len(model) // 512, depth=1, model=model),
+        **numbers,  # type: ignore[arg-type]
+    )
+    r.front.exercise(load, progress)
+    assert progress.mismatches == progress.errors == 0, f"sector {progress.first_mismatch}"
+    assert progress.still_mapped == progress.bad_responses == 0
+    assert r.disk.read_bytes() == model
+    counters = r.state.counters()
+    assert counters["reqs_completed"] == counters["reqs_received"]
+    assert counters["reqs_completed_with_error"] == 0
+    return progress

@@ -7,29 +7,24 @@ and the file itself is compared with it afterwards.
 from __future__ import annotations
 
 import os
-import select
 import struct
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.native.ring import ring
-from tests.native.slots import REQ_PROD, RawRing, request
+from tests.native.ring import SANITIZED, SLOW_DISK, ring
+from tests.native.slots import RawRing, request
 from tests.waiting import eventually
-from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
     Abi,
     Op,
     Progress,
-    Queue,
-    QueueParams,
     QueueState,
-    StopReason,
     Workload,
 )
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
-SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"  # set by test_variants.py
 
 
 @pytest.mark.parametrize("ring_pages", [1, 2, 32])
@@ -41,7 +36,7 @@ def test_transfer_out_and_in(tmp_path: Path, abi: Abi, ring_pages: int) -> None:
         back = bytearray(1 << 20)
         r.front.transfer(Op.READ, 3, 2048, back)
         assert back == data
-        assert r.disk.read_bytes()[3 * 512 :][: 1 << 20] == data
+        assert r.stored(3, 2048) == data
         view = r.state.ring()
         assert (view.abi, view.ring_pages, view.connected) == (abi, ring_pages, True)
         assert view.max_requests == {1: 32, 2: 64, 32: 1024}[ring_pages]
@@ -57,7 +52,7 @@ def test_random_io_against_a_model(tmp_path: Path, abi: Abi) -> None:
             seed=abi + 1,
             sectors=len(model) // 512,
             depth=128,
-            operations=4000 if SLOW_DISK else 20000,
+            operations=4000 if SLOW_DISK or SANITIZED else 20000,
             flush_every=200,
             barrier_every=50,
             model=model,
@@ -99,7 +94,7 @@ def test_overlapping_writes_keep_their_order(tmp_path: Path) -> None:
                 )
             )
             assert [status for _, _, status in raw.responses(32)] == [OKAY] * 32
-            place = r.disk.read_bytes()[100 * 512 : 105 * 512]
+            place = r.stored(100, 5)
             assert place == bytes([30]) * 512 + bytes([31]) * 2048
 
 
@@ -175,7 +170,7 @@ def test_barrier_is_ordered_and_durable(tmp_path: Path) -> None:
             )
             order = [id for id, _, status in raw.responses(3) if status == OKAY]
             assert order == [0, 1, 2]
-            assert r.disk.read_bytes()[9 * 512 : 10 * 512] == b"\x03" * 512
+            assert r.stored(9, 1) == b"\x03" * 512
         assert r.counter("flushes_done") == 100
 
 
@@ -188,7 +183,7 @@ def test_empty_barrier(tmp_path: Path) -> None:
 def test_flush_with_data_writes_the_data(tmp_path: Path) -> None:
     with ring(tmp_path) as r:
         r.front.transfer(Op.FLUSH_DISKCACHE, 5, 1, bytearray(b"x" * 512))
-        assert r.disk.read_bytes()[5 * 512 : 6 * 512] == b"x" * 512
+        assert r.stored(5, 1) == b"x" * 512
 
 
 def test_read_only_disk(tmp_path: Path) -> None:
@@ -349,100 +344,34 @@ def test_every_byte_of_a_response_is_defined(tmp_path: Path, abi: Abi) -> None:
         assert answer[size:] == bytes(slot)[size:]
 
 
-@pytest.mark.parametrize("lie", [33, 1 << 16, 1 << 31, -1])
-def test_ring_indices_that_lie_stop_this_ring(tmp_path: Path, lie: int) -> None:
-    """XSA-39."""
-    with ring(tmp_path) as r:
-        r.front.transfer(Op.READ, 0, 1, bytearray(512))
-        raw = RawRing(r.front, Abi.NATIVE)
-        raw.set_index(REQ_PROD, raw.index(REQ_PROD) + lie)
-        r.front.notify()
-        r.wait_drained()
-        assert r.queue.status().reason == StopReason.RING
-
-
 def test_a_disk_that_ends_early_fails_what_lies_beyond(tmp_path: Path) -> None:
     """A merged batch over the end of a file that shrank: only the rest fails."""
-    with ring(tmp_path) as r:
-        os.truncate(r.disk, 3 * 4096)
-        raw = RawRing(r.front, Abi.NATIVE)
-        raw.put(
-            *(
-                request(
-                    Abi.NATIVE, op=0, id=i, sector=i * 8, segments=[(r.front.page_ref(i), 0, 7)]
+    tries = count()
+
+    def only_the_rest_fails() -> bool:
+        """False: on a busy machine the slow disk took so long that it was not asked again."""
+        directory = tmp_path / str(next(tries))
+        directory.mkdir()
+        with ring(directory) as r:
+            os.truncate(r.disk, 3 * 4096)
+            raw = RawRing(r.front, Abi.NATIVE)
+            page = [(r.front.page_ref(i), 0, 7) for i in range(6)]
+            raw.put(
+                *(
+                    request(Abi.NATIVE, op=0, id=i, sector=i * 8, segments=[page[i]])
+                    for i in range(6)
                 )
-                for i in range(6)
             )
-        )
-        expected = [(i, 0, OKAY if i < 3 else ERROR) for i in range(6)]
-        assert sorted(raw.responses(6)) == expected
-        assert r.counter("total_dispatch") == 1
-        assert r.counter("io_errors") == 6  # of the whole, of halves, of halves of these
+            answers = sorted(raw.responses(6))
+            assert r.counter("total_dispatch") == 1
+            if SLOW_DISK and r.counter("io_errors") < 6:
+                return False
+            assert answers == [(i, 0, OKAY if i < 3 else ERROR) for i in range(6)]
+            # Of the whole, of halves, of halves of these.
+            assert r.counter("io_errors") == 6
+            return True
 
-
-def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:
-    with ring(tmp_path) as r:
-        raw = RawRing(r.front, Abi.NATIVE)
-        raw.put(
-            *(
-                request(
-                    Abi.NATIVE, op=0, id=i, sector=i * 16, segments=[(r.front.page_ref(i), 0, 7)]
-                )
-                for i in range(32)
-            )
-        )
-        r.queue.drain()
-        r.wait_drained()
-        counters = r.state.counters()
-        assert counters["reqs_received"] == counters["reqs_completed"]
-        assert counters["reqs_queued_for_completion"] == 0
-        raw.responses(counters["reqs_completed"])
-        assert r.state.inflight() == []
-        assert not r.state.ring().connected
-
-
-def test_the_guest_vanishes(tmp_path: Path) -> None:
-    """The other end of the event channel closes: no spin, no stop, drains when told."""
-    with ring(tmp_path) as r:
-        r.state.set_tunable("poll_max_us", 0)
-        raw = RawRing(r.front, Abi.NATIVE)
-        segments = [(r.front.page_ref(0), 0, 7)]
-        raw.put(*(request(Abi.NATIVE, op=Op.READ, id=i, segments=segments) for i in range(8)))
-        del raw, segments  # nobody will look for the responses
-        r.front.close()
-        eventually(lambda: r.counter("reqs_completed") == 8, "what was put is carried out")
-
-        # What spins goes to sleep all the time, some thousand times in as long as this.
-        before = r.counter("ring_sleeps")
-        ready, _, _ = select.select([r.wake_fd], [], [], 0.2)
-        assert (ready, r.counter("ring_sleeps") - before < 20) == ([], True)
-        status = r.queue.status()
-        assert (status.state, status.reason) == (QueueState.RUNNING, StopReason.NONE)
-        r.queue.drain()
-        r.wait_drained()
-        assert r.queue.status().reason == StopReason.NONE
-        assert r.state.inflight() == []
-
-
-def test_an_opening_that_fails_leaves_a_running_queue_alone(tmp_path: Path) -> None:
-    with ring(tmp_path) as r:
-        raw = RawRing(r.front, Abi.NATIVE)
-        values = {name: getattr(r.params, name) for name in r.params.__slots__}
-        raw.put(
-            *(
-                request(
-                    Abi.NATIVE,
-                    op=Op.READ,
-                    id=i,
-                    sector=i * 16,
-                    segments=[(r.front.page_ref(i), 0, 7)],
-                )
-                for i in range(20, 28)
-            )
-        )
-        with pytest.raises(HostError, match="map ring"):
-            Queue(QueueParams(**{**values, "ring_refs": (15000,)}), r.state)
-        assert sorted(raw.responses(8)) == [(i, Op.READ, OKAY) for i in range(20, 28)]
+    eventually(only_the_rest_fails, "a disk that is quick enough to be asked again")
 
 
 @pytest.mark.parametrize(
@@ -476,23 +405,6 @@ def test_flush_of_a_read_only_disk_is_nothing_to_do(tmp_path: Path) -> None:
     with ring(tmp_path, read_only=True) as r:
         r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
         assert r.counter("flushes_done") == 0
-
-
-def test_opening_fails_cleanly(tmp_path: Path) -> None:
-    with ring(tmp_path) as r:
-
-        def attempt(**changes: object) -> None:
-            values = {name: getattr(r.params, name) for name in r.params.__slots__}
-            Queue(QueueParams(**{**values, **changes}), r.state)
-
-        with pytest.raises(HostError, match="map ring"):
-            attempt(ring_refs=(15000,))
-        with pytest.raises(HostError, match="check parameters"):
-            attempt(ring_refs=(1, 2, 3))
-        with pytest.raises(HostError, match="check parameters"):
-            attempt(sector_size=1000)
-        with pytest.raises(HostError, match="bind event channel"):
-            attempt(event_fd=-1)
 
 
 def test_a_full_ring_is_no_shortage(tmp_path: Path) -> None:
