@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
+
+import pytest
 
 with suppress(ModuleNotFoundError):  # in a dom0, where no test has properties
     from hypothesis import HealthCheck, settings
@@ -12,6 +15,23 @@ with suppress(ModuleNotFoundError):  # in a dom0, where no test has properties
     # How long an example takes says how busy the machine is, and nothing else.
     settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")
+
+
+# Files that take longest, begun first: with two at once the last one ends alone otherwise.
+LONGEST = (
+    "native/test_variants.py",
+    "sim/test_soak.py",
+    "unit/test_walks.py",
+    "freebsd/test_kernel.py",
+    "c/test_native.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A stable order: the longest files, then the others."""
+    here = Path(__file__).parent
+    rank = {here / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def pytest_configure() -> None:

@@ -8,6 +8,7 @@ are wrapped when they are linked.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
@@ -48,9 +49,14 @@ def call(command: Iterable[str | Path]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(list(command), capture_output=True, text=True, check=False)
 
 
+def object_of(file: Path, directory: Path) -> Path:
+    """What compile_all() makes of a file."""
+    return directory / f"{file.parent.name}-{file.stem}.o"
+
+
 def compile_all(cc: list[str], files: Iterable[Path], directory: Path) -> list[Path]:
     """Objects of files, several at once; no compiler may complain."""
-    pairs = [(file, directory / f"{file.parent.name}-{file.stem}.o") for file in files]
+    pairs = [(file, object_of(file, directory)) for file in files]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done in pool.map(lambda pair: call([*cc, "-c", "-o", pair[1], pair[0]]), pairs):
             assert done.returncode == 0, done.stderr
@@ -87,14 +93,20 @@ class Extension:
 
 
 def extension(directory: Path, flags: list[str]) -> Extension:
-    """The extension, compiled once for however many trees."""
+    """The extension, compiled once for however many trees, and processes that want it."""
+    directory.mkdir(exist_ok=True)
     module = directory / "_xbb.c"
-    with contextlib.redirect_stdout(io.StringIO()):  # it says what it generates
-        ffibuilder.emit_c_code(str(module))
     cc = [*compiler(*flags), f"-I{sysconfig.get_paths()['include']}"]
     files = [*PRODUCT, *KERNEL, module]
-    objects = compile_all(cc, files, directory)
-    return Extension(cc, dict(zip((file.name for file in files), objects, strict=True)))
+    complete = directory / "complete"
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            with contextlib.redirect_stdout(io.StringIO()):  # it says what it generates
+                ffibuilder.emit_c_code(str(module))
+            compile_all(cc, files, directory)
+            complete.touch()
+    return Extension(cc, {file.name: object_of(file, directory) for file in files})
 
 
 def changed(directory: Path, name: str, old: str, new: str) -> Path:

@@ -27,7 +27,8 @@ if [ ! -x "$cache/usr/lib/xen-$v/bin/xenstored" ]; then
         libxenevtchn1 libxenforeignmemory1 libxengnttab1 libxentoolcore1 \
         libxentoollog1)
     for deb in "$new"/*.deb; do dpkg -x "$deb" "$new"; done
-    [ -e "$cache/usr" ] || mv "$new/usr" "$cache/usr"
+    # Fails, and nothing is lost, if another run was first.
+    mv -T "$new/usr" "$cache/usr" 2>/dev/null || [ -e "$cache/usr" ]
     rm -rf "$new"
     trap - EXIT
 fi
