@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from tests.c.test_native import AMOUNTS, LINKING
@@ -74,7 +75,6 @@ class Scratch:
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.root),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(self._temporary),
         }
         child = subprocess.Popen(
@@ -163,11 +163,11 @@ class Scratch:
     def _stages(self, target: Target) -> list[Stage]:
         """Programs first, then files of tests."""
         programs: list[Stage] = [(name,) for name in self.programs(target)]
-        return [*programs, *(tuple(target.files_of(self.root, stage)) for stage in target.stages)]
+        return [*programs, *(tuple(target.arguments(self.root, stage)) for stage in target.stages)]
 
     def _build(self, stage: Stage, target: Target) -> list[str]:
         """The command of a stage, which fails if it notices; for it as the objects are now."""
-        if not stage[0].endswith(".py"):
+        if "/" not in stage[0]:
             (program,) = stage
             amounts = AMOUNTS.get(program.removeprefix("test_"), [])
             return [
@@ -234,10 +234,14 @@ class Scratch:
 
 @contextmanager
 def _content(path: Path, text: str) -> Iterator[None]:
-    """A file with another text."""
+    """A file with another text, of which nothing is left anywhere."""
+    compiled = Path(cache_from_source(str(path)))
     before = path.read_text()
     path.write_text(text)
+    # Python knows a file by its size and the second in which it was written.
+    compiled.unlink(missing_ok=True)
     try:
         yield
     finally:
         path.write_text(before)
+        compiled.unlink(missing_ok=True)

@@ -13,9 +13,10 @@ Stage = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Target:
-    """A file, C programs of tests/c by name, and stages of pytest files.
+    """A file, C programs of tests/c by name, and stages of pytest's arguments.
 
-    A file of tests is a pattern, since its tests may be spread over several files.
+    A file of tests is a pattern, since its tests may be spread over several files; what has
+    no slash is an option.
     """
 
     file: str
@@ -27,10 +28,13 @@ class Target:
         """Whether it is compiled."""
         return self.file.endswith(".c")
 
-    def files_of(self, root: Path, stage: Stage) -> list[str]:
-        """The test files of a stage.  ValueError: there is none of that name."""
+    def arguments(self, root: Path, stage: Stage) -> list[str]:
+        """The test files and options of a stage.  ValueError: there is none of that name."""
         found = []
         for pattern in stage:
+            if "/" not in pattern:
+                found.append(pattern)
+                continue
             files = sorted(str(path.relative_to(root)) for path in root.glob(pattern))
             if not files:
                 raise ValueError(f"{self.file}: no test is called {pattern}")
@@ -67,8 +71,9 @@ TARGETS = (
     Target(
         "xbbd_bsd/xenbus/states.py",
         stages=(
-            ("tests/unit/test_states*.py",),
+            ("tests/unit/test_states*.py", "-m", "not slow"),
             ("tests/unit/test_device*.py", "tests/unit/test_bus.py", "tests/test_docs.py"),
+            ("tests/unit/test_states*.py", "-m", "slow"),
             ("tests/unit/test_walks.py",),
         ),
     ),
@@ -83,7 +88,7 @@ TARGETS = (
     Target(
         "xbbd_bsd/config.py",
         stages=(
-            ("tests/unit/test_config*.py",),
+            ("tests/unit/test_config*.py", "tests/test_docs.py"),
             ("tests/unit/test_family*.py", "tests/unit/test_daemon*.py", "tests/test_man.py"),
         ),
     ),

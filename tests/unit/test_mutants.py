@@ -98,9 +98,9 @@ def test_the_tests_of_every_target_are_there() -> None:
     for target in TARGETS:
         assert target.programs or target.stages
         for stage in target.stages:
-            assert target.files_of(ROOT, stage)
+            assert target.arguments(ROOT, stage)
     with pytest.raises(ValueError, match=r"a\.py: no test is called tests/unit/test_no-such"):
-        Target("a.py").files_of(ROOT, ("tests/unit/test_no-such*",))
+        Target("a.py").arguments(ROOT, ("tests/unit/test_no-such*",))
 
 
 PYTHON = '''\
