@@ -40,6 +40,8 @@ _STATES = {
     State.CLOSED: "Closed",
 }
 
+_OF_STAT = ("guest", "vdev", "path", "mode", "silent_seconds")
+
 
 class DeviceView:
     """One device; `numbers` is None until it has a state segment, `facts` are there before."""
@@ -90,9 +92,9 @@ class DeviceView:
             "domid": identity.domid,
             "state": _STATES.get(self._device.states[0], "InvalidState"),
         }
+        facts = self._facts()
+        found.update({name: facts[name] for name in _OF_STAT if name in facts})
         if self._numbers is not None:
-            medium = self._numbers.group("medium")
-            found.update({name: medium[name] for name in ("guest", "vdev", "path")})
             found.update(self._numbers.stat(latency=latency))
         return found
 

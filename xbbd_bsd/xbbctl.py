@@ -206,24 +206,21 @@ def _connect(options: argparse.Namespace) -> Connection:
 
 def _list(options: argparse.Namespace) -> None:
     """One line a device."""
-    devices: dict[str, dict[str, Any]] = {}
     with _connect(options) as connection:
-        for values in connection.ask(Request(Verb.GET, ROOT)):
-            for name, value in values.items():
-                unit, _, leaf = name.removeprefix(f"{ROOT}.").partition(".")
-                devices.setdefault(unit, {})[leaf] = value
+        # Not all of the tree, which takes long where there are many.
+        devices = connection.whole(Request(Verb.STAT))
     rows = [
         {
-            "name": f"xbbd{unit}",
-            "guest": leaves.get("guest") or str(leaves.get("xenbus_peer_domid", "")),
-            "vdev": leaves.get("vdev", ""),
-            "mode": leaves.get("mode", ""),
-            "MiB": leaves.get("sectors", 0) // 2048,
-            "state": leaves.get("xenbus_connection_state", ""),
-            "silent": leaves.get("silent_seconds", 0),
-            "path": leaves.get("path", ""),
+            "name": f"xbbd{device.rpartition('.')[2]}",
+            "guest": found.get("guest") or str(found["domid"]),
+            "vdev": found.get("vdev", ""),
+            "mode": found.get("mode", ""),
+            "MiB": found.get("sectors", 0) // 2048,
+            "state": found["state"],
+            "silent": found.get("silent_seconds", 0),
+            "path": found.get("path", ""),
         }
-        for unit, leaves in devices.items()
+        for device, found in devices.items()
     ]
     if options.json:
         print(json.dumps(rows, indent=2))

@@ -39,7 +39,9 @@ class Device:
         return {"req_cons": number * 10}
 
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
-        return {"latency": latency}
+        facts = ("guest", "vdev", "path", "mode", "silent_seconds")
+        medium = {name: v for name, v in self.values["medium"].items() if name in facts}
+        return {"domid": 7, "state": "Connected", "latency": latency, **medium}
 
     def inflight(self) -> Sequence[Mapping[str, Value]]:
         return [{"ring": 0}]
@@ -217,7 +219,8 @@ def test_a_device_that_goes_while_an_answer_is_taken(
 def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
     assert perform(tree, Verb.RESIZE, "dev.xbbd.10") == {}
     assert (devices[10].looks, devices[1].looks) == (1, 0)
-    plain, whole = {"latency": False}, {"latency": True}
+    both = {"domid": 7, "state": "Connected"}
+    plain, whole = {**both, "latency": False}, {**both, "latency": True}
     assert perform(tree, Verb.STAT) == {"dev.xbbd.1": plain, "dev.xbbd.10": plain}
     assert perform(tree, Verb.STAT, "dev.xbbd.1", "latency") == {"dev.xbbd.1": whole}
     assert perform(tree, Verb.INFLIGHT, "dev.xbbd.1") == {"dev.xbbd.1": [{"ring": 0}]}

@@ -220,13 +220,22 @@ def test_verbs(daemon: Running) -> None:
     assert daemon.run("log")[1].endswith(":00.500 info    serving\n")
     assert daemon.run("list") == (
         0,
-        "NAME   GUEST  VDEV  MODE  MIB  STATE  PATH\nxbbd0                       0\n"
-        "xbbd1                       0\n",
+        "NAME   GUEST  VDEV  MODE  MIB  STATE      PATH\n"
+        "xbbd0  7                    0  Connected\n"
+        "xbbd1  7                    0  Connected\n",
         "",
     )
     daemon.devices.clear()
     assert daemon.run("list") == (0, "", "")
     assert daemon.run("list", "-j") == (0, "[]\n", "")
+
+
+def test_a_disk_that_does_not_answer_is_seen(daemon: Running) -> None:
+    daemon.devices[0].values["medium"]["silent_seconds"] = 12
+    first, second = daemon.run("list")[1].splitlines()[1:]
+    assert "Connected, disk silent 12 s" in first
+    assert "silent" not in second
+    assert json.loads(daemon.run("list", "-j")[1])[0]["silent"] == 12
 
 
 @pytest.mark.parametrize("word", ["3", "xbbd3", "xbb3", "xbbi3", "dev.xbbd.3"])
