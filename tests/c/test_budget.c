@@ -4,6 +4,7 @@
  * to beg for; and most of it given back by a ring at rest, since a guest whose
  * grants are all kept waits without a word.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness.h"
@@ -276,6 +277,144 @@ check_rest(void)
 	site_close(&site);
 }
 
+/*
+ * A table of grants, as a frontend has one for all its disks, and for each ring a
+ * list of those that stay granted since the backend keeps them mapped: Linux's
+ * blkfront.
+ */
+struct table {
+	uint32_t	 nfree;
+	bool		*granted[RINGS];	/* by page */
+	uint32_t	 next[RINGS];		/* page that was not used for longest */
+};
+
+/* A page that the backend does not keep any more is free again. */
+static void
+table_look(struct site *site, struct table *table, uint32_t ring,
+    uint32_t page)
+{
+	struct xbb_front *front = site->guest[ring].front;
+
+	if (table->granted[ring][page] && xbb_front_set_access(front,
+	    xbb_front_page_ref(front, page), 0) == 0) {
+		table->granted[ring][page] = false;
+		table->nfree++;
+	}
+}
+
+static void
+table_look_at_all(struct site *site, struct table *table, uint32_t ring)
+{
+	uint32_t i;
+
+	for (i = 0; i < xbb_front_pages(site->guest[ring].front); i++)
+		table_look(site, table, ring, i);
+}
+
+/* A request of pages that are not granted; false if the table is too full. */
+static bool
+table_use(struct site *site, struct table *table, uint32_t ring)
+{
+	struct guest *guest = &site->guest[ring];
+	struct xbb_segment seg[XBB_MAX_SEGMENTS];
+	uint32_t i, page[XBB_MAX_SEGMENTS], *next = &table->next[ring];
+
+	if (table->nfree < XBB_MAX_SEGMENTS)
+		return (false);
+	for (i = 0; i < XBB_MAX_SEGMENTS; i++) {
+		while (table->granted[ring][*next])
+			*next = (*next + 1) % xbb_front_pages(guest->front);
+		CHECK_EQ(xbb_front_set_access(guest->front,
+		    xbb_front_page_ref(guest->front, *next), 2), 0);
+		table->granted[ring][*next] = true;
+		table->nfree--;
+		page[i] = *next;
+		seg[i] = guest_segment(guest, *next, 0, 7);
+	}
+	CHECK_EQ(guest_do(guest, XBB_OP_READ, 0, seg, XBB_MAX_SEGMENTS),
+	    XBB_RSP_OKAY);
+	for (i = 0; i < XBB_MAX_SEGMENTS; i++)
+		table_look(site, table, ring, page[i]);
+	return (true);
+}
+
+static void
+table_open(struct site *site, struct table *table, uint32_t entries)
+{
+	struct xbb_front *front;
+	uint32_t i, j;
+
+	*table = (struct table){ .nfree = entries };
+	for (i = 0; i < site->nrings; i++) {
+		front = site->guest[i].front;
+		table->granted[i] = calloc(xbb_front_pages(front),
+		    sizeof(bool));
+		for (j = 0; j < xbb_front_pages(front); j++)
+			CHECK_EQ(xbb_front_set_access(front,
+			    xbb_front_page_ref(front, j), 0), 0);
+	}
+}
+
+static void
+table_close(const struct site *site, struct table *table)
+{
+	uint32_t i;
+
+	for (i = 0; i < site->nrings; i++)
+		free(table->granted[i]);
+}
+
+/* A guest whose table is twice what may be kept of it never waits. */
+static void
+check_small_table(void)
+{
+	struct xbb_budget_limits limits = usual;
+	struct table table;
+	struct site site;
+	uint32_t i, round;
+
+	site_open(&site, RINGS, true, 1056);
+	limits.guest_grants = 256;
+	xbb_budget_set(&limits);
+	table_open(&site, &table, 512);
+	for (round = 0; round < 40; round++)
+		for (i = 0; i < RINGS; i++)
+			CHECK(table_use(&site, &table, i));
+	CHECK(kept_by_all(&site) > 128);
+	table_close(&site, &table);
+	site_close(&site);
+}
+
+/*
+ * One whose table is smaller than that waits, with nothing in flight, and goes on
+ * once it looks what is kept: long before anything counts as unused.
+ */
+static void
+check_smaller_table(void)
+{
+	struct xbb_budget_limits limits = usual;
+	struct table table;
+	struct site site;
+	uint32_t i;
+
+	site_open(&site, 2, true, 1408);
+	limits.guest_grants = 4096;
+	xbb_budget_set(&limits);
+	for (i = 0; i < 2; i++)
+		XBB_SET(site.device[i].state->tunables.
+		    persistent_grant_unused_seconds, 0);
+	table_open(&site, &table, 1200);
+	for (i = 0; i < 3; i++) {
+		while (table_use(&site, &table, 0))
+			continue;
+		WAIT_UNTIL(kept(&site, 0) < 600);
+		table_look_at_all(&site, &table, 0);
+		CHECK(table_use(&site, &table, 1));
+	}
+	table_close(&site, &table);
+	site_close(&site);
+}
+
 /* What is in use stays, however hard somebody presses. */
 static void
 check_in_use(void)
@@ -318,6 +457,8 @@ main(void)
 	check_pressure();
 	check_limits_change();
 	check_rest();
+	check_small_table();
+	check_smaller_table();
 	check_in_use();
 	scratch_leave();
 	return (0);

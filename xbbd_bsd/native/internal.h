@@ -200,6 +200,7 @@ struct xbb_queue {
 	bool		 ring_has_starved;	/* and has had one */
 	uint64_t	 retry_ns;	/* when that is; 0: nothing starves */
 	uint32_t	 retry_ms;	/* how long the last wait was */
+	uint32_t	 long_waits;	/* of the longest kind, so far */
 	uint64_t	 give_up_ns;	/* draining: no try after that; 0: not known yet */
 
 	/* Shared. */

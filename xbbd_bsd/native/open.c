@@ -209,6 +209,7 @@ connect_ring(struct xbb_queue *q, struct xbb_error *error)
 	e = choose_transport(q);
 	if (e == 0)
 		e = prepare_buffer(q);
+	xbb_budget_lacked(e);
 	if (e != 0)
 		return (xbb_fail(error, "prepare to copy grants", -e));
 	q->ring_map.refs = p->ring_ref;

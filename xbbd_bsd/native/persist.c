@@ -19,6 +19,12 @@
 
 #include "internal.h"
 
+/*
+ * Within this time a frontend has looked what is kept of what it does not use:
+ * Linux's does so every 10 seconds.
+ */
+#define STALE_NS	10000000000
+
 static uint32_t
 hash(uint32_t ref)
 {
@@ -147,10 +153,25 @@ xbb_persist_unmap(struct xbb_queue *q, uint16_t c)
 	XBB_SET(q->rs->grants_persistent, p->npages);
 }
 
+/* The oldest chunk from c on that no batch uses, or none. */
+static uint16_t
+first_unused(const struct xbb_persist *p, uint16_t c)
+{
+
+	while (c != XBB_NONE && p->chunk[c].users != 0)
+		c = p->chunk[c].newer;
+	return (c);
+}
+
 /*
  * Have room for n more pages and charge them, if need be by unmapping what
  * nobody uses.  A ring that keeps less than its part is not the only one to
  * give something back: the others hear of it.
+ *
+ * But where it is the guest that has no more, old is not exchanged for new:
+ * what its frontend saw mapped when a request ended stays granted, used again
+ * or not, until it looks once more, so that it would come to grant far more
+ * than is kept.  What it sees unmapped it takes back at once.
  */
 static bool
 make_room(struct xbb_queue *q, uint32_t n, uint32_t mappings)
@@ -162,7 +183,8 @@ make_room(struct xbb_queue *q, uint32_t n, uint32_t mappings)
 
 	if (n > p->max || n > XBB_MAP_PAGES || n > xbb_budget_most())
 		return (false);
-	for (c = p->oldest;; c = newer) {
+	for (c = first_unused(p, p->oldest);; c = first_unused(p, newer)) {
+		own = false;
 		if (p->npages + n <= p->max) {
 			if (xbb_budget_take(q, n, mappings, &own))
 				return (true);
@@ -171,9 +193,8 @@ make_room(struct xbb_queue *q, uint32_t n, uint32_t mappings)
 			    p->mappings + mappings <= part.mappings)
 				xbb_budget_press(q, own);
 		}
-		while (c != XBB_NONE && p->chunk[c].users != 0)
-			c = p->chunk[c].newer;
-		if (c == XBB_NONE)
+		if (c == XBB_NONE || (own &&
+		    q->now_ns - p->chunk[c].used_ns < STALE_NS))
 			return (false);
 		newer = p->chunk[c].newer;
 		xbb_persist_unmap(q, c);

@@ -323,12 +323,13 @@ collect(struct xbb_queue *q)
 static bool
 retry(struct xbb_queue *q)
 {
-	struct xbb_batch_list starved = q->starved;
+	struct xbb_batch_list starved;
 	struct xbb_batch *batch;
 	bool lasts;
 
-	if (!xbb_shortage_due(q))
+	if (q->retry_ns == 0 || !xbb_shortage_due(q))
 		return (false);
+	starved = q->starved;
 	lasts = xbb_shortage_lasts(q);
 	q->ring_starved = false;
 	q->starved = (struct xbb_batch_list){ 0 };

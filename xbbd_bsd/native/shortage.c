@@ -16,6 +16,9 @@
 #define FIRST_MS	4
 #define LAST_MS		128
 
+/* Others are pressed once in so many of the longest waits. */
+#define PEACE		8
+
 /* How long a queue that drains tries: less than a daemon has to end. */
 #define DRAIN_NS	3000000000
 
@@ -44,26 +47,35 @@ xbb_shortage_of(struct xbb_queue *q, int error, bool mapped)
 	return (error == 0 ? XBB_SHORT_NONE : XBB_SHORT_GUEST);
 }
 
-/* Something starves: make room, and set a time for the next try. */
+/*
+ * Something starves: make room, and set a time for the next try.  If what others
+ * gave back is not enough more of that does not help either, or not soon: they
+ * are left in peace for a while.
+ */
 void
 xbb_shortage_begin(struct xbb_queue *q, enum xbb_shortage shortage)
 {
 
 	xbb_persist_drop_unused(q);
-	xbb_budget_press_hard(shortage == XBB_SHORT_HOST ? NULL : q->budget);
 	if (q->retry_ns != 0)
 		return;
+	if (q->retry_ms < LAST_MS || ++q->long_waits % PEACE == 0)
+		xbb_budget_press_hard(shortage == XBB_SHORT_HOST ? NULL :
+		    q->budget);
 	q->retry_ms = q->retry_ms == 0 ? FIRST_MS :
 	    q->retry_ms < LAST_MS ? 2 * q->retry_ms : LAST_MS;
 	q->retry_ns = xbb_now_ns() + (uint64_t)q->retry_ms * 1000000;
 }
 
-/* Is it time for another try?  Then whoever starves again sets the next. */
+/*
+ * Is it time for another try, where there is to be one?  Then whoever starves
+ * again sets the next.
+ */
 bool
 xbb_shortage_due(struct xbb_queue *q)
 {
 
-	if (q->retry_ns == 0 || xbb_now_ns() < q->retry_ns)
+	if (xbb_now_ns() < q->retry_ns)
 		return (false);
 	q->retry_ns = 0;
 	return (true);
