@@ -133,7 +133,6 @@ pair_try(struct pair *pair, struct device *device, uint32_t ring,
 		.workers = either(options->workers, 4),
 		.max_batch_segments = either(options->max_batch_segments, 64),
 		.max_grants = either(options->max_grants, 2816),
-		.max_persistent = options->max_persistent,
 		.max_indirect_segments = options->max_indirect_segments,
 	};
 	struct xbb_error error;
@@ -151,8 +150,11 @@ pair_try(struct pair *pair, struct device *device, uint32_t ring,
 	pair->rs = &device->state->ring[ring];
 	memset(&pair->rs->counters, 0, sizeof(pair->rs->counters));
 	e = xbb_queue_open(&params, device->state, &error, &pair->queue);
-	if (e == 0)
-		CHECK_EQ(xbb_queue_start(pair->queue, &error), 0);
+	if (e == 0) {
+		e = xbb_queue_start(pair->queue, &error);
+		if (e != 0)
+			xbb_queue_close(pair->queue);
+	}
 	return (e);
 }
 

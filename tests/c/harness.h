@@ -73,7 +73,6 @@ struct pair_options {
 	uint32_t	max_grants;	/* 2816 */
 	uint32_t	transport;	/* BEST */
 	uint32_t	domid;		/* 1 */
-	uint32_t	max_persistent;	/* 0 */
 	uint32_t	max_indirect_segments;	/* 0 */
 	bool		read_only;
 	bool		device;		/* the file counts as a disk device */

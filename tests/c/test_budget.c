@@ -59,7 +59,7 @@ site_open(struct site *site, uint32_t nrings, bool one_guest,
 	struct pair_options options = {
 		.ring_pages = 4, .workers = 2,
 		.transport = XBB_TRANSPORT_MAP,
-		.max_persistent = max_persistent,
+		.persistent = max_persistent,
 	};
 	uint32_t i;
 

@@ -20,7 +20,7 @@ static const struct pair_options copying = {
 	.workers = 2, .transport = XBB_TRANSPORT_COPY,
 };
 static const struct pair_options keeping = {
-	.workers = 2, .transport = XBB_TRANSPORT_MAP, .max_persistent = 256,
+	.workers = 2, .transport = XBB_TRANSPORT_MAP, .persistent = 256,
 	.max_indirect_segments = 64,
 };
 
