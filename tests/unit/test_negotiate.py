@@ -213,7 +213,10 @@ def test_queues_that_are_refused(nodes: Frontend, message: str | None) -> None:
     assert refusal(QUEUES | nodes) == expected
 
 
-@pytest.mark.parametrize(("pages", "refs"), [(b"1", (5,)), (b"2", (1, 2)), (b"4", (1, 2, 3, 4))])
+@pytest.mark.parametrize(
+    ("pages", "refs"),
+    [(b"1", (5,)), (b"2", (1, 2)), (b"4", (1, 2, 3, 4)), (b"16", tuple(range(16)))],
+)
 def test_pages_in_the_older_spelling(pages: bytes, refs: tuple[int, ...]) -> None:
     nodes = {"event-channel": b"12", "num-ring-pages": pages}
     if len(refs) == 1:
@@ -228,6 +231,16 @@ def test_pages_that_are_refused(pages: bytes) -> None:
     nodes = {"event-channel": b"12", "num-ring-pages": pages}
     message = f"frontend node num-ring-pages is {int(pages)}, no power of two up to 16"
     assert refusal(nodes) == message
+
+
+def test_pages_beyond_an_offer_of_two() -> None:
+    offer = Offer(max_ring_page_order=1)
+    nodes = {"event-channel": b"12", "ring-ref0": b"1", "ring-ref1": b"2"}
+    assert read_ring(nodes | {"num-ring-pages": b"2"}, offer).refs == (1, 2)
+    message = "frontend node num-ring-pages is 4, no power of two up to 2"
+    assert refusal(nodes | {"num-ring-pages": b"4"}, offer) == message
+    message = "frontend node ring-page-order is 2, above 1"
+    assert refusal(nodes | {"ring-page-order": b"2"}, offer) == message
 
 
 def test_the_order_counts_more_than_the_number_of_pages() -> None:
