@@ -1,5 +1,6 @@
 """Fixtures of the unit tests."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ def short_path() -> Iterator[Path]:
 @pytest.fixture
 def bench(short_path: Path) -> Iterator[Bench]:
     """A block backend that leaves no descriptor behind."""
+    gc.collect()  # what an earlier test has forgotten to close must not close meanwhile
     before = open_descriptors()
     bench = Bench(short_path)
     yield bench
