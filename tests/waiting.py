@@ -1,7 +1,9 @@
 """Waiting for a condition with a limit; tests never just sleep.
 
 A limit is what an idle machine would need many times over.  On a busy one
-everything takes longer, so limits grow with the load.
+everything takes longer, so limits grow with the load.  Where a call takes one
+number and waits by itself, for a child's end or an answer, it is GIVE_UP: so much
+that no load explains it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable
 
 LIMIT = 15.0  # seconds
+GIVE_UP = 180.0  # seconds
 
 
 def patience(seconds: float) -> float:

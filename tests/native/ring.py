@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.waiting import GIVE_UP
 from xbbd_bsd.native import (
     Abi,
     DiskKind,
@@ -71,7 +72,7 @@ class Ring:
     params: QueueParams
     sockets: list[socket.socket] = field(default_factory=list)
 
-    def wait_drained(self, limit: float = 10.0) -> None:
+    def wait_drained(self, limit: float = GIVE_UP) -> None:
         """Wait for the queue's own word that it has drained."""
         ready, _, _ = select.select([self.wake_fd], [], [], limit)
         assert ready, "the queue did not drain"

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.waiting import GIVE_UP
 from xbbd_bsd.native import Abi, Front
 
 HEADER = 64
@@ -102,7 +103,7 @@ class RawRing:
         self.set_index(REQ_PROD, prod)
         self.front.notify()
 
-    def responses(self, count: int, limit: float = 10.0) -> list[tuple[int, int, int]]:
+    def responses(self, count: int, limit: float = GIVE_UP) -> list[tuple[int, int, int]]:
         """Wait for ``count`` responses: (id, operation, status) each."""
         found: list[tuple[int, int, int]] = []
         while len(found) < count:

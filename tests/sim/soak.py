@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sim.conftest import XVDA, Machine, running_machine
-from tests.waiting import eventually
+from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd import toolstack, xbbctl
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import State
@@ -46,7 +46,6 @@ from xbbd_bsd.toolstack import DiskOffer, remove
 
 SECTORS = 8192  # that have a model, at the beginning of each image
 FAULTS = struct.Struct("9I")
-LIMIT = 60.0  # seconds for anything a guest is told to do
 
 
 def build_faulty_disk(directory: Path) -> Path:
@@ -223,17 +222,17 @@ class Soak:
         """Its connection ends; after the repair it comes back, after a flush only if we say so."""
         assert victim.guest is not None
         try:
-            self._judge(victim, victim.guest.event("exercised", LIMIT), fails=True)
+            self._judge(victim, victim.guest.event("exercised", GIVE_UP), fails=True)
         except HostError as error:
             if "Broken pipe" not in str(error):  # the backend went away under it
                 raise
-        victim.guest.event("closed", LIMIT)
+        victim.guest.event("closed", GIVE_UP)
         self.set_faults()
         victim.guest.tell("open")
         if accident is Accident.FLUSHES_FAIL:
             self.machine.log_line(f"unable to open {victim.image}: a flush failed")
             assert self._control("clear", str(victim.image)) == 0
-        victim.agreed = victim.guest.event("connected", LIMIT)
+        victim.agreed = victim.guest.event("connected", GIVE_UP)
 
     def _control(self, *words: str) -> int:
         return xbbctl.main(["--state-dir", self.machine.chain.layout.run, *words])
@@ -266,7 +265,7 @@ class Soak:
         kind = r.choice(("vbd", "vbd3"))
         disk.offer = DiskOffer(disk.domid, XVDA, str(disk.image), kind=kind)
         self.machine.attach(disk.offer)
-        disk.agreed = disk.guest.event("connected", LIMIT)
+        disk.agreed = disk.guest.event("connected", GIVE_UP)
 
     def _end_guest(self, disk: Disk, how: str) -> None:
         guest, offer = disk.guest, disk.offer
@@ -275,7 +274,7 @@ class Soak:
         self.note(f"{how} {disk.domid}")
         if how == "kill":
             guest.signal(signal.SIGKILL)
-            guest.wait(LIMIT)
+            guest.wait(GIVE_UP)
             remove(self.machine.chain.store, offer)
         else:
             if disk.refuses:
@@ -283,7 +282,7 @@ class Soak:
             assert self.machine.chain.detach(offer), "the backend does not close"
             if how == "detach" and not disk.refuses:  # in the middle of an exercise
                 self._end_exercise(disk)
-            guest.stop(LIMIT)
+            guest.stop(GIVE_UP)
         self.machine.offers.remove(offer)
         self.machine.guests.remove(guest)
         disk.guest = disk.offer = None
@@ -291,7 +290,7 @@ class Soak:
         eventually(
             lambda: len(self.machine.segments()) == living,
             f"the device of guest {disk.domid} is forgotten",
-            LIMIT,
+            GIVE_UP,
         )
 
     def _be_refused(self, disk: Disk, guest: Guest, offer: DiskOffer, *, at_work: bool) -> None:
@@ -300,7 +299,7 @@ class Soak:
         assert not toolstack.detach(chain.store, chain.loop, offer, 0.5)
         wanted = {"refused to close", "exercised"} if at_work else {"refused to close"}
         while wanted:
-            event = guest.next_event(LIMIT)
+            event = guest.next_event(GIVE_UP)
             assert event["event"] not in ("failed", "closed"), event
             wanted.discard(event["event"])
             if event["event"] == "exercised":
@@ -312,9 +311,9 @@ class Soak:
         assert disk.guest is not None
         self.note(f"reopen {disk.domid}")
         disk.guest.tell("close")
-        disk.guest.event("closed", LIMIT)
+        disk.guest.event("closed", GIVE_UP)
         disk.guest.tell("open")
-        disk.agreed = disk.guest.event("connected", LIMIT)
+        disk.agreed = disk.guest.event("connected", GIVE_UP)
 
     def _reconfigure(self) -> None:
         r = self.random
@@ -339,17 +338,17 @@ class Soak:
         for disk in self.disks:
             if disk.guest is not None and disk.refuses:
                 disk.guest.tell("release")
-                disk.guest.event("released", LIMIT)
+                disk.guest.event("released", GIVE_UP)
         assert self.machine.daemon.stop() == 0, self.machine.log()
         self.machine.daemon = self.machine.chain.start_daemon()
         guests = [disk for disk in self.disks if disk.guest is not None]
         for disk in guests:
             assert disk.guest is not None
-            disk.guest.event("closed", LIMIT)
+            disk.guest.event("closed", GIVE_UP)
             disk.guest.tell("open")
         for disk in guests:
             assert disk.guest is not None
-            disk.agreed = disk.guest.event("connected", LIMIT)
+            disk.agreed = disk.guest.event("connected", GIVE_UP)
 
     # During exercises.
 
@@ -423,12 +422,12 @@ class Soak:
         text = " ".join(f"{name}={value}" for name, value in words.items())
         self.note(f"exercise {disk.domid} {text}")
         disk.guest.tell(f"exercise {text}")
-        disk.guest.event("begun", LIMIT)
+        disk.guest.event("begun", GIVE_UP)
 
     def _end_exercise(self, disk: Disk, *, fails: bool = False) -> None:
         """`fails`: it may have errors."""
         assert disk.guest is not None
-        self._judge(disk, disk.guest.event("exercised", LIMIT), fails=fails)
+        self._judge(disk, disk.guest.event("exercised", GIVE_UP), fails=fails)
 
     def _judge(self, disk: Disk, result: dict[str, Any], *, fails: bool = False) -> None:
         wrong = ("mismatches", "still_mapped", "bad_responses")

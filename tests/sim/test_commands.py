@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.conftest import XVDA, Machine, running_machine
-from tests.waiting import eventually
+from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd import xbbctl
 from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.toolstack import DiskOffer
@@ -28,7 +28,6 @@ from xbbd_bsd.xenstore.client import Store
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("XBBD_TEST_ROUNDS", "10"))
-LIMIT = 60.0  # seconds; a busy machine is no reason to give a disk up
 
 
 @contextlib.contextmanager
@@ -50,7 +49,7 @@ def attaching(machine: Machine, disk: DiskOffer, start: threading.Barrier) -> st
     store.connect()
     try:
         start.wait()
-        xbbctl.attach_disk(store, loop, disk, LIMIT)
+        xbbctl.attach_disk(store, loop, disk, GIVE_UP)
         return ""
     except XbbdError as error:
         return str(error)
@@ -123,17 +122,17 @@ def test_attach_and_detach_on_a_busy_machine(
 ) -> None:
     """Each command is answered right, and its guest has the disk, or has not."""
     host = ("--host", f"sim:{machine.chain.layout.directory}")
-    limit = ("--limit", str(LIMIT))
+    limit = ("--limit", str(GIVE_UP))
     guest = machine.guest(1)
     with busy_loops(4):
         for turn in range(ROUNDS):
             status = xbbctl.main([*host, "attach", *limit, "1", str(image), "xvda"])
             assert (status, capsys.readouterr().err) == (0, "")
-            guest.event("connected", LIMIT)
+            guest.event("connected", GIVE_UP)
             words = ("xbbd0",) if turn % 2 else ("1", "xvda")
             status = xbbctl.main([*host, "detach", *limit, *words])
             assert (status, capsys.readouterr().err) == (0, "")
-            guest.event("closed", LIMIT)
+            guest.event("closed", GIVE_UP)
             guest.tell("open")
     assert machine.chain.store.list("/local/domain/0/backend") == ["vbd3"]
     assert machine.chain.store.list("/local/domain/0/backend/vbd3") == []
@@ -169,7 +168,7 @@ def test_a_guest_keeps_the_disk_that_it_holds(
         guest.event("refused to close")
         guest.tell("release")
         guest.event("closed")
-        assert detach("--limit", str(LIMIT)) == (0, "")
+        assert detach("--limit", str(GIVE_UP)) == (0, "")
 
 
 def test_what_a_guest_leaves_is_taken_back(
@@ -185,7 +184,7 @@ def test_what_a_guest_leaves_is_taken_back(
     assert "write the disk too, or xbbd0" in capsys.readouterr().err
     if machine.node(f"{disk.backend}/frontend") is not None:
         words = ("xbbd0",) if machine.segments() else ("1", "xvda")
-        status = xbbctl.main([*host, "-j", "detach", "--limit", str(LIMIT), *words])
+        status = xbbctl.main([*host, "-j", "detach", "--limit", str(GIVE_UP), *words])
         printed = capsys.readouterr()
         assert (status, printed.err) == (0, "")
         assert json.loads(printed.out)["backend"] == disk.backend
@@ -203,7 +202,7 @@ def command(machine: Machine, *words: str | bytes) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host", host, *words],
         capture_output=True,
-        timeout=LIMIT,
+        timeout=GIVE_UP,
         check=False,
     )
 

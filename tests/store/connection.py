@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.waiting import GIVE_UP
 from xbbd_bsd.xenstore.wire import Error, Op, Packet, Parser, join
-
-LIMIT = 60.0  # seconds for what takes milliseconds on an idle machine
 
 
 class Refused(Exception):
@@ -19,12 +18,12 @@ class Refused(Exception):
 
 
 class Connection:
-    """A blocking client that speaks packets; what it expects comes within LIMIT, or it raises."""
+    """A blocking client that speaks packets; what it expects comes within GIVE_UP, or it raises."""
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(path)  # xenstored's backlog of 1 refuses who would not wait
-        self.socket.settimeout(LIMIT)
+        self.socket.settimeout(GIVE_UP)
         self._parser = Parser()
         self._packets: list[Packet] = []
         self._events: list[Packet] = []

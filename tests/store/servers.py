@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.real.xenstored.guest import Guest
-from tests.store.connection import LIMIT, Connection
+from tests.store.connection import Connection
+from tests.waiting import GIVE_UP
 from xbbd_bsd.sim import xenstore
 from xbbd_bsd.xenstore.wire import Op
 
@@ -84,7 +85,7 @@ class Embedded(Server):
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.join(LIMIT)
+        self._process.join(GIVE_UP)
 
     def introduce(self, domid: int) -> None:
         self._ask(Op.INTRODUCE, domid, 1, 1)
@@ -139,7 +140,7 @@ class Xenstored(Server):
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(LIMIT)
+        self._process.wait(GIVE_UP)
         while self._guests:
             self._guests.popitem()[1].close()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.connection import LIMIT, Connection
+from tests.store.connection import Connection
 from tests.store.servers import Embedded
+from tests.waiting import GIVE_UP
 from xbbd_bsd.sim import xenstore
 from xbbd_bsd.xenstore.wire import Op, Packet
 
@@ -51,7 +52,7 @@ def test_who_asks_without_reading_is_not_read_either(dom0: Connection, other: Co
         sent += dom0.socket.send(requests[sent % len(requests) :])
         assert sent < 2_000_000
     assert other.read("/big") == b"x" * 4000
-    dom0.socket.settimeout(LIMIT)
+    dom0.socket.settimeout(GIVE_UP)
     for _ in range(sent // 21):
         assert dom0.receive() == Packet(Op.READ, 1, 0, b"x" * 4000)
 
@@ -171,7 +172,7 @@ def test_the_program_ends_when_told(tmp_path: Path, number: signal.Signals) -> N
         client.call(Op.INTRODUCE, 5, 1, 1)
         assert sorted(directory.iterdir()) == [directory / "5.socket", directory / "socket"]
         done.send_signal(number)
-        assert done.wait(LIMIT) == 0
+        assert done.wait(GIVE_UP) == 0
         with pytest.raises((EOFError, ConnectionResetError)):
             client.receive()
         client.close()

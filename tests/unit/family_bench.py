@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from errno import EBUSY
 from pathlib import Path
 
+from tests.waiting import GIVE_UP
 from xbbd_bsd.block.family import BlockBackend, BlockFamily
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
@@ -24,7 +25,6 @@ from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_forma
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
-LIMIT = 60.0
 PORT = 3
 IDENTITY = Identity("vbd", 5, 51712, 0)
 
@@ -163,7 +163,7 @@ class Bench:
     def drained(self) -> None:
         """Wait on the loop for the queue's own word."""
         before = self.wakes
-        deadline = self.loop.time() + LIMIT
+        deadline = self.loop.time() + GIVE_UP
         while self.wakes == before:
             assert self.loop.time() < deadline
             self.loop.call_later(0.002, self.loop.stop)

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import GIVE_UP
 from xbbd_bsd import xbbctl
 from xbbd_bsd.oids import declared
 
 FILES = Path(__file__).parents[2] / "etc" / "completion"
 BASH, ZSH, TCSH = FILES / "xbbctl.bash", FILES / "_xbbctl", FILES / "xbbctl.csh"
-LIMIT = 120.0  # seconds for a shell to end
-
 NAMES = sorted(
     {
         name.replace(".N.", f".{unit}.").replace(".M.", ".0.")
@@ -286,7 +285,7 @@ class Terminal:
 
     def until(self, text: str | None) -> None:
         """Read until it shows a text, None: until it ends."""
-        end = time.monotonic() + LIMIT
+        end = time.monotonic() + GIVE_UP
         while text is None or text not in self.shown:
             left = end - time.monotonic()
             assert left > 0, f"no {text!r} in {self.shown!r}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.xenbus_bench import FakeFamily, ServerThread
+from tests.waiting import GIVE_UP
 from xbbd_bsd import daemon
 from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.daemon import Daemon, main, read_config
@@ -23,8 +24,6 @@ from xbbd_bsd.native import HvKind
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenstore.client import Store
-
-LIMIT = 60.0
 
 # A host without guests: only the store is there.
 HOSTED = """
@@ -93,7 +92,7 @@ def hosted(server: ServerThread, conf: Path, *options: str) -> subprocess.Popen[
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + GIVE_UP
     while not condition():
         assert time.monotonic() < deadline
         select.select([], [], [], 0.002)
@@ -254,12 +253,12 @@ def test_one_daemon_a_pid_file(server: ServerThread, conf: Path, tmp_path: Path)
     pidfile = tmp_path / "xbbd.pid"
     assert pidfile.read_text() == f"{first.pid}\n"
     second = hosted(server, conf, "-d")
-    assert second.communicate(timeout=LIMIT)[1] == (
+    assert second.communicate(timeout=GIVE_UP)[1] == (
         f"xbbd: already running, pid {first.pid} ({pidfile})\n"
     )
     assert second.returncode == 1
     first.terminate()
-    assert first.communicate(timeout=LIMIT)[1].splitlines() == [
+    assert first.communicate(timeout=GIVE_UP)[1].splitlines() == [
         "xbbd: SIGTERM: leaving, 0 devices to close within 5 s",
         "xbbd: stopped",
     ]
@@ -275,20 +274,20 @@ def test_a_daemon_that_was_killed_leaves_no_lock(
     assert first.stderr is not None
     first.stderr.readline()
     first.kill()
-    first.communicate(timeout=LIMIT)
+    first.communicate(timeout=GIVE_UP)
     assert (tmp_path / "xbbd.pid").exists()
     second = hosted(server, conf, "-d")
     assert second.stderr is not None
     assert second.stderr.readline() == "xbbd: serving vbd, vbd3 on test\n"
     second.terminate()
-    second.communicate(timeout=LIMIT)
+    second.communicate(timeout=GIVE_UP)
     assert second.returncode == 0
 
 
 @pytest.mark.slow
 def test_detached(server: ServerThread, conf: Path, tmp_path: Path) -> None:
     starter = hosted(server, conf)
-    assert starter.communicate(timeout=LIMIT)[1] == ""
+    assert starter.communicate(timeout=GIVE_UP)[1] == ""
     assert starter.returncode == 0
     pidfile = tmp_path / "xbbd.pid"
     pid = int(pidfile.read_text())
@@ -302,7 +301,7 @@ def test_detached(server: ServerThread, conf: Path, tmp_path: Path) -> None:
 def test_detached_and_failing_at_once(server: ServerThread, conf: Path, tmp_path: Path) -> None:
     server.stop()
     starter = hosted(server, conf)
-    error = starter.communicate(timeout=LIMIT)[1]
+    error = starter.communicate(timeout=GIVE_UP)[1]
     server.start()
     assert error.startswith("xbbd: XenStore does not answer: ")
     assert starter.returncode == 1
@@ -357,13 +356,13 @@ def test_what_came_of_the_start(server: ServerThread, conf: Path, tmp_path: Path
     until(report.exists)
     assert report.read_text() == f"{running.pid} serving\n"
     second = hosted(server, conf, "-d", "--report", str(report))
-    assert "already running" in second.communicate(timeout=LIMIT)[1]
+    assert "already running" in second.communicate(timeout=GIVE_UP)[1]
     assert report.read_text() == (
         f"{second.pid} failed already running, pid {running.pid} ({tmp_path}/xbbd.pid)\n"
     )
     assert os.listdir(tmp_path).count("report.new") == 0
     running.terminate()
-    running.communicate(timeout=LIMIT)
+    running.communicate(timeout=GIVE_UP)
 
 
 @pytest.mark.slow
@@ -378,7 +377,7 @@ def test_a_report_that_cannot_be_written_keeps_nobody_from_being_served(
     assert running.stderr.readline().startswith(f"xbbd: report {tmp_path}/report: ")
     assert running.stderr.readline() == "xbbd: serving vbd, vbd3 on test\n"
     running.terminate()
-    running.communicate(timeout=LIMIT)
+    running.communicate(timeout=GIVE_UP)
     assert victim.read_text() == "precious"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.slow_run import Told
-from tests.waiting import LIMIT
+from tests.waiting import GIVE_UP
 from xbbd_bsd.errands import SILENT_SECONDS, Errands, Outcome, Pending, Threads
 from xbbd_bsd.errors import HostError, OperatorError
 
@@ -168,7 +168,7 @@ def test_threads() -> None:
 
     def work() -> str:
         assert threading.current_thread().daemon, "nobody waits for it when the program ends"
-        assert may_end.wait(LIMIT)
+        assert may_end.wait(GIVE_UP)
         return threading.current_thread().name
 
     def then(outcome: Outcome) -> None:

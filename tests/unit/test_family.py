@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.descriptors import open_descriptors
-from tests.unit.family_bench import IDENTITY, LIMIT, PORT, Bench, at_once
+from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.unit.xenbus_bench import Bench as XenbusBench
+from tests.waiting import GIVE_UP
 from xbbd_bsd.block.family import tap_params
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.config import KINDS, Config, DiskConfig
@@ -33,7 +34,7 @@ def test_data_goes_through(bench: Bench) -> None:
     assert (nodes["sectors"], nodes["info"], nodes["sector-size"]) == (b"2048", b"0", b"512")
     assert bench.queue() is Queue.RUNNING
     data = bytearray(os.urandom(8192))
-    bench.front.transfer(Op.WRITE, 16, 16, data, LIMIT)
+    bench.front.transfer(Op.WRITE, 16, 16, data, GIVE_UP)
     assert bench.disk.read_bytes()[16 * 512 : 32 * 512] == data
     refs = str(bench.front.ring_refs[0])
     assert bench.events == [QueueStarted("xbbd0 (vbd/5/51712)", PORT, "x86_64", refs)]
@@ -57,7 +58,7 @@ def test_it_connects_again(bench: Bench) -> None:
     for _ in range(3):
         bench.open()
         bench.connect()
-        bench.front.transfer(Op.READ, 0, 8, bytearray(4096), LIMIT)
+        bench.front.transfer(Op.READ, 0, 8, bytearray(4096), GIVE_UP)
         bench.down()
         bench.front.close()
         bench.front = bench.make_front()
@@ -135,9 +136,9 @@ def test_mode_and_kind_of_medium(
     assert bench.connect()["info"] == info
     if read_only:
         with pytest.raises(OSError, match="Input/output error"):
-            bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), LIMIT)
+            bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), GIVE_UP)
     else:
-        bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), LIMIT)
+        bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), GIVE_UP)
 
 
 def test_no_mode_no_disk(bench: Bench) -> None:
@@ -229,7 +230,7 @@ def test_from_attach_to_detach(bench: Bench) -> None:
         assert around.node("max-ring-page-order") == b"4"
         assert around.node("hotplug-status") == b"connected"
         data = bytearray(os.urandom(4096))
-        bench.front.transfer(Op.WRITE, 0, 8, data, LIMIT)
+        bench.front.transfer(Op.WRITE, 0, 8, data, GIVE_UP)
         segment = State.open(str(bench.run / "xbbd.0"))
         assert segment.counters()["wr_req"] == 1
         assert segment.ring().connected
@@ -257,9 +258,9 @@ def test_a_change_of_size_is_news_of_a_connected_disk_only(bench: Bench) -> None
     os.truncate(bench.disk, (3 << 20) + 511)
     bench.backend.measure()
     assert (bench.backend.news, bench.wakes) == ({"sectors": b"6144"}, 1)
-    bench.front.transfer(Op.WRITE, 6136, 8, bytearray(4096), LIMIT)
+    bench.front.transfer(Op.WRITE, 6136, 8, bytearray(4096), GIVE_UP)
     with pytest.raises(OSError, match="Input/output error"):
-        bench.front.transfer(Op.WRITE, 6144, 1, bytearray(512), LIMIT)
+        bench.front.transfer(Op.WRITE, 6144, 1, bytearray(512), GIVE_UP)
     bench.backend.told()
     assert bench.backend.news == {}
     assert [event for event in bench.events if isinstance(event, Resized)] == [
@@ -273,7 +274,7 @@ def test_sizes_are_looked_at_every_so_often(bench: Bench) -> None:
     bench.open()
     bench.connect()
     os.truncate(bench.disk, 2 << 20)
-    deadline = bench.loop.time() + LIMIT
+    deadline = bench.loop.time() + GIVE_UP
     while not bench.backend.news:
         assert bench.loop.time() < deadline
         bench.loop.call_later(0.05, bench.loop.stop)

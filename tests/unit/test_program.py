@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_xbbctl import Running
+from tests.waiting import GIVE_UP
 from xbbd_bsd import program
 from xbbd_bsd.errors import HostError
 
-LIMIT = 30.0
 # With buffers, as programs have them unless somebody says otherwise.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -40,7 +40,7 @@ def run(
     """Run it with these streams."""
     return subprocess.run(
         [sys.executable, "-c", source_with(body)],
-        stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, timeout=LIMIT,
+        stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True, timeout=GIVE_UP,
         env=BUFFERED,
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_closed_streams_are_no_place_for_a_disk(tmp_path: Path) -> None:
     body += "print('some')\nreturn 40 + file"
     done = subprocess.run(
         ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, source_with(body)],
-        timeout=LIMIT,
+        timeout=GIVE_UP,
     )
     assert done.returncode >= 43
 
@@ -133,7 +133,7 @@ def test_all_programs_end_quietly(nobody: int, daemon: Running, arguments: list[
     words = [str(daemon.directory) if word == "DIR" else word for word in arguments]
     done = subprocess.run(
         [sys.executable, "-m", *words],
-        stdout=nobody, stderr=subprocess.PIPE, timeout=LIMIT, env=BUFFERED,
+        stdout=nobody, stderr=subprocess.PIPE, timeout=GIVE_UP, env=BUFFERED,
     )  # fmt: skip
     assert done.stderr == b""
     assert done.returncode == 128 + signal.SIGPIPE

@@ -18,7 +18,7 @@ import pytest
 from tests.unit.test_stat_sample import NEW, OLD, device, sample
 from tests.unit.test_stat_watch import AWAY, FakeTime, Script, at
 from tests.unit.test_xbbstat import Daemon, daemon
-from tests.waiting import LIMIT, eventually
+from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stat.choice import Choice
 from xbbd_bsd.stat.gstat import Line
@@ -256,7 +256,7 @@ def session(daemon: Daemon, *options: str, term: str = "vt100") -> Iterator[Sess
         yield running
     finally:
         running.child.kill()
-        running.child.wait(LIMIT)
+        running.child.wait(GIVE_UP)
         assert running.child.stderr is not None
         running.child.stderr.close()
         os.close(running.master)

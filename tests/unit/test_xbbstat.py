@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.test_stat_sample import record
 from tests.unit.test_stat_watch import FakeTime
-from tests.waiting import LIMIT
+from tests.waiting import GIVE_UP
 from xbbd_bsd import xbbstat
 from xbbd_bsd.control.protocol import Request, Values, Verb
 from xbbd_bsd.control.server import ControlServer, Rights
@@ -296,7 +296,7 @@ def test_a_restart_between_two_samples(daemon: Daemon, capsys: pytest.CaptureFix
 
 def test_no_terminal(daemon: Daemon) -> None:
     with process(daemon, "-i", stdin=subprocess.DEVNULL) as child:
-        output, errors = child.communicate(timeout=LIMIT)
+        output, errors = child.communicate(timeout=GIVE_UP)
     assert (child.returncode, output) == (1, "")
     assert errors == "xbbstat: -i needs a terminal; -b, -B, -C and -j do without\n"
 
@@ -308,7 +308,7 @@ def test_a_reader_that_leaves(daemon: Daemon, options: list[str]) -> None:
         assert child.stderr is not None
         assert child.stdout.readline()
         child.stdout.close()
-        assert child.wait(LIMIT) == 128 + signal.SIGPIPE
+        assert child.wait(GIVE_UP) == 128 + signal.SIGPIPE
         assert child.stderr.read() == ""
 
 
@@ -319,7 +319,7 @@ def test_a_reader_that_was_never_there(daemon: Daemon, options: list[str]) -> No
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with process(daemon, *options, stdout=writer, env=environment) as child:
         os.close(writer)
-        assert child.wait(LIMIT) == 128 + signal.SIGPIPE
+        assert child.wait(GIVE_UP) == 128 + signal.SIGPIPE
         assert child.stderr is not None
         assert child.stderr.read() == ""
 
@@ -330,7 +330,7 @@ def test_an_interrupt(daemon: Daemon, options: list[str], status: int) -> None:
         assert child.stdout is not None
         assert child.stdout.readline()
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=LIMIT)
+        _, errors = child.communicate(timeout=GIVE_UP)
     assert (child.returncode, errors) == (status, "")
 
 
@@ -340,7 +340,7 @@ def test_a_full_disk_is_an_error(daemon: Daemon) -> None:
     command = [sys.executable, "-m", "xbbd_bsd.xbbstat", "--state-dir", daemon.directory, "-x"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=LIMIT
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=GIVE_UP
         )
     assert done.returncode == 1
     assert done.stderr.startswith("xbbstat: ")

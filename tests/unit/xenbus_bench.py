@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.waiting import GIVE_UP
 from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import XbbdError
@@ -20,7 +21,6 @@ from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue, State
 from xbbd_bsd.xenstore.client import Store, Transaction
 
-LIMIT = 60.0  # seconds for what takes milliseconds on an idle machine
 DOMID = 5
 NUMBER = 51712
 ERROR_NODE = f"/local/domain/0/error/backend/vbd/{DOMID}/{NUMBER}/error"
@@ -44,12 +44,12 @@ class ServerThread:
     def stop(self) -> None:
         self._run(self._server.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(LIMIT)
+        self._thread.join(GIVE_UP)
         self._loop.close()
 
     def _run(self, work: object) -> None:
         assert asyncio.iscoroutine(work)
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(LIMIT)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(GIVE_UP)
 
 
 class FakeBackend:
@@ -205,7 +205,7 @@ class Bench:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Run the loop until the condition holds."""
-        deadline = self.loop.time() + LIMIT
+        deadline = self.loop.time() + GIVE_UP
         while not condition():
             assert self.loop.time() < deadline, "\n".join(["timed out", *self.lines])
             self.loop.call_later(0.002, self.loop.stop)
