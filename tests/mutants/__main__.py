@@ -74,9 +74,11 @@ class Run:
         self.jobs = jobs
         self.free: SimpleQueue[Scratch] = SimpleQueue()
         limits: dict[Stage, float] = {}
+        self.all = []
         for number in range(jobs):
             (directory / str(number)).mkdir()
-            self.free.put(Scratch(directory / str(number), limits))
+            self.all.append(Scratch(directory / str(number), limits))
+            self.free.put(self.all[-1])
         self.explained = explained()
 
     def judge(self, target: Target, mutant: Mutant) -> Verdict:
@@ -96,7 +98,9 @@ class Run:
         """All of them, several at once."""
         pool = ThreadPoolExecutor(self.jobs)
         try:
-            return list(pool.map(lambda mutant: self.judge(target, mutant), mutants))
+            verdicts = list(pool.map(lambda mutant: self.judge(target, mutant), mutants))
+            list(pool.map(lambda scratch: scratch.check(target), self.all))
+            return verdicts
         finally:
             pool.shutdown(cancel_futures=True)  # interrupted, or a test fails by itself
 

@@ -215,7 +215,7 @@ class _Finder(ast.NodeVisitor):
         value = node.value
         if value is None:
             self.replace("deletion", self.start(node), self.end(node), "pass")
-        elif not (isinstance(value, ast.Constant) and value.value is None):
+        elif not (isinstance(value, ast.Constant) and value.value in (None, False)):
             start, end = self.start(node), self.end(node)
             if start[0] == end[0]:
                 self.replace("return", start, end, "return None")

@@ -195,6 +195,17 @@ class Scratch:
             self._limits[stage] = LEAST + FACTOR * (time.monotonic() - begun)
         return self._limits[stage]
 
+    def check(self, target: Target) -> None:
+        """That whatever was run for a target passes still; TargetError.
+
+        Or all that was killed since may have been killed by something else.
+        """
+        for stage in self._stages(target):
+            if stage in self._limits and self._run(self._build(stage, target)) != 0:
+                raise TargetError(
+                    f"{target.file}: in the end this fails without any mutant: {stage}"
+                )
+
     def judge(self, target: Target, mutant: Mutant) -> Verdict:
         """Build the mutant and try it; afterwards all is as it was."""
         if target.is_c:

@@ -60,13 +60,18 @@ TARGETS = (
     Target("xbbd_bsd/native/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
     Target(
         "xbbd_bsd/native/batch.c",
-        ("counters", "disk*", "flush", "io", "order", "work"),
-        ((QUEUE,), (FEATURES,)),
+        ("counters", "flush", "disk*", "work", "io", "order"),
+        ((QUEUE, "tests/native/test_probes.py"), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/native/queue.c",
-        ("counters", "disk*", "flush", "hostile", "io", "order", "work"),
+        ("counters", "hostile", "flush", "disk*", "work", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/intake.c",
+        ("counters", "hostile", "fuzz_ring", "shortage", "io", "order"),
+        ((QUEUE,), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/xenbus/states.py",
