@@ -15,6 +15,7 @@ from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.toolstack import attach, detach, find_backend, in_use, offer, remove
 from xbbd_bsd.xenbus.states import State
 from xbbd_bsd.xenstore.client import StoreError, Transaction
+from xbbd_bsd.xenstore.waiting import wait_until
 
 LONG = 60.0  # seconds; nobody waits so long, unless the end is not noticed
 
@@ -31,7 +32,6 @@ def bench(short_path: Path) -> Iterator[Bench]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waiting for an end that was not noticed is an error, not a wait."""
-    wait_until = toolstack.wait_until
 
     def noticed(*arguments: object) -> bool:
         ended = wait_until(*arguments)  # type: ignore[arg-type]
