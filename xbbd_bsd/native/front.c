@@ -405,7 +405,9 @@ xbb_front_notify(struct xbb_front *front)
 	int error;
 
 	pthread_mutex_lock(&front->lock);
-	front->ops->take(front->hv);
+	/* The backend may have come since; but who waits takes its events itself. */
+	if (!front->polling)
+		front->ops->take(front->hv);
 	error = front->ops->notify(front->hv);
 	pthread_mutex_unlock(&front->lock);
 	return (error);
