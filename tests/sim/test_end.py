@@ -208,10 +208,12 @@ def test_reload_changes_tunables_of_running_disks(machine: Machine, image: Path)
 def test_fifty_cycles(machine: Machine, image: Path) -> None:
     """Attach and detach until something would have piled up."""
     guest = machine.connected(image)
+    (offer,) = machine.offers
     for _ in range(50):
-        guest.tell("close")
+        assert machine.chain.detach(offer)
         guest.event("closed")
         guest.tell("open")
+        machine.chain.attach(offer)
         guest.event("connected")
 
 
