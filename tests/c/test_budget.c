@@ -43,12 +43,17 @@ kept_by_all(const struct site *site)
 	return (n);
 }
 
-static struct xbb_budget_use
+struct use {
+	uint32_t	mappings;
+	uint32_t	grants;
+};
+
+static struct use
 in_use(void)
 {
-	struct xbb_budget_use use;
+	struct use use;
 
-	xbb_budget_used(&use);
+	xbb_budget_used(&use.mappings, &use.grants);
 	return (use);
 }
 

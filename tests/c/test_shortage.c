@@ -312,6 +312,21 @@ check_no_page_maps(void)
 	rig_close(&rig);
 }
 
+/* A ring that keeps 20 grants, each in a mapping of its own, for good. */
+static void
+rig_open_keeping(struct rig *rig)
+{
+	uint32_t i;
+
+	rig_open(rig, SECTORS, &keeping);
+	XBB_SET(rig->device.state->tunables.persistent_grant_unused_seconds, 0);
+	for (i = 0; i < 20; i++) {
+		put_pages(&rig->guest, XBB_OP_READ, i, 1);
+		guest_collect(&rig->guest);
+	}
+	CHECK_EQ(XBB_GET(rig->pair.rs->grants_persistent), 20);
+}
+
 /*
  * A process with no mapping left, since another guest's ring keeps them: what
  * is only kept there is given back, and an honest guest sees no error.
@@ -326,13 +341,7 @@ check_others_give_back(void)
 	struct rig rig;
 	uint32_t i;
 
-	rig_open(&rig, SECTORS, &keeping);
-	XBB_SET(rig.device.state->tunables.persistent_grant_unused_seconds, 0);
-	for (i = 0; i < 20; i++) {
-		put_pages(&rig.guest, XBB_OP_READ, i, 1);
-		guest_collect(&rig.guest);
-	}
-	CHECK_EQ(XBB_GET(rig.pair.rs->grants_persistent), 20);
+	rig_open_keeping(&rig);
 	other.domid = 2;
 	device_open(&device, SECTORS, 1);
 	pair_open(&pair, &device, 0, &other);
@@ -364,14 +373,8 @@ check_opening(bool threads)
 	struct pair pair = { 0 };
 	struct device device;
 	struct rig rig;
-	uint32_t i;
 
-	rig_open(&rig, SECTORS, &keeping);
-	XBB_SET(rig.device.state->tunables.persistent_grant_unused_seconds, 0);
-	for (i = 0; i < 20; i++) {
-		put_pages(&rig.guest, XBB_OP_READ, i, 1);
-		guest_collect(&rig.guest);
-	}
+	rig_open_keeping(&rig);
 	device_open(&device, SECTORS, 1);
 	if (threads)
 		threads_forbid(true);

@@ -122,9 +122,7 @@ class IoUse:
 
 for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_status"):
     ffi.new(f"struct xbb_{_name} *")
-for _name in ("budget_limits", "budget_use"):
-    ffi.new(f"struct xbb_{_name} *")
-for _name in ("front_params", "workload", "progress", "io_use"):
+for _name in ("front_params", "workload", "progress", "io_use", "budget_limits"):
     ffi.new(f"struct xbb_{_name} *")
 
 
@@ -192,17 +190,6 @@ def bound_io(threads: int, size: int) -> IoUse:
     """Bound what :class:`IoUse` counts, threads and bytes; what there is stays, and is told."""
     use = ffi.new("struct xbb_io_use *")
     lib.xbb_io_bound(min(threads, (1 << 32) - 1), size, use)
-    return _io_use(use)
-
-
-def io_use() -> IoUse:
-    """What there is now."""
-    use = ffi.new("struct xbb_io_use *")
-    lib.xbb_io_use(use)
-    return _io_use(use)
-
-
-def _io_use(use: Any) -> IoUse:
     return IoUse(use.threads, use.bytes, use.over_bound, use.failed)
 
 
@@ -222,9 +209,9 @@ def set_budget(*, mappings: int, grants: int, guest_grants: int) -> None:
 
 def budget_used() -> tuple[int, int]:
     """Mappings for guests, kept or set aside for open queues; grants that are kept."""
-    use = ffi.new("struct xbb_budget_use *")
-    lib.xbb_budget_used(use)
-    return use.mappings, use.grants
+    mappings, grants = ffi.new("uint32_t *"), ffi.new("uint32_t *")
+    lib.xbb_budget_used(mappings, grants)
+    return int(mappings[0]), int(grants[0])
 
 
 def sim_format(domain_fd: int, pages: int) -> None:

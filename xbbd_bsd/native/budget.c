@@ -340,9 +340,9 @@ xbb_budget_set(const struct xbb_budget_limits *limits)
 }
 
 void
-xbb_budget_used(struct xbb_budget_use *use)
+xbb_budget_used(uint32_t *mappingsp, uint32_t *grantsp)
 {
 
-	use->mappings = get(&service.mappings);
-	use->grants = get(&service.grants);
+	*mappingsp = get(&service.mappings);
+	*grantsp = get(&service.grants);
 }

@@ -297,10 +297,7 @@ struct xbb_queue_status {
 	int32_t		errnum;			/* errno that goes with the reason */
 };
 
-/*
- * Of all queues together: I/O threads beyond the first of each queue, with their
- * buffers.
- */
+/* Of all queues together: I/O threads beyond the first of each, their buffers. */
 struct xbb_io_use {
 	uint32_t	threads;
 	uint64_t	bytes;
@@ -343,11 +340,10 @@ void	xbb_state_believe(struct xbb_state *state);
  * Queue.  xbb_queue_open() maps the ring and binds the event channel, and
  * xbb_queue_start() starts the ring's thread: before that nothing is read from
  * the ring, so that of several rings all can be had or none has begun.  A ring
- * of the segment has one queue at a time.
- * xbb_queue_drain() and xbb_queue_status() may overlap anything but close.
- * xbb_queue_close() drains if nobody did, joins the
- * threads, and gives back every mapping and the event channel: it waits for
- * I/O in flight, so a caller that must not wait calls it once DRAINED.
+ * of the segment has one queue at a time.  xbb_queue_drain() and
+ * xbb_queue_status() may overlap anything but close.  xbb_queue_close() drains
+ * if nobody did, joins the threads, and gives back every mapping and the event
+ * channel: it waits for I/O in flight, so that who must not calls it once DRAINED.
  */
 int	xbb_queue_open(const struct xbb_queue_params *params,
 	    struct xbb_state *state, struct xbb_error *error,
@@ -364,19 +360,14 @@ struct xbb_budget_limits {
 	uint32_t	guest_grants;		/* kept of one guest, all its disks together */
 };
 
-struct xbb_budget_use {
-	uint32_t	mappings;		/* kept, and set aside for open queues */
-	uint32_t	grants;			/* kept */
-};
-
-/* What is kept beyond new limits is given back a little later. */
-void	xbb_budget_set(const struct xbb_budget_limits *limits);
-void	xbb_budget_used(struct xbb_budget_use *use);
-
 /*
- * Memory of a queue with one I/O thread, bytes, at most: what it takes of its own
- * without grants; descriptors do not count.
+ * What is kept beyond new limits is given back a little later.  Used: mappings,
+ * with those set aside for open queues, and grants that are kept.
  */
+void	xbb_budget_set(const struct xbb_budget_limits *limits);
+void	xbb_budget_used(uint32_t *mappingsp, uint32_t *grantsp);
+
+/* Most memory of a queue with one I/O thread, bytes; no grants, no descriptors. */
 uint64_t xbb_queue_bytes(const struct xbb_queue_params *params);
 
 /*
