@@ -3,9 +3,9 @@
     python -m tests.sim.siege --seconds 600
 
 One disk on a file server that is stopped, one on a file system that is frozen, a
-guest that storms the store, one with many disks whose pages stay mapped singly;
-and one that must not notice, whose disk works all the time while another of its
-kind comes and goes.  What list takes, and the honest guest's I/O a second before
+guest that storms the store, many with pages that stay mapped singly; and one that
+must not notice, whose disk works all the time while another of its kind comes and
+goes.  What list takes, and the honest guest's I/O a second before
 and meanwhile, are figures for people; that anything fails ends it with status 1.
 Before, the storm writes where nobody looks, so that it takes as much of the
 processors.  Root, Linux: silent_disks.py.
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.sim.silent_disks import FrozenFileSystem, StoppedServer, missing
@@ -75,7 +75,7 @@ class Siege:
         self.lists: list[float] = []
         self._guests: list[Guest] = []
         for number in range(disks):
-            self.busy(4, XVDA + 16 * number, number, "--persistent")
+            self.keeping(4, XVDA + 16 * number, number, "--persistent")
         self.honest = self.connected(1, self.image("honest"))
 
     def image(self, name: str) -> Path:
@@ -91,11 +91,12 @@ class Siege:
         self._guests.append(guest)
         return guest
 
-    def busy(self, domid: int, vdev: int, number: int, *options: str) -> None:
-        """A disk of a guest of its own, whose pages are used singly."""
-        image = self.image(f"busy{number}")
+    def keeping(self, domid: int, vdev: int, number: int, *options: str) -> None:
+        """A disk of a guest of its own, whose pages were used, and stay mapped, singly."""
+        image = self.image(f"keeping{number}")
         guest = self.connected(domid + number, image, vdev, *options)
-        guest.tell("exercise seconds=36000 depth=1 max_sectors=8 poll_us=0")
+        guest.tell("exercise operations=500 depth=1 max_sectors=8")
+        guest.event("exercised", 120)
 
     def look(self) -> None:
         """What `xbbctl list` asks."""
@@ -158,8 +159,8 @@ def main() -> int:
     with ExitStack() as held:
         directory = Path(held.enter_context(tempfile.TemporaryDirectory()))
         chain = held.enter_context(Chain(CONFIG))
-        server = held.enter_context(StoppedServer(directory))
-        frozen = held.enter_context(FrozenFileSystem(directory))
+        server = held.enter_context(closing(StoppedServer(directory)))
+        frozen = held.enter_context(closing(FrozenFileSystem(directory)))
         siege = Siege(chain, directory, options.disks)
         held.callback(siege.close)
         for number, image in enumerate((server.file, frozen.file)):

@@ -12,7 +12,6 @@ import signal
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from tests.waiting import eventually
 
@@ -53,15 +52,7 @@ class StoppedServer:
     def go_on(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
-    def __enter__(self) -> StoppedServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.go_on()
         with suppress(subprocess.CalledProcessError):
             run("fusermount3", "-u", "-z", self.file)
@@ -93,14 +84,6 @@ class FrozenFileSystem:
             run("fsfreeze", "-u", self._mount)
             self.frozen = False
 
-    def __enter__(self) -> FrozenFileSystem:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.thaw()
         run("umount", "-l", self._mount)
