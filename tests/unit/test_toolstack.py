@@ -311,20 +311,6 @@ def test_a_parent_of_the_guest_s_is_left(bench: Bench) -> None:
     assert bench.store.list("/local/domain/0/backend/vbd3") == []
 
 
-def test_taken_back_and_offered_anew_meanwhile(bench: Bench) -> None:
-    """Another hand was quicker, and what is there now is not what was asked for."""
-    connected(bench)
-
-    def react(state: bytes | None) -> None:
-        if state == b"5":
-            remove(bench.other, DISK)
-            offer(bench.other, DISK)
-
-    bench.backend(DISK, react)
-    assert detach(bench.store, bench.loop, DISK, 15, force=True)
-    assert states(bench) == (b"1", b"1", b"1")
-
-
 def test_two_hands_at_one_disk_that_is_held(bench: Bench) -> None:
     """The second has found it asked back already; what was at first comes back."""
     connected(bench)

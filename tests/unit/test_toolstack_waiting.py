@@ -89,8 +89,10 @@ def test_nor_one_whose_nodes_are_gone(bench: Bench) -> None:
     assert detach(bench.store, bench.loop, DISK, LONG)
 
 
+@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.usefixtures("_impatient")
-def test_nor_one_that_another_offer_has_taken_the_place_of(bench: Bench) -> None:
+def test_nor_one_that_another_offer_has_taken_the_place_of(bench: Bench, force: bool) -> None:
+    """Another hand was quicker, and what is there now is not what was asked for."""
     connected(bench)
 
     def react(state: bytes | None) -> None:
@@ -99,7 +101,7 @@ def test_nor_one_that_another_offer_has_taken_the_place_of(bench: Bench) -> None
             offer(bench.other, DISK)
 
     bench.backend(DISK, react)
-    assert detach(bench.store, bench.loop, DISK, LONG)
+    assert detach(bench.store, bench.loop, DISK, LONG, force=force)
     assert states(bench) == (b"1", b"1", b"1")
 
 
