@@ -26,7 +26,7 @@ from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
-from xbbd_bsd.errands import SILENT_SECONDS, Ended, Outcome, Threads
+from xbbd_bsd.errands import HUNG_SECONDS, Ended, Outcome, Threads
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
@@ -140,12 +140,12 @@ class Daemon:
         began, outcomes = self._loop.time(), list[Outcome]()
         cleared = self._marks.clear(path)
         if not cleared:  # it may have had another path then, and whoever has it may not answer
-            self._run("look at the disk", lambda: key_of(os.stat(path)), outcomes.append)
+            self._run("looking for the disk", lambda: key_of(os.stat(path)), outcomes.append)
 
         def ended() -> bool:
             nonlocal cleared
             if not cleared and not outcomes:
-                if self._loop.time() - began >= SILENT_SECONDS:
+                if self._loop.time() - began >= HUNG_SECONDS:
                     raise HostError(f"{path}: it does not answer", errno.ETIMEDOUT)
                 return False
             if not cleared and outcomes[0].error is None:

@@ -18,7 +18,7 @@ from xbbd_bsd.errors import HostError
 
 T = TypeVar("T")
 
-SILENT_SECONDS: Final = 5.0  # what takes longer is told to the operator
+HUNG_SECONDS: Final = 5.0  # what takes longer is told to the operator
 AGAIN_SECONDS: Final = 1.0  # until a thread is asked for again that could not be had
 
 
@@ -73,7 +73,7 @@ class Threads:
         try:
             threading.Thread(target=main, name=f"xbbd {what}", daemon=True).start()
         except RuntimeError as error:
-            raise HostError(f"unable to {what} by a thread: {error}", EAGAIN) from None
+            raise HostError(f"no thread for {what}: {error}", EAGAIN) from None
 
 
 @dataclass(slots=True)
@@ -86,11 +86,11 @@ class _Errand:
     outcome: Outcome | None = None
 
 
-class Silence(Protocol):
+class Hung(Protocol):
     """Is told of work that takes long."""
 
     def __call__(self, what: str, seconds: float | None) -> None:
-        """It has not come back for SILENT_SECONDS; or has now, after so many."""
+        """It has not come back for HUNG_SECONDS; or has now, after so many."""
 
 
 class Errands:
@@ -101,13 +101,13 @@ class Errands:
         run: Run,
         loop: asyncio.AbstractEventLoop,
         woken: Callable[[], None],
-        silence: Silence,
+        hung: Hung,
     ) -> None:
         """`woken` is called when whoever was told to wait may ask again."""
         self._run = run
         self._loop = loop
         self._woken = woken
-        self._silence = silence
+        self._hung = hung
         self._now: _Errand | None = None
         self._awaited = False
 
@@ -174,13 +174,13 @@ class Errands:
         work: Callable[[], object],
         then: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        late = self._loop.call_later(SILENT_SECONDS, self._silence, errand.what, None)
+        late = self._loop.call_later(HUNG_SECONDS, self._hung, errand.what, None)
 
         def done(outcome: Outcome) -> None:
             late.cancel()
             took = self._loop.time() - errand.since
-            if took >= SILENT_SECONDS:
-                self._silence(errand.what, took)
+            if took >= HUNG_SECONDS:
+                self._hung(errand.what, took)
             errand.outcome = outcome
             if errand.key is None:
                 self._now = None
@@ -215,7 +215,7 @@ class Errands:
         self._now = None
         if drop is None or outcome is None or outcome.error is not None:
             return
-        undo = _Errand(f"{errand.what} (undo)", None, self._loop.time(), None)
+        undo = _Errand(f"undoing: {errand.what}", None, self._loop.time(), None)
         self._awaited = True  # by whoever is kept from asking until then
         try:
             self._begin(undo, lambda: drop(outcome.value))

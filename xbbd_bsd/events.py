@@ -240,22 +240,22 @@ class TakenAlong(DeviceEvent):
 
 
 @dataclass(frozen=True)
-class DiskSilent(DeviceEvent):
-    """What was asked of the disk does not come back: its server hangs, or it is frozen."""
+class Hangs(DeviceEvent):
+    """What waits for the disk, or for the guest's pages, does not come back."""
 
     severity = Severity.WARNING
     urgent = True
-    text = "the disk does not answer: it was asked to {what}"
+    text = "hangs: {what}"
     what: str
 
 
 @dataclass(frozen=True)
-class DiskAnswers(DeviceEvent):
+class HangEnded(DeviceEvent):
     """It came back after all."""
 
     severity = Severity.WARNING
     urgent = True
-    text = "the disk answers again: to {what} took it {seconds:.1f} s"
+    text = "hung for {seconds:.1f} s and goes on: {what}"
     what: str
     seconds: float
 

@@ -80,7 +80,7 @@ MEDIUM: Final = (
         mode="access: r for read-only, w for writable",
         physical_device="major:minor of the device, in hexadecimal",
     ),
-    Leaf("silent_seconds", Type.UINT, "for how long the disk has not answered, 0 if it does"),
+    Leaf("hung_seconds", Type.UINT, "for how long something of the disk has hung, 0 if not"),
     Leaf("sectors", Type.U64, "size of the disk in sectors of 512 bytes"),
     Leaf("sector_bytes", Type.UINT, "sector size that the guest is told"),
     Leaf("physical_sector_bytes", Type.UINT, "physical sector size that the guest is told"),

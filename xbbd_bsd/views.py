@@ -40,7 +40,7 @@ _STATES = {
     State.CLOSED: "Closed",
 }
 
-_OF_STAT = ("guest", "vdev", "path", "mode", "silent_seconds")
+_OF_STAT = ("guest", "vdev", "path", "mode", "hung_seconds")
 
 
 class DeviceView:

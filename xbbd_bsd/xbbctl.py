@@ -217,7 +217,7 @@ def _list(options: argparse.Namespace) -> None:
             "mode": found.get("mode", ""),
             "MiB": found.get("sectors", 0) // 2048,
             "state": found["state"],
-            "silent": found.get("silent_seconds", 0),
+            "hung": found.get("hung_seconds", 0),
             "path": found.get("path", ""),
         }
         for device, found in devices.items()
@@ -227,8 +227,8 @@ def _list(options: argparse.Namespace) -> None:
     elif rows:
         for row in rows:
             row["path"] = shown(row["path"])
-            if row["silent"]:
-                row["state"] += f", disk silent {row['silent']} s"
+            if row["hung"]:
+                row["state"] += f", hung {row['hung']} s"
         _print_table(_COLUMNS, rows)
 
 

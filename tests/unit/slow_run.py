@@ -33,6 +33,12 @@ class SlowRun:
             outcome = Outcome(error=error)
         then(outcome)
 
+    def finish_last(self) -> None:
+        """Do what was begun last, while all else is waited for still."""
+        self.waiting.insert(0, self.waiting.pop())
+        self._work.insert(0, self._work.pop())
+        self.finish()
+
     def finish_all(self) -> None:
         """Also what is to be done after that."""
         while self.waiting:
@@ -55,12 +61,12 @@ class Told:
         self.run = SlowRun()
         self.loop = Clock()
         self.wakes = 0
-        self.silences: list[tuple[str, float | None]] = []
+        self.hangs: list[tuple[str, float | None]] = []
         self.errands = Errands(
             self.run,
             self.loop,
             self._wake,
-            lambda what, seconds: self.silences.append((what, seconds)),
+            lambda what, seconds: self.hangs.append((what, seconds)),
         )
 
     def _wake(self) -> None:

@@ -1,13 +1,13 @@
 """Names and values of a daemon with a few devices that are none."""
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from xbbd_bsd.control.protocol import Request, Value, Verb
-from xbbd_bsd.control.tree import Ended, LogLine, Tree
+from xbbd_bsd.control.tree import LogLine, Tree
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.oids import DAEMON, GROUPS, RING, Type, declared, leaf_of, split
 
@@ -39,7 +39,7 @@ class Device:
         return {"req_cons": number * 10}
 
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
-        facts = ("guest", "vdev", "path", "mode", "silent_seconds")
+        facts = ("guest", "vdev", "path", "mode", "hung_seconds")
         medium = {name: v for name, v in self.values["medium"].items() if name in facts}
         return {"domid": 7, "state": "Connected", "latency": latency, **medium}
 
@@ -55,7 +55,7 @@ class Device:
         group = "tunables" if name in self.values["tunables"] else "counters"
         self.values[group][name] = value
 
-    def resize(self) -> Ended:
+    def resize(self) -> Callable[[], bool]:
         self.looks += 1
         return self._ended
 
@@ -80,7 +80,7 @@ class Daemon:
     def set(self, name: str, value: int) -> None:
         self.leaves[name] = value
 
-    def clear(self, path: str) -> Ended:
+    def clear(self, path: str) -> Callable[[], bool]:
         if path not in ("/vm.img", "/disk"):
             raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
         self.cleared.append(path)

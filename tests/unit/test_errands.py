@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.slow_run import Told
 from tests.waiting import GIVE_UP
-from xbbd_bsd.errands import SILENT_SECONDS, Errands, Outcome, Pending, Threads
+from xbbd_bsd.errands import HUNG_SECONDS, Errands, Outcome, Pending, Threads
 from xbbd_bsd.errors import HostError, OperatorError
 
 
@@ -62,7 +62,7 @@ def test_one_thing_at_a_time(told: Told) -> None:
             told.errands.post("close", lambda: None, lambda outcome: None)
     assert told.run.waiting == ["open"]
     told.run.finish()
-    assert told.run.waiting == ["open (undo)"]
+    assert told.run.waiting == ["undoing: open"]
     told.run.finish()
     assert dropped == ["disk 0"]
     with pytest.raises(Pending):
@@ -90,7 +90,7 @@ def test_what_nobody_takes_is_given_back(told: Told) -> None:
     told.run.finish()
     with pytest.raises(Pending):
         open_it(told, 2, dropped)
-    assert told.run.waiting == ["open (undo)"]
+    assert told.run.waiting == ["undoing: open"]
     told.run.finish()
     assert dropped == ["disk 1"]
     with pytest.raises(Pending):
@@ -147,17 +147,17 @@ def test_what_is_posted_is_told_once(told: Told) -> None:
 
 def test_what_takes_long_is_told(told: Told) -> None:
     told.errands.post("measure", lambda: None, lambda outcome: None)
-    told.pass_time(SILENT_SECONDS / 2)
-    assert told.silences == []
-    told.pass_time(SILENT_SECONDS)
-    assert told.silences == [("measure", None)]
-    assert told.errands.busy == ("measure", SILENT_SECONDS * 1.5)
+    told.pass_time(HUNG_SECONDS / 2)
+    assert told.hangs == []
+    told.pass_time(HUNG_SECONDS)
+    assert told.hangs == [("measure", None)]
+    assert told.errands.busy == ("measure", HUNG_SECONDS * 1.5)
     told.run.finish()
-    assert told.silences[1:] == [("measure", SILENT_SECONDS * 1.5)]
+    assert told.hangs[1:] == [("measure", HUNG_SECONDS * 1.5)]
     told.errands.post("measure", lambda: None, lambda outcome: None)
     told.run.finish()
-    told.pass_time(2 * SILENT_SECONDS)
-    assert len(told.silences) == 2
+    told.pass_time(2 * HUNG_SECONDS)
+    assert len(told.hangs) == 2
 
 
 def test_threads() -> None:
@@ -189,7 +189,7 @@ def test_a_thread_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     loop = asyncio.new_event_loop()
-    with pytest.raises(HostError, match="unable to open the disk by a thread") as error:
-        Threads(loop)("open the disk", lambda: None, lambda outcome: None)
+    with pytest.raises(HostError, match="no thread for opening the disk") as error:
+        Threads(loop)("opening the disk", lambda: None, lambda outcome: None)
     assert error.value.passes
     loop.close()

@@ -9,9 +9,9 @@ import pytest
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import PORT, Bench
 from tests.unit.slow_run import SlowRun
-from xbbd_bsd.errands import SILENT_SECONDS, Pending
+from xbbd_bsd.errands import HUNG_SECONDS, Pending
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.events import DiskAnswers, DiskSilent
+from xbbd_bsd.events import HangEnded, Hangs
 from xbbd_bsd.native import Op, sim_mapped
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
@@ -62,7 +62,7 @@ def test_up_and_down(bench: SlowBench) -> None:
     for _ in range(2):
         with pytest.raises(Pending):
             bench.open()
-    assert bench.slow.waiting == ["open the disk"]
+    assert bench.slow.waiting == ["opening the disk"]
     assert not bench.backend.disk_open
     bench.slow.finish()
     assert bench.wakes == 1
@@ -94,9 +94,8 @@ def test_a_disk_that_is_being_closed_is_still_in_use(bench: SlowBench) -> None:
     with pytest.raises(Pending):
         other.open(bench.backend_nodes.get)
     waiting = bench.slow.waiting.copy()
-    assert waiting == ["close the disk", "open the disk"]
-    bench.slow._work.reverse()
-    bench.slow.finish()
+    assert waiting == ["closing the disk", "opening the disk"]
+    bench.slow.finish_last()
     with pytest.raises(OperatorError, match="in use by xbbd0"):
         other.open(bench.backend_nodes.get)
     bench.slow.finish_all()
@@ -135,7 +134,7 @@ def test_a_guest_that_says_something_else_meanwhile(bench: SlowBench) -> None:
     bench.frontend_nodes["event-channel"] = b"%d" % (PORT + 1)
     with pytest.raises(Pending):
         bench.connect()
-    assert bench.slow.waiting == ["connect"]
+    assert bench.slow.waiting == ["mapping the guest's pages"]
     bench.slow.finish()
     with pytest.raises(Pending):
         bench.connect()
@@ -155,10 +154,10 @@ def test_a_look_waits_for_what_is_being_done(bench: SlowBench) -> None:
     os.truncate(bench.disk, 2 << 20)
     ended = bench.backend.measure()
     assert not ended()
-    assert bench.slow.waiting == ["connect"]
+    assert bench.slow.waiting == ["mapping the guest's pages"]
     bench.slow.finish()
     bench.connect()
-    assert bench.slow.waiting == ["measure the disk"]
+    assert bench.slow.waiting == ["measuring the disk"]
     later = bench.backend.measure()
     bench.slow.finish()
     assert ended()
@@ -172,14 +171,14 @@ def test_a_look_that_does_not_come_back(bench: SlowBench, monkeypatch: pytest.Mo
     bench.opened()
     ended = bench.backend.measure()
     now = bench.loop.time()
-    monkeypatch.setattr(bench.loop, "time", lambda: now + SILENT_SECONDS + 1)
+    monkeypatch.setattr(bench.loop, "time", lambda: now + HUNG_SECONDS + 1)
     with pytest.raises(HostError, match=r"xbbd0 .*: the disk does not answer"):
         ended()
-    assert bench.backend.medium_facts()["silent_seconds"] == SILENT_SECONDS + 1
+    assert bench.backend.medium_facts()["hung_seconds"] == HUNG_SECONDS + 1
     bench.slow.finish()
-    assert bench.backend.medium_facts()["silent_seconds"] == 0
-    (said,) = [event for event in bench.events if isinstance(event, DiskAnswers)]
-    assert said.what == "measure the disk"
+    assert bench.backend.medium_facts()["hung_seconds"] == 0
+    (said,) = [event for event in bench.events if isinstance(event, HangEnded)]
+    assert said.what == "measuring the disk"
 
 
 def test_requests_that_do_not_come_back(bench: SlowBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,13 +190,29 @@ def test_requests_that_do_not_come_back(bench: SlowBench, monkeypatch: pytest.Mo
         waits[0] = seconds
         bench.backend.measure()
         bench.slow.finish_all()
-        events = [e for e in bench.events if isinstance(e, DiskSilent | DiskAnswers)]
+        events = [e for e in bench.events if isinstance(e, Hangs | HangEnded)]
         assert len(events) == said
-        assert bench.backend.medium_facts()["silent_seconds"] == (seconds if seconds >= 5 else 0)
+        assert bench.backend.medium_facts()["hung_seconds"] == (seconds if seconds >= 5 else 0)
     assert events == [
-        DiskSilent(bench.backend.name, "carry out requests"),
-        DiskAnswers(bench.backend.name, "carry out requests", 9.0),
+        Hangs(bench.backend.name, "requests at the disk"),
+        HangEnded(bench.backend.name, "requests at the disk", 9.0),
     ]
+
+
+def test_a_device_that_is_gone_is_not_spoken_of(
+    bench: SlowBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk was being opened, and hangs still."""
+    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
+    other.capabilities(bench.backend_nodes.get)
+    with pytest.raises(Pending):
+        other.open(bench.backend_nodes.get)
+    other.forget()
+    now = bench.loop.time()
+    monkeypatch.setattr(bench.loop, "time", lambda: now + HUNG_SECONDS + 1)
+    bench.slow.finish_all()
+    assert bench.events == []
 
 
 def test_a_close_for_which_there_is_no_thread_is_tried_again(
@@ -212,7 +227,7 @@ def test_a_close_for_which_there_is_no_thread_is_tried_again(
     bench.drained()
     with pytest.raises(Pending):
         bench.backend.close()
-    assert bench.slow.waiting == ["close the disk"]
+    assert bench.slow.waiting == ["closing the disk"]
 
 
 def test_a_disk_that_may_not_be_had_is_closed(bench: SlowBench) -> None:
@@ -226,7 +241,7 @@ def test_a_disk_that_may_not_be_had_is_closed(bench: SlowBench) -> None:
     descriptors = open_descriptors()
     with pytest.raises(OperatorError, match="in use by xbbd0"):
         other.open(bench.backend_nodes.get)
-    assert bench.slow.waiting == ["close the disk (undo)"]
+    assert bench.slow.waiting == ["undoing: closing the disk"]
     bench.slow.finish()
     assert len(open_descriptors()) == len(descriptors) - 1
     other.forget()

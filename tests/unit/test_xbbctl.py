@@ -231,11 +231,11 @@ def test_verbs(daemon: Running) -> None:
 
 
 def test_a_disk_that_does_not_answer_is_seen(daemon: Running) -> None:
-    daemon.devices[0].values["medium"]["silent_seconds"] = 12
+    daemon.devices[0].values["medium"]["hung_seconds"] = 12
     first, second = daemon.run("list")[1].splitlines()[1:]
-    assert "Connected, disk silent 12 s" in first
-    assert "silent" not in second
-    assert json.loads(daemon.run("list", "-j")[1])[0]["silent"] == 12
+    assert "Connected, hung 12 s" in first
+    assert "hung" not in second
+    assert json.loads(daemon.run("list", "-j")[1])[0]["hung"] == 12
 
 
 @pytest.mark.parametrize("word", ["3", "xbbd3", "xbb3", "xbbi3", "dev.xbbd.3"])

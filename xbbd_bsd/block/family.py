@@ -397,7 +397,9 @@ class BlockBackend:
                 raise HostError(reason, error.errno or 0) from None
 
         # Mapping waits where a guest's page is paged out (GNTST_eagain).
-        self._rings = self._medium.errands.ask("connect", wanted, work, Rings.close)
+        self._rings = self._medium.errands.ask(
+            "mapping the guest's pages", wanted, work, Rings.close
+        )
         self._rings.listen(self._family.loop, self._woken)
         self._news = {}
         for ring in wanted.rings:
@@ -436,6 +438,7 @@ class BlockBackend:
 
     def forget(self) -> None:
         self.abandon()
+        self._medium.forget()
         self._family.known.pop(self._identity.unit, None)
         self._forget_segment()
         self._share.forget()
@@ -455,7 +458,7 @@ class BlockBackend:
             "guest": self._guest,
             "vdev": self._vdev,
             "path": self._path,
-            "silent_seconds": self._medium.silent_seconds(self._waits()),
+            "hung_seconds": self._medium.hung_seconds(self._waits()),
         }
         if disk is None or info is None:
             return facts

@@ -17,12 +17,12 @@ from typing import Final, Protocol
 from xbbd_bsd.block.disk import Disk, open_disk
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
-from xbbd_bsd.errands import AGAIN_SECONDS, SILENT_SECONDS, Ended, Errands, Outcome, Pending, Run
+from xbbd_bsd.errands import AGAIN_SECONDS, HUNG_SECONDS, Ended, Errands, Outcome, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.events import DiskAnswers, DiskSilent, Event, Resized, SizeRefused, SizeRounded
+from xbbd_bsd.events import Event, HangEnded, Hangs, Resized, SizeRefused, SizeRounded
 from xbbd_bsd.host import Host
 
-_REQUESTS: Final = "carry out requests"
+_REQUESTS: Final = "requests at the disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Medium:
         """`name`: of the device, for messages."""
         self.name = name
         self.disk: Disk | None = None
-        self.errands = Errands(run, loop, self._woken, self._silence)
+        self.errands = Errands(run, loop, self._woken, self._hung)
         self._holder = holder
         self._host = host
         self._loop = loop
@@ -89,13 +89,13 @@ class Medium:
         self._looks_begun = self._looks_ended = 0  # at the size
         self._look_due = False
         self._stuck = 0.0  # seconds that a ring has waited, if that is long
-        self._gone = False
+        self._gone = self._forgotten = False
         self._odd_size = -1  # bytes; one that was complained about
 
     def open(self, wanted: Wanted, owner: Owner) -> Disk:
         """The disk, open and ours; raises Pending until it is, OperatorError if it cannot be."""
         disk, refused = self.errands.ask(
-            "open the disk", wanted, lambda: self._open(wanted), lambda found: found[0].close()
+            "opening the disk", wanted, lambda: self._open(wanted), lambda found: found[0].close()
         )
         try:
             self._marks.check(disk)
@@ -103,7 +103,7 @@ class Medium:
                 check_shared(disk, wanted.sector_size)
             self._claim(disk, wanted, owner, refused)
         except OperatorError as error:
-            self.errands.give_back("close the disk", disk.close)
+            self.errands.give_back("closing the disk", disk.close)
             raise type(error)(f"unable to open {disk.path}: {error}", error.errno) from None
         if disk.left_over:
             self._journal(SizeRounded(self.name, disk.left_over, disk.geometry.sector_size))
@@ -157,13 +157,13 @@ class Medium:
         done, this is next.
         """
         began, number = self._loop.time(), self._looks_begun + 1
-        self._look_due = True
+        self._look_due = self.disk is not None
         self._look_if_due()
 
         def ended() -> bool:
             if self.disk is None or self._looks_ended >= number:
                 return True
-            if self._loop.time() - began >= SILENT_SECONDS:
+            if self._loop.time() - began >= HUNG_SECONDS:
                 raise HostError(f"{self.name}: the disk does not answer", ETIMEDOUT)
             return False
 
@@ -177,7 +177,7 @@ class Medium:
         self._look_due = False
         try:
             self.errands.post(
-                "measure the disk", lambda: self._host.disk_size(disk.fd), self._measured
+                "measuring the disk", lambda: self._host.disk_size(disk.fd), self._measured
             )
         except (Pending, HostError):  # something else is being done, or there is no thread
             self._looks_begun -= 1
@@ -189,7 +189,7 @@ class Medium:
             return
         with suppress(Pending, HostError):
             self.errands.post(
-                "lock the disk",
+                "locking the disk",
                 lambda: self._host.lock_disk(disk.fd, writable=not disk.read_only),
                 self._locked,
             )
@@ -234,7 +234,7 @@ class Medium:
         if not self._closing:
             self._closing = True
             try:
-                self.errands.post("close the disk", self.disk.close, self._closed)
+                self.errands.post("closing the disk", self.disk.close, self._closed)
             except Pending:
                 self._closing = False
                 raise
@@ -250,28 +250,34 @@ class Medium:
         self._sharing.release(self)
         self._holder.closed()
 
-    def silent_seconds(self, waits: float) -> int:
-        """How long it has not answered by now, 0 if it does; `waits`: what a ring waits."""
+    def forget(self) -> None:
+        """The device is gone; what still hangs for it has nobody to be told."""
+        self._forgotten = True
+
+    def hung_seconds(self, waits: float) -> int:
+        """How long something has hung by now, 0 if nothing does; `waits`: what a ring waits."""
         busy = self.errands.busy
         seconds = max(waits, busy[1] if busy is not None else 0.0)
-        return int(seconds) if seconds >= SILENT_SECONDS else 0
+        return int(seconds) if seconds >= HUNG_SECONDS else 0
 
     def tell_progress(self, waits: float) -> None:
         """Say so when requests begin to take long, and when they do not any more."""
-        silent = waits >= SILENT_SECONDS
-        if silent and not self._stuck:
-            self._silence(_REQUESTS, None)
-        elif self._stuck and not silent:
-            self._silence(_REQUESTS, self._stuck)
-        self._stuck = waits if silent else 0.0
+        hung = waits >= HUNG_SECONDS
+        if hung and not self._stuck:
+            self._hung(_REQUESTS, None)
+        elif self._stuck and not hung:
+            self._hung(_REQUESTS, self._stuck)
+        self._stuck = waits if hung else 0.0
 
     def _woken(self) -> None:
         self._lock_if_due()
         self._look_if_due()
         self._holder.woken()
 
-    def _silence(self, what: str, seconds: float | None) -> None:
+    def _hung(self, what: str, seconds: float | None) -> None:
+        if self._forgotten:
+            return
         if seconds is None:
-            self._journal(DiskSilent(self.name, what))
+            self._journal(Hangs(self.name, what))
         else:
-            self._journal(DiskAnswers(self.name, what, seconds))
+            self._journal(HangEnded(self.name, what, seconds))

@@ -26,9 +26,6 @@ _RANGES: Final = {
 LogLine = tuple[float, str, str]
 """When (seconds since 1970), how severe, what."""
 
-Ended = Callable[[], bool]
-"""Whether what was begun has ended, for who asks every so often; raises XbbdError."""
-
 
 class DeviceView(Protocol):
     """What a device has to show; all but the last three only read."""
@@ -54,8 +51,8 @@ class DeviceView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a tunable or a counter; OperatorError that says what is allowed."""
 
-    def resize(self) -> Ended:
-        """Look at the size of the disk now."""
+    def resize(self) -> Callable[[], bool]:
+        """Look at the size of the disk now; whether that has ended, or XbbdError."""
 
 
 class DaemonView(Protocol):
@@ -70,8 +67,11 @@ class DaemonView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a leaf that is writable; OperatorError."""
 
-    def clear(self, path: str) -> Ended:
-        """Have a disk opened again that has lost something; OperatorError if it has not."""
+    def clear(self, path: str) -> Callable[[], bool]:
+        """Have a disk opened again that has lost something; whether that has ended, or XbbdError.
+
+        OperatorError if it has lost nothing.
+        """
 
 
 class Tree:
@@ -179,7 +179,7 @@ class Tree:
         yield (parts[0] if parts else 0), self._device(name)
 
 
-def _until(ended: Ended) -> Iterator[None]:
+def _until(ended: Callable[[], bool]) -> Iterator[None]:
     while not ended():
         yield None
 
