@@ -46,6 +46,7 @@ class DirectoryHost:
     store_path = ""
     media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
     locked = False
+    holds = False  # a lock is a descriptor of its own
     gone = 0  # errno that a disk gives which is gone
 
     def __init__(self, directory: Path) -> None:
@@ -80,7 +81,7 @@ class DirectoryHost:
         if self.locked:
             raise OperatorError("another program uses it", EBUSY)
         self.on_lock(fd)
-        return None
+        return os.dup(fd) if self.holds else None
 
     def disk_size(self, fd: int) -> int:
         if self.gone:

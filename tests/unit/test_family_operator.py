@@ -6,6 +6,7 @@ from errno import EINVAL, EIO
 
 import pytest
 
+from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
 from xbbd_bsd.block.family import BlockBackend
 from xbbd_bsd.block.marks import MarkedError
@@ -69,19 +70,22 @@ def test_a_machine_hands_its_disk_over_to_itself(bench: Bench) -> None:
     """Saved and restored, or migrated on one host, it has two domains; one is paused."""
     locks: list[int] = []
     bench.host.on_lock = locks.append
+    bench.host.holds = True
     bench.backend.introduce(bench.backend_nodes.get, "vm", "/vm/aa")
     bench.backend.capabilities(bench.backend_nodes.get)
+    nobody = len(open_descriptors())
     bench.backend.open(bench.backend_nodes.get)
-    assert len(locks) == 1
+    assert (len(locks), len(open_descriptors())) == (1, nobody + 2)
     bench.host.locked = True
     other = bench.create(Identity("vbd", 6, 51712, 1))
     other.introduce(bench.backend_nodes.get, "vm", "/vm/aa")
     other.capabilities(bench.backend_nodes.get)
     assert "writable" in other.open(bench.backend_nodes.get)
     assert len(locks) == 1, "the other domain has the lock"
+    assert len(open_descriptors()) == nobody + 3
     bench.host.locked = False
     bench.backend.close()
-    assert len(locks) == 2, "its turn"
+    assert (len(locks), len(open_descriptors())) == (2, nobody + 2), "its turn"
     other.measure()
     assert len(locks) == 2, "and once"
     # A third machine has to stay away all the time.
@@ -91,6 +95,7 @@ def test_a_machine_hands_its_disk_over_to_itself(bench: Bench) -> None:
     with pytest.raises(OperatorError, match=r"in use by xbbd1 \(vbd/6/51712\), writable"):
         third.open(bench.backend_nodes.get)
     other.close()
+    assert len(open_descriptors()) == nobody
     for backend in (other, third):
         backend.forget()
 
