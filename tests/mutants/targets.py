@@ -60,12 +60,12 @@ TARGETS = (
     Target("xbbd_bsd/native/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
     Target(
         "xbbd_bsd/native/batch.c",
-        ("counters", "flush", "disk*", "work", "io", "order"),
+        ("counters", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, "tests/native/test_probes.py"), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/native/queue.c",
-        ("counters", "hostile", "flush", "disk*", "work", "io", "order"),
+        ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
