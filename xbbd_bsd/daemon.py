@@ -46,7 +46,7 @@ from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import Host, detect, run_directory
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.native import bound_io, budget_used, set_budget
+from xbbd_bsd.native import bound_io, budget_used, name_thread, set_budget
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
@@ -77,7 +77,7 @@ class Daemon:
         _set_budget(config)
         self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
         self._marks = Marks(state_dir)
-        self._run = Threads(self._loop)
+        self._run = Threads(self._loop, name_thread)
         self._limits = Accounts(
             Limits.of(config.daemon, host.resources),
             bound_beyond=bound_io,
@@ -140,7 +140,9 @@ class Daemon:
         began, outcomes = self._loop.time(), list[Outcome]()
         cleared = self._marks.clear(path)
         if not cleared:  # it may have had another path then, and whoever has it may not answer
-            self._run("looking for the disk", lambda: key_of(os.stat(path)), outcomes.append)
+            self._run(
+                "looking for the disk", lambda: key_of(os.stat(path)), outcomes.append, "xbbd"
+            )
 
         def ended() -> bool:
             nonlocal cleared

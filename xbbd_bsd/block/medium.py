@@ -76,7 +76,7 @@ class Medium:
         """`name`: of the device, for messages."""
         self.name = name
         self.disk: Disk | None = None
-        self.errands = Errands(run, loop, self._woken, self._hung)
+        self.errands = Errands(run, loop, self._woken, self._hung, name.partition(" ")[0])
         self._holder = holder
         self._host = host
         self._loop = loop

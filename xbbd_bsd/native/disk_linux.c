@@ -5,11 +5,14 @@
 #include <sys/ioctl.h>
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
 
 #include "internal.h"
+
+#define TASK_COMM_LEN	16	/* with NUL (linux/sched.h) */
 
 /* fdatasync(2) also flushes the write cache of a block device. */
 int
@@ -69,9 +72,12 @@ xbb_file_size(int fd, uint64_t *sizep)
 	return (0);
 }
 
+/* What is longer than the kernel's comm is not cut off there but refused. */
 void
 xbb_thread_name(const char *name)
 {
+	char comm[TASK_COMM_LEN];
 
-	(void)pthread_setname_np(pthread_self(), name);
+	(void)snprintf(comm, sizeof(comm), "%s", name);
+	(void)pthread_setname_np(pthread_self(), comm);
 }

@@ -458,13 +458,14 @@ uint64_t xbb_now_ns(void);
 uint64_t xbb_thread_cpu_ns(void);
 uint64_t xbb_thread_sleeps(void);
 int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
+void	xbb_thread_is(const char *format, ...)
+	    __attribute__((format(printf, 1, 2)));
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
 bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
 int	xbb_file_size(int fd, uint64_t *sizep);
-void	xbb_thread_name(const char *name);
 
 /* exercise.c - the frontend's side of figures. */
 void	xbb_latency_add(uint64_t histogram[XBB_LATENCY_BUCKETS], uint64_t ns);

@@ -50,9 +50,7 @@ enum xbb_op {
 };
 
 /* Flags of a discard (blkif.h). */
-enum xbb_discard_flag {
-	XBB_DISCARD_SECURE	= 1
-};
+enum xbb_discard_flag { XBB_DISCARD_SECURE = 1 };
 
 /* Status of a ring response (blkif.h). */
 enum xbb_rsp {
@@ -388,11 +386,13 @@ int	xbb_can_flush(int fd, uint32_t disk_kind);
  * Questions to the operating system.  pseudo_file_system: is an open file one of
  * the kernel's answers, and no storage?  1, and the name of what it is on, or 0.
  * kernel_environment: a variable of the loader's (FreeBSD); ENOENT if it is not
- * set, ENOSYS where there is no such thing.
+ * set, ENOSYS where there is no such thing.  thread_name: tell it what the calling
+ * thread is, for top(1); what is too long for it is cut off.
  */
 int	xbb_pseudo_file_system(int fd, char name[XBB_FILE_SYSTEM_NAME]);
 int	xbb_kernel_environment(const char *variable,
 	    char value[XBB_KERNEL_VALUE]);
+void	xbb_thread_name(const char *name);
 
 /* Most requests a ring of so many pages holds; 0 for an ABI that is none. */
 uint32_t xbb_max_requests(uint32_t abi, uint32_t ring_pages);
