@@ -105,6 +105,7 @@ class Daemon:
             clear=self._clear,
             limits=self._limits.values,
             budget=budget_used,
+            store=lambda: (self._store.connected, self._store_since),
         )
         try:
             # All that may fail comes before the first guest hears of us.
@@ -113,6 +114,7 @@ class Daemon:
             )
             try:
                 self._store.connect()
+                self._store_since = time.time()
                 self._bus.serve(config.daemon.kinds)
             except StoreError as error:
                 self._endpoints.close()
@@ -223,9 +225,11 @@ class Daemon:
             self._journal(ScanFailed(", ".join(kinds), str(error)))
 
     def _store_lost(self, error: StoreLost) -> None:
+        self._store_since = time.time()
         self._journal(StoreLostEvent(str(error)))
 
     def _store_back(self) -> None:
+        self._store_since = time.time()
         self._journal(StoreBack())
         self._serve()
         self._bus.look()
