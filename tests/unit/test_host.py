@@ -16,7 +16,13 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, Platform, files, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
-from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache, makes_holes
+from xbbd_bsd.host.linux import (
+    device_of_number,
+    discard_limits,
+    has_write_cache,
+    is_removable,
+    makes_holes,
+)
 from xbbd_bsd.native import DiskKind, can_flush, kernel_environment, pseudo_file_system
 from xbbd_bsd.native import can_punch as linux_can_punch
 
@@ -290,6 +296,29 @@ def test_discard_limits_of_linux(
     for name, value in limits.items():
         (tmp_path / "8:1" / name).write_text(value + "\n")
     assert discard_limits(os.makedev(8, 1), str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "removable"),
+    [
+        ("8:1/removable", "1\n", True),
+        ("8:1/removable", "0\n", False),
+        ("removable", "1\n", True),  # of the disk whose partition it is
+        ("other", "1\n", False),
+    ],
+)
+def test_removable_media_of_linux(tmp_path: Path, place: str, text: str, removable: bool) -> None:
+    (tmp_path / "8:1").mkdir()
+    (tmp_path / place).write_text(text)
+    assert is_removable(os.makedev(8, 1), str(tmp_path)) == removable
+
+
+@pytest.mark.parametrize(
+    ("answer", "cdrom"), [(b"", True), (errno.ENOTTY, False), (errno.EINVAL, False)]
+)
+def test_cd_drives_of_linux(play: Play, answer: bytes | int, cdrom: bool) -> None:
+    play(stat.S_IFBLK, {**LINUX_DISK, 0x5331: answer})
+    assert LINUX.prepare_disk(0).cdrom == cdrom
 
 
 @pytest.mark.parametrize("stripe", [errno.ENOTTY, errno.EINVAL, bytes(8)])

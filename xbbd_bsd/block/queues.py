@@ -124,8 +124,9 @@ def info_of(
 ) -> DiskInfo:
     """What a frontend is told of an open disk.
 
-    `sector_size`: bytes of the sectors that it shall see, 0 for the disk's own;
-    `discard`: whether nobody minds.
+    `cdrom`, `removable`: the toolstack says so; it may be so without.  `sector_size`:
+    bytes of the sectors that it shall see, 0 for the disk's own; `discard`: whether
+    nobody minds.
     """
     geometry = disk.geometry
     return DiskInfo(
@@ -133,8 +134,8 @@ def info_of(
         sector_size=sector_size or geometry.sector_size,
         physical_sector_size=geometry.physical_sector_size,
         read_only=disk.read_only,
-        cdrom=cdrom,
-        removable=removable,
+        cdrom=cdrom or geometry.cdrom,
+        removable=removable or geometry.removable,
         durable=geometry.durable or not geometry.flushes,
         discard=Discard(*geometry.discard) if discard and geometry.discard else None,
     )

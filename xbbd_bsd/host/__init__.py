@@ -44,6 +44,7 @@ class DiskGeometry:
     `discard`: granularity and alignment of discarding, None if it cannot.
     `backing`: of a device that is made of another disk, what that is told apart by (Key in
     block/disk.py); None if it is not, or not known to be.
+    `cdrom`, `removable`: what the system says of the device.
     """
 
     medium: Medium
@@ -55,6 +56,8 @@ class DiskGeometry:
     aligned: bool = False
     discard: tuple[int, int] | None = None
     backing: tuple[str, int, int] | None = None
+    cdrom: bool = False
+    removable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
