@@ -158,6 +158,28 @@ def test_what_the_system_says_of_the_device(
     assert bench.connect()["info"] == info
 
 
+@pytest.mark.parametrize(
+    ("sector_size", "presented", "offered"), [(512, 0, b"1"), (4096, 0, b"1"), (4096, 512, b"0")]
+)
+def test_a_promise_is_not_given_of_parts_of_sectors(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    sector_size: int,
+    presented: int,
+    offered: bytes,
+) -> None:
+    prepare = bench.host.prepare_disk
+
+    def say(fd: int) -> DiskGeometry:
+        found = replace(prepare(fd), sector_size=sector_size, discard=(4096, 0))
+        return replace(found, medium=Medium.DEVICE, discard_secure=True)
+
+    monkeypatch.setattr(bench.host, "prepare_disk", say)
+    bench.family.configure(Config(disk=DiskConfig(sector_size=presented)))
+    bench.open()
+    assert bench.connect()["discard-secure"] == offered
+
+
 def test_no_mode_no_disk(bench: Bench) -> None:
     del bench.backend_nodes["mode"]
     with pytest.raises(OperatorError, match=r"node backend/vbd/5/51712/mode is missing"):

@@ -35,6 +35,7 @@ from xbbd_bsd.native import PAGE_SIZE, DiskKind, HvKind, can_flush, can_punch
 BLKSSZGET: Final = 0x1268  # int: logical sector, bytes
 BLKPBSZGET: Final = 0x127B  # unsigned int: physical sector, bytes
 BLKGETSIZE64: Final = 0x80081272  # uint64_t: bytes
+BLKSECDISCARD: Final = 0x127D  # uint64_t[2]: offset and length, bytes
 BLKFLSBUF: Final = 0x1261  # none: write back and forget what is cached
 CDROM_GET_CAPABILITY: Final = 0x5331  # linux/cdrom.h; none: only drives have an answer
 
@@ -90,6 +91,7 @@ class Linux:
             geometry = replace(
                 geometry,
                 discard=discard_limits(status.st_rdev),
+                discard_secure=can_erase(fd),
                 flushes=can_flush(fd, DiskKind.DEVICE),
             )
         with suppress(OSError):  # not every driver has anything to forget
@@ -269,6 +271,22 @@ def discard_limits(number: int, devices: str = "/sys/dev/block") -> tuple[int, i
         return None
     alignment = _attribute(number, ("discard_alignment",), devices)
     return limit("discard_granularity"), int(alignment) if alignment.isdigit() else 0
+
+
+def can_erase(fd: int, release: str = "") -> bool:
+    """Whether a block device, open for writing, can discard beyond recovery.
+
+    Asked to erase what no device can, since it is no whole sector: one that could not
+    erase anything says so first.  Kernels before 5.19 looked in the other order.
+    """
+    version = re.match(r"(\d+)\.(\d+)", release or os.uname().release)
+    if version is None or (int(version[1]), int(version[2])) < (5, 19):
+        return False
+    try:
+        fcntl.ioctl(fd, BLKSECDISCARD, struct.pack("QQ", 1, 1))
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
 
 
 def _queue_limit(number: int, name: str, devices: str) -> bytes:

@@ -42,6 +42,18 @@ xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
 	return (error == 0 ? 0 : -errno);
 }
 
+/* A discard beyond recovery, of a device that says it can. */
+int
+xbb_disk_erase(int fd, off_t offset, off_t len)
+{
+	uint64_t range[2] = { (uint64_t)offset, (uint64_t)len };
+
+	while (ioctl(fd, BLKSECDISCARD, range) != 0)
+		if (errno != EINTR)
+			return (-errno);
+	return (0);
+}
+
 /*
  * A disk that was taken away fails with EIO; what tells it from one with a bad
  * place is that it has no size any more (del_gendisk()).

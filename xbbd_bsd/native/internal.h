@@ -76,6 +76,7 @@ struct xbb_limits {
 	uint32_t	max_indirect_segments;	/* 0: not offered */
 	bool		read_only;
 	bool		discard;	/* offered */
+	bool		secure;		/* likewise, secure ones */
 };
 
 /* How far requests may be merged. */
@@ -112,6 +113,7 @@ struct xbb_batch {
 	uint16_t	 nreq;
 	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
 	uint8_t		 operation;
+	bool		 secure;	/* a discard beyond recovery */
 	bool		 faked;		/* a flush that the tunables suppress */
 	bool		 flushed;	/* a barrier, whose first flush is done */
 	bool		 persistent;	/* all its pages are pinned */
@@ -464,6 +466,7 @@ void	xbb_thread_is(const char *format, ...)
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
+int	xbb_disk_erase(int fd, off_t offset, off_t len);
 bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
 int	xbb_file_size(int fd, uint64_t *sizep);
 

@@ -280,7 +280,7 @@ struct xbb_queue_params {
 	uint32_t	sector_size;		/* alignment the frontend must keep, bytes */
 	uint32_t	block_size;		/* alignment the disk wants, bytes, >= sector_size */
 	uint32_t	bounce;			/* the disk wants one aligned buffer */
-	uint32_t	discard;		/* offered */
+	uint32_t	discard;		/* offered; 2: secure ones too, of a device */
 	uint32_t	workers;		/* most I/O threads, 1 to XBB_MAX_WORKERS */
 	uint32_t	max_batch_segments;	/* 11 to XBB_MAX_BATCH_SEGMENTS */
 	uint32_t	max_indirect_segments;	/* offered, 0 or 11 to max_batch_segments */
