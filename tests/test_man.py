@@ -17,8 +17,10 @@ import pytest
 
 from tests.pages import PAGES, ROOT, flags, plain, source
 from xbbd_bsd import config, daemon, xbbctl, xbbstat
+from xbbd_bsd.block.queues import most_of_ring
 from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, parse
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.native import HvKind
 from xbbd_bsd.stat import choice, view
 from xbbd_bsd.stats import TUNABLES
 
@@ -52,6 +54,14 @@ def in_synopsis(text: str) -> set[str]:
             elif word and word not in ("Ar", "Op"):
                 found |= {f"-{letter}" for letter in word}
     return found
+
+
+def test_what_a_ring_takes_is_said_as_it_is() -> None:
+    said = re.findall(r"(\d\.\d) MiB at (\d)", source("xbbd.conf.5"))
+    assert [order for _, order in said] == ["0", "4", "5"]
+    for mib, order in said:
+        need = most_of_ring(DiskConfig(), int(order), HvKind.XEN)
+        assert f"{need.buffers / (1 << 20):.1f}" == mib
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:

@@ -46,7 +46,7 @@ from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
 from xbbd_bsd.host import Host, detect, run_directory
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.native import bound_io, budget_used, set_budget
+from xbbd_bsd.native import bound_io, budget_used, name_thread, set_budget
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
@@ -77,7 +77,7 @@ class Daemon:
         _set_budget(config)
         self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
         self._marks = Marks(state_dir)
-        self._run = Threads(self._loop)
+        self._run = Threads(self._loop, name_thread)
         self._limits = Accounts(
             Limits.of(config.daemon, host.resources),
             bound_beyond=bound_io,
@@ -105,6 +105,7 @@ class Daemon:
             clear=self._clear,
             limits=self._limits.values,
             budget=budget_used,
+            store=lambda: (self._store.connected, self._store_since),
         )
         try:
             # All that may fail comes before the first guest hears of us.
@@ -113,6 +114,7 @@ class Daemon:
             )
             try:
                 self._store.connect()
+                self._store_since = time.time()
                 self._bus.serve(config.daemon.kinds)
             except StoreError as error:
                 self._endpoints.close()
@@ -140,7 +142,9 @@ class Daemon:
         began, outcomes = self._loop.time(), list[Outcome]()
         cleared = self._marks.clear(path)
         if not cleared:  # it may have had another path then, and whoever has it may not answer
-            self._run("looking for the disk", lambda: key_of(os.stat(path)), outcomes.append)
+            self._run(
+                "looking for the disk", lambda: key_of(os.stat(path)), outcomes.append, "xbbd"
+            )
 
         def ended() -> bool:
             nonlocal cleared
@@ -221,9 +225,11 @@ class Daemon:
             self._journal(ScanFailed(", ".join(kinds), str(error)))
 
     def _store_lost(self, error: StoreLost) -> None:
+        self._store_since = time.time()
         self._journal(StoreLostEvent(str(error)))
 
     def _store_back(self) -> None:
+        self._store_since = time.time()
         self._journal(StoreBack())
         self._serve()
         self._bus.look()

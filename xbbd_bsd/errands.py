@@ -48,21 +48,32 @@ class Run(Protocol):
     """How work is done: see `Threads`."""
 
     def __call__(
-        self, what: str, work: Callable[[], object], then: Callable[[Outcome], None]
+        self, what: str, work: Callable[[], object], then: Callable[[Outcome], None], whose: str
     ) -> None:
-        """Do `work`, and call `then` on the loop; HostError if there is nobody to do it."""
+        """Do `work`, and call `then` on the loop; HostError if there is nobody to do it.
+
+        `whose`: for whom, for who looks at threads.
+        """
 
 
 class Threads:
     """Each piece of work a thread, which nobody waits for when the program ends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, called: Callable[[str], None] = lambda name: None
+    ) -> None:
+        """`called` tells the operating system what the calling thread is."""
         self._loop = loop
+        self._called = called
 
     def __call__(
-        self, what: str, work: Callable[[], object], then: Callable[[Outcome], None]
+        self, what: str, work: Callable[[], object], then: Callable[[Outcome], None], whose: str
     ) -> None:
+        # There is room for hardly more than whose it is.
+        name = f"{whose} {what.partition(' ')[0].rstrip(':')}"
+
         def main() -> None:
+            self._called(name)
             try:
                 outcome = Outcome(work())
             except Exception as error:
@@ -71,7 +82,7 @@ class Threads:
                 self._loop.call_soon_threadsafe(then, outcome)
 
         try:
-            threading.Thread(target=main, name=f"xbbd {what}", daemon=True).start()
+            threading.Thread(target=main, name=name, daemon=True).start()
         except RuntimeError as error:
             raise HostError(f"no thread for {what}: {error}", EAGAIN) from None
 
@@ -102,8 +113,10 @@ class Errands:
         loop: asyncio.AbstractEventLoop,
         woken: Callable[[], None],
         hung: Hung,
+        whose: str,
     ) -> None:
-        """`woken` is called when whoever was told to wait may ask again."""
+        """`woken` is called when whoever was told to wait may ask again; `whose`: as Run's."""
+        self._whose = whose
         self._run = run
         self._loop = loop
         self._woken = woken
@@ -190,7 +203,7 @@ class Errands:
 
         self._now = errand
         try:
-            self._run(errand.what, work, done)
+            self._run(errand.what, work, done, self._whose)
         except HostError:
             late.cancel()
             self._now = None

@@ -271,6 +271,54 @@ class SizeRefused(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class DiskUnnamed(DeviceEvent):
+    """What the disk was opened as is deleted, or has another name."""
+
+    severity = Severity.WARNING
+    urgent = True
+    text = (
+        "{disk} is gone, deleted or renamed: the guest goes on with what was opened, which"
+        " nobody finds there once it is closed"
+    )
+    disk: str
+
+
+@dataclass(frozen=True)
+class DiskAnother(DeviceEvent):
+    """What the disk was opened as is the name of something else by now."""
+
+    severity = Severity.WARNING
+    urgent = True
+    text = (
+        "{disk} is another file or device by now: the guest goes on with what was opened,"
+        " which nobody finds there once it is closed"
+    )
+    disk: str
+
+
+@dataclass(frozen=True)
+class DiskTruncated(DeviceEvent):
+    """The disk has lost its end under the guest."""
+
+    severity = Severity.WARNING
+    urgent = True
+    text = (
+        "{disk} has become smaller under the guest, it had {sectors} sectors of 512 bytes;"
+        " xbbctl resize says that it is meant"
+    )
+    disk: str
+    sectors: int
+
+
+@dataclass(frozen=True)
+class DiskNamed(DeviceEvent):
+    """All is as it was when the disk was opened."""
+
+    text = "{disk} is the guest's disk again, whole"
+    disk: str
+
+
+@dataclass(frozen=True)
 class MediumIgnored(DeviceEvent):
     """The toolstack names another medium for an open disk, which is refused (xen-blkback too)."""
 

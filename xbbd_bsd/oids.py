@@ -67,6 +67,7 @@ XENBUS: Final = (
         xenstore_peer_path="XenStore path to peer device",
         xenbus_peer_state="XenBus state of peer",
         held_back="why a guest that came back waits for its disk",
+        closed_reason="what failed, of a device that is Closing or Closed for it",
     ),
 )
 
@@ -76,6 +77,7 @@ MEDIUM: Final = (
         guest="name of the guest",
         vdev="name of the disk in the guest",
         path="file or device that is served",
+        path_state="what became of that under the guest: gone, another, truncated, or nothing",
         medium="what that is: file or device",
         mode="access: r for read-only, w for writable",
         physical_device="major:minor of the device, in hexadecimal",
@@ -204,6 +206,8 @@ DAEMON: Final = (
     Leaf("threads", Type.UINT, "threads of all disks; two a ring, there or not, and more"),
     Leaf("descriptors", Type.UINT, "file descriptors of all disks, at most"),
     Leaf("buffer_kb", Type.U64, "buffers of all disks, at most, KiB"),
+    Leaf("store_connected", Type.INT, "XenStore answers"),
+    Leaf("store_since", Type.U64, "since when it does, or does not: seconds since 1970"),
     Leaf("lines_left_out", Type.U64, "log lines that guests caused beyond their rate"),
     Leaf("mappings", Type.UINT, "mappings of guests' memory, kept or set aside for rings"),
     Leaf("grants", Type.UINT, "grants that stay mapped now, of all disks"),

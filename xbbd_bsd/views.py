@@ -40,6 +40,13 @@ _STATES = {
     State.CLOSED: "Closed",
 }
 
+# Of a guest whose disk is closed though nothing failed.
+_WITHOUT = {
+    State.GONE: "the guest is gone",
+    State.CLOSING: "the guest is closing it",
+    State.CLOSED: "the guest has closed it",
+}
+
 _OF_STAT = ("guest", "vdev", "path", "mode", "hung_seconds")
 
 
@@ -73,6 +80,7 @@ class DeviceView:
                 "xenstore_peer_path": self._device.frontend,
                 "xenbus_peer_state": _STATES.get(guest, "InvalidState"),
                 "held_back": self._device.held_back,
+                "closed_reason": self._device.closed_reason,
             }
         if self._numbers is not None:
             return self._numbers.group(name)
@@ -91,12 +99,21 @@ class DeviceView:
             "names": [f"{record}{identity.unit}" for record in RECORDS],
             "domid": identity.domid,
             "state": _STATES.get(self._device.states[0], "InvalidState"),
+            "reason": self._why_closed(),
         }
         facts = self._facts()
         found.update({name: facts[name] for name in _OF_STAT if name in facts})
         if self._numbers is not None:
             found.update(self._numbers.stat(latency=latency))
         return found
+
+    def _why_closed(self) -> str:
+        """Why the guest does not have its disk, if it had it or should; "" if that is not so."""
+        device = self._device
+        if told := device.closed_reason or device.held_back:
+            return told
+        ours, guest = device.states
+        return _WITHOUT.get(guest, "") if ours in (State.CLOSING, State.CLOSED) else ""
 
     def inflight(self) -> Sequence[Mapping[str, Value]]:
         return self._numbers.inflight() if self._numbers is not None else ()
@@ -128,11 +145,13 @@ class DaemonView:
         clear: Callable[[str], Ended],
         limits: Callable[[], Mapping[str, Value]],
         budget: Callable[[], tuple[int, int]],
+        store: Callable[[], tuple[bool, float]],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
         them; `clock` gives seconds and stands at the start now; `clear` does what the
         verb of that name wants; `limits`: what all disks have taken, and may take;
-        `budget` counts mappings and grants in use.
+        `budget` counts mappings and grants in use; `store`: whether XenStore answers, and
+        since when (seconds since 1970).
         """
         self._places = places
         self._host = host
@@ -142,6 +161,7 @@ class DaemonView:
         self._clock = clock
         self._started = clock()
         self._budget = budget
+        self._store = store
         self.clear = clear
         self._limits = limits
 
@@ -149,6 +169,7 @@ class DaemonView:
         """All leaves."""
         config = self._config()
         mappings, grants = self._budget()
+        connected, since = self._store()
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -157,6 +178,8 @@ class DaemonView:
             "devices": self._devices(),
             # KiB on FreeBSD and Linux alike.
             "maxrss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "store_connected": int(connected),
+            "store_since": int(since),
             "lines_left_out": self._journal.left_out,
             "mappings": mappings,
             "grants": grants,

@@ -218,6 +218,7 @@ def _list(options: argparse.Namespace) -> None:
             "MiB": found.get("sectors", 0) // 2048,
             "state": found["state"],
             "hung": found.get("hung_seconds", 0),
+            "reason": found.get("reason", ""),
             "path": found.get("path", ""),
         }
         for device, found in devices.items()
@@ -229,6 +230,8 @@ def _list(options: argparse.Namespace) -> None:
             row["path"] = shown(row["path"])
             if row["hung"]:
                 row["state"] += f", hung {row['hung']} s"
+            if row["reason"]:
+                row["path"] += f" ({row['reason']})"
         _print_table(_COLUMNS, rows)
 
 

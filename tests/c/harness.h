@@ -77,6 +77,7 @@ struct pair_options {
 	bool		read_only;
 	bool		device;		/* the file counts as a disk device */
 	bool		discard;
+	bool		secure;		/* likewise */
 	uint32_t	persistent;	/* grants that may stay mapped */
 };
 
@@ -204,7 +205,7 @@ void	hypervisor_reset(void);		/* it works, and is not short */
 void	threads_forbid(bool forbid);	/* none can be made */
 
 /*
- * disk.c - preadv(2), pwritev(2), fdatasync(2) and fallocate(2) of the program:
+ * disk.c - preadv(2), pwritev(2), fdatasync(2), fallocate(2) and ioctl(2) of the program:
  * the real ones, unless told otherwise.  Any thread.
  */
 struct disk {
@@ -218,6 +219,7 @@ struct disk {
 	atomic_ullong	 from, to;	/* bytes */
 	atomic_bool	 sync_nothing;	/* fdatasync is a word, and quick */
 	atomic_int	 sync_errnum;	/* of fdatasync */
+	atomic_int	 erase_errnum;	/* of a secure discard */
 	atomic_int	 sync_errnum_once;	/* of the next one to end */
 	/* What has happened. */
 	atomic_uint	 transfers;
@@ -225,6 +227,8 @@ struct disk {
 	atomic_uint	 most_inflight;
 	atomic_uint	 syncs;
 	atomic_uint	 discards;
+	atomic_uint	 erasures;	/* secure ones, of which nothing is done */
+	atomic_ullong	 erased;	/* bytes */
 	atomic_uint	 syncs_amid;	/* with a transfer in flight */
 };
 

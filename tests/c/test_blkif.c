@@ -429,6 +429,29 @@ check_other_rules(void)
 	}
 }
 
+/* Secure discards, where they are offered; else see above. */
+static void
+check_secure(void)
+{
+	struct xbb_limits limits = {
+		.sectors = 100, .sector_size = 512, .discard = true,
+		.secure = true,
+	};
+	struct xbb_req req = {
+		.operation = XBB_OP_DISCARD, .flags = XBB_DISCARD_SECURE,
+		.nsectors = 100,
+	};
+
+	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), OK);
+	req.sector = 1;
+	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), BAD);
+	req.sector = 0;
+	limits.read_only = true;
+	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), BAD);
+	limits.discard = false;
+	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), NEVER);
+}
+
 /* The last of many segments counts as much as the first. */
 static void
 check_each_segment(void)
@@ -484,6 +507,7 @@ main(void)
 	check_decode_of_lies();
 	check_rules();
 	check_other_rules();
+	check_secure();
 	check_each_segment();
 	check_responses();
 	printf("%zu rules\n", COUNTOF(rules));

@@ -48,6 +48,7 @@ check_rules(void)
 	const struct xbb_req discard = {
 		.operation = XBB_OP_DISCARD, .sector = 100, .nsectors = 16,
 	};
+	struct xbb_req secure = discard, after = discard;
 	struct xbb_coalesce limits = usual;
 
 	CHECK(joins(read, request(XBB_OP_READ, 116, 1), usual));
@@ -72,6 +73,13 @@ check_rules(void)
 	CHECK(!joins(discard, request(XBB_OP_DISCARD, 117, 0), usual));
 	CHECK(!joins(discard, request(XBB_OP_WRITE, 116, 1), usual));
 	CHECK(!joins(write, request(XBB_OP_DISCARD, 116, 0), usual));
+	secure.flags = XBB_DISCARD_SECURE;
+	after.sector = 116;
+	CHECK(joins(discard, after, usual));
+	CHECK(!joins(secure, after, usual));
+	after.flags = XBB_DISCARD_SECURE;
+	CHECK(!joins(discard, after, usual));
+	CHECK(joins(secure, after, usual));
 
 	limits.max_segments = 11;
 	CHECK(joins(read, request(XBB_OP_READ, 116, 9), limits));

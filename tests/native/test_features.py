@@ -328,7 +328,7 @@ def test_blocks_are_kept_unless_discarding_is_offered(tmp_path: Path, offered: b
     ("options", "fields", "status"),
     [
         ({"discard": False}, {}, EOPNOTSUPP),
-        ({}, {"flag": 1}, EOPNOTSUPP),  # secure: nobody can promise that
+        ({}, {"flag": 1}, EOPNOTSUPP),  # secure: of a file nobody can promise that
         ({}, {"flag": 0xFE}, OKAY),
         ({}, {"nsectors": 0}, ERROR),
         ({}, {"sector": 16384}, ERROR),

@@ -59,6 +59,94 @@ def test_nbdinfo(image: Path) -> None:
     assert not info["is_read_only"]
 
 
+def says(image: Path, *options: str) -> dict[str, object]:
+    """What a client is told of the export."""
+    found = json.loads(export(image, 'nbdinfo --json "$uri"', *options))["exports"][0]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_clients_are_told_what_the_disk_says_of_itself(image: Path) -> None:
+    need("nbdinfo")
+    info = says(image)
+    assert (info["block_size_minimum"], info["block_size_preferred"]) == (512, 4096)
+    assert info["can_trim"]
+    assert info["can_zero"]
+    assert info["can_fast_zero"]
+    info = says(image, "--read-only")
+    assert not info["can_trim"]
+    assert not info["can_fast_zero"]
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/loop-control").exists(), reason="no loop devices"
+)
+def test_a_disk_with_large_sectors(image: Path, tmp_path: Path) -> None:
+    """A real one; what is not of whole sectors is served all the same."""
+    need("nbdinfo", "nbdcopy", "losetup", "qemu-io")
+    made = subprocess.run(
+        ["losetup", "--find", "--show", "--sector-size", "4096", image],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.skip(made.stderr)
+    device = Path(made.stdout.strip())
+    try:
+        info = says(device)
+        assert (info["block_size_minimum"], info["block_size_preferred"]) == (4096, 4096)
+        assert not info["can_fast_zero"], "nobody knows what a device reads after a discard"
+        before = image.read_bytes()
+        export(device, 'qemu-io -f raw -c "write -P 0x5a 1000 100" "$uri"')
+        after = before[:1000] + b"\x5a" * 100 + before[1100:]
+        assert image.read_bytes() == after
+        export(device, f'nbdcopy "$uri" {tmp_path}/out.img')
+        assert (tmp_path / "out.img").read_bytes() == after
+        source = tmp_path / "sparse.img"
+        source.write_bytes(os.urandom(4096))
+        os.truncate(source, 16 << 20)
+        export(device, f'nbdcopy --flush {source} "$uri"')
+        assert image.read_bytes() == source.read_bytes()
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_sparse_copy_stays_sparse(tmp_path: Path, full: bool) -> None:
+    need("nbdcopy")
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(4096))
+    os.truncate(source, 64 << 20)
+    target.write_bytes(os.urandom(64 << 20) if full else b"")
+    os.truncate(target, 64 << 20)
+    export(target, f'nbdcopy --flush {source} "$uri"')
+    assert target.read_bytes() == source.read_bytes()
+    assert allocated(target) < 1 << 20
+
+
+def test_trim_and_zeroes(image: Path) -> None:
+    """Space that has to be kept is written; what is not of whole sectors stays."""
+    need("qemu-io")
+    before = image.read_bytes()
+    full = allocated(image)
+    export(image, 'qemu-io -f raw -c "write -z 4096 8192" "$uri"')
+    assert image.read_bytes() == before[:4096] + bytes(8192) + before[12288:]
+    assert allocated(image) == full
+    export(image, 'qemu-io -f raw -c "write -z -u 1M 1M" "$uri"')
+    export(image, 'qemu-io -f raw -d unmap -c "discard 4M 1M" "$uri"')
+    assert allocated(image) <= full - (2 << 20)
+    export(image, 'qemu-io -f raw -c "write -z -u 8000100 1000" "$uri"')
+    wanted = bytearray(before)
+    for begin, size in ((4096, 8192), (1 << 20, 1 << 20), (4 << 20, 1 << 20), (8000100, 1000)):
+        wanted[begin : begin + size] = bytes(size)
+    assert image.read_bytes() == bytes(wanted)
+
+
 def refused(image: Path, temporary: Path, *options: str) -> str:
     """The command's complaint when it cannot export an image; it must come at once."""
     done = subprocess.run(

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.host import control_path
 from xbbd_bsd.oids import GROUPS, RING
 from xbbd_bsd.sim.chain import Guest
-from xbbd_bsd.toolstack import DiskOffer, offer
+from xbbd_bsd.toolstack import DiskOffer, offer, see_opened
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +160,86 @@ def test_why_a_disk_was_refused_can_be_asked(machine: Machine, image: Path) -> N
     assert xbbctl(machine, "hw.xbbd.log.control=1") == "hw.xbbd.log.control: 0 -> 1\n"
     guest.tell("close")
     machine.log_line(r"guest Clos\w+: drain")
+
+
+def listed(machine: Machine) -> tuple[str, dict[str, Any]]:
+    """The only line of `xbbctl list`, and what there is behind it."""
+    _, line = xbbctl(machine, "list").splitlines()
+    (found,) = json.loads(xbbctl(machine, "list", "-j"))
+    return line, found
+
+
+def test_what_is_known_of_a_disk_before_its_guest_connects_and_after(
+    machine: Machine, image: Path
+) -> None:
+    """Its size, and why the guest does not have it."""
+    guest = machine.guest(1)
+    offer(machine.chain.store, DiskOffer(1, XVDA, str(image)))
+    machine.offers.append(DiskOffer(1, XVDA, str(image)))
+    guest.signal(signal.SIGSTOP)
+    assert see_opened(machine.chain.store, machine.chain.loop, machine.offers[0])
+    line, found = listed(machine)
+    assert (found["state"], found["MiB"], found["reason"]) == ("InitWait", 4, "")
+    assert line.endswith(str(image))
+    guest.signal(signal.SIGCONT)
+    guest.event("connected")
+    guest.tell("close")
+    guest.event("closed")
+    eventually(lambda: listed(machine)[1]["state"] == "Closed", "it is closed")
+    line, found = listed(machine)
+    assert (found["MiB"], found["reason"]) == (4, "the guest has closed it")
+    assert line.endswith(f"{image} (the guest has closed it)")
+    guest.tell("open")
+    guest.event("connected")
+    guest.tell("lie")
+    eventually(lambda: "ring" in listed(machine)[1]["reason"], "what is wrong with it")
+    (reason,) = values(machine, "dev.xbbd.0.closed_reason").values()
+    assert reason == listed(machine)[1]["reason"]
+
+
+@pytest.mark.parametrize("deed", ["delete", "replace", "truncate"])
+def test_a_disk_that_vanishes_under_its_guest(image: Path, deed: str) -> None:
+    state = {"delete": "gone", "replace": "another", "truncate": "truncated"}[deed]
+    with running_machine("[disk]\nresize_interval = 1\n") as machine:
+        guest = machine.connected(image)
+        assert values(machine, "dev.xbbd.0.path_state") == {"dev.xbbd.0.path_state": ""}
+        kept = image.with_name("kept")
+        kept.hardlink_to(image)
+        if deed == "truncate":
+            os.truncate(image, 2 << 20)
+        else:
+            image.unlink()
+        if deed == "replace":
+            image.write_bytes(bytes(4 << 20))
+        machine.log_line(rf"xbbd0 .*{re.escape(str(image))} (is gone|is another|has become)")
+        assert values(machine, "dev.xbbd.0.path_state") == {"dev.xbbd.0.path_state": state}
+        guest.tell("exercise operations=500 sectors=4096")
+        assert guest.event("exercised")["mismatches"] == 0
+        if deed == "truncate":
+            os.truncate(image, 4 << 20)
+        else:
+            kept.replace(image)
+        machine.log_line("is the guest's disk again, whole")
+
+
+def test_since_when_the_store_is_lost(machine: Machine) -> None:
+    def store() -> tuple[int, int]:
+        found = values(machine, "hw.xbbd")
+        return found["hw.xbbd.store_connected"], found["hw.xbbd.store_since"]
+
+    connected, since = store()
+    assert connected == 1
+    assert time.time() - 300 < since <= time.time()
+    pid = int(Path(machine.chain.layout.store_pid).read_text())
+    machine.chain.store.close()
+    machine.chain.machine.signal(signal.SIGSTOP)  # who would start another one at once
+    lost_at = int(time.time())
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: store()[0] == 0, "it is lost")
+    assert lost_at <= store()[1] <= time.time()
+    machine.chain.machine.signal(signal.SIGCONT)
+    eventually(lambda: store()[0] == 1, "it is back")
+    assert lost_at <= store()[1] <= time.time()
 
 
 def test_a_disk_in_use_is_refused_unless_that_is_meant(machine: Machine, image: Path) -> None:

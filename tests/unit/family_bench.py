@@ -29,7 +29,9 @@ PORT = 3
 IDENTITY = Identity("vbd", 5, 51712, 0)
 
 
-def at_once(what: str, work: Callable[[], object], then: Callable[[Outcome], None]) -> None:
+def at_once(
+    what: str, work: Callable[[], object], then: Callable[[Outcome], None], whose: str
+) -> None:
     """Work done by the thread that wants it (errands.Run)."""
     try:
         outcome = Outcome(work())

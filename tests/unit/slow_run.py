@@ -16,7 +16,7 @@ class SlowRun:
         self._work: list[tuple[Callable[[], object], Callable[[Outcome], None]]] = []
 
     def __call__(
-        self, what: str, work: Callable[[], object], then: Callable[[Outcome], None]
+        self, what: str, work: Callable[[], object], then: Callable[[Outcome], None], whose: str
     ) -> None:
         if self.refuses:
             raise HostError("no thread")
@@ -67,6 +67,7 @@ class Told:
             self.loop,
             self._wake,
             lambda what, seconds: self.hangs.append((what, seconds)),
+            "xbbd0",
         )
 
     def _wake(self) -> None:

@@ -64,6 +64,8 @@ def test_a_disk_that_does_not_open(bench: Bench) -> None:
     assert bench.toolstack.get(ERROR_NODE) == b"2 unable to open /dev/null: gone"
     said = [line for line in bench.lines if "unable to open" in line]
     assert said == ["xbbd0 (vbd/5/51712): attach failed: unable to open /dev/null: gone"]
+    reasons = {device.identity.number: device.closed_reason for device in bench.bus.devices}
+    assert reasons == {51712: "unable to open /dev/null: gone", 51728: ""}
     # The other device goes on.
     bench.family.errors.clear()
     bench.guest(3, number=51728)

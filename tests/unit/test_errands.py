@@ -175,11 +175,11 @@ def test_threads() -> None:
         seen.extend((outcome.get(), threading.current_thread() is threading.main_thread()))
         loop.stop()
 
-    errands = Errands(Threads(loop), loop, lambda: None, lambda what, seconds: None)
+    errands = Errands(Threads(loop), loop, lambda: None, lambda what, seconds: None, "xbbd7")
     errands.post("wait", work, then)
     loop.call_soon(may_end.set)
     loop.run_forever()
-    assert seen == ["xbbd wait", True]
+    assert seen == ["xbbd7 wait", True]
     loop.close()
 
 
@@ -190,6 +190,6 @@ def test_a_thread_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", refuse)
     loop = asyncio.new_event_loop()
     with pytest.raises(HostError, match="no thread for opening the disk") as error:
-        Threads(loop)("opening the disk", lambda: None, lambda outcome: None)
+        Threads(loop)("opening the disk", lambda: None, lambda outcome: None, "xbbd7")
     assert error.value.passes
     loop.close()

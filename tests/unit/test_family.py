@@ -1,6 +1,7 @@
 """The block family with a real queue: offer, attach, connect, sizes, end."""
 
 import os
+from dataclasses import replace
 from errno import EBADF, EIO, ENODEV, ENXIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,6 +140,44 @@ def test_mode_and_kind_of_medium(
             bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), GIVE_UP)
     else:
         bench.front.transfer(Op.WRITE, 0, 1, bytearray(512), GIVE_UP)
+
+
+@pytest.mark.parametrize(("cdrom", "removable", "info"), [(True, True, b"3"), (False, True, b"2")])
+def test_what_the_system_says_of_the_device(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cdrom: bool, removable: bool, info: bytes
+) -> None:
+    """As xen-blkback, whatever the toolstack has written."""
+    prepare = bench.host.prepare_disk
+
+    def say(fd: int) -> DiskGeometry:
+        return replace(prepare(fd), cdrom=cdrom, removable=removable)
+
+    monkeypatch.setattr(bench.host, "prepare_disk", say)
+    bench.backend_nodes |= {"device-type": b"disk", "removable": b"0"}
+    bench.open()
+    assert bench.connect()["info"] == info
+
+
+@pytest.mark.parametrize(
+    ("sector_size", "presented", "offered"), [(512, 0, b"1"), (4096, 0, b"1"), (4096, 512, b"0")]
+)
+def test_a_promise_is_not_given_of_parts_of_sectors(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    sector_size: int,
+    presented: int,
+    offered: bytes,
+) -> None:
+    prepare = bench.host.prepare_disk
+
+    def say(fd: int) -> DiskGeometry:
+        found = replace(prepare(fd), sector_size=sector_size, discard=(4096, 0))
+        return replace(found, medium=Medium.DEVICE, discard_secure=True)
+
+    monkeypatch.setattr(bench.host, "prepare_disk", say)
+    bench.family.configure(Config(disk=DiskConfig(sector_size=presented)))
+    bench.open()
+    assert bench.connect()["discard-secure"] == offered
 
 
 def test_no_mode_no_disk(bench: Bench) -> None:

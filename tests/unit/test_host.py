@@ -3,8 +3,10 @@
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +18,14 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, Medium, Platform, files, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
-from xbbd_bsd.host.linux import device_of_number, discard_limits, has_write_cache, makes_holes
+from xbbd_bsd.host.linux import (
+    can_erase,
+    device_of_number,
+    discard_limits,
+    has_write_cache,
+    is_removable,
+    makes_holes,
+)
 from xbbd_bsd.native import DiskKind, can_flush, kernel_environment, pseudo_file_system
 from xbbd_bsd.native import can_punch as linux_can_punch
 
@@ -290,6 +299,80 @@ def test_discard_limits_of_linux(
     for name, value in limits.items():
         (tmp_path / "8:1" / name).write_text(value + "\n")
     assert discard_limits(os.makedev(8, 1), str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "removable"),
+    [
+        ("8:1/removable", "1\n", True),
+        ("8:1/removable", "0\n", False),
+        ("removable", "1\n", True),  # of the disk whose partition it is
+        ("other", "1\n", False),
+    ],
+)
+def test_removable_media_of_linux(tmp_path: Path, place: str, text: str, removable: bool) -> None:
+    (tmp_path / "8:1").mkdir()
+    (tmp_path / place).write_text(text)
+    assert is_removable(os.makedev(8, 1), str(tmp_path)) == removable
+
+
+@pytest.mark.parametrize(
+    ("answer", "cdrom"), [(b"", True), (errno.ENOTTY, False), (errno.EINVAL, False)]
+)
+def test_cd_drives_of_linux(play: Play, answer: bytes | int, cdrom: bool) -> None:
+    play(stat.S_IFBLK, {**LINUX_DISK, 0x5331: answer})
+    assert LINUX.prepare_disk(0).cdrom == cdrom
+
+
+@pytest.mark.parametrize(
+    ("answer", "release", "can"),
+    [
+        (errno.EINVAL, "5.19.0", True),
+        (errno.EINVAL, "6.1.0-13-amd64", True),
+        (errno.EINVAL, "10.0", True),
+        (errno.EINVAL, "5.18.19", False),  # it says so of any device that discards
+        (errno.EINVAL, "4.19", False),
+        (errno.EINVAL, "strange", False),
+        (errno.EOPNOTSUPP, "6.1.0", False),
+        (errno.ENOTTY, "6.1.0", False),
+        (errno.EBADF, "6.1.0", False),
+    ],
+)
+def test_who_can_erase(play: Play, answer: int, release: str, can: bool) -> None:
+    play(stat.S_IFBLK, {0x127D: answer})
+    assert can_erase(0, release) is can
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a kernel is asked")
+def test_an_erasing_disk_of_linux(play: Play) -> None:
+    play(stat.S_IFBLK, {**LINUX_DISK, 0x127D: errno.EINVAL})
+    assert LINUX.prepare_disk(0).discard_secure == can_erase(0)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("losetup") is None, reason="needs root and losetup"
+)
+def test_a_real_device_that_cannot_erase_is_not_asked_in_vain(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"x" * (1 << 20))
+    made = subprocess.run(
+        ["losetup", "--find", "--show", path], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        pytest.skip(made.stderr)
+    device = made.stdout.strip()
+    try:
+        fd = os.open(device, os.O_RDWR)
+        try:
+            geometry = LINUX.prepare_disk(fd)
+        finally:
+            os.close(fd)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+    assert geometry.discard is not None
+    assert not geometry.discard_secure
+    assert (geometry.cdrom, geometry.removable) == (False, False)
+    assert path.read_bytes() == b"x" * (1 << 20)
 
 
 @pytest.mark.parametrize("stripe", [errno.ENOTTY, errno.EINVAL, bytes(8)])

@@ -56,6 +56,7 @@ DAEMON = {
     "uptime": 77,
     "devices": 2,
     "maxrss_kb": 1000,
+    "store_connected": 1,
     "lines_left_out": 4,
     "mappings": 300,
     "grants": 200,
@@ -171,6 +172,7 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_uptime_seconds") == 77
     assert value(found, "xbbd_disks") == 2
     assert value(found, "xbbd_resident_memory_max_bytes") == 1024000
+    assert value(found, "xbbd_store_connected") == 1
     assert value(found, "xbbd_mappings") == 300
     assert value(found, "xbbd_grants") == 200
     assert value(found, "xbbd_log_lines_left_out_total") == 4
@@ -194,6 +196,13 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_disk_latency_seconds_count", **WHO, operation="read") == 6
     assert value(found, "xbbd_disk_latency_seconds_sum", **WHO, operation="read") == 0.003
     assert value(found, "xbbd_disk_latency_seconds_count", **WHO, operation="flush") is None
+
+
+def test_a_disk_that_was_never_open_has_no_size(daemon: Daemon) -> None:
+    daemon.snapshot = lambda: {**SNAPSHOT, "dev.xbbd.0": {**DEVICE, "sectors": 0}}
+    found = samples(daemon.get()[1], plain)
+    assert value(found, "xbbd_disk_size_bytes", device="dev.xbbd.0") is None
+    assert value(found, "xbbd_disk_inflight_requests", device="dev.xbbd.0") == 2
 
 
 def test_a_device_without_a_state_segment_is_there_and_has_no_numbers(daemon: Daemon) -> None:

@@ -94,7 +94,6 @@ def test_physical_sectors_may_be_larger() -> None:
 
 
 def test_a_disk_that_can_discard() -> None:
-    """Never securely: nobody can promise that a hole is beyond recovery."""
     nodes = DiskInfo(sectors=8000, discard=Discard(4096, 512)).to_nodes()
     assert {name: value for name, value in nodes.items() if "discard" in name} == {
         "feature-discard": b"1",
@@ -102,6 +101,10 @@ def test_a_disk_that_can_discard() -> None:
         "discard-alignment": b"512",
         "discard-secure": b"0",
     }
+
+
+def test_a_disk_that_can_discard_beyond_recovery() -> None:
+    assert DiskInfo(8000, discard=Discard(4096, secure=True)).to_nodes()["discard-secure"] == b"1"
 
 
 def test_a_disk_whose_pieces_begin_at_its_beginning() -> None:

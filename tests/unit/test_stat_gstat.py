@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_stat_sample import NEW, OLD, device, record, sample
-from xbbd_bsd.stat.gstat import Latency, Line, Load, columns, load, screen, status, table
+from xbbd_bsd.stat.gstat import (
+    Latency,
+    Line,
+    Load,
+    columns,
+    load,
+    narrowed,
+    screen,
+    status,
+    table,
+)
 from xbbd_bsd.stat.sample import Rate, compare
 
 HEADING = " L(q)  ops/s    r/s   kBps   ms/r    w/s   kBps   ms/w   %busy Name"
@@ -65,6 +75,19 @@ def test_percentiles_in_place_of_throughput() -> None:
     assert len(texts(Latency.ALWAYS)[1]) <= 80
     assert "ms/r  p50/r" in texts(Latency.ALWAYS, width=200)[0]
     assert texts(Latency.NEVER, width=200)[0] == HEADING
+
+
+def test_what_is_least_asked_for_goes_first() -> None:
+    everything = columns(Latency.NEVER, deletes=True, others=True, width=0, name_width=5)
+
+    def left(width: int) -> str:
+        return " ".join(c.heading for c in narrowed(everything, width=width, name_width=5))
+
+    every = "L(q) ops/s r/s kBps ms/r w/s kBps ms/w d/s kBps ms/d o/s ms/o"
+    assert left(103) == every
+    assert left(102) == "L(q) ops/s r/s kBps ms/r w/s kBps ms/w d/s ms/d o/s ms/o"
+    assert left(80) == "L(q) ops/s r/s ms/r w/s ms/w d/s o/s ms/o"
+    assert left(0) == "L(q) ops/s r/s w/s d/s o/s"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,36 @@ def test_a_filter_is_seen_while_it_is_typed() -> None:
     assert [line.split()[-2] for line in found.shots[4][2:]] == ["xbbi0"]
 
 
+def test_what_a_filter_lacks_is_said_until_a_key() -> None:
+    answers = (at(0, OLD), at(0.25, OLD), at(1.25, NEW), at(2.25, NEW))
+    found = run(["", "f", "(", "ENTER", "", "", "x", "q"], *answers)
+    said = [shot[0].startswith("Invalid filter, ") for shot in found.shots]
+    assert said == [False] * 4 + [True] * 3 + [False]
+
+
+def test_what_a_key_has_done_is_said_until_the_next_sample() -> None:
+    found = run(["", "l", "", "q"], at(0, OLD), at(0.25, OLD), at(1.25, NEW))
+    assert [shot[0].startswith("percentiles") for shot in found.shots] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    "keys", [[], ["d"], ["o"], ["d", "o"], ["l", "d", "o"], ["l", "l", "d", "o"]]
+)
+def test_a_name_is_seen_whatever_is_shown(keys: list[str]) -> None:
+    found = run(["", *keys, "q"], at(0, OLD), at(0.25, NEW))
+    heading, *rows = found.shots[-1][1:]
+    assert [re.split("[|] ", row)[1].split()[0] for row in rows] == ["xbb0", "xbbi0"]
+    assert max(map(len, [heading, *rows])) <= 80
+    for key, column in (("d", "d/s"), ("o", "o/s")):
+        assert (column in heading) == (key in keys)
+    assert {"L(q)", "ops/s", "r/s", "w/s", "%busy", "Name"} <= set(heading.split())
+
+
 def test_a_sort_is_named() -> None:
     found = run(["s", "q"], at(0, OLD))
     assert found.shots[-1][0].endswith("  sort: %busy")

@@ -1,5 +1,7 @@
 """The keys of the full-screen view."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,9 @@ def test_a_filter_is_given_up() -> None:
 
 def test_a_filter_that_is_none() -> None:
     view = pressed("f", "(", "ENTER")
-    assert (view.typed, view.choice.filter, view.notice) == (None, "xbb", "Invalid filter")
+    assert (view.typed, view.choice.filter) == (None, "xbb")
+    assert re.fullmatch(r"Invalid filter, .*unterminated.*: \(", view.notice)
+    assert not view.passing
     assert pressed("x", view=view).notice == ""
 
 
@@ -65,6 +69,7 @@ def test_switches() -> None:
     assert pressed("d").deletes
     assert pressed("o").others
     assert pressed("l").latency is Latency.ALWAYS
+    assert pressed("l").passing
     assert pressed("l", "l").latency is Latency.NEVER
     assert pressed("l", "l", "l").latency is Latency.FITTING
 

@@ -34,12 +34,7 @@ from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
-from xbbd_bsd.events import (
-    Event,
-    MediumIgnored,
-    QueueStarted,
-    WritesLost,
-)
+from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
@@ -239,7 +234,10 @@ class BlockBackend:
             self._segment = self._make_segment()
             self.configure()
             self._family.devices[self._identity.unit] = Numbers(
-                self._segment, self.medium_facts, lambda: limits_of(self._config), self.measure
+                self._segment,
+                self.medium_facts,
+                lambda: limits_of(self._config),
+                lambda: self.measure(meant=True),
             )
         self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
@@ -313,6 +311,8 @@ class BlockBackend:
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
         )
+        if self._segment is not None:
+            self._segment.resize(self._info.sectors)  # known before a guest connects
         self._plan_look()
         self._family.opened(self)
         return str(disk)
@@ -337,11 +337,14 @@ class BlockBackend:
     def woken(self) -> None:
         self._wake()
 
-    def measure(self) -> Ended:
-        """See whether the open disk has grown or shrunk, and go by what it is now."""
+    def measure(self, *, meant: bool = False) -> Ended:
+        """See whether the open disk has grown or shrunk, and go by what it is now.
+
+        `meant`: an operator says that its size is as it should be.
+        """
         self._plan_look()
         self._medium.tell_progress(self._waits())
-        return self._medium.measure()
+        return self._medium.measure(meant=meant)
 
     def _waits(self) -> float:
         """Seconds for which a ring has answered nothing that it was asked."""
@@ -458,6 +461,7 @@ class BlockBackend:
             "guest": self._guest,
             "vdev": self._vdev,
             "path": self._path,
+            "path_state": self._medium.path_state.value,
             "hung_seconds": self._medium.hung_seconds(self._waits()),
         }
         if disk is None or info is None:

@@ -11,15 +11,27 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import ENODEV, ENXIO, ETIMEDOUT
+from errno import ENODEV, ENXIO, ESTALE, ETIMEDOUT
 from typing import Final, Protocol
 
-from xbbd_bsd.block.disk import Disk, open_disk
+from xbbd_bsd.block.disk import Disk, disk_path, open_disk
 from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.path import PathState, state_of
 from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
 from xbbd_bsd.errands import AGAIN_SECONDS, HUNG_SECONDS, Ended, Errands, Outcome, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.events import Event, HangEnded, Hangs, Resized, SizeRefused, SizeRounded
+from xbbd_bsd.events import (
+    DiskAnother,
+    DiskNamed,
+    DiskTruncated,
+    DiskUnnamed,
+    Event,
+    HangEnded,
+    Hangs,
+    Resized,
+    SizeRefused,
+    SizeRounded,
+)
 from xbbd_bsd.host import Host
 
 _REQUESTS: Final = "requests at the disk"
@@ -76,7 +88,7 @@ class Medium:
         """`name`: of the device, for messages."""
         self.name = name
         self.disk: Disk | None = None
-        self.errands = Errands(run, loop, self._woken, self._hung)
+        self.errands = Errands(run, loop, self._woken, self._hung, name.partition(" ")[0])
         self._holder = holder
         self._host = host
         self._loop = loop
@@ -91,6 +103,10 @@ class Medium:
         self._stuck = 0.0  # seconds that a ring has waited, if that is long
         self._gone = self._forgotten = False
         self._odd_size = -1  # bytes; one that was complained about
+        self.path_state = PathState.NAMED
+        self._opened_as = ""
+        self._whole_size = 0  # bytes; the most that the disk has had, or was said to be meant
+        self._size_is_meant = False  # whatever the next look finds
 
     def open(self, wanted: Wanted, owner: Owner) -> Disk:
         """The disk, open and ours; raises Pending until it is, OperatorError if it cannot be."""
@@ -110,6 +126,8 @@ class Medium:
         self.disk = disk
         self._gone = False
         self._odd_size = -1
+        self.path_state, self._opened_as = PathState.NAMED, disk_path(wanted.name)
+        self._whole_size, self._size_is_meant = disk.geometry.size, False
         return disk
 
     def _open(self, wanted: Wanted) -> tuple[Disk, OperatorError | None]:
@@ -150,12 +168,14 @@ class Medium:
         """The disk has lost something: whoever else has it shall not believe it either."""
         self._sharing.distrust(self, errno)
 
-    def measure(self) -> Ended:
+    def measure(self, *, meant: bool = False) -> Ended:
         """See whether the open disk has grown or shrunk, and tell the holder; when it is done.
 
-        What is there of a sector at the end does not count.  If something else is being
-        done, this is next.
+        Also whether its path still leads to it.  `meant`: an operator says that its size
+        is as it should be.  What is there of a sector at the end does not count.  If
+        something else is being done, this is next.
         """
+        self._size_is_meant |= meant
         began, number = self._loop.time(), self._looks_begun + 1
         self._look_due = self.disk is not None
         self._look_if_due()
@@ -173,15 +193,20 @@ class Medium:
         disk = self.disk
         if disk is None or self._closing or not self._look_due:
             return
+        path = self._opened_as
         self._looks_begun += 1
         self._look_due = False
         try:
             self.errands.post(
-                "measuring the disk", lambda: self._host.disk_size(disk.fd), self._measured
+                "measuring the disk", lambda: self._measure(disk.fd, path), self._measured
             )
         except (Pending, HostError):  # something else is being done, or there is no thread
             self._looks_begun -= 1
             self._look_due = True
+
+    def _measure(self, fd: int, path: str) -> tuple[int, PathState | None]:
+        """By a thread: how large the disk is, and what became of its path."""
+        return self._host.disk_size(fd), state_of(path, fd)
 
     def _lock_if_due(self) -> None:
         disk = self.disk
@@ -205,14 +230,21 @@ class Medium:
         if disk is None:
             return
         try:
-            size = int(outcome.get())
+            size, path_state = outcome.get()
         except (HostError, OSError) as error:
+            if error.errno == ESTALE:  # what a file server says of a file that is no more
+                self._tell_path(PathState.GONE)
             if error.errno in (ENXIO, ENODEV) and not self._gone:
                 self._gone = True
                 reason = os.strerror(error.errno)
                 self._holder.lost_disk(HostError(f"the disk is gone: {reason}", error.errno))
             return
         whole = size - size % disk.geometry.sector_size
+        self._whole_size = whole if self._size_is_meant else max(whole, self._whole_size)
+        self._size_is_meant = False
+        if path_state is PathState.NAMED and whole < self._whole_size:
+            path_state = PathState.TRUNCATED
+        self._tell_path(path_state)
         if whole == disk.geometry.size:
             return
         if whole == 0:
@@ -223,6 +255,22 @@ class Medium:
         self.disk = replace(disk, geometry=replace(disk.geometry, size=whole))
         self._journal(Resized(self.name, disk.sectors, self.disk.sectors))
         self._holder.resized(disk.sectors)
+
+    def _tell_path(self, found: PathState | None) -> None:
+        """Say it when something becomes of the path, not again and again; None: nobody knows."""
+        disk = self.disk
+        if disk is None or found is None or found is self.path_state:
+            return
+        self.path_state = found
+        match found:
+            case PathState.NAMED:
+                self._journal(DiskNamed(self.name, disk.path))
+            case PathState.GONE:
+                self._journal(DiskUnnamed(self.name, disk.path))
+            case PathState.ANOTHER:
+                self._journal(DiskAnother(self.name, disk.path))
+            case PathState.TRUNCATED:
+                self._journal(DiskTruncated(self.name, disk.path, self._whole_size // 512))
 
     def close(self) -> None:
         """Give the disk back; raises Pending until it is closed.
@@ -246,6 +294,7 @@ class Medium:
 
     def _closed(self, outcome: Outcome) -> None:
         self.disk = None
+        self.path_state = PathState.NAMED
         self._closing = False
         self._sharing.release(self)
         self._holder.closed()

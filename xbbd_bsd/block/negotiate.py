@@ -44,10 +44,14 @@ _PROTOCOLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Discard:
-    """That sectors can be discarded, in pieces of `granularity` bytes from `alignment` on."""
+    """That sectors can be discarded, in pieces of `granularity` bytes from `alignment` on.
+
+    `secure`: beyond recovery too, where the guest wants that.
+    """
 
     granularity: int
     alignment: int = 0
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class DiskInfo:
             "feature-discard": b"%d" % (discard is not None),
             "discard-granularity": b"%d" % discard.granularity if discard else None,
             "discard-alignment": b"%d" % discard.alignment if discard else None,
-            "discard-secure": b"0" if discard else None,
+            "discard-secure": b"%d" % discard.secure if discard else None,
         }
 
     def size_nodes(self) -> dict[str, bytes]:

@@ -61,6 +61,7 @@ def queue_maker(
             block_size=geometry.sector_size,
             bounce=geometry.aligned or geometry.sector_size > info.sector_size,
             discard=info.discard is not None,
+            discard_secure=info.discard is not None and info.discard.secure,
             workers=config.workers,
             max_batch_segments=max(config.max_batch_segments, max_indirect_segments),
             max_indirect_segments=max_indirect_segments,
@@ -124,19 +125,23 @@ def info_of(
 ) -> DiskInfo:
     """What a frontend is told of an open disk.
 
-    `sector_size`: bytes of the sectors that it shall see, 0 for the disk's own;
-    `discard`: whether nobody minds.
+    `cdrom`, `removable`: the toolstack says so; it may be so without.  `sector_size`:
+    bytes of the sectors that it shall see, 0 for the disk's own; `discard`: whether
+    nobody minds.
     """
     geometry = disk.geometry
+    presented = sector_size or geometry.sector_size
+    # A promise cannot be kept of a part of a sector.
+    secure = geometry.discard_secure and presented == geometry.sector_size
     return DiskInfo(
         sectors=disk.sectors,
-        sector_size=sector_size or geometry.sector_size,
+        sector_size=presented,
         physical_sector_size=geometry.physical_sector_size,
         read_only=disk.read_only,
-        cdrom=cdrom,
-        removable=removable,
+        cdrom=cdrom or geometry.cdrom,
+        removable=removable or geometry.removable,
         durable=geometry.durable or not geometry.flushes,
-        discard=Discard(*geometry.discard) if discard and geometry.discard else None,
+        discard=Discard(*geometry.discard, secure) if discard and geometry.discard else None,
     )
 
 

@@ -296,6 +296,7 @@ class Collector:
             ("xbbd_uptime_seconds", "Seconds since the daemon started", "uptime", 1),
             ("xbbd_resident_memory_max_bytes", "Most memory resident so far", "maxrss_kb", 1024),
             ("xbbd_disks", "Disks there are", "devices", 1),
+            ("xbbd_store_connected", "Whether XenStore answers", "store_connected", 1),
             ("xbbd_mappings", "Mappings of guests' memory, kept or set aside", "mappings", 1),
             ("xbbd_grants", "Grants that stay mapped", "grants", 1),
         ):
@@ -333,7 +334,8 @@ class Collector:
             info.add_metric([oid], {"unit": oid.rpartition(".")[2], **facts})
             connected.add_metric([oid], int(values.get("state") == "Connected"))
             if "sectors" in values:
-                size.add_metric([oid], values["sectors"] * 512)
+                if values["sectors"]:  # else it has not been open yet
+                    size.add_metric([oid], values["sectors"] * 512)
                 inflight.add_metric([oid], values["inflight"])
         yield from (info, connected, size, inflight)
 

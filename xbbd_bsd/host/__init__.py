@@ -42,8 +42,10 @@ class DiskGeometry:
     `flushes`: it can be told to flush, as was tried; it is not asked if it is only read.
     `aligned`: a transfer is whole sectors in one piece of aligned memory.
     `discard`: granularity and alignment of discarding, None if it cannot.
+    `discard_secure`: that can be beyond recovery.
     `backing`: of a device that is made of another disk, what that is told apart by (Key in
     block/disk.py); None if it is not, or not known to be.
+    `cdrom`, `removable`: what the system says of the device.
     """
 
     medium: Medium
@@ -54,7 +56,10 @@ class DiskGeometry:
     flushes: bool = True
     aligned: bool = False
     discard: tuple[int, int] | None = None
+    discard_secure: bool = False
     backing: tuple[str, int, int] | None = None
+    cdrom: bool = False
+    removable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

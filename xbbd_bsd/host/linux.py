@@ -35,7 +35,9 @@ from xbbd_bsd.native import PAGE_SIZE, DiskKind, HvKind, can_flush, can_punch
 BLKSSZGET: Final = 0x1268  # int: logical sector, bytes
 BLKPBSZGET: Final = 0x127B  # unsigned int: physical sector, bytes
 BLKGETSIZE64: Final = 0x80081272  # uint64_t: bytes
+BLKSECDISCARD: Final = 0x127D  # uint64_t[2]: offset and length, bytes
 BLKFLSBUF: Final = 0x1261  # none: write back and forget what is cached
+CDROM_GET_CAPABILITY: Final = 0x5331  # linux/cdrom.h; none: only drives have an answer
 
 # xen/evtchn.h: a domain in, the port as result.
 BIND_UNBOUND_PORT: Final = 0x00044502
@@ -82,11 +84,14 @@ class Linux:
             _ask(fd, BLKSSZGET, "i"),
             _ask(fd, BLKPBSZGET, "I"),
             backing=loop_backing(fd, status.st_rdev),
+            cdrom=is_cdrom(fd),
+            removable=is_removable(status.st_rdev),
         )
         if writable:
             geometry = replace(
                 geometry,
                 discard=discard_limits(status.st_rdev),
+                discard_secure=can_erase(fd),
                 flushes=can_flush(fd, DiskKind.DEVICE),
             )
         with suppress(OSError):  # not every driver has anything to forget
@@ -241,6 +246,20 @@ def has_write_cache(number: int, devices: str = "/sys/dev/block") -> bool:
     return _queue_limit(number, "write_cache", devices) != b"write through"
 
 
+def is_cdrom(fd: int) -> bool:
+    """Whether a block device is a CD-ROM drive, or the like (xen-blkback: disk_to_cdi())."""
+    try:
+        fcntl.ioctl(fd, CDROM_GET_CAPABILITY, 0)
+    except OSError:
+        return False
+    return True
+
+
+def is_removable(number: int, devices: str = "/sys/dev/block") -> bool:
+    """Whether its medium can be taken out (GENHD_FL_REMOVABLE)."""
+    return _attribute(number, ("removable", "../removable"), devices) == b"1"
+
+
 def discard_limits(number: int, devices: str = "/sys/dev/block") -> tuple[int, int] | None:
     """Granularity and alignment of discards of a block device, bytes; None if it has none."""
 
@@ -250,17 +269,35 @@ def discard_limits(number: int, devices: str = "/sys/dev/block") -> tuple[int, i
 
     if limit("discard_max_bytes") == 0:
         return None
-    alignment = b""
-    path = f"{devices}/{os.major(number)}:{os.minor(number)}/discard_alignment"
-    with suppress(OSError), open(path, "rb") as file:
-        alignment = file.read().strip()
+    alignment = _attribute(number, ("discard_alignment",), devices)
     return limit("discard_granularity"), int(alignment) if alignment.isdigit() else 0
+
+
+def can_erase(fd: int, release: str = "") -> bool:
+    """Whether a block device, open for writing, can discard beyond recovery.
+
+    Asked to erase what no device can, since it is no whole sector: one that could not
+    erase anything says so first.  Kernels before 5.19 looked in the other order.
+    """
+    version = re.match(r"(\d+)\.(\d+)", release or os.uname().release)
+    if version is None or (int(version[1]), int(version[2])) < (5, 19):
+        return False
+    try:
+        fcntl.ioctl(fd, BLKSECDISCARD, struct.pack("QQ", 1, 1))
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
 
 
 def _queue_limit(number: int, name: str, devices: str) -> bytes:
     """What the kernel says of a device's queue, b"" if nothing; a partition's is its disk's."""
-    for queue in ("queue", "../queue"):
-        path = f"{devices}/{os.major(number)}:{os.minor(number)}/{queue}/{name}"
+    return _attribute(number, (f"queue/{name}", f"../queue/{name}"), devices)
+
+
+def _attribute(number: int, places: tuple[str, ...], devices: str) -> bytes:
+    """What the kernel says of a device in the first of these places, b"" if nothing."""
+    for place in places:
+        path = f"{devices}/{os.major(number)}:{os.minor(number)}/{place}"
         with suppress(OSError), open(path, "rb") as file:
             return file.read().strip()
     return b""

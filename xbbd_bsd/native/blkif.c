@@ -208,8 +208,8 @@ xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
 			return (XBB_RSP_ERROR);
 		break;
 	case XBB_OP_DISCARD:
-		/* Nobody can promise that a hole in a file is beyond recovery. */
-		if (!limits->discard || (req->flags & XBB_DISCARD_SECURE) != 0)
+		if (!limits->discard ||
+		    ((req->flags & XBB_DISCARD_SECURE) != 0 && !limits->secure))
 			return (XBB_RSP_EOPNOTSUPP);
 		if (limits->read_only)
 			return (XBB_RSP_ERROR);

@@ -12,6 +12,14 @@
 
 #include "internal.h"
 
+/* What only ever stands in a discard, and is 0 elsewhere (blkif.c). */
+static bool
+is_secure(const struct xbb_req *req)
+{
+
+	return ((req->flags & XBB_DISCARD_SECURE) != 0);
+}
+
 /* A batch of one request. */
 void
 xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
@@ -24,6 +32,7 @@ xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
 	batch->nreq = 1;
 	batch->first = batch->last = req;
 	batch->operation = reqs[req].operation;
+	batch->secure = is_secure(&reqs[req]);
 	batch->faked = false;
 	batch->flushed = false;
 	batch->persistent = false;
@@ -51,7 +60,8 @@ xbb_batch_admits(const struct xbb_batch *batch, const struct xbb_req *req,
 		return (req->sector == batch->sector + batch->nsectors &&
 		    (uint32_t)batch->nseg + req->nseg <= limits->max_segments);
 	case XBB_OP_DISCARD:
-		return (req->sector == batch->sector + batch->nsectors);
+		return (req->sector == batch->sector + batch->nsectors &&
+		    is_secure(req) == batch->secure);
 	case XBB_OP_FLUSH_DISKCACHE:
 		return (batch->nseg == 0 && req->nseg == 0);
 	default:

@@ -100,7 +100,8 @@ xbb_file_can_punch(int fd)
 
 /*
  * Of a disk with larger sectors only those that lie in the range entirely.  As
- * it is only advice the rest is left out when somebody waits for us to end.
+ * it is only advice the rest is left out when somebody waits for us to end; but
+ * for a secure one, which is a promise, and is not offered for such disks.
  */
 int
 xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
@@ -115,9 +116,11 @@ xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
 	error = 0;
 	for (; start < end && error == 0; start += n) {
 		n = end - start < DISCARD_STEP ? end - start : DISCARD_STEP;
-		error = xbb_disk_discard(q->params.disk_fd,
-		    q->params.disk_kind, (off_t)start, (off_t)n);
-		if (atomic_load(&q->draining))
+		error = batch->secure ?
+		    xbb_disk_erase(q->params.disk_fd, (off_t)start, (off_t)n) :
+		    xbb_disk_discard(q->params.disk_fd, q->params.disk_kind,
+		    (off_t)start, (off_t)n);
+		if (!batch->secure && atomic_load(&q->draining))
 			break;
 	}
 	return (note(q, batch, error));

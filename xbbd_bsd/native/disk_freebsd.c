@@ -135,6 +135,17 @@ xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
 	return (discard_file(fd, offset, offset + len));
 }
 
+/* There is no such call here. */
+int
+xbb_disk_erase(int fd, off_t offset, off_t len)
+{
+
+	(void)fd;
+	(void)offset;
+	(void)len;
+	return (-EOPNOTSUPP);
+}
+
 /* Here every operation on a disk that is gone says so itself, by ENXIO. */
 bool
 xbb_disk_is_gone(int fd, uint32_t disk_kind)

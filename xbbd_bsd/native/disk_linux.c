@@ -5,11 +5,14 @@
 #include <sys/ioctl.h>
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
 
 #include "internal.h"
+
+#define TASK_COMM_LEN	16	/* with NUL (linux/sched.h) */
 
 /* fdatasync(2) also flushes the write cache of a block device. */
 int
@@ -37,6 +40,18 @@ xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len)
 		    offset, len);
 	while (error != 0 && errno == EINTR);
 	return (error == 0 ? 0 : -errno);
+}
+
+/* A discard beyond recovery, of a device that says it can. */
+int
+xbb_disk_erase(int fd, off_t offset, off_t len)
+{
+	uint64_t range[2] = { (uint64_t)offset, (uint64_t)len };
+
+	while (ioctl(fd, BLKSECDISCARD, range) != 0)
+		if (errno != EINTR)
+			return (-errno);
+	return (0);
 }
 
 /*
@@ -69,9 +84,12 @@ xbb_file_size(int fd, uint64_t *sizep)
 	return (0);
 }
 
+/* What is longer than the kernel's comm is not cut off there but refused. */
 void
 xbb_thread_name(const char *name)
 {
+	char comm[TASK_COMM_LEN];
 
-	(void)pthread_setname_np(pthread_self(), name);
+	(void)snprintf(comm, sizeof(comm), "%s", name);
+	(void)pthread_setname_np(pthread_self(), comm);
 }

@@ -76,6 +76,7 @@ struct xbb_limits {
 	uint32_t	max_indirect_segments;	/* 0: not offered */
 	bool		read_only;
 	bool		discard;	/* offered */
+	bool		secure;		/* likewise, secure ones */
 };
 
 /* How far requests may be merged. */
@@ -112,6 +113,7 @@ struct xbb_batch {
 	uint16_t	 nreq;
 	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
 	uint8_t		 operation;
+	bool		 secure;	/* a discard beyond recovery */
 	bool		 faked;		/* a flush that the tunables suppress */
 	bool		 flushed;	/* a barrier, whose first flush is done */
 	bool		 persistent;	/* all its pages are pinned */
@@ -458,13 +460,15 @@ uint64_t xbb_now_ns(void);
 uint64_t xbb_thread_cpu_ns(void);
 uint64_t xbb_thread_sleeps(void);
 int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
+void	xbb_thread_is(const char *format, ...)
+	    __attribute__((format(printf, 1, 2)));
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
+int	xbb_disk_erase(int fd, off_t offset, off_t len);
 bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
 int	xbb_file_size(int fd, uint64_t *sizep);
-void	xbb_thread_name(const char *name);
 
 /* exercise.c - the frontend's side of figures. */
 void	xbb_latency_add(uint64_t histogram[XBB_LATENCY_BUCKETS], uint64_t ns);

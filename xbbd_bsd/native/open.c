@@ -51,7 +51,9 @@ check_params(const struct xbb_queue_params *p, const struct xbb_mapping *mapping
 	    p->max_indirect_segments > p->max_batch_segments ||
 	    p->max_grants < p->max_batch_segments ||
 	    p->max_persistent > XBB_MAX_PERSISTENT ||
-	    p->transport > XBB_TRANSPORT_COPY ||
+	    p->transport > XBB_TRANSPORT_COPY || p->discard > 2 ||
+	    (p->discard == 2 && (p->disk_kind != XBB_DISK_DEVICE ||
+	    p->block_size != p->sector_size)) ||
 	    xbb_ring_slots(xbb_layout(p->abi), p->ring_pages) >
 	    xbb_mapping_entries(mapping))
 		return (-EINVAL);
@@ -113,6 +115,7 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 		.max_indirect_segments = p->max_indirect_segments,
 		.read_only = p->read_only != 0,
 		.discard = p->discard != 0,
+		.secure = p->discard == 2,
 	};
 	memset(q->table, 0, n * sizeof(*q->table));
 	for (i = 0; i < n; i++) {

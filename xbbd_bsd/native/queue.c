@@ -367,7 +367,7 @@ xbb_queue_main(void *arg)
 	ssize_t n;
 	bool busy;
 
-	xbb_thread_name("xbb ring");
+	xbb_thread_is("xbbd%u ring%u", q->params.unit, q->params.ring);
 	for (;;) {
 		check_memory(q);
 		busy = collect(q);

@@ -41,6 +41,7 @@ class QueueParams:
     block_size: int = 0
     bounce: bool = False
     discard: bool = False
+    discard_secure: bool = False
     workers: int = 8
     max_batch_segments: int = 64
     max_indirect_segments: int = 0
@@ -128,7 +129,7 @@ def _c_params(params: QueueParams) -> Any:
             "sector_size": params.sector_size,
             "block_size": params.block_size or params.sector_size,
             "bounce": params.bounce,
-            "discard": params.discard,
+            "discard": params.discard * (1 + params.discard_secure),
             "workers": params.workers,
             "max_batch_segments": params.max_batch_segments,
             "max_indirect_segments": params.max_indirect_segments,

@@ -4,6 +4,8 @@
 #include <sys/resource.h>
 
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "internal.h"
@@ -56,4 +58,17 @@ xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
 	error = pthread_create(thread, NULL, main, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return (-error);
+}
+
+/* Names the calling thread, whatever fits of it. */
+void
+xbb_thread_is(const char *format, ...)
+{
+	char name[32];
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(name, sizeof(name), format, ap);
+	va_end(ap);
+	xbb_thread_name(name);
 }

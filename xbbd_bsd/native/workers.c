@@ -110,9 +110,11 @@ worker_main(void *arg)
 	struct xbb_batch *batch;
 	uint32_t self;
 
-	xbb_thread_name("xbb io");
 	pthread_mutex_lock(&pool->lock);
 	self = ++pool->begun;
+	pthread_mutex_unlock(&pool->lock);
+	xbb_thread_is("xbbd%u io%u.%u", q->params.unit, q->params.ring, self);
+	pthread_mutex_lock(&pool->lock);
 	pool->waking--;
 	for (;;) {
 		batch = xbb_batch_list_take(&pool->run);

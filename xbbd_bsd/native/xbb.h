@@ -50,9 +50,7 @@ enum xbb_op {
 };
 
 /* Flags of a discard (blkif.h). */
-enum xbb_discard_flag {
-	XBB_DISCARD_SECURE	= 1
-};
+enum xbb_discard_flag { XBB_DISCARD_SECURE = 1 };
 
 /* Status of a ring response (blkif.h). */
 enum xbb_rsp {
@@ -282,7 +280,7 @@ struct xbb_queue_params {
 	uint32_t	sector_size;		/* alignment the frontend must keep, bytes */
 	uint32_t	block_size;		/* alignment the disk wants, bytes, >= sector_size */
 	uint32_t	bounce;			/* the disk wants one aligned buffer */
-	uint32_t	discard;		/* offered */
+	uint32_t	discard;		/* offered; 2: secure ones too, of a device */
 	uint32_t	workers;		/* most I/O threads, 1 to XBB_MAX_WORKERS */
 	uint32_t	max_batch_segments;	/* 11 to XBB_MAX_BATCH_SEGMENTS */
 	uint32_t	max_indirect_segments;	/* offered, 0 or 11 to max_batch_segments */
@@ -388,11 +386,13 @@ int	xbb_can_flush(int fd, uint32_t disk_kind);
  * Questions to the operating system.  pseudo_file_system: is an open file one of
  * the kernel's answers, and no storage?  1, and the name of what it is on, or 0.
  * kernel_environment: a variable of the loader's (FreeBSD); ENOENT if it is not
- * set, ENOSYS where there is no such thing.
+ * set, ENOSYS where there is no such thing.  thread_name: tell it what the calling
+ * thread is, for top(1); what is too long for it is cut off.
  */
 int	xbb_pseudo_file_system(int fd, char name[XBB_FILE_SYSTEM_NAME]);
 int	xbb_kernel_environment(const char *variable,
 	    char value[XBB_KERNEL_VALUE]);
+void	xbb_thread_name(const char *name);
 
 /* Most requests a ring of so many pages holds; 0 for an ABI that is none. */
 uint32_t xbb_max_requests(uint32_t abi, uint32_t ring_pages);

@@ -47,8 +47,8 @@ def _figures(counts: Mapping[str, Any], backend_cpu_s: float) -> Figures:
     reads = max(counts["reads"], 1)
     return Figures(
         iops=reads / (counts["elapsed_ns"] / 1e9),
-        p50=percentile(counts["latency"], 50),
-        p99=percentile(counts["latency"], 99),
+        p50=counts["latency_us"]["p50"] * 1000,
+        p99=counts["latency_us"]["p99"] * 1000,
         guest_cpu=counts["cpu_ns"] / reads,
         backend_cpu=max(backend_cpu_s, 0.0) * 1e9 / reads,
     )
@@ -87,8 +87,10 @@ def direct(fd: int, threads: int, seconds: float, seed: int) -> Figures:
         min_sectors=PAGE_SECTORS, max_sectors=PAGE_SECTORS, align_sectors=PAGE_SECTORS,
     )  # fmt: skip
     direct_reads(fd, load, progress)
-    names = ("reads", "elapsed_ns", "cpu_ns", "latency")
-    return _figures({name: getattr(progress, name) for name in names}, 0.0)
+    latency = {f"p{p}": percentile(progress.latency, p) / 1000 for p in (50, 99)}
+    names = ("reads", "elapsed_ns", "cpu_ns")
+    counts = {name: getattr(progress, name) for name in names}
+    return _figures({**counts, "latency_us": latency}, 0.0)
 
 
 def _median(rounds: Sequence[Figures], name: str) -> float:

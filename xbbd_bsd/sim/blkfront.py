@@ -28,12 +28,18 @@ PROTOCOLS = {Abi.NATIVE: None, Abi.X86_32: "x86_32-abi", Abi.X86_64: "x86_64-abi
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What the backend says of the disk: 512-byte sectors, bytes, flags of VDISK_*."""
+    """What the backend says of the disk: 512-byte sectors, bytes, flags of VDISK_*.
+
+    `flushes`: there is something to flush, and a way to.
+    """
 
     sectors: int
     sector_size: int
     info: int
     discard: bool = False
+    physical_sector_size: int = 512
+    discard_granularity: int = 0
+    flushes: bool = True
 
 
 class Domain(Protocol):
@@ -296,11 +302,15 @@ class Blkfront:
         self._state = State.INITIALISED
 
     def _read_disk(self) -> None:
+        sector_size = self._number("sector-size")
         self.disk = Disk(
             self._number("sectors"),
-            self._number("sector-size"),
+            sector_size,
             self._number("info"),
-            self._offers("feature-discard", 0) == 1,
+            discard=self._offers("feature-discard", 0) == 1,
+            physical_sector_size=self._offers("physical-sector-size", sector_size),
+            discard_granularity=self._offers("discard-granularity", sector_size),
+            flushes=self._offers("feature-flush-cache", 0) == 1,
         )
 
     def _switch(self, state: State) -> None:

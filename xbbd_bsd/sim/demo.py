@@ -17,7 +17,6 @@ from xbbd_bsd.native import State, sim_mapped
 from xbbd_bsd.oids import oid
 from xbbd_bsd.sim import image
 from xbbd_bsd.sim.chain import Chain, Guest
-from xbbd_bsd.stats import percentile
 from xbbd_bsd.toolstack import DiskOffer
 
 DOMID, XVDA = 1, 51712
@@ -103,10 +102,7 @@ def show_exercise(figures: Mapping[str, Any]) -> None:
         f" {figures['flushes']} flushes, {figures['barriers']} barriers"
     )
     print(f"  {iops:.0f} IOPS, {mib:.1f} MiB/s; latency in microseconds:")
-    points = ((50, "p50"), (90, "p90"), (99, "p99"), (99.9, "p99.9"))
-    print(
-        "  " + "  ".join(f"{n} {percentile(figures['latency'], p) / 1000:.1f}" for p, n in points)
-    )
+    print("  " + "  ".join(f"{name} {us:.1f}" for name, us in figures["latency_us"].items()))
 
 
 def show_counters(chain: Chain) -> None:

@@ -11,17 +11,21 @@ import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from xbbd_bsd.native import Front, Op, Progress, Workload
 from xbbd_bsd.sim.blkfront import Blkfront
+from xbbd_bsd.stats import percentile
 
+PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 _NUMBERS: dict[str, Callable[[str], Any]] = {
     field.name: float if field.name == "seconds" else int
     for field in fields(Workload)
     if field.name not in ("model", "unknown")
 }
+_KEYS = (*_NUMBERS, "verify", "model")
 _SUMS = (
     "cpu_ns", "reads", "writes", "flushes", "barriers", "discards", "sectors_read",
     "sectors_written", "errors", "mismatches", "still_mapped", "bad_responses",
@@ -34,12 +38,17 @@ class Exercise:
     def __init__(self, blkfront: Blkfront, words: list[str]) -> None:
         """KEY=VALUE `words` say what to do; the model is read from the disk, if need be.
 
-        KeyError or ValueError for words that make no sense, OSError.
+        ValueError for words that make no sense, OSError.
         """
-        given = dict(word.split("=", 1) for word in words)
+        given: dict[str, str] = {}
+        for word in words:
+            name, _, value = word.partition("=")
+            if name not in _KEYS or "=" not in word:
+                raise ValueError(f"{word}: must be KEY=VALUE with one of {', '.join(_KEYS)}")
+            given[name] = value
         verify = given.pop("verify", "1") != "0"
         path = given.pop("model", None)
-        numbers = {name: _NUMBERS[name](value) for name, value in given.items()}
+        numbers = {name: _number(name, value) for name, value in given.items()}
         first = numbers.setdefault("first_sector", 0)
         sectors = numbers.setdefault("sectors", blkfront.disk.sectors - first)
         numbers.setdefault("seed", 1)
@@ -102,14 +111,24 @@ class Exercise:
             **{name: sum(getattr(progress, name) for progress in found) for name in _SUMS},
         }
 
-    def latency(self) -> list[int]:
-        """Operations in each latency bucket."""
+    def latency(self) -> dict[str, float]:
+        """By percentile, microseconds that so many of the operations took at most."""
         counts = (progress.latency for _, _, progress in self._parts)
-        return [sum(bucket) for bucket in zip(*counts, strict=True)]
+        histogram = [sum(bucket) for bucket in zip(*counts, strict=True)]
+        return {name: percentile(histogram, p) / 1000 for name, p in PERCENTILES.items()}
 
     def model_sha256(self) -> str | None:
         """The hash of what the range should hold."""
         return None if self._model is None else hashlib.sha256(self._model).hexdigest()
+
+
+def _number(name: str, text: str) -> Any:
+    """The value of a key; ValueError."""
+    with suppress(ValueError):
+        value = _NUMBERS[name](text)
+        if 0 <= value < 1 << 63:
+            return value
+    raise ValueError(f"{name}={text}: must be a number, 0 or more")
 
 
 def _mapped(path: str, size: int) -> memoryview:

@@ -4,26 +4,30 @@
 
 Reads commands from standard input and answers each with one JSON object a line:
 
+    help                   the commands
     copy FILE              the whole disk into FILE; its SHA-256
     exercise KEY=VALUE...  random I/O against a model, on all queues at once (fields
                            of native.Workload; verify=0 leaves the model out,
-                           model=FILE keeps it in a file, else it is read first)
+                           model=FILE keeps it in a file, else it is read first);
+                           what was done, and latency by percentile
     close                  give the disk back, stay alive
     open                   connect to it again
     lie                    publish requests that no ring can hold
     size                   the size of the disk, in sectors, once that has changed
     release                the last user is gone, of a guest with --refuse
 
-When the backend closes, the guest lets go too.  With --hold it does not react; with
---refuse it does as Linux from 2.6.36 to 5.14 with a mounted disk: it says that
-the disk is in use, is Closing, goes on with I/O, and closes after `release` (or
-at once, if it was not asked to close by then).  End of input or SIGTERM closes
-the disk and ends the guest; SIGKILL is a crash.
+Commands wait until there is a disk, and for each other; `help`, and what is no
+command, are answered at once.  When the backend closes, the guest lets go too.  With
+--hold it does not react; with --refuse it does as Linux from 2.6.36 to 5.14 with a
+mounted disk: it says that the disk is in use, is Closing, goes on with I/O, and
+closes after `release` (or at once, if it was not asked to close by then).  End of
+input or SIGTERM closes the disk and ends the guest; SIGKILL is a crash.
 The main thread runs the loop; each command has a thread of its own.
 """
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import signal
@@ -39,12 +43,27 @@ from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
 CHUNK_SECTORS = 4096  # of a copy
 REPORT_SECONDS = 0.5
+COMMANDS = {
+    "help": "the commands",
+    "copy": "copy FILE: the whole disk into a file",
+    "exercise": "exercise KEY=VALUE...: random I/O, e.g. seconds=10 depth=32 verify=0",
+    "close": "give the disk back, stay alive",
+    "open": "connect to it again",
+    "lie": "publish requests that no ring can hold",
+    "size": "the size of the disk, in sectors, once that has changed",
+    "release": "the last user is gone, of a guest with --refuse",
+}
 FOR_EVER = 1e9  # seconds
 
 
 def say(event: str, **values: object) -> None:
     """One line of JSON for whoever runs us."""
     print(json.dumps({"event": event, **values}), flush=True)
+
+
+def refuse(command: str, text: str, errno: int = 0) -> None:
+    """Say that a command was not done, and why."""
+    say("failed", command=command, errno=errno, text=text)
 
 
 def copy_out(blkfront: Blkfront, path: str) -> dict[str, object]:
@@ -89,6 +108,7 @@ class Guest:
         self._connected = False
         self._exercise: Exercise | None = None
         self._input = asyncio.StreamReader(loop=self._loop)
+        self._commands = asyncio.Queue[list[str]]()  # at the end of input an empty one
         self._let_go = asyncio.Event()
         self._resized = asyncio.Event()
         self._blkfront.on_resized = self._resized.set
@@ -102,6 +122,37 @@ class Guest:
         )
         self._loop.add_signal_handler(signal.SIGTERM, self._terminate, transport)
         say("alive")
+        reader = self._loop.create_task(self._read())
+        try:
+            self._live()
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                self._loop.run_until_complete(reader)
+
+    async def _read(self) -> None:
+        """Take commands from standard input; answer what needs no disk, now."""
+        while True:
+            try:
+                line = await self._input.readline()
+            except ValueError:
+                refuse("", "the line is too long")
+                continue
+            if not line:
+                break
+            words = line.decode("utf-8", "replace").split()
+            name = words[0] if words else ""
+            if name == "help":
+                say("help", commands=COMMANDS)
+            elif name not in COMMANDS:
+                what = f"{name}: no such command" if name else "no command"
+                refuse(name, f"{what}; commands are {', '.join(COMMANDS)}")
+            else:
+                self._commands.put_nowait(words)
+        self._commands.put_nowait([])
+
+    def _live(self) -> None:
+        """Connect, obey, let go, until the end of input."""
         while True:
             self._connect()
             self._connected = True
@@ -109,9 +160,13 @@ class Guest:
             self._blkfront.close()
             self._connected = False
             say("closed")
-            while (line := self._loop.run_until_complete(self._input.readline())) != b"open\n":
-                if not line:
+            while (words := self._loop.run_until_complete(self._commands.get())) != ["open"]:
+                if not words:
                     return
+                if words == ["release"]:
+                    say("released")
+                else:
+                    refuse(words[0], "the guest has given its disk back; open it first")
 
     def end(self) -> None:
         """Let go of everything."""
@@ -166,28 +221,38 @@ class Guest:
             if self._exercise is not None:
                 self._exercise.stop()
 
-    async def _next_line(self) -> bytes:
+    async def _next(self) -> list[str]:
         """The next command; nothing at the end of input or when the backend closes."""
-        line = asyncio.ensure_future(self._input.readline())
+        words = asyncio.ensure_future(self._commands.get())
         let_go = asyncio.ensure_future(self._let_go.wait())
-        await asyncio.wait({line, let_go}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({words, let_go}, return_when=asyncio.FIRST_COMPLETED)
         let_go.cancel()
-        if line.done():
-            return line.result()
-        line.cancel()
-        return b""
+        if words.done():
+            if not words.result():
+                self._commands.put_nowait([])  # the end is seen once more, after closing
+            return words.result()
+        words.cancel()
+        return []
 
     async def _obey(self) -> None:
-        while line := await self._next_line():
-            words = line.decode().split()
+        while words := await self._next():
             if words == ["close"] or (words == ["release"] and self._blkfront.refusing):
                 return
             try:
                 await self._command(words[0], words[1:])
-            except (OSError, KeyError, ValueError, XbbdError) as error:
-                say("failed", command=words[0], errno=getattr(error, "errno", 0), text=str(error))
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                refuse(words[0], f"{where}{error.strerror or error}", error.errno or 0)
+            except MemoryError:
+                refuse(words[0], "not enough memory: fewer sectors, or verify=0")
+            except OverflowError:
+                refuse(words[0], "a number is too large")
+            except (ValueError, XbbdError) as error:
+                refuse(words[0], str(error), getattr(error, "errno", 0))
 
     async def _command(self, name: str, words: list[str]) -> None:
+        if (name == "copy" and len(words) != 1) or (words and name not in ("copy", "exercise")):
+            raise ValueError(f"the words after it are not those of: {COMMANDS[name]}")
         if name == "copy":
             say("copied", **await asyncio.to_thread(copy_out, self._blkfront, words[0]))
         elif name == "exercise":
@@ -204,7 +269,7 @@ class Guest:
             self._resized.clear()
             say("resized", sectors=self._blkfront.disk.sectors)
         else:
-            raise ValueError(f"no such command: {name}")
+            raise ValueError("the guest has its disk already")
 
     async def _do_exercise(self, words: list[str]) -> None:
         exercise = self._exercise = await asyncio.to_thread(Exercise, self._blkfront, words)
@@ -219,7 +284,7 @@ class Guest:
         say(
             "exercised",
             **exercise.figures(),
-            latency=exercise.latency(),
+            latency_us=exercise.latency(),
             model_sha256=exercise.model_sha256(),
         )
 

@@ -11,12 +11,14 @@ Xen.  One thread, one asyncio loop.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.sim.hypervisor import LARGEST_DOMID, Layout, layout, make_domain
 from xbbd_bsd.xenstore.client import Store, StoreError
 from xbbd_bsd.xenstore.wire import Op
@@ -144,6 +146,24 @@ class Machine:
             self._store.remove(f"/local/domain/{domid}")
 
 
+@contextlib.contextmanager
+def alone(directory: str) -> Iterator[None]:
+    """Keep other machines off the directory, made if need be; OperatorError if there is one.
+
+    By a lock on the directory itself, which goes with this process however it ends.
+    """
+    os.makedirs(directory, 0o700, exist_ok=True)
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperatorError(f"{directory}: another machine runs there") from None
+        yield
+    finally:
+        os.close(lock)
+
+
 def main(directory: str) -> int:
     """The command `machine`; its exit status."""
 
@@ -154,7 +174,8 @@ def main(directory: str) -> int:
         await Machine(layout(directory)).run(stop)
 
     try:
-        asyncio.run(run())
+        with alone(layout(directory).directory):
+            asyncio.run(run())
     except (XbbdError, OSError) as error:
         print(f"machine: {error}", file=sys.stderr)
         return 1

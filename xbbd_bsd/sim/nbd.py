@@ -19,12 +19,15 @@ import _cffi_backend
 
 import xbbd_bsd
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.host import DiskGeometry, Medium, platform
+from xbbd_bsd.native import PAGE_SIZE
 from xbbd_bsd.sim.chain import LIMIT, Chain
 from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.xenbus.states import State, parse_state
 from xbbd_bsd.xenstore.waiting import wait_until
 
 DOMID, XVDA = 1, 51712
+LARGEST = 32 << 20  # bytes, of one piece of I/O: what clients take for granted
 LOOK_SECONDS = 0.25  # between looks whether nbdkit still lives
 PLUGIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "nbdkit_plugin.py")
 
@@ -78,11 +81,19 @@ def _export(chain: Chain, nbdkit: str, image: str, options: argparse.Namespace) 
     socket = os.path.abspath(options.socket or os.path.join(chain.directory, "nbd.socket"))
     if os.path.lexists(socket):
         raise OperatorError(f"{socket} exists; if nobody listens there, remove it")
-    command = [nbdkit, "--foreground", "--unix", socket, "--filter=blocksize"]
+    geometry = _geometry(image)
+    # The inner filter makes whole sectors of what is none; the outer one tells clients
+    # how large these are all the same.
+    command = [nbdkit, "--foreground", "--unix", socket,
+               "--filter=blocksize-policy", "--filter=blocksize"]  # fmt: skip
     if options.read_only:
         command.append("--readonly")
     command += ["python", PLUGIN, f"machine={chain.layout.directory}",
-                f"domid={DOMID}", f"vdev={XVDA}", "minblock=512"]  # fmt: skip
+                f"domid={DOMID}", f"vdev={XVDA}",
+                f"holes={int(geometry.medium is Medium.FILE)}",
+                f"blocksize-minimum={geometry.sector_size}",
+                f"blocksize-preferred={max(geometry.physical_sector_size, PAGE_SIZE)}",
+                f"blocksize-maximum={LARGEST}"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": python_path()}
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
     try:
@@ -98,6 +109,15 @@ def _export(chain: Chain, nbdkit: str, image: str, options: argparse.Namespace) 
         _stop(server)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket)
+
+
+def _geometry(image: str) -> DiskGeometry:
+    """What the image is as a disk; OperatorError, HostError."""
+    try:
+        with open(image, "rb") as file:
+            return platform().prepare_disk(file.fileno())
+    except OSError as error:
+        raise OperatorError(f"unable to open {image}: {error.strerror}") from None
 
 
 def _connect(chain: Chain, disk: DiskOffer, server: subprocess.Popen[bytes]) -> None:

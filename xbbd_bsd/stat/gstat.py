@@ -47,11 +47,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading, flush right, and what it shows."""
+    """A column: its heading, flush right, and what it shows.
+
+    `spare`: where the screen is too narrow, those with more of it go first; 0: never.
+    """
 
     heading: str
     width: int
     show: Callable[[Rate], str]
+    spare: int = 0
 
 
 def _percentile(operation: str, percent: float) -> Callable[[Rate], str]:
@@ -72,11 +76,11 @@ def _columns_of(operation: str, letter: str, *, means: bool, percentiles: bool) 
     if means:
         kib = _kind(operation, lambda kind: f"{kind.kib_per_second:.0f}")
         mean = _kind(operation, lambda kind: milliseconds(kind.ms))
-        found += [Column("kBps", 7, kib), Column(f"ms/{letter}", 7, mean)]
+        found += [Column("kBps", 7, kib, 3), Column(f"ms/{letter}", 7, mean, 2)]
     if percentiles:
         found += [
-            Column(f"p50/{letter}", 7, _percentile(operation, 50.0)),
-            Column(f"p99/{letter}", 7, _percentile(operation, 99.0)),
+            Column(f"p50/{letter}", 7, _percentile(operation, 50.0), 3),
+            Column(f"p99/{letter}", 7, _percentile(operation, 99.0), 2),
         ]
     return found
 
@@ -92,7 +96,7 @@ def _set(deletes: bool, others: bool, *, means: bool, percentiles: bool) -> list
         found += _columns_of("discard", "d", means=means, percentiles=percentiles)
     if others:
         found.append(Column("o/s", 7, _kind("flush", lambda kind: f"{kind.per_second:.0f}")))
-        found.append(Column("ms/o", 7, _kind("flush", lambda kind: milliseconds(kind.ms))))
+        found.append(Column("ms/o", 7, _kind("flush", lambda kind: milliseconds(kind.ms)), 1))
     return found
 
 
@@ -105,6 +109,20 @@ def columns(
     if latency is Latency.NEVER or (latency is Latency.FITTING and not fits):
         return _set(deletes, others, means=True, percentiles=False)
     return both if fits else _set(deletes, others, means=False, percentiles=True)
+
+
+def narrowed(shown: Sequence[Column], *, width: int, name_width: int) -> list[Column]:
+    """Those of the columns for which there is room beside %busy and the name.
+
+    What is asked for most goes last: numbers of operations, which always stay.
+    """
+    found = list(shown)
+    while _width(found) + len(" %busy  ") + 1 + name_width > width:
+        last = max(range(len(found)), key=lambda n: (found[n].spare, n))
+        if found[last].spare == 0:
+            break
+        del found[last]
+    return found
 
 
 def load(percent: float) -> Load:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stat import gstat
 from xbbd_bsd.stat.gstat import Line, Load
-from xbbd_bsd.stat.view import HELP, View, press
+from xbbd_bsd.stat.view import View, press
 from xbbd_bsd.stat.watch import Clock, Interval, Schedule, Watch
 
 FIRST: Final = 0.25  # seconds at most, until the first rates are seen
@@ -65,8 +65,8 @@ def show(terminal: Terminal, watch: Watch, start: View, clock: Clock) -> None:
         elif key is None and clock.now() >= schedule.due:
             interval = watch.next() or interval
             schedule.after(clock.now())
-            if view.notice != HELP:
-                view = replace(view, notice="")
+            if view.passing:
+                view = replace(view, notice="", passing=False)
 
 
 def _draw(
@@ -81,13 +81,15 @@ def _draw(
     if view.typed is not None:
         top = f"Filter: {view.typed}"
         cursor = min(len(top), max(0, width - 1))
+    name_width = max((len(rate.name) for rate in rates), default=4)
     shown = gstat.columns(
         view.latency,
         deletes=view.deletes,
         others=view.others,
         width=width,
-        name_width=max((len(rate.name) for rate in rates), default=4),
+        name_width=name_width,
     )
+    shown = gstat.narrowed(shown, width=width, name_width=name_width)
     first = max(0, min(view.first, len(rates) - (height - gstat.MARGIN)))
     lines = gstat.screen(rates, top, shown, first=first, width=width, height=height)
     terminal.draw(lines, cursor)

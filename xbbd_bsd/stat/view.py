@@ -27,8 +27,8 @@ HELP: Final = "q quit f/F filter </> interval s/S sort a busy d/o columns l late
 class View:
     """`wait`: seconds of an interval.  `first`: number of the topmost row.
 
-    `typed`: the filter while it is being typed, else None.  `notice`: a line
-    to show in place of the first one until the next key or sample.
+    `typed`: the filter while it is being typed, else None.  `notice`: a line to show
+    in place of the first one until the next key, or sample if it is `passing`.
     """
 
     choice: Choice
@@ -39,6 +39,7 @@ class View:
     first: int = 0
     typed: str | None = None
     notice: str = ""
+    passing: bool = False
     quit: bool = False
 
 
@@ -50,7 +51,7 @@ def press(view: View, key: str, *, start: View, rows: int, page: int) -> View:
     """
     if view.typed is not None:
         return _typing(view, key)
-    view = replace(view, notice="")
+    view = replace(view, notice="", passing=False)
     last = max(0, rows - page)
     match key:
         case "q":
@@ -77,7 +78,7 @@ def press(view: View, key: str, *, start: View, rows: int, page: int) -> View:
         case "l":
             order_of = list(Latency)
             found = order_of[(order_of.index(view.latency) + 1) % len(order_of)]
-            return replace(view, latency=found, notice=f"percentiles: {found.value}")
+            return replace(view, latency=found, notice=f"percentiles: {found.value}", passing=True)
         case "r":
             return start
         case "h" | "?":
@@ -107,8 +108,9 @@ def _typing(view: View, key: str) -> View:
         view = replace(view, typed=None)
         try:
             return _choose(view, filter=checked_filter(typed))
-        except ValueError:
-            return replace(view, notice="Invalid filter")
+        except ValueError as error:
+            reason = str(error).partition(": ")[2]
+            return replace(view, notice=f"Invalid filter, {reason}: {typed}")
     if len(key) == 1 and key.isprintable() and len(typed) < FILTER_LENGTH:
         return replace(view, typed=typed + key)
     return view

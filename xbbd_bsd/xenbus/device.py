@@ -149,6 +149,11 @@ class Device:
         waits = self._retry is not None and self.states[0] is not State.CONNECTED
         return self._held_for if waits else ""
 
+    @property
+    def closed_reason(self) -> str:
+        """What failed, of a device that is Closing or Closed for it; "" of any other."""
+        return "" if self._failure is Failure.NONE else self._reason().decode("utf-8", "ignore")
+
     def try_again(self) -> None:
         """What held it back may be over: somebody has seen to it."""
         if self._retry is not None:
