@@ -26,7 +26,7 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 
 # Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
 FOREIGN = {
-    *((name, "1") for name in ("dd", "dtrace", "head", "kenv", "protect", "truncate", "xl")),
+    *((name, "1") for name in ("dd", "dtrace", "head", "kenv", "protect", "ps", "truncate", "xl")),
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
@@ -34,7 +34,9 @@ FOREIGN = {
     ("xen-vbd-interface", "7"),
     *(
         (name, "8")
-        for name in ("daemon", "gstat", "iostat", "rc", "sysctl", "syslogd", "xenstored")
+        for name in (
+            *("daemon", "gstat", "iostat", "mount", "rc", "sysctl", "syslogd", "xenstored"),
+        )
     ),
     ("devstat", "9"),
 }
@@ -105,6 +107,7 @@ def test_there_is_a_page_of_every_command_and_file() -> None:
     assert {path.name for path in PAGES} == {
         "xbbd.4",
         "xbbd.conf.5",
+        "xbbd-troubles.7",
         "xbbctl.8",
         "xbbd.8",
         "xbbstat.8",
