@@ -60,21 +60,6 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
-def parser_of_daemon(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
-    """Its parser is not handed out, so it is taken when it is used."""
-    seen: list[argparse.ArgumentParser] = []
-    original = argparse.ArgumentParser.parse_args
-
-    def parse_args(self: argparse.ArgumentParser, *given: object) -> argparse.Namespace:
-        seen.append(self)
-        return original(self, [])
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    daemon._options([])
-    (parser,) = seen
-    return parser
-
-
 def verb_parsers() -> dict[str, argparse.ArgumentParser]:
     (verbs,) = (
         action
@@ -154,8 +139,8 @@ def test_sections_that_are_named_exist(path: Path) -> None:
 # Options and verbs.
 
 
-def test_options_of_xbbd(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = options_of(parser_of_daemon(monkeypatch))
+def test_options_of_xbbd() -> None:
+    wanted = options_of(daemon._parser())
     text = source("xbbd.8")
     assert flags(text) == wanted
     assert in_synopsis(text) == wanted - {"--help"}
