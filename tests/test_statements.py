@@ -40,7 +40,10 @@ FOREIGN = {
 }
 MADE = {"_xbb.c", "job.sh"}  # by the build; by the lab, for its dom0
 # They make files of any name to work on.
-INVENTORS = {"tests/c/test_native.py", "tests/freebsd/cross.py", "tests/unit/test_mutants.py"}
+INVENTORS = {
+    *("tests/c/test_native.py", "tests/freebsd/cross.py", "tests/test_statements.py"),
+    "tests/unit/test_mutants.py",
+}
 
 FILE = re.compile(
     r"(?<![\w./*{}<$-])((?:[\w.-]+/)*\w[\w-]*\.(?:c|h|py|md|sh|toml|tsv))\b(?![\w/(.])"
