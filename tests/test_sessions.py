@@ -433,6 +433,8 @@ def test_an_example(request: pytest.FixtureRequest, document: str, lines: list[s
             how.needs()
         except OperatorError as error:
             pytest.skip(str(error))
+    if how.place is Place.NOTHING and not Path(sys.prefix, "bin", "xbbd").exists():
+        pytest.skip("xbbd is not installed where this Python is")
     with stage(how, lambda: request.getfixturevalue("disks")) as there:
         shell = Shell(there.here, there.environment)
         try:

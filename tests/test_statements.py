@@ -109,6 +109,18 @@ def test_every_c_file_includes_the_private_header() -> None:
             assert ("freebsd_xen.h" in direct) == (path.name == "hv_freebsd.c")
 
 
+@pytest.mark.parametrize("header", ["internal.h", "persist.h"])
+def test_functions_are_declared_under_the_file_that_has_them(header: str) -> None:
+    pieces = re.split(r"^/\*\s+(?:\* )?(\w+\.c)\b", (NATIVE / header).read_text(), flags=re.M)
+    found = 0
+    for file, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        source = (NATIVE / file).read_text()
+        for name in re.findall(r"^\w[\w ]*[\t *]+(xbb_\w+)\([^;{]*\);", text, re.M):
+            assert re.search(rf"^{name}\(", source, re.M), (file, name)
+            found += 1
+    assert found > 10
+
+
 def test_functions_that_documents_name_exist() -> None:
     """`function()`, in the file before it if there is one on its line."""
     everything = "\n".join(
