@@ -245,10 +245,12 @@ class Shell:
                 printed += data.decode(errors="replace")
         return int(match[1]), printed[: match.start()]
 
+    def finish(self) -> str:
+        """End what it has left running; what that had to say."""
+        return self.type("kill $(jobs -p) 2>/dev/null; wait")[1]
+
     def close(self) -> None:
-        """End it, and whatever it has left running."""
-        with contextlib.suppress(AssertionError, BrokenPipeError):
-            self.type("kill $(jobs -p) 2>/dev/null; wait")
+        """End it; harmless if it has ended."""
         self._child.kill()
         self._child.communicate()
 
@@ -455,5 +457,7 @@ def test_an_example(request: pytest.FixtureRequest, document: str, lines: list[s
                 if shown is not None:
                     wanted = [there.here_of(text) for text in shown]
                     assert as_shown(wanted, printed), f"{line}: {printed}"
+            left = shell.finish()
+            assert "Traceback" not in left, left
         finally:
             shell.close()
