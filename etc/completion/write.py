@@ -256,11 +256,14 @@ def tcsh_command(command: str, first: list[str], last: list[str]) -> Iterator[st
                 what = str(action.metavar or action.dest).lower().replace("_", " ")
                 kind = kind_of(action, verb)
                 kinds.setdefault(option, set()).add(kind and tcsh_value(kind, what))
-    # Where an option means one thing here and another there, this shell cannot tell.
     for option, values in kinds.items():
-        (value, *others) = values
-        if value and not others:
-            rules.append(f"n@{option}@{value}@")
+        # Where an option has a value here and none there, this shell cannot tell: then it
+        # offers what it knows, but does not say that it knows nothing.
+        wanted = {
+            value for value in values if value and not (value[:2] == "x:" and len(values) > 1)
+        }
+        if len(wanted) == 1:
+            rules.append(f"n@{option}@{wanted.pop()}@")
     long = sorted({option[2:] for option in kinds if option.startswith("--")})
     short = sorted(
         {option[1:] for option in kinds if not option.startswith("--")},
