@@ -163,7 +163,7 @@ def zsh_option(action: argparse.Action, verb: str, option: str) -> str:
     others = [other for other in action.option_strings if other != option]
     if isinstance(action, argparse._HelpAction | argparse._VersionAction):
         start = "(- *)"
-    elif option in EXCLUDE:
+    elif option in EXCLUDE and not verb:
         start = f"({EXCLUDE[option]})"
     else:
         start = f"({' '.join(others)})" if others else ""
