@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_docs import TO_COME
+from tests.test_man import verb_parsers
+from xbbd_bsd import daemon, xbbctl, xbbstat
+
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "xbbd_bsd" / "native"
 
@@ -145,6 +149,40 @@ def test_pages_that_are_named_exist() -> None:
         text = path.read_text()
         for name, number in re.findall(r"\b(xbb[a-z]+(?:[.-][a-z]+)?)\((\d)\)", text):
             assert (name, number) in pages, f"{path.relative_to(ROOT)}: {name}({number})"
+
+
+def quoted_commands() -> Iterator[tuple[str, str]]:
+    """xbbctl, xbbd and xbbstat with words, inside a sentence: document, and what is quoted.
+
+    Not of what has been, in CHANGELOG.
+    """
+    documents = [ROOT / "README.md", ROOT / "HACKING.md", *(ROOT / "man").glob("*.[0-9]")]
+    for path in documents:
+        pattern = r"`(xbb\w+ [^`]+)`" if path.suffix == ".md" else r"^\.Ql (xbb\w+ .*)$"
+        for text in re.findall(pattern, path.read_text(), re.M):
+            yield path.name, text.replace("\n", " ")
+        for verb in re.findall(r"^\.Xr xbbctl 8\n\.Cm (\S+)", path.read_text(), re.M):
+            yield path.name, f"xbbctl {verb}"
+
+
+def test_commands_that_sentences_quote_are_understood() -> None:
+    """Verbs, names and options; operands may be left out where a verb is only named."""
+    seen = 0
+    for document, text in quoted_commands():
+        command, *words = re.split(r"[ ;]+", re.sub(r"[,.:)]* ?[,.:)]*$", "", text))
+        options = {word.partition("=")[0] for word in words if re.match(r"-[a-zA-Z-]", word)}
+        parser = {"xbbctl": xbbctl._parser, "xbbd": daemon._parser, "xbbstat": xbbstat._parser}
+        known = parser[command]()._option_string_actions.keys()
+        if command == "xbbctl":
+            first = xbbctl._first_word(words)
+            if first in xbbctl.VERBS:
+                known = verb_parsers()[first]._option_string_actions.keys()
+            elif first not in TO_COME:
+                assert not first or re.match(r"(?:dev|hw)\.xbbd\b", first), (document, text)
+        letters = {f"-{letter}" for word in options if word[:2] != "--" for letter in word[1:]}
+        assert {word for word in options if word[:2] == "--"} | letters <= known, (document, text)
+        seen += 1
+    assert seen > 20
 
 
 def test_hacking_has_every_dependency() -> None:
