@@ -24,6 +24,7 @@ LONGEST = (
     "unit/test_walks.py",
     "freebsd/test_kernel.py",
     "c/test_native.py",
+    "test_sessions.py",
 )
 
 

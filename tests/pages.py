@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 MAN = ROOT / "man"
-PAGES = sorted(path for path in MAN.iterdir() if path.suffix in (".4", ".5", ".8"))
+PAGES = sorted(path for path in MAN.iterdir() if path.suffix in (".4", ".5", ".7", ".8"))
 
 
 def source(name: str) -> str:

@@ -28,7 +28,7 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 
 # Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
 FOREIGN = {
-    *((name, "1") for name in ("dd", "dtrace", "head", "kenv", "protect", "truncate", "xl")),
+    *((name, "1") for name in ("dd", "dtrace", "head", "kenv", "protect", "ps", "truncate", "xl")),
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
@@ -36,7 +36,9 @@ FOREIGN = {
     ("xen-vbd-interface", "7"),
     *(
         (name, "8")
-        for name in ("daemon", "gstat", "iostat", "rc", "sysctl", "syslogd", "xenstored")
+        for name in (
+            *("daemon", "gstat", "iostat", "mount", "rc", "sysctl", "syslogd", "xenstored"),
+        )
     ),
     ("devstat", "9"),
 }
@@ -66,21 +68,6 @@ def test_what_a_ring_takes_is_said_as_it_is() -> None:
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
-
-
-def parser_of_daemon(monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
-    """Its parser is not handed out, so it is taken when it is used."""
-    seen: list[argparse.ArgumentParser] = []
-    original = argparse.ArgumentParser.parse_args
-
-    def parse_args(self: argparse.ArgumentParser, *given: object) -> argparse.Namespace:
-        seen.append(self)
-        return original(self, [])
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
-    daemon._options([])
-    (parser,) = seen
-    return parser
 
 
 def verb_parsers() -> dict[str, argparse.ArgumentParser]:
@@ -115,6 +102,7 @@ def test_there_is_a_page_of_every_command_and_file() -> None:
     assert {path.name for path in PAGES} == {
         "xbbd.4",
         "xbbd.conf.5",
+        "xbbd-troubles.7",
         "xbbctl.8",
         "xbbd.8",
         "xbbstat.8",
@@ -161,8 +149,8 @@ def test_sections_that_are_named_exist(path: Path) -> None:
 # Options and verbs.
 
 
-def test_options_of_xbbd(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = options_of(parser_of_daemon(monkeypatch))
+def test_options_of_xbbd() -> None:
+    wanted = options_of(daemon._parser())
     text = source("xbbd.8")
     assert flags(text) == wanted
     assert in_synopsis(text) == wanted - {"--help"}

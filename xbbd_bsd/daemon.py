@@ -287,7 +287,7 @@ def read_config(path: str | None) -> Config:
     return parse(text, path or CONFIG_FILE)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xbbd", description="user-space Xen block backend")
     parser.add_argument(
         "-d", dest="foreground", action="store_true", help="stay in the foreground, log to stderr"
@@ -304,6 +304,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--report", metavar="FILE", help="with -d: say in a file what came of the start"
     )
     parser.add_argument("--version", action="version", version=f"xbbd {__version__}")
+    return parser
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.report and not options.foreground:
         parser.error("--report is for those who start it with -d; without -d it says so itself")

@@ -1,14 +1,95 @@
-# Completion of xbbctl(8) for bash.  Put it where bash-completion looks, as
-# /usr/local/share/bash-completion/completions/xbbctl, or source it.
+# Completion of xbbctl(8), xbbd(8) and xbbstat(8) for bash.  Put it where
+# bash-completion looks, as /usr/local/share/bash-completion/completions/xbbctl,
+# with the other two as links, or source it.
 #
 # Names and disks are asked of the daemon that the line names by --host and
 # --state-dir.  Names are completed part by part, as paths are.
 
-_xbbctl()
+# Written by write.py from here
+_xbbctl_verbs='list attach detach inflight log resize clear'
+
+# The options of a command and verb.
+_xbb_options()
 {
-	local line=${COMP_LINE:0:COMP_POINT} cur word option= verb= joined
+	case $1,$2 in
+	xbbctl,) echo '-a -d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir --version' ;;
+	xbbctl,names) echo '-d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir' ;;
+	xbbctl,list) echo '--help --host --state-dir -j' ;;
+	xbbctl,attach) echo '--help --host --state-dir -j --limit --mode --kind --cdrom --no-discard' ;;
+	xbbctl,detach) echo '--help --host --state-dir -j --force --limit' ;;
+	xbbctl,inflight) echo '--help --host --state-dir -j' ;;
+	xbbctl,log) echo '--help --host --state-dir -j' ;;
+	xbbctl,resize) echo '--help --host --state-dir -j' ;;
+	xbbctl,clear) echo '--help --host --state-dir -j' ;;
+	xbbd,) echo '-h --help -d -S -f -t --host --report --version' ;;
+	xbbstat,) echo '-h --help -x -i -b -B -C -j -I -d -o -l -z -a -n -t -f -s -w -c --host --state-dir --version' ;;
+	esac
+}
+
+# The kind of what follows an option, if anything does.
+_xbb_takes()
+{
+	case $1,$2,$3 in
+	xbbctl,,-f | xbbctl,names,-f) echo 'file' ;;
+	xbbctl,,--host | xbbctl,names,--host) echo 'spec' ;;
+	xbbctl,,--state-dir | xbbctl,names,--state-dir) echo 'dir' ;;
+	xbbctl,list,--host) echo 'spec' ;;
+	xbbctl,list,--state-dir) echo 'dir' ;;
+	xbbctl,attach,--host) echo 'spec' ;;
+	xbbctl,attach,--state-dir) echo 'dir' ;;
+	xbbctl,attach,--limit) echo 'word' ;;
+	xbbctl,attach,--mode) echo '=r w w!' ;;
+	xbbctl,attach,--kind) echo '=vbd vbd3' ;;
+	xbbctl,detach,--host) echo 'spec' ;;
+	xbbctl,detach,--state-dir) echo 'dir' ;;
+	xbbctl,detach,--limit) echo 'word' ;;
+	xbbctl,inflight,--host) echo 'spec' ;;
+	xbbctl,inflight,--state-dir) echo 'dir' ;;
+	xbbctl,log,--host) echo 'spec' ;;
+	xbbctl,log,--state-dir) echo 'dir' ;;
+	xbbctl,resize,--host) echo 'spec' ;;
+	xbbctl,resize,--state-dir) echo 'dir' ;;
+	xbbctl,clear,--host) echo 'spec' ;;
+	xbbctl,clear,--state-dir) echo 'dir' ;;
+	xbbd,*,-f) echo 'file' ;;
+	xbbd,*,--host) echo 'spec' ;;
+	xbbd,*,--report) echo 'file' ;;
+	xbbstat,*,-n) echo 'word' ;;
+	xbbstat,*,-t) echo '=da other xbb xbbi' ;;
+	xbbstat,*,-f) echo 'word' ;;
+	xbbstat,*,-s) echo '=name %busy L(q) ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w' ;;
+	xbbstat,*,-w) echo 'word' ;;
+	xbbstat,*,-c) echo 'word' ;;
+	xbbstat,*,--host) echo 'spec' ;;
+	xbbstat,*,--state-dir) echo 'dir' ;;
+	esac
+}
+
+# The kind of an operand, which are counted from 0.
+_xbb_operand()
+{
+	case $1,$2,$3 in
+	xbbctl,,0) echo first ;;
+	xbbctl,names,*) echo names ;;
+	xbbctl,attach,0) echo 'word' ;;
+	xbbctl,attach,1) echo 'file' ;;
+	xbbctl,attach,2) echo 'word' ;;
+	xbbctl,detach,0) echo 'guest' ;;
+	xbbctl,detach,1) echo 'vdev' ;;
+	xbbctl,inflight,0) echo 'disk' ;;
+	xbbctl,log,0) echo 'disk' ;;
+	xbbctl,resize,0) echo 'disk' ;;
+	xbbctl,clear,0) echo 'lost' ;;
+	xbbstat,,*) echo 'drive' ;;
+	esac
+}
+# to here.
+
+_xbb()
+{
+	local command=${1##*/} line=${COMP_LINE:0:COMP_POINT}
+	local cur word option= verb= joined kind i
 	local -a words asked=() given=()
-	local common="-j --help --host --state-dir"
 
 	# Not COMP_WORDS, which bash cuts at = and : too.
 	read -r -a words <<<"$line"
@@ -25,23 +106,25 @@ _xbbctl()
 		case $word in
 		--host=* | --state-dir=*)
 			asked+=("$word") ;;
-		--host | --state-dir | --limit | --mode | --kind)
-			option=$word ;;
-		--*) ;;
-		-*f)
-			option=-f ;;
-		-*) ;;
-		list | attach | detach | inflight | log | resize | clear)
-			if [[ -z $verb ]]; then
+		--*=*) ;;
+		--?*)
+			[[ -n $(_xbb_takes "$command" "$verb" "$word") ]] &&
+			    option=$word ;;
+		-?*)
+			# Of several letters the first with a value is the last.
+			for ((i = 1; i < ${#word}; i++)); do
+				[[ -z $(_xbb_takes "$command" "$verb" "-${word:i:1}") ]] &&
+				    continue
+				((i == ${#word} - 1)) && option=-${word:i:1}
+				break
+			done ;;
+		*)
+			if [[ $command != xbbctl || -n $verb ]]; then
+				given+=("$word")
+			elif [[ " $_xbbctl_verbs " == *" $word "* ]]; then
 				verb=$word
 			else
-				given+=("$word")
-			fi ;;
-		*)
-			if [[ -z $verb ]]; then
 				verb=names
-			else
-				given+=("$word")
 			fi ;;
 		esac
 	done
@@ -55,89 +138,73 @@ _xbbctl()
 	fi
 
 	COMPREPLY=()
-	case $option in
-	--host)
+	if [[ -n $option ]]; then
+		kind=$(_xbb_takes "$command" "$verb" "$option")
+	elif [[ $cur == -* ]]; then
+		word=$(_xbb_options "$command" "$verb")
+		_xbb_reply "$(compgen -W "$word" -- "$cur")"
+		return
+	else
+		kind=$(_xbb_operand "$command" "$verb" "${#given[@]}")
+	fi
+	case $kind in
+	spec)
 		if [[ $cur == sim:* ]]; then
 			compopt -o filenames 2>/dev/null
-			_xbbctl_reply "$(compgen -P sim: -d -- "${cur#sim:}")"
+			_xbb_reply "$(compgen -P sim: -d -- "${cur#sim:}")"
 		else
 			compopt -o nospace 2>/dev/null
-			_xbbctl_reply "$(compgen -W sim: -- "$cur")"
-		fi
-		return ;;
-	--state-dir)
+			_xbb_reply "$(compgen -W sim: -- "$cur")"
+		fi ;;
+	dir)
 		compopt -o filenames 2>/dev/null
-		_xbbctl_reply "$(compgen -d -- "$cur")"
-		return ;;
-	-f)
+		_xbb_reply "$(compgen -d -- "$cur")" ;;
+	file)
 		compopt -o filenames 2>/dev/null
-		_xbbctl_reply "$(compgen -f -- "$cur")"
-		return ;;
-	--mode)
-		_xbbctl_reply "$(compgen -W 'r w w!' -- "$cur")"
-		return ;;
-	--kind)
-		_xbbctl_reply "$(compgen -W 'vbd vbd3' -- "$cur")"
-		return ;;
-	--limit)
-		return ;;
-	esac
-
-	if [[ $cur == -* ]]; then
-		case $verb in
-		'')
-			word="-a -d -e -f -h -i -N -n -q -t -T -W $common --version" ;;
-		names)
-			word="-d -e -f -h -i -N -n -q -t -T -W $common" ;;
-		attach)
-			word="$common --cdrom --kind --limit --mode --no-discard" ;;
-		detach)
-			word="$common --force --limit" ;;
-		*)
-			word=$common ;;
-		esac
-		_xbbctl_reply "$(compgen -W "$word" -- "$cur")"
-		return
-	fi
-
-	case $verb,${#given[@]} in
-	attach,1)
+		_xbb_reply "$(compgen -f -- "$cur")" ;;
+	=*)
+		_xbb_reply "$(compgen -W "${kind#=}" -- "$cur")" ;;
+	disk)
+		_xbb_reply "$(compgen -W "$(_xbb_list '{ print $1 }')" -- "$cur")" ;;
+	lost)
 		compopt -o filenames 2>/dev/null
-		_xbbctl_reply "$(compgen -f -- "$cur")" ;;
-	detach,0)
-		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $2 }')" -- "$cur")" ;;
-	detach,1)
-		word=$(_xbbctl_list '$2 == guest { print $3 }' "${given[0]}")
-		_xbbctl_reply "$(compgen -W "$word" -- "$cur")" ;;
-	clear,0)
-		compopt -o filenames 2>/dev/null
-		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")
+		_xbb_reply "$(compgen -W "$(_xbb_list '{ print $1 }')" -- "$cur")
 $(compgen -f -- "$cur")" ;;
-	inflight,0 | log,0 | resize,0)
-		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")" ;;
-	,0)
-		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear' -- "$cur")
-$(_xbbctl_names)" ;;
-	names,*)
-		_xbbctl_reply "$(_xbbctl_names)" ;;
+	guest)
+		_xbb_reply "$(compgen -W "$(_xbb_list '{ print $2 }')" -- "$cur")" ;;
+	vdev)
+		word=$(_xbb_list '$2 == guest { print $3 }' "${given[0]}")
+		_xbb_reply "$(compgen -W "$word" -- "$cur")" ;;
+	drive)
+		word=$(_xbb_list '{ sub("xbbd", "", $1)
+		    print "xbb" $1, "xbbi" $1, "dev.xbbd." $1 }')
+		_xbb_reply "$(compgen -W "$word" -- "$cur")" ;;
+	first)
+		_xbb_reply "$(compgen -W "$_xbbctl_verbs" -- "$cur")
+$(_xbb_names)" ;;
+	names)
+		_xbb_reply "$(_xbb_names)" ;;
 	esac
-	[[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *. && -z ${given[0]} ]] &&
+	[[ $kind == first || $kind == names ]] &&
+	    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *. ]] &&
 	    compopt -o nospace 2>/dev/null
 	return 0
 }
 
 # Words, one a line, as what there is to choose from.
-_xbbctl_reply()
+_xbb_reply()
 {
 	local word
 
 	while IFS= read -r word; do
-		[[ -n $word ]] && COMPREPLY+=("${word#"$joined"}")
+		word=${word#"$joined"}
+		word=${word//\(/\\(}
+		[[ -n $word ]] && COMPREPLY+=("${word//\)/\\)}")
 	done <<<"$1"
 }
 
 # The next part of every name that begins like $cur.
-_xbbctl_names()
+_xbb_names()
 {
 	[[ $cur == *=* ]] && return
 	xbbctl "${asked[@]}" -aN 2>/dev/null | awk -v cur="$cur" '
@@ -151,9 +218,9 @@ _xbbctl_names()
 }
 
 # Columns of all disks.
-_xbbctl_list()
+_xbb_list()
 {
 	xbbctl "${asked[@]}" list 2>/dev/null | awk -v guest="$2" "NR == 1 { next } $1"
 }
 
-complete -F _xbbctl xbbctl
+complete -F _xbb xbbctl xbbd xbbstat

@@ -1,23 +1,46 @@
-# Completion of xbbctl(8) for tcsh.  Source it from ~/.tcshrc.
+# Completion of xbbctl(8), xbbd(8) and xbbstat(8) for tcsh.  Source it from ~/.tcshrc.
 #
 # Names and disks are asked of the daemon that the line names by --host and
 # --state-dir.  What is asked goes by xargs(1), since backquotes do not nest.
 
 if ( ! $?tcsh ) exit
 
+# Written by write.py from here
 complete xbbctl \
-    'n/-f/f/' \
-    'n/--state-dir/d/' \
-    'n/--host/(sim:)//' \
-    'n/--mode/(r w w\!)/' \
-    'n/--kind/(vbd vbd3)/' \
-    'n/--limit/x:how many seconds/' \
-    'c/--/(cdrom force help host kind limit mode no-discard state-dir version)/' \
-    'c/-/(a d e f h i j N n q t T W)/' \
+    'n@-f@f@' \
+    'n@--host@(sim:)@@' \
+    'n@--state-dir@d@' \
+    'n@--limit@x:seconds@' \
+    'n@--mode@(r w w\!)@' \
+    'n@--kind@(vbd vbd3)@' \
+    'c@--@(cdrom force help host kind limit mode no-discard state-dir version)@' \
+    'c@-@(a d e f h i j N n q T t W)@' \
+    'n@list@x:nothing follows@' \
+    'n@{attach,detach}@x:name or number of the guest@' \
     'n@{inflight,log,resize}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
-    'n/list/x:nothing follows/' \
-    'n/clear/f/' \
-    'n/{attach,detach}/x:name or number of the guest/' \
-    'N/attach/f/' \
-    'N/detach/x:name of the disk in the guest/' \
+    'n@clear@f@' \
+    'N@attach@f@' \
+    'N@detach@x:name of the disk in the guest@' \
     'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
+
+complete xbbd \
+    'n@-f@f@' \
+    'n@--host@(sim:)@@' \
+    'n@--report@f@' \
+    'c@--@(help host report version)@' \
+    'c@-@(d f h S t)@' \
+    'p@*@x:no more than options@'
+
+complete xbbstat \
+    'n@-n@x:devs@' \
+    'n@-t@(da other xbb xbbi)@' \
+    'n@-f@x:regex@' \
+    'n@-s@(name %busy ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w)@' \
+    'n@-w@x:seconds@' \
+    'n@-c@x:count@' \
+    'n@--host@(sim:)@@' \
+    'n@--state-dir@d@' \
+    'c@--@(help host state-dir version)@' \
+    'c@-@(a B b C c d f h I i j l n o s t w x z)@' \
+    'p@*@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& sed -n -e "s=^xbbd\([0-9]*\) .*=xbb\1 xbbi\1 dev.xbbd.\1=p"`@'
+# to here.

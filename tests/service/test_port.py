@@ -44,6 +44,7 @@ PYTHON_PKGNAMEPREFIX=	py311-
 PYTHONPREFIX_SITELIBDIR=	${PREFIX}/lib/python3.11/site-packages
 REINPLACE_CMD=	sed -i.bak
 STRIP_CMD=	:
+LN=		ln
 MKDIR=		mkdir -p
 INSTALL_DATA=	install -m 0644
 INSTALL_SCRIPT=	install -m 0555

@@ -233,3 +233,11 @@ def test_a_disk_that_is_taken_by_force_is_not_held() -> None:
         guest.event("refused to close")
         remove(chain.store, OFFER)
         guest.event("closed")
+
+
+def test_a_machine_that_stops_with_guests_alive_has_nothing_to_say() -> None:
+    """They lose it; that is no failure of the machine's."""
+    with Chain() as chain:
+        chain.start_guest(1, XVDA)
+        assert chain.machine.stop() == 0
+        assert chain.machine.tail() == ""

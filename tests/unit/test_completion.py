@@ -1,10 +1,11 @@
-"""Completion of xbbctl(8) in bash, zsh and tcsh: against its options, and in real shells.
+"""Completion in bash, zsh and tcsh: against the options of the commands, and in real shells.
 
-The shells run on terminals of their own, with an xbbctl in PATH that writes down
-what it was called with.
+The shells run on terminals of their own, with commands in PATH that write down
+what they were called with.
 """
 
 import argparse
+import importlib.util
 import os
 import pty
 import re
@@ -13,11 +14,12 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.waiting import GIVE_UP
-from xbbd_bsd import xbbctl
+from xbbd_bsd import daemon, xbbctl, xbbstat
 from xbbd_bsd.oids import declared
 
 FILES = Path(__file__).parents[2] / "etc" / "completion"
@@ -37,7 +39,7 @@ xbbd7   db2    xvda  r      16  Connected  /tank/c
 """
 FAKE = """\
 #!/bin/sh
-echo "$*" >>"$FAKE/calls"
+echo "${0##*/} $*" | sed "s/^xbbctl //" >>"$FAKE/calls"
 case " $* " in
 *" -aN "*) cat "$FAKE/names" ;;
 *" list "*) cat "$FAKE/disks" ;;
@@ -46,7 +48,7 @@ esac
 
 
 class Place:
-    """A directory to stand in, and another with an xbbctl that only writes down its calls."""
+    """A directory to stand in, and another with commands that only write down their calls."""
 
     def __init__(self, root: Path) -> None:
         self.fake, self.here = root / "fake", root / "here"
@@ -54,9 +56,10 @@ class Place:
         (self.here / "directory").mkdir(parents=True)
         (self.here / "tuned").touch()
         (self.here / "image").touch()
-        program = self.fake / "bin" / "xbbctl"
-        program.write_text(FAKE)
-        program.chmod(0o755)
+        for name in ("xbbctl", "xbbd", "xbbstat"):
+            program = self.fake / "bin" / name
+            program.write_text(FAKE)
+            program.chmod(0o755)
         (self.fake / "names").write_text("\n".join(NAMES) + "\n")
         (self.fake / "disks").write_text(DISKS)
         self.environment = {
@@ -69,7 +72,7 @@ class Place:
 
     @property
     def calls(self) -> list[str]:
-        """The arguments of all calls."""
+        """The arguments of all calls; of other commands than xbbctl with their names."""
         path = self.fake / "calls"
         return path.read_text().splitlines() if path.exists() else []
 
@@ -103,46 +106,63 @@ def verb_parsers() -> dict[str, argparse.ArgumentParser]:
     return dict(verbs.choices)
 
 
-ALL = options_of(xbbctl._parser()).union(*map(options_of, verb_parsers().values()))
+COMMANDS = {
+    "xbbctl": [xbbctl._parser(), *verb_parsers().values()],
+    "xbbd": [daemon._parser()],
+    "xbbstat": [xbbstat._parser()],
+}
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("write", FILES / "write.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("file", [BASH, ZSH, TCSH], ids=lambda file: file.name)
+def test_the_files_are_what_their_generator_writes(file: Path) -> None:
+    assert generator().written(file.name) == file.read_text(), "run python etc/completion/write.py"
+
+
+def test_every_kind_of_value_is_known_to_every_shell() -> None:
+    write = generator()
+    kinds = {kind for kind in write.KINDS.values() if not kind.startswith("=")}
+    assert kinds - {"vdev", "guest"} <= set(write.TCSH)
+    assert kinds == set(write.ZSH)
+    cases = set(re.findall(r"^\t(\w+)\)$", BASH.read_text(), re.M))
+    assert kinds | {"first", "names"} <= cases
 
 
 def test_zsh_has_every_option_of_every_verb() -> None:
-    text = ZSH.read_text().replace("\tinflight|log|resize)\n", "\tdisk verbs)\n")
-    parts = re.split(r"^\t([\w *]+)\)$", text, flags=re.M)
-    by_verb = dict(zip(parts[1::2], parts[2::2], strict=True))
-
-    def found(text: str) -> set[str]:
-        return set(re.findall(r"'(?:\([^)]*\))?(-[\w-]+)=?\[", text))
-
-    def listed(name: str) -> set[str]:
-        match = re.search(rf"\b{name}=\((.*?)\n\t\)", parts[0], re.S)
-        assert match is not None
-        return found(match[1])
-
-    by_verb["inflight"] = by_verb["log"] = by_verb["resize"] = by_verb.pop("disk verbs")
-    for verb, parser in verb_parsers().items():
-        text = by_verb[verb].partition(";;")[0]
-        assert "_arguments -s $common " in text
-        assert listed("common") | found(text) == options_of(parser), verb
-    names = listed("common") | listed("manners")
-    assert "_arguments -s $common $manners " in by_verb["*"]
-    assert names == options_of(xbbctl._parser()) - {"-a", "--version"}
-    (first,) = re.findall(r"_arguments -C -s \$common \$manners (.*?)&& return", parts[0], re.S)
-    assert names | found(first) == options_of(xbbctl._parser())
-    verbs = re.search(r"verbs=\((.*?)\n\t\)", parts[0], re.S)
-    assert verbs is not None
-    assert tuple(re.findall(r"'(\w+):", verbs[1])) == xbbctl.VERBS
+    parts = re.split(r"^\t([\w,]+)\)$", ZSH.read_text().partition("# to here.")[0], flags=re.M)
+    found = {
+        name: set(re.findall(r"^\t\t\t'(?:\([^)]*\)|\*)?(-[\w-]+)", text, re.M))
+        for name, text in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    wanted = {f"xbbctl,{verb}": options_of(parser) for verb, parser in verb_parsers().items()}
+    names = options_of(xbbctl._parser())
+    assert found == wanted | {
+        "xbbctl,first": names,
+        "xbbctl,names": names - {"-a", "--version"},
+        "xbbd,": options_of(daemon._parser()),
+        "xbbstat,": options_of(xbbstat._parser()),
+    }
 
 
-def test_tcsh_has_every_option_and_verb() -> None:
-    text = TCSH.read_text()
-    long = re.search(r"'c/--/\(([^)]*)\)/'", text)
-    short = re.search(r"'c/-/\(([^)]*)\)/'", text)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_tcsh_has_every_option_and_verb(command: str) -> None:
+    text = TCSH.read_text().partition(f"\ncomplete {command} ")[2].partition("\ncomplete ")[0]
+    long = re.search(r"'c@--@\(([^)]*)\)@'", text)
+    short = re.search(r"'c@-@\(([^)]*)\)@'", text)
     assert long is not None
     assert short is not None
     found = {f"--{name}" for name in long[1].split()} | {f"-{name}" for name in short[1].split()}
-    assert found == ALL
-    assert tuple(re.findall(r"echo (\w+);", text.partition("'p@*@")[2])) == xbbctl.VERBS
+    assert found == set().union(*map(options_of, COMMANDS[command]))
+    verbs = tuple(re.findall(r"echo (\w+);", text.partition("'p@*@")[2]))
+    assert verbs == (xbbctl.VERBS if command == "xbbctl" else ())
 
 
 @pytest.mark.parametrize(("name", "file"), [("bash", BASH), ("zsh", ZSH), ("tcsh", TCSH)])
@@ -156,7 +176,7 @@ def test_syntax(name: str, file: Path) -> None:
 ASK = """
 source "$1"
 COMP_LINE=$2 COMP_POINT=${#2}
-_xbbctl
+_xbb "${2%% *}"
 [[ ${#COMPREPLY[@]} == 0 ]] || printf '%s\\n' "${COMPREPLY[@]}"
 """
 
@@ -180,6 +200,8 @@ def test_bash_offers_every_option(place: Place) -> None:
     assert set(bash(place, "xbbctl -")) == options_of(xbbctl._parser())
     for verb, parser in verb_parsers().items():
         assert set(bash(place, f"xbbctl {verb} -")) == options_of(parser), verb
+    assert set(bash(place, "xbbd -")) == options_of(daemon._parser())
+    assert set(bash(place, "/usr/local/bin/xbbstat xbb0 -")) == options_of(xbbstat._parser())
     after_names = set(bash(place, "xbbctl dev.xbbd.0 -"))
     assert after_names == options_of(xbbctl._parser()) - {"-a", "--version"}
 
@@ -217,6 +239,19 @@ def test_bash_offers_every_option(place: Place) -> None:
         ("xbbctl --host ", ["sim:"]),
         ("xbbctl --host sim:dir", ["directory"]),
         ("xbbctl --host=sim:dir", ["directory"]),
+        ("xbbd ", []),
+        ("xbbd -f tu", ["tuned"]),
+        ("xbbd -dtf tu", ["tuned"]),
+        ("xbbd -d --host=sim:dir", ["directory"]),
+        ("xbbd --report im", ["image"]),
+        ("xbbstat ", [f"{name}{n}" for n in (0, 12, 7) for name in ("xbb", "xbbi", "dev.xbbd.")]),
+        ("xbbstat -x xbbi1", ["xbbi12"]),
+        ("xbbstat -x xbb0 dev.xbbd.7", ["dev.xbbd.7"]),
+        ("xbbstat -t ", ["da", "other", "xbb", "xbbi"]),
+        ("xbbstat -xs ms/", ["ms/r", "ms/w", "ms/d", "ms/o"]),
+        ("xbbstat -s L", ["L\\(q\\)"]),
+        ("xbbstat -w ", []),
+        ("xbbstat -w1 -xc ", []),
     ],
 )
 def test_bash_offers(place: Place, line: str, offered: list[str] | None) -> None:
@@ -338,6 +373,12 @@ LINES = [
     ("--state-dir dire\t -a", "--state-dir directory -a"),
     ("--state-dir=/d --host si\tdirectory -a", "--state-dir=/d --host sim:directory -a"),
 ]
+OTHERS = [
+    ("xbbd -d -f tu\t", "xbbd -d -f tuned"),
+    ("xbbd -d --host si\tdirectory", "xbbd -d --host sim:directory"),
+    ("xbbstat --state-d\t dire\t -x xbbi1\t", "xbbstat --state-dir directory -x xbbi12"),
+    ("xbbstat -x -t xbbi\t -s %bu\t dev.xbbd.1\t", "xbbstat -x -t xbbi -s %busy dev.xbbd.12"),
+]
 # tcsh knows only the word before.
 BETTER = [
     ("resize -j xbbd1\t", "resize -j xbbd12"),
@@ -358,6 +399,14 @@ def test_on_a_terminal(place: Place, name: str, typed: str, run: str) -> None:
     *_, last = type_into(name, place, f"xbbctl {typed}")
     # Not every shell leaves a slash, or adds "=", at the end of what it completed.
     assert re.sub(r"(directory)/|(--mode)=", r"\1\2", last) == run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize(("typed", "run"), OTHERS)
+def test_the_other_commands_on_a_terminal(place: Place, name: str, typed: str, run: str) -> None:
+    *_, last = type_into(name, place, typed)
+    assert re.sub(r"(directory)/|(--state-dir)=", r"\1\2", last) == run
 
 
 @pytest.mark.slow

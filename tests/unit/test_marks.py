@@ -1,4 +1,4 @@
-"""Disks that have lost something: kept in files, found by whatever path, and cleared."""
+"""Disks that have lost something: kept in files, found by any link to them, and cleared."""
 
 import errno
 import os

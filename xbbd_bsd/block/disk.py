@@ -73,7 +73,8 @@ class Disk:
 def disk_path(name: bytes) -> str:
     """The path of a disk that the toolstack names; "" of no name.
 
-    One that does not begin with a slash is one of /dev, as the kernel driver takes it.
+    One that does not begin with a slash is one of /dev.  FreeBSD's driver tries it as it
+    is first, which for a process would mean whatever directory it stands in.
     """
     if not name:
         return ""

@@ -2,8 +2,8 @@
 
 What was acknowledged may be lost then, and the kernel, which said so once, takes
 it for written: opened again the disk would look sound.  So it stays closed until
-an operator has seen to it.  One small file a disk, by what the kernel knows it
-as, whatever path it is opened by.  Control thread.
+an operator has seen to it.  One small file a disk, by its device number or its
+inode, so that links and other names of it do not matter.  Control thread.
 """
 
 import hashlib

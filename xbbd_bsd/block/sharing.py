@@ -1,9 +1,11 @@
 """Who uses which disk: two guests that write to one would ruin it.
 
-As Xen's own hotplug script for Linux has it, a writer wants a disk for itself,
-unless the operator says otherwise; readers do not mind each other, nor does a
-virtual machine itself: while it is saved, restored or migrated on one host it has
-two domains, of which one is paused.  Control thread.
+A writer wants a disk for itself, unless the operator says otherwise; readers do not
+mind each other, nor does a virtual machine itself: while it is saved, restored or
+migrated on one host it has two domains, of which one is paused.  Xen's hotplug
+script for Linux asks the same of block devices and of files in use by a loop device;
+but there a reader may join whoever writes with mode w!, and here it has to be said
+for each who comes later.  Control thread.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,8 @@
  * and the tests.  It keeps to the protocol as a kernel's blkfront does, grants
  * its pages for one request at a time where the hypervisor can, unless they are
  * to stay granted, and notices a backend that answers twice or keeps a page
- * mapped.  It shares the layouts of blkif.c with the backend and nothing else.
+ * mapped.  Of the protocol it shares the layouts of blkif.c with the backend, and
+ * nothing that decides.
  * The lock, if there is one, is its callers' business (front_transfer.c).
  */
 #include <assert.h>

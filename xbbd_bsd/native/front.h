@@ -1,7 +1,7 @@
 /*
- * front.h - a frontend from the inside, for front.c (the ring),
- * front_transfer.c and exercise.c (random I/O against a model).  The backend's files know nothing
- * of it.
+ * front.h - a frontend from the inside, for front.c (the ring), front_transfer.c,
+ * exercise.c (random I/O against a model) and direct.c (the same reads without a
+ * ring).  The backend's files know nothing of it.
  */
 #ifndef XBB_FRONT_H
 #define XBB_FRONT_H

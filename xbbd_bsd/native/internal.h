@@ -1,7 +1,9 @@
 /*
  * internal.h - the private side of the data plane: structs, then prototypes
- * file by file.  Every C file includes this and nothing else of ours but hv.h.
- * Grants that stay mapped are in persist.h.
+ * file by file.  It brings along xbb.h, hv.h and persist.h, which has the grants
+ * that stay mapped.  Every C file includes it, those of frontends by front.h and
+ * those of the simulated hypervisor by sim_memory.h; freebsd_xen.h is for
+ * hv_freebsd.c alone.
  *
  * Threads.  A queue has one ring thread, which alone touches the ring, the
  * lists of requests and batches, the event channel and the counters, and up to

@@ -21,11 +21,11 @@ What is not, and why that suffices:
 
 - Memory is a file.  A guest process that truncates it takes the backend down;
   a real guest cannot take memory back, so no test of ours does it.
-- Mapping pages in a row costs no system call, others one each; real maps cost
-  two hypercalls and a page fault a page.  Figures compare only with figures of
-  the same machine.
-- There are no frames of other guests, no IOMMU, no foreign mappings, no grant
-  copy, no version 2 grants.
+- Mapping pages in a row costs no system call, others one each, and a grant copy
+  none; real maps cost two hypercalls and a page fault a page.  Figures compare
+  only with figures of the same machine.
+- There are no frames of other guests, no IOMMU, no foreign mappings, no version
+  2 grants.
 - An event is a byte in a socket: a storm is slower than a hypervisor's.
 - A domain's reference and page have the same number unless a test says
   otherwise, and counts of a dead mapper are noticed when somebody looks.

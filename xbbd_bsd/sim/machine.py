@@ -108,6 +108,8 @@ class Machine:
                 writer.write(f"{refusal}\n".encode())
         except (XbbdError, OSError) as error:
             writer.write(f"{error}\n".encode())
+        except asyncio.CancelledError:
+            pass  # the machine stops; asyncio's streams take a cancelled task for a failure
         finally:
             self._guests.discard(task)
             writer.close()
