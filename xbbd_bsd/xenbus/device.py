@@ -47,6 +47,7 @@ from xbbd_bsd.xenbus.states import (
 )
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
 
+RESTLESS: Final = "the guest connects again and again"  # held back for that
 _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the table
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
 
@@ -142,6 +143,11 @@ class Device:
         """After `stop`: wait for the guest no more, only for I/O in flight."""
         self._overdue = True
         self.look_now()
+
+    @property
+    def failed(self) -> XbbdError | None:
+        """Why it could not be attached, or its connection ended; None if neither."""
+        return self._error if self._failure is not Failure.NONE else None
 
     @property
     def held_back(self) -> str:
@@ -368,7 +374,7 @@ class Device:
             case Action.CONNECT:
                 self._held_for = ""
                 if wait := self._pace.connected(self._loop.time()):
-                    self._hold_back("the guest connects again and again", wait)
+                    self._hold_back(RESTLESS, wait)
             case Action.TELL:
                 self._backend.told()
             case Action.FAIL:
