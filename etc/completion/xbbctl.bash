@@ -25,13 +25,13 @@ _xbbctl()
 		case $word in
 		--host=* | --state-dir=*)
 			asked+=("$word") ;;
-		--host | --state-dir | --limit | --mode | --kind)
+		--host | --state-dir | --limit | --mode | --kind | --age)
 			option=$word ;;
 		--*) ;;
 		-*f)
 			option=-f ;;
 		-*) ;;
-		list | attach | detach | inflight | log | resize | clear)
+		list | attach | detach | inflight | log | resize | clear | health)
 			if [[ -z $verb ]]; then
 				verb=$word
 			else
@@ -79,7 +79,7 @@ _xbbctl()
 	--kind)
 		_xbbctl_reply "$(compgen -W 'vbd vbd3' -- "$cur")"
 		return ;;
-	--limit)
+	--limit | --age)
 		return ;;
 	esac
 
@@ -93,6 +93,8 @@ _xbbctl()
 			word="$common --cdrom --kind --limit --mode --no-discard" ;;
 		detach)
 			word="$common --force --limit" ;;
+		health)
+			word="-v $common --age" ;;
 		*)
 			word=$common ;;
 		esac
@@ -113,10 +115,10 @@ _xbbctl()
 		compopt -o filenames 2>/dev/null
 		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")
 $(compgen -f -- "$cur")" ;;
-	inflight,0 | log,0 | resize,0)
+	inflight,0 | log,0 | resize,0 | health,0)
 		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")" ;;
 	,0)
-		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear' -- "$cur")
+		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear health' -- "$cur")
 $(_xbbctl_names)" ;;
 	names,*)
 		_xbbctl_reply "$(_xbbctl_names)" ;;

@@ -42,6 +42,7 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
+from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -80,6 +81,7 @@ class BlockFamily:
         `run` does what may have to wait; `sharing`, `marks` and `limits`: of all families
         that may serve the same disks.
         """
+        self.ledger = Ledger()
         self.limits = limits
         self.marks = marks
         self.media = media
@@ -445,7 +447,9 @@ class BlockBackend:
 
     def _forget_segment(self) -> None:
         if self._segment is not None:
-            del self._family.devices[self._identity.unit]
+            numbers = self._family.devices.pop(self._identity.unit)
+            sound = not self._segment.damaged
+            self._family.ledger.leave(self._identity.unit, numbers.group, sound=sound)
             self._segment.close()
             with suppress(OSError):
                 os.unlink(self._segment.path)
