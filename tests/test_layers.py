@@ -56,7 +56,7 @@ RULES: list[tuple[str, list[str]]] = [
                "xenbus.states"]),
     ("families", ["block", "config", "errands", "host"]),
     ("condition", ["block", "control.health", "errands", "errors", "events", "ledger",
-                   "xenbus.device"]),
+                   "xenbus.device", "xenbus.pace"]),
     ("views", ["block.numbers", "condition", "config", "control.health", "control.tree",
                "errands", "errors", "events", "journal", "ledger", "oids", "xenbus.device",
                "xenbus.states"]),

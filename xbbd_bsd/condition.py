@@ -20,7 +20,8 @@ from xbbd_bsd.errands import HUNG_SECONDS, Ended, Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import DiskCleared, ErrorsCleared, Event
 from xbbd_bsd.ledger import Group, Ledger
-from xbbd_bsd.xenbus.device import RESTLESS, Device
+from xbbd_bsd.xenbus.device import Device
+from xbbd_bsd.xenbus.pace import RESTLESS
 
 
 def disk_facts(device: Device, group: Group, numbers: Numbers | None, ledger: Ledger) -> DiskFacts:

@@ -23,8 +23,8 @@ from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError
 from xbbd_bsd.events import DiskCleared, ErrorsCleared
 from xbbd_bsd.ledger import Errors, Ledger
 from xbbd_bsd.native import SegmentMedium, State
-from xbbd_bsd.xenbus.device import RESTLESS
 from xbbd_bsd.xenbus.family import Identity
+from xbbd_bsd.xenbus.pace import RESTLESS
 
 
 @dataclass

@@ -7,9 +7,7 @@ thread.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from errno import EINVAL
 from math import inf
@@ -30,6 +28,7 @@ from xbbd_bsd.block.queues import (
     requests_of_order,
 )
 from xbbd_bsd.block.rings import Rings, fault_of
+from xbbd_bsd.block.segments import make_segment, remove_segment
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
@@ -238,7 +237,7 @@ class BlockBackend:
         if self._segment is not None and self._segment.damaged:
             self._forget_segment()
         if self._segment is None:
-            self._segment = self._make_segment()
+            self._segment = make_segment(self._family.state_dir, self._identity.unit, config)
             self.configure()
             self._family.devices[self._identity.unit] = Numbers(
                 self._segment, self.medium_facts, lambda: limits_of(self._config), self.measure
@@ -450,9 +449,7 @@ class BlockBackend:
             numbers = self._family.devices.pop(self._identity.unit)
             sound = not self._segment.damaged
             self._family.ledger.leave(self._identity.unit, numbers.group, sound=sound)
-            self._segment.close()
-            with suppress(OSError):
-                os.unlink(self._segment.path)
+            remove_segment(self._segment)
             self._segment, self._given = None, {}
 
     def medium_facts(self) -> dict[str, Value]:
@@ -467,20 +464,6 @@ class BlockBackend:
         if disk is None or info is None:
             return facts
         return {**facts, **facts_of(disk, info)}
-
-    def _make_segment(self) -> State:
-        config = self._config
-        path = os.path.join(self._family.state_dir, f"xbbd.{self._identity.unit}")
-        try:
-            segment = State.create(
-                path,
-                rings=config.max_queues,
-                table_entries=requests_of_order(config.max_ring_page_order),
-            )
-        except OSError as error:
-            text = f"unable to make the state segment {path}: {error.strerror}"
-            raise HostError(text, error.errno or 0) from None
-        return segment
 
     def _woken(self) -> None:
         self._keep_loss()

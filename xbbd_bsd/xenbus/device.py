@@ -34,7 +34,7 @@ from xbbd_bsd.events import (
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
 from xbbd_bsd.xenbus.orphan import Orphan
-from xbbd_bsd.xenbus.pace import LAST_WAIT, Pace
+from xbbd_bsd.xenbus.pace import LAST_WAIT, RESTLESS, Pace
 from xbbd_bsd.xenbus.states import (
     Action,
     Decision,
@@ -47,7 +47,6 @@ from xbbd_bsd.xenbus.states import (
 )
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
 
-RESTLESS: Final = "the guest connects again and again"  # held back for that
 _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the table
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
 
