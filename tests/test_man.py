@@ -19,6 +19,7 @@ from tests.pages import PAGES, ROOT, flags, plain, source
 from xbbd_bsd import config, daemon, xbbctl, xbbstat
 from xbbd_bsd.block.queues import most_of_ring
 from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, parse
+from xbbd_bsd.control.health import BOUND, MOST_BOUND, DaemonFacts, Kind, Severity, of_daemon
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.native import HvKind
 from xbbd_bsd.stat import choice, view
@@ -32,12 +33,13 @@ FOREIGN = {
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
-    *((name, "5") for name in ("loader.conf", "rc.conf", "xl.cfg")),
+    *((name, "5") for name in ("loader.conf", "periodic.conf", "rc.conf", "xl.cfg")),
     ("xen-vbd-interface", "7"),
     *(
         (name, "8")
         for name in (
-            *("daemon", "gstat", "iostat", "mount", "rc", "sysctl", "syslogd", "xenstored"),
+            *("daemon", "gstat", "iostat", "mount", "periodic", "rc", "sysctl", "syslogd"),
+            *("xenstored", "zpool"),
         )
     ),
     ("devstat", "9"),
@@ -176,7 +178,7 @@ def test_options_of_xbbctl() -> None:
     wanted = options_of(xbbctl._parser())
     assert flags(names) == wanted
     assert in_synopsis(text) == wanted
-    bundles = re.findall(r"^\.Op Fl (\w+)$", text, re.M)
+    bundles = re.findall(r"^\.Op Fl (\w+)$", text.partition(".Sh DESCRIPTION")[0], re.M)
     assert bundles == re.findall(r"\[-(\w+)\]", xbbctl._parser().format_usage())
 
 
@@ -187,13 +189,14 @@ def test_verbs_of_xbbctl() -> None:
     for verb, parser in verb_parsers().items():
         head = texts[verb].partition(".Xc")[0] if ".Xc" in texts[verb] else ""
         head = head or texts[verb].partition("\n")[0]
-        assert {f"-{o}" for o in re.findall(r"\bFl (-[\w-]+)", head)} == (
+        assert {f"-{o}" for o in re.findall(r"\bFl (-?[\w-]+)", head)} == (
             options_of(parser) - common
         ), verb
-        given = re.sub(r"\bFl -\S+( Ar \w+)?|\b(?:Op|Oo|Oc|Ar)\b", "", head)
+        given = re.sub(r"\bFl \S+( Ar \w+)?|\b(?:Op|Oo|Oc|Ar)\b", "", head)
         operands = [word for word in given.split() if not word.startswith(".")]
         assert operands == [a.dest for a in parser._actions if not a.option_strings], verb
-    assert flags(texts["attach"]) == options_of(verb_parsers()["attach"]) - common
+    for verb in ("attach", "health"):
+        assert flags(texts[verb]) == options_of(verb_parsers()[verb]) - common
 
 
 def test_choices_and_defaults_of_attach() -> None:
@@ -211,6 +214,20 @@ def test_choices_and_defaults_of_attach() -> None:
                 assert ("default" in rest) == (choice_ == action.default), choice_
         elif isinstance(action.default, float):
             assert f"The default is {action.default:g}." in part
+
+
+def test_what_health_knows() -> None:
+    text = source("xbbctl.8")
+    part = text.partition(".Sh HEALTH\n")[2].partition("\n.Sh ")[0]
+    assert sorted(re.findall(r"^\.It Li (\w+)$", part, re.M)) == sorted(kind.value for kind in Kind)
+    for severity in Severity:
+        assert f"\n.Li {severity.value}" in part
+    members = of_daemon(DaemonFacts(refused="x"))[0].to_values()
+    assert re.findall(r"^\.Li (\w+)", part.rpartition("with the members")[2], re.M)[:6] == list(
+        members
+    )
+    age = verb_texts()["health"].partition(".It Fl -age Ar seconds\n")[2]
+    assert f"up to {MOST_BOUND:.0f}.\nThe default is {BOUND:g}." in age
 
 
 def test_columns_to_sort_by() -> None:

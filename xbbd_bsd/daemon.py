@@ -7,7 +7,6 @@ again.  What the parts do is not known here.
 
 import argparse
 import asyncio
-import errno
 import logging
 import os
 import re
@@ -21,17 +20,16 @@ from contextlib import suppress
 from typing import Final
 
 from xbbd_bsd import __version__, program
-from xbbd_bsd.block.disk import key_of
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.condition import Condition
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
-from xbbd_bsd.errands import HUNG_SECONDS, Ended, Outcome, Threads
+from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
     Configured,
-    DiskCleared,
     Path,
     ScanFailed,
     Severity,
@@ -95,6 +93,15 @@ class Daemon:
             on_connected=self._store_back,
         )
         self._bus = Bus(self._store, self._families, loop=self._loop, journal=self._journal)
+        condition = Condition(
+            marks=self._marks,
+            limits=self._limits,
+            families=tuple(self._families.values()),
+            run=self._run,
+            loop=self._loop,
+            journal=self._journal,
+            try_again=lambda: self._bus.try_again(d.identity.unit for d in self._bus.devices),
+        )
         view = DaemonView(
             host.name,
             self._journal,
@@ -102,7 +109,8 @@ class Daemon:
             places={"state_dir": state_dir, "pidfile": _pidfile(config, state_dir)},
             devices=lambda: len(self._bus.devices),
             clock=time.monotonic,
-            clear=self._clear,
+            clear=condition.clear,
+            health=condition.facts,
             limits=self._limits.values,
             budget=budget_used,
             store=lambda: (self._store.connected, self._store_since),
@@ -134,33 +142,10 @@ class Daemon:
             identity = device.identity
             family = self._families[identity.kind]
             numbers, backend = family.devices.get(identity.unit), family.known[identity.unit]
-            found[identity.unit] = DeviceView(device, numbers, backend.medium_facts, self._journal)
-        return found
-
-    def _clear(self, path: str) -> Ended:
-        """Have a disk opened again that has lost something; OperatorError if it has not."""
-        began, outcomes = self._loop.time(), list[Outcome]()
-        cleared = self._marks.clear(path)
-        if not cleared:  # it may have had another path then, and whoever has it may not answer
-            self._run(
-                "looking for the disk", lambda: key_of(os.stat(path)), outcomes.append, "xbbd"
+            found[identity.unit] = DeviceView(
+                device, numbers, backend.medium_facts, self._journal, family.ledger
             )
-
-        def ended() -> bool:
-            nonlocal cleared
-            if not cleared and not outcomes:
-                if self._loop.time() - began >= HUNG_SECONDS:
-                    raise HostError(f"{path}: it does not answer", errno.ETIMEDOUT)
-                return False
-            if not cleared and outcomes[0].error is None:
-                cleared = self._marks.clear(path, outcomes[0].value)
-            if not cleared:
-                raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
-            self._journal(DiskCleared(path))
-            self._bus.try_again(device.identity.unit for device in self._bus.devices)
-            return True
-
-        return ended
+        return found
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from xbbd_bsd.config import DaemonConfig, parse_address
+from xbbd_bsd.control.health import counted, examine
 from xbbd_bsd.control.server import ControlServer, Rights
 from xbbd_bsd.control.tree import DaemonView, DeviceView, Tree
 from xbbd_bsd.errors import OperatorError
@@ -99,8 +100,13 @@ class Endpoints:
         return MetricsServer(parse_address(address), self._snapshot, self._loop, group=group)
 
     def _snapshot(self) -> dict[str, Mapping[str, Any]]:
-        found: dict[str, Mapping[str, Any]] = {DAEMON_ROOT: self._view.values()}
-        for unit, device in sorted(self._devices().items()):
+        devices = sorted(self._devices().items())
+        examined = examine(self._view.health(), devices)
+        health = counted(finding for _, findings in examined for finding in findings)
+        found: dict[str, Mapping[str, Any]] = {
+            DAEMON_ROOT: {**self._view.values(), "health": health}
+        }
+        for unit, device in devices:
             found[f"{ROOT}.{unit}"] = device.stat(latency=True)
         return found
 

@@ -222,6 +222,15 @@ class DiskCleared(Event):
 
 
 @dataclass(frozen=True)
+class ErrorsCleared(Event):
+    """An operator has seen to what failed on a disk."""
+
+    text = "{errors} errors of {disk} are seen to"
+    disk: str
+    errors: int
+
+
+@dataclass(frozen=True)
 class HeldBack(DeviceEvent):
     """What a guest that comes back needs cannot be had now; it is tried again."""
 

@@ -12,12 +12,15 @@ from typing import Any
 
 from xbbd_bsd import __version__
 from xbbd_bsd.block.numbers import Numbers, Value
+from xbbd_bsd.condition import disk_facts
 from xbbd_bsd.config import Config, DaemonConfig, DiskConfig
+from xbbd_bsd.control.health import DaemonFacts, DiskFacts
 from xbbd_bsd.control.tree import LogLine
 from xbbd_bsd.errands import Ended
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Path
 from xbbd_bsd.journal import Journal
+from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.oids import RECORDS, oid
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.states import State
@@ -59,12 +62,14 @@ class DeviceView:
         numbers: Numbers | None,
         facts: Callable[[], Mapping[str, Value]],
         journal: Journal,
+        ledger: Ledger,
     ) -> None:
         """`facts`: the group "medium" as far as it is known without a segment."""
         self._device = device
         self._numbers = numbers
         self._facts = facts
         self._journal = journal
+        self._ledger = ledger
 
     def group(self, name: str) -> Mapping[str, Value]:
         """The values there are of a group of leaves."""
@@ -126,6 +131,9 @@ class DeviceView:
             raise OperatorError(f"{self._device.name} has no state segment")
         self._numbers.set(name, value, oid(self._device.identity.unit, name))
 
+    def health(self) -> DiskFacts:
+        return disk_facts(self._device, self.group, self._numbers, self._ledger)
+
     def resize(self) -> Ended:
         return self._numbers.resize() if self._numbers is not None else lambda: True
 
@@ -146,12 +154,13 @@ class DaemonView:
         limits: Callable[[], Mapping[str, Value]],
         budget: Callable[[], tuple[int, int]],
         store: Callable[[], tuple[bool, float]],
+        health: Callable[[Mapping[str, Value]], DaemonFacts],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
         them; `clock` gives seconds and stands at the start now; `clear` does what the
         verb of that name wants; `limits`: what all disks have taken, and may take;
         `budget` counts mappings and grants in use; `store`: whether XenStore answers, and
-        since when (seconds since 1970).
+        since when (seconds since 1970); `health`: how the daemon is that has these leaves.
         """
         self._places = places
         self._host = host
@@ -163,6 +172,7 @@ class DaemonView:
         self._budget = budget
         self._store = store
         self.clear = clear
+        self._health = health
         self._limits = limits
 
     def values(self) -> Mapping[str, Value]:
@@ -196,6 +206,9 @@ class DaemonView:
                 for key in fields(DiskConfig)
             },
         }
+
+    def health(self) -> DaemonFacts:
+        return self._health(self.values())
 
     def log(self) -> Sequence[LogLine]:
         return self._journal.last()

@@ -23,7 +23,9 @@ from typing import Any, Final
 
 from xbbd_bsd import __version__, program
 from xbbd_bsd.control.client import Connection
+from xbbd_bsd.control.health import BOUND
 from xbbd_bsd.control.protocol import Request, Verb
+from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
 from xbbd_bsd.errors import HostError, OperatorError, one_line, printable, shown
 from xbbd_bsd.host import control_path, detect, run_directory
@@ -42,7 +44,7 @@ from xbbd_bsd.toolstack import (
 from xbbd_bsd.vdev import vdev_name, vdev_number
 from xbbd_bsd.xenstore.client import Store
 
-VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize", "clear")
+VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize", "clear", "health")
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
 
 
@@ -285,6 +287,17 @@ def _clear(options: argparse.Namespace) -> None:
         connection.whole(Request(Verb.CLEAR, name))
 
 
+def _health(options: argparse.Namespace) -> int:
+    """Say what is wrong, if anything is."""
+
+    def ask() -> dict[str, Any]:
+        name = device_name(options.device) if options.device else ""
+        with _connect(options) as connection:
+            return connection.whole(Request(Verb.HEALTH, name, f"{options.age:g}"))
+
+    return tell(ask, verbose=options.verbose, as_json=options.json)
+
+
 def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Columns as wide as they must be; numbers to the right, the last one free."""
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
@@ -336,7 +349,7 @@ def _verb_parser() -> argparse.ArgumentParser:
     _add_common(parser)
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    def verb(name: str, call: Callable[[argparse.Namespace], None], text: str) -> Any:
+    def verb(name: str, call: Callable[[argparse.Namespace], int | None], text: str) -> Any:
         command = verbs.add_parser(
             name, help=text, description=text, add_help=False, allow_abbrev=False
         )
@@ -380,6 +393,14 @@ def _verb_parser() -> argparse.ArgumentParser:
     command.add_argument("device", metavar="xbbdN")
     command = verb("clear", _clear, "have a disk opened again that has lost something")
     command.add_argument("disk", help="xbbdN, or its path")
+    command = verb("health", _health, "what is wrong, and what to do; exit status 1 if anything is")
+    command.add_argument(
+        "-v", dest="verbose", action="store_true", help="also what guests did to themselves"
+    )
+    command.add_argument(
+        "--age", type=_seconds, default=BOUND, metavar="SECONDS", help="how old requests may be"
+    )
+    command.add_argument("device", nargs="?", metavar="xbbdN")
     return parser
 
 
@@ -406,8 +427,7 @@ def _first_word(words: Sequence[str]) -> str:
 def _run(words: Sequence[str]) -> int:
     if _first_word(words) in VERBS:
         options = _verb_parser().parse_args(words)
-        options.call(options)
-        return 0
+        return options.call(options) or 0
     parser = _parser()
     options = parser.parse_intermixed_args(words)
     if (options.names and options.values) or not (options.words or options.all or options.file):

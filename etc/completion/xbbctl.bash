@@ -6,7 +6,7 @@
 # --state-dir.  Names are completed part by part, as paths are.
 
 # Written by write.py from here
-_xbbctl_verbs='list attach detach inflight log resize clear'
+_xbbctl_verbs='list attach detach inflight log resize clear health'
 
 # The options of a command and verb.
 _xbb_options()
@@ -21,6 +21,7 @@ _xbb_options()
 	xbbctl,log) echo '--help --host --state-dir -j' ;;
 	xbbctl,resize) echo '--help --host --state-dir -j' ;;
 	xbbctl,clear) echo '--help --host --state-dir -j' ;;
+	xbbctl,health) echo '--help --host --state-dir -j -v --age' ;;
 	xbbd,) echo '-h --help -d -S -f -t --host --report --version' ;;
 	xbbstat,) echo '-h --help -x -i -b -B -C -j -I -d -o -l -z -a -n -t -f -s -w -c --host --state-dir --version' ;;
 	esac
@@ -51,6 +52,9 @@ _xbb_takes()
 	xbbctl,resize,--state-dir) echo 'dir' ;;
 	xbbctl,clear,--host) echo 'spec' ;;
 	xbbctl,clear,--state-dir) echo 'dir' ;;
+	xbbctl,health,--host) echo 'spec' ;;
+	xbbctl,health,--state-dir) echo 'dir' ;;
+	xbbctl,health,--age) echo 'word' ;;
 	xbbd,*,-f) echo 'file' ;;
 	xbbd,*,--host) echo 'spec' ;;
 	xbbd,*,--report) echo 'file' ;;
@@ -80,6 +84,7 @@ _xbb_operand()
 	xbbctl,log,0) echo 'disk' ;;
 	xbbctl,resize,0) echo 'disk' ;;
 	xbbctl,clear,0) echo 'lost' ;;
+	xbbctl,health,0) echo 'disk' ;;
 	xbbstat,,*) echo 'drive' ;;
 	esac
 }

@@ -13,15 +13,16 @@ complete xbbctl \
     'n@--limit@x:seconds@' \
     'n@--mode@(r w w\!)@' \
     'n@--kind@(vbd vbd3)@' \
-    'c@--@(cdrom force help host kind limit mode no-discard state-dir version)@' \
-    'c@-@(a d e f h i j N n q T t W)@' \
+    'n@--age@x:seconds@' \
+    'c@--@(age cdrom force help host kind limit mode no-discard state-dir version)@' \
+    'c@-@(a d e f h i j N n q T t v W)@' \
     'n@list@x:nothing follows@' \
     'n@{attach,detach}@x:name or number of the guest@' \
-    'n@{inflight,log,resize}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
+    'n@{inflight,log,resize,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n@clear@f@' \
     'N@attach@f@' \
     'N@detach@x:name of the disk in the guest@' \
-    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
+    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
 
 complete xbbd \
     'n@-f@f@' \

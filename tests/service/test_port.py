@@ -120,18 +120,21 @@ def test_what_is_installed_is_listed(tmp_path: Path) -> None:
     assert {re.sub(r"^(share/man/.*)$", r"\1.gz", path) for path in installed} == {
         line.removeprefix("@sample ") for line in (XBBD / "pkg-plist").read_text().splitlines()
     }
-    assert os.access(stage / "usr/local/etc/xen/scripts/block-xbbd", os.X_OK)
+    for script in ("xen/scripts/block-xbbd", "periodic/daily/490.status-xbbd"):
+        assert os.access(stage / "usr/local/etc" / script, os.X_OK)
 
 
 def test_another_prefix_reaches_every_file(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    for name in ("etc/block-xbbd", "etc/xbbd.conf.sample", "xbbd_bsd/daemon.py"):
+    periodic = "etc/periodic/daily/490.status-xbbd"
+    for name in ("etc/block-xbbd", "etc/xbbd.conf.sample", "xbbd_bsd/daemon.py", periodic):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, work / name)
     bmake(tmp_path, XBBD, f"WRKSRC={work}", "PREFIX=/opt", "post-patch")
     assert 'CONFIG_FILE: Final = "/opt/etc/xbbd.conf"' in (work / "xbbd_bsd/daemon.py").read_text()
     assert "/opt/etc/xbbd.conf" in (work / "etc/xbbd.conf.sample").read_text()
     assert "/opt/sbin:" in (work / "etc/block-xbbd").read_text()
+    assert "xbbctl=/opt/bin/xbbctl\n" in (work / periodic).read_text()
 
 
 def pages_listed() -> set[str]:

@@ -37,7 +37,8 @@ struct faults {
 enum accident {
 	FLUSHES_FAIL	= 1,		/* EIO */
 	GONE		= 2,		/* ENXIO, whatever is asked */
-	FULL		= 3		/* writes ENOSPC */
+	FULL		= 3,		/* writes ENOSPC */
+	SILENT		= 4		/* nothing, until this changes */
 };
 
 enum purpose {
@@ -95,6 +96,16 @@ disturb(uint32_t call, int may_fail)
 	return (may_fail && HAPPENS(fail, call, 3) ? EIO : 0);
 }
 
+/* Wait until the victim answers again. */
+static void
+wait_for_answer(void)
+{
+	const struct timespec moment = { .tv_nsec = 1000000 };
+
+	while (__atomic_load_n(&faults->accident, __ATOMIC_RELAXED) == SILENT)
+		nanosleep(&moment, NULL);
+}
+
 /* 0, or what the victim says to this. */
 static int
 suffer(int fd, enum purpose purpose)
@@ -112,6 +123,9 @@ suffer(int fd, enum purpose purpose)
 		return (ENXIO);
 	case FULL:
 		return (purpose == WRITE ? ENOSPC : 0);
+	case SILENT:
+		wait_for_answer();
+		return (0);
 	default:
 		return (0);
 	}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Loss
 from xbbd_bsd.control.protocol import Request, Value, Verb
 from xbbd_bsd.control.tree import LogLine, Tree
 from xbbd_bsd.errors import OperatorError
@@ -27,6 +28,8 @@ class Device:
         self.asked: list[str] = []
         self.in_use = rings
         self.looks = self.waited = 0
+        self.unit = 0
+        self.ages: list[float] = []
 
     def group(self, name: str) -> Mapping[str, Value]:
         self.asked.append(name)
@@ -55,6 +58,10 @@ class Device:
         group = "tunables" if name in self.values["tunables"] else "counters"
         self.values[group][name] = value
 
+    def health(self) -> DiskFacts:
+        path = str(self.values["medium"].get("path", ""))
+        return DiskFacts(self.unit, path=path, ages=self.ages)
+
     def resize(self) -> Callable[[], bool]:
         self.looks += 1
         return self._ended
@@ -70,6 +77,10 @@ class Daemon:
     def __init__(self) -> None:
         self.leaves: dict[str, Value] = {"version": "1.0", "devices": 2, "log.data": 0}
         self.cleared: list[str] = []
+        self.facts = DaemonFacts()
+
+    def health(self) -> DaemonFacts:
+        return self.facts
 
     def values(self) -> Mapping[str, Value]:
         return self.leaves
@@ -230,6 +241,32 @@ def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
         for name in ("dev.xbbd.2", "dev.xbbd.1.wr_req", "x"):
             with pytest.raises(OperatorError, match="unknown oid"):
                 perform(tree, verb, name)
+
+
+def test_what_is_wrong(devices: dict[int, Device]) -> None:
+    """Of all, or of one with what is known of its path; no request is older than is asked."""
+    daemon = Daemon()
+    daemon.facts = DaemonFacts(store_connected=False, losses=[Loss("/vm.img", "x")])
+    devices[1].values["medium"]["path"] = "/vm.img"
+    devices[1].unit, devices[10].unit = 1, 10
+    devices[10].ages = [12.0]
+    tree = Tree(daemon, lambda: devices)
+
+    def kinds(name: str = "", value: Value | None = None) -> dict[str, list[str]]:
+        found = perform(tree, Verb.HEALTH, name, value)
+        return {root: [finding["kind"] for finding in found[root]] for root in found}
+
+    everything = {"hw.xbbd": ["store", "lost"], "dev.xbbd.1": [], "dev.xbbd.10": ["slow"]}
+    assert kinds() == kinds("dev.xbbd") == everything
+    assert kinds(value=13) == {**everything, "dev.xbbd.10": []}
+    assert kinds("dev.xbbd.1") == {"dev.xbbd.1": ["lost"]}
+    assert kinds("dev.xbbd.10", "11.5") == {"dev.xbbd.10": ["slow"]}
+    assert kinds("dev.xbbd.10", "12.5") == {"dev.xbbd.10": []}
+    for name in ("dev.xbbd.2", "dev.xbbd.1.wr_req", "x", "hw.xbbd"):
+        with pytest.raises(OperatorError, match="unknown oid"):
+            kinds(name)
+    with pytest.raises(OperatorError, match="must be seconds"):
+        kinds(value=0)
 
 
 def test_every_leaf_is_declared_once() -> None:

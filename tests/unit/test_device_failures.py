@@ -73,6 +73,26 @@ def test_a_disk_that_does_not_open(bench: Bench) -> None:
     bench.state(4, number=51728)
 
 
+def test_why_it_failed_is_known_until_it_is_offered_again(bench: Bench) -> None:
+    error = bench.family.errors["open"] = OperatorError("no")
+    bench.bus.serve(["vbd"])
+    bench.attach()
+    bench.until(lambda: bool(bench.bus.devices))
+    (device,) = bench.bus.devices
+    assert device.failed is None
+    bench.hotplug()
+    bench.state(5)
+    assert device.failed is error
+    bench.family.errors.clear()
+    bench.toolstack.write(bench.path("state"), b"1")
+    bench.until(lambda: bench.node("hotplug-status") == b"connected")
+    assert device.failed is None
+    spoilt = bench.family.errors["connect"] = GuestError("no ring")
+    bench.guest(3)
+    bench.state(5)
+    assert device.failed is spoilt
+
+
 def test_a_failed_attach_is_removed_without_the_guest(bench: Bench) -> None:
     bench.family.errors["open"] = OperatorError("no")
     bench.bus.serve(["vbd"])

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_control_tree import Daemon
+from tests.unit.test_control_tree import Daemon, Device
 from xbbd_bsd.config import DaemonConfig
 from xbbd_bsd.control import metrics
+from xbbd_bsd.control.health import DaemonFacts
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errors import OperatorError
 
@@ -100,3 +101,19 @@ def test_nothing_is_left_of_what_cannot_begin(
         with pytest.raises(OperatorError):
             endpoints(short_path, loop, config)
         assert os.listdir(short_path) == []
+
+
+def test_metrics_say_how_much_is_wrong(short_path: Path, loop: asyncio.AbstractEventLoop) -> None:
+    """As the verb does, with the bound that it has if nobody says otherwise."""
+    daemon, slow = Daemon(), Device(0)
+    daemon.facts = DaemonFacts(store_connected=False, refused="x")
+    slow.ages = [9.0, 11.0]
+    running = Endpoints(
+        daemon, lambda: {0: slow}, config=DaemonConfig(), state_dir=str(short_path), loop=loop
+    )
+    snapshot = running._snapshot()
+    assert snapshot["hw.xbbd"]["health"] == {"error": 1, "warning": 2}
+    assert snapshot["hw.xbbd"]["version"] == "1.0"
+    slow.ages = [9.0]
+    assert running._snapshot()["hw.xbbd"]["health"] == {"error": 1, "warning": 1}
+    running.close()

@@ -301,3 +301,61 @@ def test_what_was_taken_is_given_back_after_an_error() -> None:
     assert bench.accounts.values()["descriptors"] == 1
     share.forget()
     assert bench.accounts.idle
+
+
+def in_the_way(bench: Bench) -> list[tuple[str, float]]:
+    return [(reached.what, reached.since) for reached in bench.accounts.reached()]
+
+
+def test_a_bound_is_in_the_way_of_who_was_refused() -> None:
+    bench = Bench(Limits(9, 4, 99, 99, 99 * MIB))
+    bench.accounts.take(0, Part.CONNECTION, 1, RING.times(3))
+    assert in_the_way(bench) == []
+    for unit, bench.now in ((1, 10), (2, 20), (1, 30)):
+        refused(bench, unit, 2, RING.times(2))
+    assert in_the_way(bench) == [("3 of 4 event channels", 10)], "asking again changes nothing"
+    assert bench.accounts.reached()[0].where == "max_event_channels in [daemon] of xbbd.conf"
+    bench.accounts.forget(1)
+    assert in_the_way(bench) == [("3 of 4 event channels", 20)]
+    bench.accounts.give_back(0, Part.CONNECTION)
+    assert in_the_way(bench) == [], "it could have it"
+    bench.accounts.take(3, Part.CONNECTION, 1, RING.times(3))
+    assert in_the_way(bench) == [("3 of 4 event channels", 20)]
+    bench.accounts.configure(PLENTY)
+    assert in_the_way(bench) == []
+    bench.accounts.configure(Limits(9, 5, 99, 99, 99 * MIB))
+    bench.accounts.take(2, Part.CONNECTION, 2, RING.times(2))
+    bench.accounts.configure(Limits(9, 1, 99, 99, 99 * MIB))
+    assert in_the_way(bench) == [], "it has what it wanted"
+
+
+def test_a_bound_of_one_guest_is_in_nobody_elses_way() -> None:
+    bench = Bench(Limits(9, 4, 99, 99, 99 * MIB, guest_share=50))
+    bench.accounts.take(0, Part.CONNECTION, 1, RING.times(2))
+    refused(bench, 1, 1, RING)
+    assert in_the_way(bench) == []
+
+
+def test_the_data_path_at_its_bound() -> None:
+    bench = Bench(Limits(9, 99, 20, 99, 99 * MIB))
+    bench.now = 5
+    bench.made = Made(threads=10, over_bound=1)
+    assert in_the_way(bench) == [("10 of 20 threads", 5)]
+    bench.now = 6
+    bench.made = Made(threads=10, over_bound=2)
+    assert in_the_way(bench) == [("10 of 20 threads", 5)]
+    bench.made = Made(threads=9, over_bound=2)
+    assert in_the_way(bench) == []
+    bench.made = Made(bytes=48 * MIB, over_bound=3)
+    assert in_the_way(bench) == [("48 of 99 MiB of buffers", 6)]
+
+
+def test_a_host_without_threads_is_remembered_for_a_while() -> None:
+    bench = Bench(PLENTY)
+    assert in_the_way(bench) == []
+    bench.made = Made(threads=3, failed=1)
+    assert in_the_way(bench) == [("the host has no thread beyond 3", 0)]
+    bench.now = 599
+    assert len(bench.accounts.reached()) == 1
+    bench.now = 600
+    assert in_the_way(bench) == []

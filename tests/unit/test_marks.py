@@ -131,3 +131,16 @@ def test_paths_that_are_no_text_and_too_long(disks: Disks) -> None:
     state.medium = SegmentMedium(("device", 2**40, 0), "/" + "x" * 2000, "g" * 200)
     assert state.medium == SegmentMedium(("device", 2**40, 0), "/" + "x" * 1022, "g" * 63)
     state.close()
+
+
+def test_all_that_are_kept_the_oldest_first(disks: Disks, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert disks.marks.all() == []
+    names = ["b", "a"]
+    for unit, name in enumerate(names):
+        monkeypatch.setattr("xbbd_bsd.block.marks.time.time", lambda unit=unit: 100.0 + unit)
+        disks.marks.take_over(str(disks.segment(disks.disk(name), errno.EIO, unit)))
+    assert [Path(mark.path).name for mark in disks.marks.all()] == names
+    (disks.run / "lost.0123").write_text("x")
+    assert disks.marks.all()[0].path == "PATH"
+    disks.clear(disks.directory / "b")
+    assert [Path(mark.path).name for mark in disks.marks.all()] == ["PATH", "a"]

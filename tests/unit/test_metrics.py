@@ -60,6 +60,7 @@ DAEMON = {
     "lines_left_out": 4,
     "mappings": 300,
     "grants": 200,
+    "health": {"error": 2, "warning": 0},
 }
 SNAPSHOT: Snapshot = {
     "hw.xbbd": DAEMON,
@@ -176,6 +177,8 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_mappings") == 300
     assert value(found, "xbbd_grants") == 200
     assert value(found, "xbbd_log_lines_left_out_total") == 4
+    assert value(found, "xbbd_health", severity="error") == 2
+    assert value(found, "xbbd_health", severity="warning") == 0
     facts = {"unit": "0", "domid": "3", "guest": "vm", "vdev": "xvda", "path": "/tank/vm.img"}
     assert value(found, "xbbd_disk_info", device="dev.xbbd.0", **facts) == 1
     assert value(found, "xbbd_disk_connected", device="dev.xbbd.0") == 1

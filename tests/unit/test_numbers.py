@@ -1,6 +1,7 @@
 """What an operator sees of a disk whose state segment somebody has overwritten."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xbbd_bsd.block.numbers import Numbers
-from xbbd_bsd.native import Abi, State
+from xbbd_bsd.native import Abi, RequestState, State
+from xbbd_bsd.native._xbb import lib
 
 GROUPS = ("medium", "tunables", "limits", "counters", "gauges", "devstat", "latency")
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
@@ -49,6 +51,7 @@ def test_garbage_is_shown(damaged: Damaged, seed: int, alphabet: bytes) -> None:
         json.dumps(damaged.numbers.ring(ring))
     json.dumps(damaged.numbers.stat(latency=True))
     json.dumps(damaged.numbers.inflight())
+    json.dumps(damaged.numbers.ages())
     damaged.numbers.set("poll_max_us", 5, "it")
     assert damaged.state.tunables()["poll_max_us"] == 5
 
@@ -60,3 +63,25 @@ def test_a_number_that_stands_for_nothing_is_shown_as_it_is(damaged: Damaged) ->
     assert damaged.numbers.group("medium")["data_path"] == "9"
     ring.abi = 33
     assert damaged.numbers.group("medium")["abi"] == "33"
+
+
+def test_ages_are_those_of_the_requests_in_flight(damaged: Damaged) -> None:
+    state = damaged.state
+    now = time.monotonic_ns()
+    for number in (0, 1):
+        ring = state._state.ring[number]
+        ring.connected, ring.max_requests, ring.inflight = 1, 32, 2
+        for entry in (3, 7):
+            request = lib.xbb_state_table(state._state, number)[entry]
+            request.state, request.received_ns = (
+                RequestState.ACCEPTED,
+                now - (entry + number) * 10**9,
+            )
+    ages = damaged.numbers.ages()
+    assert [int(age) for age in ages] == [3, 7, 4, 8]
+    table = [int(request["age_us"]) // 10**6 for request in damaged.numbers.inflight()]
+    assert table == [8, 7, 4, 3]
+    state._state.ring[1].inflight = 0
+    assert len(damaged.numbers.ages()) == 2, "nothing is looked for where nothing is"
+    state._state.ring[0].connected = 0
+    assert damaged.numbers.ages() == []

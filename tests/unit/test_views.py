@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from xbbd_bsd.journal import Journal
+from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.views import DeviceView
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import State
@@ -33,6 +34,6 @@ def test_why(ours: State, guest: State, failed: str, waits: str, reason: str) ->
         frontend="",
     )
     journal = Journal(lambda severity, line: None, lambda: 0.0)
-    view = DeviceView(device, None, dict, journal)  # type: ignore[arg-type]
+    view = DeviceView(device, None, dict, journal, Ledger())  # type: ignore[arg-type]
     assert view.stat(latency=False)["reason"] == reason
     assert view.group("xenbus")["closed_reason"] == failed

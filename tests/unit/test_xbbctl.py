@@ -27,10 +27,11 @@ class Running:
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
         self.capsys = capsys
+        self.leaves = DaemonLeaves()
         self.devices = {0: Device(5), 1: Device(1234567, rings=(0,))}
         self.rights = Rights.WRITE
         self.loop = asyncio.new_event_loop()
-        tree = Tree(DaemonLeaves(), lambda: self.devices)
+        tree = Tree(self.leaves, lambda: self.devices)
         self.server = ControlServer(
             str(directory / "control"), tree.perform, self.loop, rights=lambda _: self.rights
         )

@@ -7,9 +7,7 @@ thread.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from errno import EINVAL
 from math import inf
@@ -30,6 +28,7 @@ from xbbd_bsd.block.queues import (
     requests_of_order,
 )
 from xbbd_bsd.block.rings import Rings, fault_of
+from xbbd_bsd.block.segments import make_segment, remove_segment
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
@@ -37,6 +36,7 @@ from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
+from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -75,6 +75,7 @@ class BlockFamily:
         `run` does what may have to wait; `sharing`, `marks` and `limits`: of all families
         that may serve the same disks.
         """
+        self.ledger = Ledger()
         self.limits = limits
         self.marks = marks
         self.media = media
@@ -231,7 +232,7 @@ class BlockBackend:
         if self._segment is not None and self._segment.damaged:
             self._forget_segment()
         if self._segment is None:
-            self._segment = self._make_segment()
+            self._segment = make_segment(self._family.state_dir, self._identity.unit, config)
             self.configure()
             self._family.devices[self._identity.unit] = Numbers(
                 self._segment,
@@ -448,10 +449,10 @@ class BlockBackend:
 
     def _forget_segment(self) -> None:
         if self._segment is not None:
-            del self._family.devices[self._identity.unit]
-            self._segment.close()
-            with suppress(OSError):
-                os.unlink(self._segment.path)
+            numbers = self._family.devices.pop(self._identity.unit)
+            sound = not self._segment.damaged
+            self._family.ledger.leave(self._identity.unit, numbers.group, sound=sound)
+            remove_segment(self._segment)
             self._segment, self._given = None, {}
 
     def medium_facts(self) -> dict[str, Value]:
@@ -467,20 +468,6 @@ class BlockBackend:
         if disk is None or info is None:
             return facts
         return {**facts, **facts_of(disk, info)}
-
-    def _make_segment(self) -> State:
-        config = self._config
-        path = os.path.join(self._family.state_dir, f"xbbd.{self._identity.unit}")
-        try:
-            segment = State.create(
-                path,
-                rings=config.max_queues,
-                table_entries=requests_of_order(config.max_ring_page_order),
-            )
-        except OSError as error:
-            text = f"unable to make the state segment {path}: {error.strerror}"
-            raise HostError(text, error.errno or 0) from None
-        return segment
 
     def _woken(self) -> None:
         self._keep_loss()

@@ -175,6 +175,24 @@ class Part(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """A bound of all disks in somebody's way: how much of what, where it is set, since when."""
+
+    what: str
+    where: str
+    since: float  # seconds of the clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a device did not get, since when."""
+
+    resource: Resource
+    amount: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
     domid: int
     need: Need
@@ -206,6 +224,9 @@ class Accounts:
         self._guests: dict[int, Need] = {}
         self._refused: dict[int, None] = {}  # units, in order
         self._told: dict[str, float] = {}  # when, by the text without numbers
+        self._wanting: dict[tuple[int, Part], _Wish] = {}
+        self._short: dict[Resource, float] = {}  # of the data path, since when
+        self._failed = -inf  # when the host had no thread for it
         self._beyond = self._share_rest(Need())
         self._seen = self._beyond
 
@@ -232,11 +253,14 @@ class Accounts:
                 mine -= before.need
         # Bound the data path first: what it makes after that does not come in between.
         self._beyond = self._share_rest(rest + need)
-        error = self._obstacle(domid, mine, rest, need)
-        if error is not None:
+        short = self._shortage(mine, rest, need)
+        if short is not None:
+            error = self._obstacle(domid, mine, rest, need, *short)
             self._beyond = self._share_rest(self._total)
             self._refused[unit] = None
+            self._note_wish(unit, part, need, *short)
             raise error
+        self._wanting.pop((unit, part), None)
         self._drop(unit, part)
         self._held[unit, part] = _Held(domid, need)
         self._total += need
@@ -253,6 +277,7 @@ class Accounts:
         """A device is gone, with all that it had."""
         self._refused.pop(unit, None)
         for part in Part:
+            self._wanting.pop((unit, part), None)
             self.give_back(unit, part)
 
     def rings(self, domid: int, ring: Need, most: int) -> int:
@@ -268,12 +293,33 @@ class Accounts:
         """Somebody in the data path wanted more threads than there were: say so."""
         self._beyond = self._share_rest(self._total)
         if self._beyond.over_bound != self._seen.over_bound:
-            by_memory = self._beyond.bytes * 8 >= self._rest(self._total)[1] * 7
-            self._tell(Resource.BUFFERS if by_memory else Resource.THREADS)
-        if self._beyond.failed != self._seen.failed and self._is_news("failed"):
-            used = self._used(Resource.THREADS)
-            self._journal(LimitReached(f"the host has no thread beyond {used}", "its own limits"))
+            by_memory = self._at_bound(Resource.BUFFERS)
+            resource = Resource.BUFFERS if by_memory else Resource.THREADS
+            self._short.setdefault(resource, self._clock())
+            self._tell(resource)
+        if self._beyond.failed != self._seen.failed:
+            self._failed = self._clock()
+            if self._is_news("failed"):
+                self._journal(LimitReached(*self._host_has_none()))
         self._seen = self._beyond
+
+    def reached(self) -> list[Reached]:
+        """The bounds of all guests that are in somebody's way now.
+
+        A bound is in the way of a device that was refused until that is gone, or could have what
+        it wants, and of the data path as long as that has all that it may; that the host itself
+        had no thread is remembered for a while.
+        """
+        self.look()
+        self._short = {r: since for r, since in self._short.items() if self._at_bound(r)}
+        since = dict(self._short)
+        for wish in self._wanting.values():
+            if self._used(wish.resource) + wish.amount > self.limits.total(wish.resource):
+                since[wish.resource] = min(wish.since, since.get(wish.resource, wish.since))
+        found = [Reached(*self._words(resource), when) for resource, when in since.items()]
+        if self._clock() - self._failed < _QUIET_SECONDS:
+            found.append(Reached(*self._host_has_none(), self._failed))
+        return found
 
     def values(self) -> dict[str, int]:
         """What is taken now and the bounds, by the names of leaves (oids.py)."""
@@ -339,11 +385,9 @@ class Accounts:
                 return resource, True
         return None
 
-    def _obstacle(self, domid: int, mine: Need, rest: Need, need: Need) -> LimitError | None:
-        short = self._shortage(mine, rest, need)
-        if short is None:
-            return None
-        resource, of_guest = short
+    def _obstacle(
+        self, domid: int, mine: Need, rest: Need, need: Need, resource: Resource, of_guest: bool
+    ) -> LimitError:
         what, key, errno = _WORDS[resource]
         beyond = Need(threads=self._beyond.threads, buffers=self._beyond.bytes)
         wanted = _shown(resource, need.of(resource), up=True)
@@ -359,14 +403,38 @@ class Accounts:
             text = f"all guests' disks have {has} {what} of {most}, and {wanted} more are wanted"
         return LimitError(f"{text}: see {key} in [daemon] of xbbd.conf", errno)
 
+    def _note_wish(
+        self, unit: int, part: Part, need: Need, resource: Resource, of_guest: bool
+    ) -> None:
+        """Since when a bound of all is in a device's way; one of its guest is its own matter."""
+        before = self._wanting.pop((unit, part), None)
+        if not of_guest:
+            same = before is not None and before.resource is resource
+            since = before.since if before is not None and same else self._clock()
+            self._wanting[unit, part] = _Wish(resource, need.of(resource), since)
+
+    def _at_bound(self, resource: Resource) -> bool:
+        """Whether the data path has by itself what it may, or nearly that."""
+        threads, size = self._rest(self._total)
+        if resource is Resource.BUFFERS:
+            return self._beyond.bytes * 8 >= size * 7
+        return self._beyond.threads >= threads
+
+    def _words(self, resource: Resource) -> tuple[str, str]:
+        """How much there is of something, and where that is set."""
+        what, key, _ = _WORDS[resource]
+        used = _shown(resource, self._used(resource))
+        bound = _shown(resource, int(self.limits.total(resource)))
+        return f"{used} of {bound} {what}", f"{key} in [daemon] of xbbd.conf"
+
+    def _host_has_none(self) -> tuple[str, str]:
+        used = self._used(Resource.THREADS)
+        return f"the host has no thread beyond {used}", "its own limits"
+
     def _tell(self, resource: Resource) -> None:
         """That the bound of all guests is reached; once in a while."""
-        what, key, _ = _WORDS[resource]
-        if self._is_news(key):
-            used = _shown(resource, self._used(resource))
-            bound = _shown(resource, int(self.limits.total(resource)))
-            where = f"{key} in [daemon] of xbbd.conf"
-            self._journal(LimitReached(f"{used} of {bound} {what}", where))
+        if self._is_news(_WORDS[resource][1]):
+            self._journal(LimitReached(*self._words(resource)))
 
     def _is_news(self, key: str) -> bool:
         when, now = self._told.get(key), self._clock()

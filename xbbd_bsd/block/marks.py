@@ -70,6 +70,11 @@ class Marks:
                 EIO,
             )
 
+    def all(self) -> list[Mark]:
+        """Every failure that is kept, the oldest first."""
+        found = [mark for name in self._names() if (mark := self._load(name)) is not None]
+        return sorted(found, key=lambda mark: (mark.time, mark.path))
+
     def note(self, segment: State) -> Mark | None:
         """Keep the failure that a state segment tells of; what is new, None if there is nothing."""
         number, medium = segment.lost_errno, segment.medium

@@ -33,7 +33,8 @@ Address = str | tuple[str, int]
 
 Snapshot = Mapping[str, Mapping[str, Any]]
 """What there is to show: for every device "dev.xbbd.N" what the verb `stat` with
-"latency" says of it, and for "hw.xbbd" the leaves of the daemon, without that prefix."""
+"latency" says of it, and for "hw.xbbd" the leaves of the daemon, without that prefix, and
+as "health" how many findings there are of each severity."""
 
 MOST: Final = 32  # connections at once
 PATIENCE: Final = 2.0  # seconds for a request to arrive
@@ -311,6 +312,12 @@ class Collector:
             used.add_metric([name], int(daemon.get(leaf, 0)) * unit)
             most.add_metric([name], int(daemon.get(limit, 0)) * limit_unit)
         yield from (used, most)
+        health = core.GaugeMetricFamily(
+            "xbbd_health", "How much is wrong, as xbbctl health says", labels=["severity"]
+        )
+        for severity, count in daemon.get("health", {}).items():
+            health.add_metric([severity], count)
+        yield health
         yield core.CounterMetricFamily(
             "xbbd_log_lines_left_out",
             "Log lines that guests caused beyond their rate",

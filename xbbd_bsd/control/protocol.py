@@ -25,6 +25,8 @@ clear     has a disk opened again that has lost something, by its path, or that
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
           them; with the value "latency" the histograms too
 inflight  of dev.xbbd.N or "": the requests in flight
+health    of dev.xbbd.N or "": what is wrong, by the name of the device, and of
+          "hw.xbbd" for the daemon; a value is the seconds that a request may take
 log       of dev.xbbd.N its last events, of "" the daemon's: [time, severity, line]
 
 A connection may carry any number of requests, one after the other.  Lines are
@@ -60,6 +62,7 @@ class Verb(Enum):
     CLEAR = "clear"
     STAT = "stat"
     INFLIGHT = "inflight"
+    HEALTH = "health"
     LOG = "log"
 
     @property
@@ -70,7 +73,7 @@ class Verb(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `value` for SET, and for STAT "latency"."""
+    """One request; `value` for SET, for STAT "latency", for HEALTH seconds."""
 
     verb: Verb
     name: str = ""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from xbbd_bsd.control.health import DaemonFacts, DiskFacts, bound_of, examine, of_one
 from xbbd_bsd.control.protocol import Request, Value, Values, Verb
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
@@ -51,6 +52,9 @@ class DeviceView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a tunable or a counter; OperatorError that says what is allowed."""
 
+    def health(self) -> DiskFacts:
+        """How it is."""
+
     def resize(self) -> Callable[[], bool]:
         """Look at the size of the disk now; whether that has ended, or XbbdError."""
 
@@ -67,10 +71,13 @@ class DaemonView(Protocol):
     def set(self, name: str, value: int) -> None:
         """Change a leaf that is writable; OperatorError."""
 
-    def clear(self, path: str) -> Callable[[], bool]:
-        """Have a disk opened again that has lost something; whether that has ended, or XbbdError.
+    def health(self) -> DaemonFacts:
+        """How it is."""
 
-        OperatorError if it has lost nothing.
+    def clear(self, path: str) -> Callable[[], bool]:
+        """Have a disk opened again that has lost something, and its errors forgotten.
+
+        Whether that has ended, or XbbdError; OperatorError if there is neither.
         """
 
 
@@ -101,8 +108,7 @@ class Tree:
             case Verb.CLEAR if name.startswith("/"):
                 yield from _until(self._daemon.clear(name))
             case Verb.CLEAR:
-                path = str(self._device(name).group("medium").get("path", ""))
-                yield from _until(self._daemon.clear(path))
+                yield from _until(self._daemon.clear(self._path(name)))
             case Verb.STAT:
                 latency = request.value == "latency"
                 for unit, device in self._some(name):
@@ -110,10 +116,23 @@ class Tree:
             case Verb.INFLIGHT:
                 for unit, device in self._some(name):
                     yield {_root(unit): device.inflight()}
+            case Verb.HEALTH:
+                yield from self._health(name, bound_of(request.value))
             case Verb.LOG if name:
                 yield {name: self._device(name).log()}
             case Verb.LOG:
                 yield {"": self._daemon.log()}
+
+    def _health(self, name: str, bound: float) -> Iterator[Values]:
+        facts = self._daemon.health()
+        found = examine(facts, self._each(), bound)
+        if name not in ("", ROOT):
+            found = iter([(name, of_one(facts, self._device(name).health(), bound))])
+        for root, findings in found:
+            yield {root: [finding.to_values() for finding in findings]}
+
+    def _path(self, name: str) -> str:
+        return str(self._device(name).group("medium").get("path", ""))
 
     def _get(self, name: str) -> Iterator[Values]:
         found = False

@@ -343,6 +343,12 @@ class State:
             if req.state != RequestState.FREE
         ]
 
+    def received(self, ring: int = 0) -> list[int]:
+        """When each request in flight came, in nanoseconds of CLOCK_MONOTONIC."""
+        entries = min(self._state.ring[ring].max_requests, self.table_entries)
+        table = lib.xbb_state_table(self._state, ring)[0:entries]
+        return [int(req.received_ns) for req in table if req.state != RequestState.FREE]
+
     def close(self) -> None:
         """Unmap.  The file stays; harmless if done before."""
         if self._state is not None:

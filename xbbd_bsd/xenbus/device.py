@@ -34,7 +34,7 @@ from xbbd_bsd.events import (
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
 from xbbd_bsd.xenbus.orphan import Orphan
-from xbbd_bsd.xenbus.pace import LAST_WAIT, Pace
+from xbbd_bsd.xenbus.pace import LAST_WAIT, RESTLESS, Pace
 from xbbd_bsd.xenbus.states import (
     Action,
     Decision,
@@ -142,6 +142,11 @@ class Device:
         """After `stop`: wait for the guest no more, only for I/O in flight."""
         self._overdue = True
         self.look_now()
+
+    @property
+    def failed(self) -> XbbdError | None:
+        """Why it could not be attached, or its connection ended; None if neither."""
+        return self._error if self._failure is not Failure.NONE else None
 
     @property
     def held_back(self) -> str:
@@ -373,7 +378,7 @@ class Device:
             case Action.CONNECT:
                 self._held_for = ""
                 if wait := self._pace.connected(self._loop.time()):
-                    self._hold_back("the guest connects again and again", wait)
+                    self._hold_back(RESTLESS, wait)
             case Action.TELL:
                 self._backend.told()
             case Action.FAIL:

@@ -13,6 +13,7 @@ RETURNS: Final = 10  # connections that are nobody's concern
 RETURNS_SECONDS: Final = 30.0  # within so long
 FIRST_WAIT: Final = 1.0
 LAST_WAIT: Final = 60.0
+RESTLESS: Final = "the guest connects again and again"  # what holds it back then
 
 
 class Pace:

@@ -1,0 +1,34 @@
+"""A device's state segment, from its making to its end: a file in the daemon's directory.
+
+What is in it is the data path's; how large it has to be, the configuration's.
+Control thread.
+"""
+
+import os
+from contextlib import suppress
+
+from xbbd_bsd.block.queues import requests_of_order
+from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import State
+
+
+def make_segment(directory: str, unit: int, config: DiskConfig) -> State:
+    """A fresh one, in place of what an earlier daemon left; HostError."""
+    path = os.path.join(directory, f"xbbd.{unit}")
+    try:
+        return State.create(
+            path,
+            rings=config.max_queues,
+            table_entries=requests_of_order(config.max_ring_page_order),
+        )
+    except OSError as error:
+        text = f"unable to make the state segment {path}: {error.strerror}"
+        raise HostError(text, error.errno or 0) from None
+
+
+def remove_segment(segment: State) -> None:
+    """Unmap it, and remove its file."""
+    segment.close()
+    with suppress(OSError):
+        os.unlink(segment.path)
