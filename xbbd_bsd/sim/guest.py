@@ -30,7 +30,7 @@ import signal
 import sys
 import time
 
-from xbbd_bsd.errors import HostError, XbbdError
+from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.native import Abi, Op
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.sim.exercise import Exercise
@@ -140,7 +140,7 @@ class Guest:
             except StoreLost:
                 raise
             except (HostError, StoreError) as error:  # refused, or taken back meanwhile
-                say("refused", text=str(error))
+                say("refused", text=in_words(error))
                 self._blkfront.abandon()
         disk = self._blkfront.disk
         say(
@@ -185,7 +185,8 @@ class Guest:
             try:
                 await self._command(words[0], words[1:])
             except (OSError, KeyError, ValueError, XbbdError) as error:
-                say("failed", command=words[0], errno=getattr(error, "errno", 0), text=str(error))
+                number = getattr(error, "errno", 0)
+                say("failed", command=words[0], errno=number, text=in_words(error))
 
     async def _command(self, name: str, words: list[str]) -> None:
         if name == "copy":
@@ -229,12 +230,12 @@ def main(options: argparse.Namespace) -> int:
     try:
         guest = Guest(options)
     except (XbbdError, OSError) as error:
-        print(f"guest: {error}", file=sys.stderr)
+        print(f"guest: {in_words(error)}", file=sys.stderr)
         return 1
     try:
         guest.run()
     except (XbbdError, OSError, ValueError) as error:  # ValueError: standard input is no pipe
-        print(f"guest: {error}", file=sys.stderr)
+        print(f"guest: {in_words(error)}", file=sys.stderr)
         return 1
     finally:
         guest.end()

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.errors import XbbdError, in_words
 from xbbd_bsd.sim.hypervisor import LARGEST_DOMID, Layout, layout, make_domain
 from xbbd_bsd.xenstore.client import Store, StoreError
 from xbbd_bsd.xenstore.wire import Op
@@ -105,7 +105,7 @@ class Machine:
             else:
                 writer.write(f"{refusal}\n".encode())
         except (XbbdError, OSError) as error:
-            writer.write(f"{error}\n".encode())
+            writer.write(f"{in_words(error)}\n".encode())
         finally:
             self._guests.discard(task)
             writer.close()
@@ -156,6 +156,6 @@ def main(directory: str) -> int:
     try:
         asyncio.run(run())
     except (XbbdError, OSError) as error:
-        print(f"machine: {error}", file=sys.stderr)
+        print(f"machine: {in_words(error)}", file=sys.stderr)
         return 1
     return 0
