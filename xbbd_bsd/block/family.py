@@ -29,7 +29,7 @@ from xbbd_bsd.block.queues import (
     queue_maker,
     requests_of_order,
 )
-from xbbd_bsd.block.rings import Rings, fault_of
+from xbbd_bsd.block.rings import Rings
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
@@ -193,7 +193,7 @@ class BlockBackend:
     def fault(self) -> XbbdError | None:
         if self._rings is None:
             return None
-        return fault_of(self._rings.status) or self._disk_fault
+        return self._rings.fault or self._disk_fault
 
     @property
     def news(self) -> Mapping[str, bytes]:
