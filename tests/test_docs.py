@@ -94,7 +94,7 @@ def test_what_the_readme_says_to_xbbctl_it_understands() -> None:
     first = {words.split()[0] for words in said}
     assert {"list", "-a", "attach", "detach", "dev.xbbd.0"} <= first
     for word in first:
-        assert word in VERBS or re.match(r"-[adWT]|dev\.xbbd\.", word), word
+        assert word in VERBS or re.match(r"-[adWT]|dev\.xbbd\.|hw\.xbbd", word), word
 
 
 def test_disks_that_the_readme_gives_to_xl_have_keys_of_xl() -> None:

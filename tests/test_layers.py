@@ -18,7 +18,8 @@ RULES: list[tuple[str, list[str]]] = [
     # Pure: no I/O, no threads, no clock.
     ("errors", []),
     ("events", []),
-    ("journal", ["errors", "events"]),
+    ("feed", []),
+    ("journal", ["errors", "events", "feed"]),
     ("stats", []),
     ("vdev", ["errors"]),
     ("config", ["errors", "events", "stats", "vdev"]),
@@ -26,10 +27,13 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.protocol", ["errors"]),
     ("control.tree", ["control.protocol", "errors", "oids"]),
     ("control.metrics", ["errors", "oids", "stats"]),
+    ("control.accept", []),
+    ("control.server", ["control", "errors", "events"]),
     ("control", ["control", "errors", "oids"]),
     # Ends a program of ours.
     ("program", ["errors"]),
     ("places", ["errors"]),
+    ("logs", ["errors", "events"]),
     ("xenstore.wire", []),
     ("xenbus.states", []),
     ("xenbus.pace", []),
@@ -53,14 +57,16 @@ RULES: list[tuple[str, list[str]]] = [
                "vdev", "xenbus.family",
                "xenbus.states"]),
     ("families", ["block", "config", "errands", "host"]),
-    ("views", ["block.numbers", "config", "control.tree", "errands", "errors", "events",
+    ("views", ["block.numbers", "config", "control.accept", "control.protocol",
+               "control.tree", "errands", "errors", "events",
                "journal", "oids", "xenbus.device", "xenbus.states"]),
-    ("endpoints", ["config", "control", "errors", "host", "oids"]),
+    ("endpoints", ["config", "control", "errors", "events", "host", "oids"]),
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
-    ("toolstack", ["errors", "vdev", "xenbus.states", "xenstore"]),
-    ("xbbctl", ["control", "errors", "host", "oids", "program", "toolstack", "vdev",
-                "xenstore"]),
+    ("toolstack", ["errors", "vdev", "xenbus.complaint", "xenbus.states", "xenstore"]),
+    ("ctl.disks", ["control.protocol", "ctl", "errors", "host", "toolstack", "vdev", "xenstore"]),
+    ("ctl", ["control", "ctl", "errors", "host", "oids"]),
+    ("xbbctl", ["control", "ctl", "errors", "host", "oids", "program", "toolstack"]),
     ("stat.sample", ["errors", "oids", "stat", "stats"]),
     ("stat.watch", ["control.client", "control.protocol", "errors", "oids", "stat"]),
     ("stat", ["errors", "oids", "stat"]),
@@ -73,6 +79,7 @@ RULES: list[tuple[str, list[str]]] = [
 PURE = [
     "errors",
     "events",
+    "feed",
     "journal",
     "stats",
     "config",
@@ -202,7 +209,7 @@ def test_only_the_store_knows_pyxs() -> None:
 # child would have them too.
 FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
 FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
-TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "toolstack"]
+TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack"]
 SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
 DETACHES = {"daemon": {"fork"}}  # before anything is mapped
 

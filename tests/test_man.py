@@ -34,7 +34,7 @@ FOREIGN = {
     ("xen-vbd-interface", "7"),
     *(
         (name, "8")
-        for name in ("daemon", "gstat", "iostat", "rc", "sysctl", "syslogd", "xenstored")
+        for name in ("daemon", "devd", "gstat", "iostat", "rc", "sysctl", "syslogd", "xenstored")
     ),
     ("devstat", "9"),
 }
@@ -189,10 +189,10 @@ def test_verbs_of_xbbctl() -> None:
     for verb, parser in verb_parsers().items():
         head = texts[verb].partition(".Xc")[0] if ".Xc" in texts[verb] else ""
         head = head or texts[verb].partition("\n")[0]
-        assert {f"-{o}" for o in re.findall(r"\bFl (-[\w-]+)", head)} == (
+        assert {f"-{o}" for o in re.findall(r"\bFl (-?[\w-]+)", head)} == (
             options_of(parser) - common
         ), verb
-        given = re.sub(r"\bFl -\S+( Ar \w+)?|\b(?:Op|Oo|Oc|Ar)\b", "", head)
+        given = re.sub(r"\bFl \S+( Ar \w+)?|\b(?:Op|Oo|Oc|Ar)\b", "", head)
         operands = [word for word in given.split() if not word.startswith(".")]
         assert operands == [a.dest for a in parser._actions if not a.option_strings], verb
     assert flags(texts["attach"]) == options_of(verb_parsers()["attach"]) - common

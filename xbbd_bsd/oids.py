@@ -204,6 +204,7 @@ DAEMON: Final = (
     Leaf("threads", Type.UINT, "threads of all disks; two a ring, there or not, and more"),
     Leaf("descriptors", Type.UINT, "file descriptors of all disks, at most"),
     Leaf("buffer_kb", Type.U64, "buffers of all disks, at most, KiB"),
+    Leaf("shortage", Type.STRING, "what the daemon is out of just now, to let clients in"),
     Leaf("lines_left_out", Type.U64, "log lines that guests caused beyond their rate"),
     Leaf("mappings", Type.UINT, "mappings of guests' memory, kept or set aside for rings"),
     Leaf("grants", Type.UINT, "grants that stay mapped now, of all disks"),

@@ -31,7 +31,7 @@ _xbbctl()
 		-*f)
 			option=-f ;;
 		-*) ;;
-		list | attach | detach | inflight | log | resize | clear)
+		list | attach | detach | inflight | log | resize | clear | help)
 			if [[ -z $verb ]]; then
 				verb=$word
 			else
@@ -74,7 +74,7 @@ _xbbctl()
 		_xbbctl_reply "$(compgen -f -- "$cur")"
 		return ;;
 	--mode)
-		_xbbctl_reply "$(compgen -W 'r w w!' -- "$cur")"
+		_xbbctl_reply "$(compgen -W 'r ro w rw w!' -- "$cur")"
 		return ;;
 	--kind)
 		_xbbctl_reply "$(compgen -W 'vbd vbd3' -- "$cur")"
@@ -93,6 +93,10 @@ _xbbctl()
 			word="$common --cdrom --kind --limit --mode --no-discard" ;;
 		detach)
 			word="$common --force --limit" ;;
+		list)
+			word="$common -v" ;;
+		log)
+			word="$common -f -n" ;;
 		*)
 			word=$common ;;
 		esac
@@ -104,7 +108,9 @@ _xbbctl()
 	attach,1)
 		compopt -o filenames 2>/dev/null
 		_xbbctl_reply "$(compgen -f -- "$cur")" ;;
-	detach,0)
+	help,0)
+		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear help' -- "$cur")" ;;
+	list,0 | detach,0)
 		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $2 }')" -- "$cur")" ;;
 	detach,1)
 		word=$(_xbbctl_list '$2 == guest { print $3 }' "${given[0]}")
@@ -116,7 +122,7 @@ $(compgen -f -- "$cur")" ;;
 	inflight,0 | log,0 | resize,0)
 		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")" ;;
 	,0)
-		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear' -- "$cur")
+		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear help' -- "$cur")
 $(_xbbctl_names)" ;;
 	names,*)
 		_xbbctl_reply "$(_xbbctl_names)" ;;

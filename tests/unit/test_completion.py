@@ -107,7 +107,7 @@ ALL = options_of(xbbctl._parser()).union(*map(options_of, verb_parsers().values(
 
 
 def test_zsh_has_every_option_of_every_verb() -> None:
-    text = ZSH.read_text().replace("\tinflight|log|resize)\n", "\tdisk verbs)\n")
+    text = ZSH.read_text().replace("\tinflight|resize)\n", "\tdisk verbs)\n")
     parts = re.split(r"^\t([\w *]+)\)$", text, flags=re.M)
     by_verb = dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -119,7 +119,7 @@ def test_zsh_has_every_option_of_every_verb() -> None:
         assert match is not None
         return found(match[1])
 
-    by_verb["inflight"] = by_verb["log"] = by_verb["resize"] = by_verb.pop("disk verbs")
+    by_verb["inflight"] = by_verb["resize"] = by_verb.pop("disk verbs")
     for verb, parser in verb_parsers().items():
         text = by_verb[verb].partition(";;")[0]
         assert "_arguments -s $common " in text
@@ -198,10 +198,11 @@ def test_bash_offers_every_option(place: Place) -> None:
         ("xbbctl resize xbbd1", ["xbbd12"]),
         ("xbbctl -j log xbbd7", ["xbbd7"]),
         ("xbbctl inflight xbbd0 ", []),
-        ("xbbctl list ", []),
+        ("xbbctl list ", ["vm1", "db2"]),
+        ("xbbctl help resi", ["resize"]),
         ("xbbctl attach ", []),
         ("xbbctl attach vm1 im", ["image"]),
-        ("xbbctl attach --mode ", ["r", "w", "w!"]),
+        ("xbbctl attach --mode ", ["r", "ro", "rw", "w", "w!"]),
         ("xbbctl attach --kind=vbd", ["vbd", "vbd3"]),
         ("xbbctl attach --limit 5 vm1 tu", ["tuned"]),
         ("xbbctl attach --limit ", []),

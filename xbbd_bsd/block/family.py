@@ -464,6 +464,10 @@ class BlockBackend:
             return facts
         return {**facts, **facts_of(disk, info)}
 
+    def configured(self) -> Mapping[str, Value]:
+        """The tunables as they are configured for it."""
+        return self._config.tunables()
+
     def _make_segment(self) -> State:
         config = self._config
         path = os.path.join(self._family.state_dir, f"xbbd.{self._identity.unit}")
