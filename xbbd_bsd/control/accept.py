@@ -32,7 +32,7 @@ class Listener:
 
         `serve` takes each client, and whether the spare descriptor was given up for it:
         then `gone` is to be called when it is closed.  `refused` hears why one is not
-        accepted, each time that it is tried.  OSError if there is no spare descriptor.
+        accepted, once until one is again.  OSError if there is no spare descriptor.
         """
         self._socket = listening
         self._loop = loop
@@ -40,6 +40,7 @@ class Listener:
         self._refused = refused
         self._spare: int | None = _take()
         self._lent = False
+        self._told = False
         self._timer: asyncio.TimerHandle | None = None
         listening.setblocking(False)
         self._listen()
@@ -79,10 +80,13 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
-                self._refused(error)
+                if not self._told:
+                    self._told = True
+                    self._refused(error)
                 if not (error.errno in (EMFILE, ENFILE) and self._lend()):
                     self._pause()
                 return
+            self._told = False
             self._serve(channel, False)
 
     def _lend(self) -> bool:
