@@ -18,7 +18,8 @@ RULES: list[tuple[str, list[str]]] = [
     # Pure: no I/O, no threads, no clock.
     ("errors", []),
     ("events", []),
-    ("journal", ["errors", "events"]),
+    ("feed", []),
+    ("journal", ["errors", "events", "feed"]),
     ("stats", []),
     ("vdev", ["errors"]),
     ("config", ["errors", "events", "stats", "vdev"]),
@@ -28,10 +29,13 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.health", ["control.protocol", "errors", "ledger", "oids"]),
     ("control.tree", ["control.health", "control.protocol", "errors", "oids"]),
     ("control.metrics", ["errors", "oids", "stats"]),
+    ("control.accept", []),
+    ("control.server", ["control", "errors", "events"]),
     ("control", ["control", "errors", "oids"]),
     # Ends a program of ours.
     ("program", ["errors"]),
     ("places", ["errors"]),
+    ("logs", ["errors", "events"]),
     ("xenstore.wire", []),
     ("xenbus.states", []),
     ("xenbus.pace", []),
@@ -57,15 +61,17 @@ RULES: list[tuple[str, list[str]]] = [
     ("families", ["block", "config", "errands", "host"]),
     ("condition", ["block", "control.health", "errands", "errors", "events", "ledger",
                    "xenbus.device", "xenbus.pace"]),
-    ("views", ["block.numbers", "condition", "config", "control.health", "control.tree",
+    ("views", ["block.numbers", "condition", "config", "control.accept", "control.health",
+               "control.protocol", "control.tree",
                "errands", "errors", "events", "journal", "ledger", "oids", "xenbus.device",
                "xenbus.states"]),
-    ("endpoints", ["config", "control", "errors", "host", "oids"]),
+    ("endpoints", ["config", "control", "errors", "events", "host", "oids"]),
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
-    ("toolstack", ["errors", "vdev", "xenbus.states", "xenstore"]),
-    ("xbbctl", ["control", "errors", "host", "oids", "program", "toolstack", "vdev",
-                "xenstore"]),
+    ("toolstack", ["errors", "vdev", "xenbus.complaint", "xenbus.states", "xenstore"]),
+    ("ctl.disks", ["control.protocol", "ctl", "errors", "host", "toolstack", "vdev", "xenstore"]),
+    ("ctl", ["control", "ctl", "errors", "host", "oids"]),
+    ("xbbctl", ["control", "ctl", "errors", "host", "oids", "program", "toolstack"]),
     ("stat.sample", ["errors", "oids", "stat", "stats"]),
     ("stat.watch", ["control.client", "control.protocol", "errors", "oids", "stat"]),
     ("stat", ["errors", "oids", "stat"]),
@@ -78,6 +84,7 @@ RULES: list[tuple[str, list[str]]] = [
 PURE = [
     "errors",
     "events",
+    "feed",
     "journal",
     "stats",
     "config",
@@ -209,7 +216,7 @@ def test_only_the_store_knows_pyxs() -> None:
 # child would have them too.
 FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
 FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
-TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "toolstack"]
+TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack"]
 SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
 DETACHES = {"daemon": {"fork"}}  # before anything is mapped
 

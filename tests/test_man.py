@@ -38,8 +38,8 @@ FOREIGN = {
     *(
         (name, "8")
         for name in (
-            *("daemon", "gstat", "iostat", "mount", "periodic", "rc", "sysctl", "syslogd"),
-            *("xenstored", "zpool"),
+            *("daemon", "devd", "gstat", "iostat", "mount", "periodic", "rc", "sysctl"),
+            *("syslogd", "xenstored", "zpool"),
         )
     ),
     ("devstat", "9"),

@@ -85,7 +85,7 @@ class Condition:
             past=[past for family in self._families for past in family.ledger.past],
         )
 
-    def clear(self, path: str) -> Ended:
+    def clear(self, path: str, who: str) -> Ended:
         """An operator has seen to a disk: forget its errors, and open it if it has lost something.
 
         OperatorError if there was neither.
@@ -113,9 +113,9 @@ class Condition:
                     errno.ENOENT,
                 )
             if errors:
-                self._journal(ErrorsCleared(path, errors))
+                self._journal(ErrorsCleared(path, errors, who))
             if cleared:
-                self._journal(DiskCleared(path))
+                self._journal(DiskCleared(path, who))
                 self._try_again()
             return True
 

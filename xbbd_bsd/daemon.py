@@ -13,26 +13,24 @@ import re
 import resource
 import signal
 import sys
-import syslog
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from xbbd_bsd import __version__, program
+from xbbd_bsd import __version__, logs, program
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.condition import Condition
 from xbbd_bsd.config import Config, difference, parse
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errands import Threads
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError, one_line
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, in_words, one_line
 from xbbd_bsd.events import (
     ConfigurationRefused,
     Configured,
     Path,
     ScanFailed,
-    Severity,
     Started,
     StopFailed,
     Stopped,
@@ -73,7 +71,7 @@ class Daemon:
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._stopping = False
         _set_budget(config)
-        self._journal = Journal(_sink, time.monotonic, _switches(config), time.time)
+        self._journal = Journal(logs.sink, time.monotonic, _switches(config), time.time)
         self._marks = Marks(state_dir)
         self._run = Threads(self._loop, name_thread)
         self._limits = Accounts(
@@ -118,7 +116,12 @@ class Daemon:
         try:
             # All that may fail comes before the first guest hears of us.
             self._endpoints = Endpoints(
-                view, self._devices, config=config.daemon, state_dir=state_dir, loop=self._loop
+                view,
+                self._devices,
+                config=config.daemon,
+                state_dir=state_dir,
+                loop=self._loop,
+                journal=self._journal,
             )
             try:
                 self._store.connect()
@@ -143,12 +146,21 @@ class Daemon:
             family = self._families[identity.kind]
             numbers, backend = family.devices.get(identity.unit), family.known[identity.unit]
             found[identity.unit] = DeviceView(
-                device, numbers, backend.medium_facts, self._journal, family.ledger
+                device,
+                numbers,
+                backend.medium_facts,
+                self._journal,
+                family.ledger,
+                backend.configured,
             )
         return found
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
+        with logs.caught(self._journal, self._loop):
+            return self._run_until_told()
+
+    def _run_until_told(self) -> bool:
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
         self._endpoints.close()
@@ -182,7 +194,7 @@ class Daemon:
             self._host.check_kinds(new.daemon.kinds)
             self._endpoints.configure(new.daemon)
         except (XbbdError, OSError) as error:
-            self._journal(ConfigurationRefused(str(error)))
+            self._journal(ConfigurationRefused(in_words(error)))
             return
         changes = difference(self._config, new)
         self._config = new
@@ -247,11 +259,11 @@ def _run(arguments: Sequence[str] | None) -> int:
         with locked(_pidfile(config, state_dir)) as lock:
             if not options.foreground:
                 return _serve_detached(host, config, config_file, state_dir, lock)
-            _log_to(_Syslog() if options.syslog else logging.StreamHandler())
+            (logs.to_syslog if options.syslog else logs.to_standard_error)()
             return _serve(host, config, config_file, state_dir, lock, options.report)
     except Exception as error:
         if options.report:
-            _report(options.report, f"failed {error}")
+            _report(options.report, f"failed {in_words(error)}")
         raise
 
 
@@ -268,8 +280,12 @@ def read_config(path: str | None) -> Config:
             return Config()
         raise OperatorError(f"{path}: no such file") from None
     except (OSError, UnicodeError) as error:
-        raise OperatorError(f"{path or CONFIG_FILE}: {error}") from None
+        raise OperatorError(f"{path or CONFIG_FILE}: {_unreadable(error)}") from None
     return parse(text, path or CONFIG_FILE)
+
+
+def _unreadable(error: OSError | UnicodeError) -> str:
+    return in_words(error) if isinstance(error, UnicodeError) else str(error.strerror)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -349,14 +365,14 @@ def _serve_detached(
     for standard in range(3):
         os.dup2(null, standard)
     os.close(null)
-    _log_to(_Syslog())
+    logs.to_syslog()
     try:
         return _serve(host, config, config_file, state_dir, lock, ready=writer)
     except Exception as error:
         if not isinstance(error, XbbdError):
             _log.exception("internal error, please report it")
         with suppress(OSError):  # whoever started us has long been told that all is well
-            os.write(writer, str(error).encode("utf-8", "backslashreplace"))
+            os.write(writer, in_words(error).encode("utf-8", "backslashreplace"))
         return 1
 
 
@@ -396,48 +412,12 @@ def _sweep(state_dir: str) -> None:
             path = os.path.join(state_dir, name)
             if (mark := marks.take_over(path)) is not None:
                 event = WritesLost(name.replace(".", ""), mark.path, cause_of_loss(mark.errno))
-                _sink(event.severity, str(event))
+                logs.sink(event.severity, one_line(str(event)))
             os.unlink(path)
 
 
 def _switches(config: Config) -> frozenset[Path]:
     return frozenset(Path(name) for name in config.daemon.log)
-
-
-def _sink(severity: Severity, line: str) -> None:
-    _log.log(severity, "%s", line)
-
-
-def _log_to(handler: logging.Handler) -> None:
-    handler.setFormatter(_Plain("xbbd: %(message)s"))
-    logging.getLogger().addHandler(handler)  # what asyncio has to say goes there too
-    _log.setLevel(logging.DEBUG)
-
-
-class _Plain(logging.Formatter):
-    """Keeps the lines of a traceback, and lets nothing else steer a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(map(one_line, super().format(record).split("\n")))
-
-
-class _Syslog(logging.Handler):
-    """Gives records to syslog(3), which knows where the platform has its socket."""
-
-    _PRIORITIES: Final[Mapping[int, int]] = {
-        Severity.DEBUG: syslog.LOG_DEBUG,
-        Severity.INFO: syslog.LOG_INFO,
-        Severity.WARNING: syslog.LOG_WARNING,
-        Severity.ERROR: syslog.LOG_ERR,
-    }
-
-    def __init__(self) -> None:
-        super().__init__()
-        syslog.openlog("xbbd", syslog.LOG_PID, syslog.LOG_DAEMON)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        priority = self._PRIORITIES.get(record.levelno, syslog.LOG_ERR)
-        syslog.syslog(priority, _Plain().format(record).replace("\n", " | "))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import grp
 import os
+import pwd
 import socket
 import stat
 from collections.abc import Callable, Mapping
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from xbbd_bsd.config import DaemonConfig, parse_address
 from xbbd_bsd.control.health import counted, examine
-from xbbd_bsd.control.server import ControlServer, Rights
+from xbbd_bsd.control.server import ControlServer, Rights, Visitor
 from xbbd_bsd.control.tree import DaemonView, DeviceView, Tree
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, in_words
+from xbbd_bsd.events import Event
 from xbbd_bsd.host import control_path, platform
 from xbbd_bsd.oids import DAEMON_ROOT, ROOT
 
@@ -37,6 +39,7 @@ class Endpoints:
         config: DaemonConfig,
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
+        journal: Callable[[Event], None] = lambda _: None,
     ) -> None:
         """Listen from now on; OperatorError, and nothing is left then."""
         self._view = view
@@ -44,14 +47,17 @@ class Endpoints:
         self._state_dir = state_dir
         self._loop = loop
         self._group = group_number(config.group)
+        # Of those who may write; asked now, since a directory service may take its time.
+        self._names = {uid: _user(uid) for uid in (0, os.geteuid())}
         self._address: str | None = None
         self._metrics: MetricsServer | None = None
         self._control = ControlServer(
             control_path(state_dir),
             Tree(view, devices).perform,
             loop,
-            rights=self._rights,
+            visitor=self._visitor,
             group=self._group,
+            journal=journal,
         )
         try:
             self._let_in(self._group)
@@ -59,7 +65,7 @@ class Endpoints:
             self._address = config.metrics
         except (OSError, OperatorError) as error:
             self._control.close()
-            raise OperatorError(str(error), error.errno or 0) from None
+            raise OperatorError(in_words(error), error.errno or 0) from None
 
     def configure(self, config: DaemonConfig) -> None:
         """Use a new configuration; OperatorError or OSError, and the old one goes on."""
@@ -110,12 +116,12 @@ class Endpoints:
             found[f"{ROOT}.{unit}"] = device.stat(latency=True)
         return found
 
-    def _rights(self, channel: socket.socket) -> Rights:
-        """What a client of the control socket may do."""
+    def _visitor(self, channel: socket.socket) -> Visitor:
+        """Who a client of the control socket is, and what it may do."""
         peer = platform().peer(channel)
         if peer.uid in (0, os.geteuid()):
-            return Rights.WRITE
-        return Rights.READ if self._group in peer.gids else Rights.NONE
+            return Visitor(Rights.WRITE, self._names.get(peer.uid, f"uid {peer.uid}"))
+        return Visitor(Rights.READ if self._group in peer.gids else Rights.NONE)
 
     def _let_in(self, group: int | None) -> None:
         """Have members of a group pass through our directory; what is in it has modes of its own.
@@ -127,6 +133,14 @@ class Endpoints:
             os.chmod(self._state_dir, mode | 0o011)
 
 
+def _user(uid: int) -> str:
+    """A user in words."""
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
 def group_number(name: str | None) -> int | None:
     """The number of a group; OperatorError if there is none of that name."""
     if name is None:
@@ -134,4 +148,4 @@ def group_number(name: str | None) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise OperatorError(f"[daemon] group = {name!r}: there is no such group") from None
+        raise OperatorError(f'[daemon] group = "{name}": there is no such group') from None

@@ -45,6 +45,21 @@ class HostError(XbbdError):
     """The host (kernel, disk, hypervisor, store) failed us."""
 
 
+def in_words(error: BaseException) -> str:
+    """What an error says, without the number and the quotes that Python puts around it.
+
+    An error of the system names its file, if it has one.
+    """
+    if isinstance(error, UnicodeError):
+        return "it is no text in UTF-8"
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error) or type(error).__name__
+    named = error.filename
+    if isinstance(named, bytes):
+        named = named.decode("utf-8", "surrogateescape")
+    return f"{shown(named)}: {error.strerror}" if isinstance(named, str) else error.strerror
+
+
 def shown(name: str) -> str:
     """A file's name, as of os.fsdecode, fit for one line of a log or of XenStore.
 

@@ -34,6 +34,7 @@ class Event:
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = ""
     urgent: ClassVar[bool] = False  # of a device, and of host or operator: see Journal
+    limited: ClassVar[bool] = False  # in rate, since somebody else can cause it at will
 
     def __str__(self) -> str:
         return self.text.format(**{field.name: getattr(self, field.name) for field in fields(self)})
@@ -41,8 +42,9 @@ class Event:
 
 @dataclass(frozen=True)
 class DeviceEvent(Event):
-    """An event of one device, e.g. `device` = "xbbd0 (vbd/5/51712)"; limited in rate."""
+    """An event of one device, e.g. `device` = "xbbd0 (vbd/5/51712)"."""
 
+    limited = True
     device: str
 
     def __str__(self) -> str:
@@ -140,6 +142,95 @@ class LimitReached(Event):
     where: str
 
 
+@dataclass(frozen=True)
+class NotAccepted(Event):
+    """A client of ours cannot be let in; it waits, and is tried again."""
+
+    severity = Severity.ERROR
+    limited = True
+    text = "{where} accepts nobody just now: {reason}; see hw.xbbd.shortage"
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LibrarySays(Event):
+    """What a library, Python itself or its event loop had to say."""
+
+    severity = Severity.WARNING
+    limited = True
+    text = "{library}: {words}"
+    library: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Defect(Event):
+    """A defect of ours beyond any device; whatever it was about is left as it is."""
+
+    severity = Severity.ERROR
+    limited = True
+    text = "{where}: internal error, please report it: {trace}"
+    where: str
+    trace: str
+
+
+# What operators do: all of it is logged, with who did it as the kernel says.
+
+
+@dataclass(frozen=True)
+class SwitchSet(Event):
+    """A value of the daemon was changed by hand."""
+
+    text = "{name}: {before} -> {after}, set by {who}"
+    name: str
+    before: int
+    after: int
+    who: str
+
+
+@dataclass(frozen=True)
+class ValueSet(DeviceEvent):
+    """A tunable or counter of a disk was changed by hand."""
+
+    limited = False
+    text = "{name}: {before} -> {after}, set by {who}"
+    name: str
+    before: int
+    after: int
+    who: str
+
+
+@dataclass(frozen=True)
+class SizeAsked(DeviceEvent):
+    """Somebody had the size of a disk looked at, in sectors of 512 bytes."""
+
+    limited = False
+    text = "sectors: {before} -> {after}, looked at for {who}"
+    before: int
+    after: int
+    who: str
+
+
+@dataclass(frozen=True)
+class Noted(Event):
+    """What an operator has done elsewhere, by the word of the command that did it."""
+
+    text = "{who}: {words}"
+    who: str
+    words: str
+
+
+@dataclass(frozen=True)
+class DiskNoted(DeviceEvent):
+    """The same of a disk of ours."""
+
+    limited = False
+    text = "{who}: {words}"
+    who: str
+    words: str
+
+
 # Devices, control path.
 
 
@@ -217,17 +308,19 @@ class WritesLost(DeviceEvent):
 class DiskCleared(Event):
     """An operator says that a disk may be opened again."""
 
-    text = "{disk} may be opened again, whatever it has lost"
+    text = "{disk} may be opened again, whatever it has lost, says {who}"
     disk: str
+    who: str
 
 
 @dataclass(frozen=True)
 class ErrorsCleared(Event):
     """An operator has seen to what failed on a disk."""
 
-    text = "{errors} errors of {disk} are seen to"
+    text = "{errors} errors of {disk} are seen to, says {who}"
     disk: str
     errors: int
+    who: str
 
 
 @dataclass(frozen=True)
@@ -376,6 +469,15 @@ class GuestFailed(ConnectionFailed):
     """The same where the guest is to blame, who can do it again and again."""
 
     urgent = False
+
+
+@dataclass(frozen=True)
+class GuestSays(DeviceEvent):
+    """The guest closes instead of connecting, and its driver has left the reason in XenStore."""
+
+    severity = Severity.WARNING
+    text = "the guest does not connect, and says: {words}"
+    words: str
 
 
 @dataclass(frozen=True)

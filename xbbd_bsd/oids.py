@@ -208,6 +208,7 @@ DAEMON: Final = (
     Leaf("buffer_kb", Type.U64, "buffers of all disks, at most, KiB"),
     Leaf("store_connected", Type.INT, "XenStore answers"),
     Leaf("store_since", Type.U64, "since when it does, or does not: seconds since 1970"),
+    Leaf("shortage", Type.STRING, "what the daemon is out of just now, to let clients in"),
     Leaf("lines_left_out", Type.U64, "log lines that guests caused beyond their rate"),
     Leaf("mappings", Type.UINT, "mappings of guests' memory, kept or set aside for rings"),
     Leaf("grants", Type.UINT, "grants that stay mapped now, of all disks"),

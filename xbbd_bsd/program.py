@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from xbbd_bsd.errors import XbbdError, one_line
+from xbbd_bsd.errors import XbbdError, in_words, one_line
 
 
 def run(name: str, body: Callable[[], int]) -> int:
@@ -40,7 +40,7 @@ def run(name: str, body: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except (XbbdError, OSError) as error:
         with suppress(OSError):
-            print(f"{name}: {one_line(str(error))}", file=sys.stderr)
+            print(f"{name}: {one_line(in_words(error))}", file=sys.stderr)
         return 1
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from errno import EEXIST, ENOENT
 from typing import Final
 
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, printable
 from xbbd_bsd.vdev import vdev_name
+from xbbd_bsd.xenbus.complaint import LENGTH, complaint_node
 from xbbd_bsd.xenbus.states import State, parse_state
-from xbbd_bsd.xenstore.client import Store, StoreError, Transaction
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction
 from xbbd_bsd.xenstore.waiting import wait_until
 
 LIMIT = 10.0  # seconds; what libxl waits for a backend
@@ -105,6 +106,7 @@ def offer(store: Store, disk: DiskOffer) -> bytes:
         refused = _refused(transaction, disk)
         if refused is not None:
             return refused
+        transaction.remove(os.path.dirname(complaint_node(disk.frontend)))  # of an earlier life
         for path, permissions, nodes in (
             (disk.frontend, [f"n{disk.domid}", "r0"], disk.frontend_nodes()),
             (disk.backend, ["n0", f"r{disk.domid}"], {**disk.backend_nodes(), TOKEN: token}),
@@ -131,7 +133,8 @@ def _refused(transaction: Transaction, disk: DiskOffer) -> OperatorError | None:
     if transaction.get(f"/local/domain/{disk.domid}") is None:
         return OperatorError(f"there is no domain {disk.domid}", ENOENT)
     if offered(transaction, disk):
-        return OperatorError(f"{disk.frontend} is in XenStore already", EEXIST)
+        what = vdev_name(disk.vdev)
+        return OperatorError(f"guest {disk.domid} has a disk {what} already", EEXIST)
     if _there(transaction, disk):
         return OperatorError(f"{disk.backend} is left from before: detach it first", EEXIST)
     return None
@@ -159,7 +162,22 @@ def opened(nodes: Store | Transaction, disk: DiskOffer) -> bool | None:
 def refusal(nodes: Store | Transaction, disk: DiskOffer) -> str:
     """Why the backend has not opened the disk, by its own word if it said anything."""
     reason = nodes.get(f"{disk.backend}/hotplug-error")
-    return "the backend does not answer" if reason is None else reason.decode("utf-8", "replace")
+    if reason is not None:
+        return reason.decode("utf-8", "replace")
+    words = complaint(nodes, disk)
+    if words:
+        return f"the guest does not take the disk, and says: {words}"
+    return "the backend does not answer"
+
+
+def complaint(nodes: Store | Transaction, disk: DiskOffer) -> str:
+    """Why the guest's driver has not connected, by its own word; "" if it says nothing."""
+    try:
+        return printable(nodes.get(complaint_node(disk.frontend)) or b"", LENGTH)
+    except StoreLost:
+        raise
+    except StoreError:
+        return ""
 
 
 def attach(

@@ -68,7 +68,11 @@ def vdev_number(name: str) -> int:
     else:
         number = None
     if number is None or number > _LARGEST:
-        raise OperatorError(f"{name}: no virtual disk, write xvda or a number", EINVAL)
+        raise OperatorError(
+            f"{name}: no virtual disk, write xvda to xvdbgqcv,"
+            " hda to hdd, sda to sdp, any of these with a partition, or a number",
+            EINVAL,
+        )
     return number
 
 

@@ -6,7 +6,7 @@ Control thread.
 
 import os
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -14,14 +14,16 @@ from xbbd_bsd import __version__
 from xbbd_bsd.block.numbers import Numbers, Value
 from xbbd_bsd.condition import disk_facts
 from xbbd_bsd.config import Config, DaemonConfig, DiskConfig
+from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts
+from xbbd_bsd.control.protocol import Part
 from xbbd_bsd.control.tree import LogLine
 from xbbd_bsd.errands import Ended
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.events import Path
+from xbbd_bsd.events import DiskNoted, Noted, Path, SizeAsked, SwitchSet, ValueSet
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.ledger import Ledger
-from xbbd_bsd.oids import RECORDS, oid
+from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, RECORDS, oid
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.states import State
 
@@ -63,13 +65,18 @@ class DeviceView:
         facts: Callable[[], Mapping[str, Value]],
         journal: Journal,
         ledger: Ledger,
+        configured: Callable[[], Mapping[str, Value]],
     ) -> None:
-        """`facts`: the group "medium" as far as it is known without a segment."""
+        """`facts`: the group "medium" as far as it is known without a segment.
+
+        `configured`: the tunables as xbbd.conf has them for this disk.
+        """
         self._device = device
         self._numbers = numbers
         self._facts = facts
         self._journal = journal
         self._ledger = ledger
+        self._configured = configured
 
     def group(self, name: str) -> Mapping[str, Value]:
         """The values there are of a group of leaves."""
@@ -126,16 +133,41 @@ class DeviceView:
     def log(self) -> Sequence[LogLine]:
         return self._journal.last(self._device.name)
 
-    def set(self, name: str, value: int) -> None:
+    def follow(self, last: int) -> Iterator[Part]:
+        return _followed(self._journal, self._device.name, last)
+
+    def configured(self) -> Mapping[str, Value]:
+        return self._configured() if self._numbers is not None else {}
+
+    def set(self, name: str, value: int, who: str) -> None:
         if self._numbers is None:
             raise OperatorError(f"{self._device.name} has no state segment")
+        before = int(self._numbers.group(GROUP_OF[name])[name])
         self._numbers.set(name, value, oid(self._device.identity.unit, name))
+        self._journal(ValueSet(self._device.name, name, before, value, who))
 
     def health(self) -> DiskFacts:
         return disk_facts(self._device, self.group, self._numbers, self._ledger)
 
-    def resize(self) -> Ended:
-        return self._numbers.resize() if self._numbers is not None else lambda: True
+    def resize(self, who: str) -> Ended:
+        if self._numbers is None:
+            return lambda: True
+        before, looked = self._sectors(), self._numbers.resize()
+
+        def ended() -> bool:
+            if not looked():
+                return False
+            self._journal(SizeAsked(self._device.name, before, self._sectors(), who))
+            return True
+
+        return ended
+
+    def _sectors(self) -> int:
+        """Of the disk; 0 as long as none is open."""
+        return int(self._facts().get("sectors", 0))
+
+    def note(self, words: str, who: str) -> None:
+        self._journal(DiskNoted(self._device.name, who, words))
 
 
 class DaemonView:
@@ -150,7 +182,7 @@ class DaemonView:
         places: Mapping[str, Value],
         devices: Callable[[], int],
         clock: Callable[[], float],
-        clear: Callable[[str], Ended],
+        clear: Callable[[str, str], Ended],
         limits: Callable[[], Mapping[str, Value]],
         budget: Callable[[], tuple[int, int]],
         store: Callable[[], tuple[bool, float]],
@@ -190,6 +222,7 @@ class DaemonView:
             "maxrss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
             "store_connected": int(connected),
             "store_since": int(since),
+            "shortage": shortage(),
             "lines_left_out": self._journal.left_out,
             "mappings": mappings,
             "grants": grants,
@@ -213,14 +246,37 @@ class DaemonView:
     def log(self) -> Sequence[LogLine]:
         return self._journal.last()
 
-    def set(self, name: str, value: int) -> None:
+    def follow(self, last: int) -> Iterator[Part]:
+        return _followed(self._journal, None, last)
+
+    def configured(self) -> Mapping[str, Value]:
+        """The switches of the log."""
+        return {f"log.{path.value}": int(path.value in self._config().daemon.log) for path in Path}
+
+    def note(self, words: str, who: str) -> None:
+        self._journal(Noted(who, words))
+
+    def set(self, name: str, value: int, who: str) -> None:
         """Throw a switch of the log; it stands until the configuration is read again."""
         if value not in (0, 1):
             raise OperatorError(f"hw.xbbd.{name}={value}: must be 0 or 1")
         path = Path(name.removeprefix("log."))
+        before = int(path in self._journal.switches)
         self._journal.switches = (
             self._journal.switches | {path} if value else self._journal.switches - {path}
         )
+        self._journal(SwitchSet(f"{DAEMON_ROOT}.{name}", before, value, who))
+
+
+def _followed(journal: Journal, device: str | None, last: int) -> Iterator[Part]:
+    """The lines of a log as they come, until nobody takes them any more."""
+    feed = journal.follow(device, last)
+    try:
+        while not feed.over:
+            line = feed.take()
+            yield feed if line is None else line
+    finally:
+        journal.unfollow(feed)
 
 
 def _shown(value: object) -> Value:

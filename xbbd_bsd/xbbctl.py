@@ -4,21 +4,17 @@
     xbbctl dev.xbbd.0                         xbbctl attach vm1 /tank/vm.img xvdb
     xbbctl dev.xbbd.0.flush_interval=8        xbbctl detach vm1 xvdb
 
-attach and detach speak to the store as the toolstack does: xl before Xen 4.19
-knows no backendtype=tap, and a simulated machine has no xl.  All else speaks to
-the daemon, by its control socket.  A process of its own.
+attach and detach speak to the store as the toolstack does, all else to the daemon
+by its control socket.  A process of its own.
 """
 
 import argparse
-import asyncio
 import json
 import os
-import re
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from errno import EBUSY
+from collections.abc import Callable, Mapping, Sequence
+from errno import ENOENT
 from typing import Any, Final
 
 from xbbd_bsd import __version__, program
@@ -27,193 +23,38 @@ from xbbd_bsd.control.health import BOUND
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
-from xbbd_bsd.errors import HostError, OperatorError, one_line, printable, shown
-from xbbd_bsd.host import control_path, detect, run_directory
-from xbbd_bsd.oids import ROOT
-from xbbd_bsd.toolstack import (
-    KINDS,
-    LIMIT,
-    DiskOffer,
-    detach,
-    find_backend,
-    give_up,
-    in_use,
-    offer,
-    see_opened,
+from xbbd_bsd.control.tree import MOST_BEFORE
+from xbbd_bsd.ctl.daemon import connect, device_name, short
+from xbbd_bsd.ctl.disks import MODES, run_attach, run_detach
+from xbbd_bsd.ctl.log import run_log
+from xbbd_bsd.errors import OperatorError, one_line, shown
+from xbbd_bsd.host import check_spec
+from xbbd_bsd.oids import DAEMON_ROOT
+from xbbd_bsd.toolstack import KINDS, LIMIT
+
+VERBS: Final = (
+    *("list", "attach", "detach", "inflight", "log", "resize", "clear", "health", "help"),
 )
-from xbbd_bsd.vdev import vdev_name, vdev_number
-from xbbd_bsd.xenstore.client import Store
-
-VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize", "clear", "health")
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
-
-
-# Through the store.
-
-
-def attach_disk(
-    store: Store, loop: asyncio.AbstractEventLoop, disk: DiskOffer, limit: float
-) -> None:
-    """Offer a disk and wait until the backend has opened it.
-
-    HostError with the backend's reason if it does not; no node is left then.
-    OperatorError if the guest has such a disk already.
-    """
-    token = offer(store, disk)
-    try:
-        see_opened(store, loop, disk, limit)
-    finally:  # interrupted too, nothing is left that nobody waits for
-        reason = give_up(store, disk, token)
-    if reason is not None:
-        raise HostError(reason)
-
-
-def detach_disk(
-    store: Store,
-    loop: asyncio.AbstractEventLoop,
-    disk: DiskOffer,
-    limit: float,
-    *,
-    force: bool = False,
-) -> None:
-    """Ask guest and backend to let go, then remove the nodes; by force in any case.
-
-    HostError if they did not in time, which says whether the disk stays.
-    """
-    if detach(store, loop, disk, limit, force=force):
-        return
-    if force:
-        raise HostError("the disk was not let go in time; its nodes are removed")
-    if not in_use(store, disk):
-        raise HostError(f"{disk.backend}: the backend does not answer; --force removes the nodes")
-    who, what = guest_name(store, disk.domid), vdev_name(disk.vdev)
-    raise HostError(
-        f"{who} holds {what}, and keeps it: unmount it there and try again (--force takes it away)",
-        EBUSY,
-    )
-
-
-def guest_name(store: Store, domid: int) -> str:
-    """What to call a guest in a message."""
-    name = store.get(f"/local/domain/{domid}/name")
-    return f"domain {domid}" + (f" ({printable(name)})" if name else "")
-
-
-def find_domain(store: Store, name: str) -> int:
-    """The number of a living guest by name or number; OperatorError if there is none."""
-    domid = domain_number(name)
-    if domid is not None:
-        if store.get(f"/local/domain/{domid}") is not None:
-            return domid
-    else:
-        for child in store.list("/local/domain"):
-            if child.isdigit() and store.get(f"/local/domain/{child}/name") == os.fsencode(name):
-                return int(child)
-    raise OperatorError(f"there is no domain {name}")
-
-
-def domain_number(name: str) -> int | None:
-    """A domain's number that somebody has written; None if it is a name."""
-    return int(name) if re.fullmatch("[0-9]{1,5}", name) else None
-
-
-def find_disk(store: Store, domain: str, vdev: str) -> DiskOffer:
-    """A disk of a guest, or what is left of one whose guest is gone; OperatorError."""
-    number = vdev_number(vdev)
-    domid = domain_number(domain)
-    if domid is None:
-        try:
-            domid = find_domain(store, domain)
-        except OperatorError as error:
-            raise OperatorError(
-                f"{error}; if its disk is still in xbbctl list, write xbbctl detach xbbdN"
-            ) from None
-    kind = find_backend(store, domid, number)
-    if kind is None:
-        find_domain(store, str(domid))  # the better reason, if it fails
-        disk = DiskOffer(domid, number, "")
-        raise OperatorError(f"{disk.frontend} is not in XenStore")
-    return DiskOffer(domid, number, "", kind=kind)
-
-
-@contextmanager
-def _store(host: str | None) -> Iterator[tuple[Store, asyncio.AbstractEventLoop]]:
-    loop = asyncio.new_event_loop()
-    try:
-        store = Store(detect(host).store_path, loop=loop)
-        store.connect()
-        try:
-            yield store, loop
-        finally:
-            store.close()
-    finally:
-        loop.close()
-
-
-def _attach(options: argparse.Namespace) -> None:
-    with _store(options.host) as (store, loop):
-        domid = find_domain(store, options.domain)
-        disk = DiskOffer(
-            domid,
-            vdev_number(options.vdev),
-            os.path.abspath(options.path),
-            mode=options.mode,
-            kind=options.kind,
-            cdrom=options.cdrom,
-            discard=not options.no_discard,
-        )
-        attach_disk(store, loop, disk, options.limit)
-        if options.json:
-            print(json.dumps({"backend": disk.backend, "frontend": disk.frontend}))
-
-
-def _detach(options: argparse.Namespace) -> None:
-    with _store(options.host) as (store, loop):
-        if options.vdev is None:
-            disk = _disk_of_unit(options)
-        else:
-            disk = find_disk(store, options.domain, options.vdev)
-        detach_disk(store, loop, disk, options.limit, force=options.force)
-        if options.json:
-            print(json.dumps({"backend": disk.backend, "frontend": disk.frontend}))
-
-
-def _disk_of_unit(options: argparse.Namespace) -> DiskOffer:
-    """Only the daemon knows which disk its units are."""
-    if options.domain.isdigit():
-        raise OperatorError(f"{options.domain}: write the disk too, or xbbd{options.domain}")
-    name = f"{device_name(options.domain)}.xenstore_path"
-    with _connect(options) as connection:
-        path = connection.whole(Request(Verb.GET, name))[name]
-    match = re.fullmatch("backend/([a-z0-9]+)/([0-9]+)/([0-9]+)", path)
-    if match is None:
-        raise HostError(f"{name} is {path}: no backend of ours")
-    return DiskOffer(int(match[2]), int(match[3]), "", kind=match[1])
 
 
 # Through the daemon.
 
 
-def device_name(word: str) -> str:
-    """dev.xbbd.N of any of its spellings: that, xbbdN, xbbN, xbbiN or N; OperatorError."""
-    match = re.fullmatch(rf"(?:{re.escape(ROOT)}\.|xbbd|xbbi?)?(\d{{1,9}})", word)
-    if match is None:
-        raise OperatorError(f"{word}: no device, write {ROOT}.N")
-    return f"{ROOT}.{int(match[1])}"
-
-
-def _connect(options: argparse.Namespace) -> Connection:
-    return Connection(control_path(options.state_dir or run_directory(options.host)))
-
-
 def _list(options: argparse.Namespace) -> None:
     """One line a device."""
-    with _connect(options) as connection:
+    with connect(options) as connection:
         # Not all of the tree, which takes long where there are many.
         devices = connection.whole(Request(Verb.STAT))
+        if options.guest:
+            devices = _of_guest(devices, options.guest)
+        by_hand = {name: _by_hand(connection, name) for name in devices} if options.verbose else {}
+        short_of = connection.whole(Request(Verb.GET, DAEMON_ROOT)).get(f"{DAEMON_ROOT}.shortage")
+    if short_of:
+        print(f"xbbctl: the daemon is out of {one_line(short_of)}", file=sys.stderr)
     rows = [
         {
-            "name": f"xbbd{device.rpartition('.')[2]}",
+            "name": short(device),
             "guest": found.get("guest") or str(found["domid"]),
             "vdev": found.get("vdev", ""),
             "mode": found.get("mode", ""),
@@ -222,6 +63,7 @@ def _list(options: argparse.Namespace) -> None:
             "hung": found.get("hung_seconds", 0),
             "reason": found.get("reason", ""),
             "path": found.get("path", ""),
+            **({"set_by_hand": by_hand[device]} if options.verbose else {}),
         }
         for device, found in devices.items()
     ]
@@ -234,19 +76,52 @@ def _list(options: argparse.Namespace) -> None:
                 row["state"] += f", hung {row['hung']} s"
             if row["reason"]:
                 row["path"] += f" ({row['reason']})"
-        _print_table(_COLUMNS, rows)
+        _print_table(
+            _COLUMNS,
+            rows,
+            [
+                [f"{leaf}: {value} (configured: {said})" for leaf, (value, said) in found.items()]
+                for found in by_hand.values()
+            ],
+        )
+
+
+def _of_guest(devices: Mapping[str, Any], guest: str) -> dict[str, Any]:
+    """Those of a guest by name or number; OperatorError if it has none."""
+    chosen = {
+        device: found
+        for device, found in devices.items()
+        if guest in (found.get("guest") or None, str(found["domid"]), short(device))
+    }
+    if not chosen:
+        raise OperatorError(f"guest {guest} has no disk of xbbd", ENOENT)
+    return chosen
+
+
+def _by_hand(connection: Connection, device: str) -> dict[str, tuple[Any, Any]]:
+    """The leaves that differ from the configuration: what they are, and what that says."""
+    try:
+        configured = connection.whole(Request(Verb.CONFIGURED, device))
+        found = {leaf: connection.whole(Request(Verb.GET, leaf))[leaf] for leaf in configured}
+    except OperatorError:  # it has gone meanwhile
+        return {}
+    return {
+        leaf.removeprefix(f"{device}."): (value, configured[leaf])
+        for leaf, value in found.items()
+        if value != configured[leaf]
+    }
 
 
 def _inflight(options: argparse.Namespace) -> None:
     """One line a request, the oldest of each device first."""
     name = device_name(options.device) if options.device else ""
-    with _connect(options) as connection:
+    with connect(options) as connection:
         found = connection.whole(Request(Verb.INFLIGHT, name))
     if options.json:
         print(json.dumps(found, indent=2))
         return
     rows = [
-        {"device": f"xbbd{device.rpartition('.')[2]}", **request}
+        {"device": short(device), **request}
         for device, requests in found.items()
         for request in requests
     ]
@@ -254,27 +129,19 @@ def _inflight(options: argparse.Namespace) -> None:
         _print_table(tuple(rows[0]), rows)
 
 
-def _log(options: argparse.Namespace) -> None:
-    """The last events of a device, or the last lines of the daemon's log."""
-    name = device_name(options.device) if options.device else ""
-    with _connect(options) as connection:
-        (lines,) = connection.whole(Request(Verb.LOG, name)).values()
-    if options.json:
-        fields = ("time", "severity", "text")
-        print(json.dumps([dict(zip(fields, line, strict=True)) for line in lines], indent=2))
-        return
-    for when, severity, text in lines:
-        date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))
-        print(f"{date}.{int(when % 1 * 1000):03} {severity:7} {one_line(text)}")
-
-
 def _resize(options: argparse.Namespace) -> None:
-    """Have the daemon look at the size of a disk now."""
+    """Have the daemon look at the size of a disk now; says what it was and is."""
     name = device_name(options.device)
-    with _connect(options) as connection:
-        connection.whole(Request(Verb.RESIZE, name))
-        if options.json:
-            print(json.dumps(connection.whole(Request(Verb.GET, f"{name}.sectors"))))
+    leaf = f"{name}.sectors"
+    with connect(options) as connection:
+        before = connection.whole(Request(Verb.RESIZE, name)).get(leaf)
+        if before is None:
+            raise OperatorError(f"{short(name)}: no disk is open")
+        after = connection.whole(Request(Verb.GET, leaf))
+    if options.json:
+        print(json.dumps(after))
+    else:
+        print(f"{leaf}: {before} -> {after[leaf]}")
 
 
 def _clear(options: argparse.Namespace) -> None:
@@ -283,7 +150,7 @@ def _clear(options: argparse.Namespace) -> None:
         name = device_name(options.disk)
     except OperatorError:
         name = os.path.abspath(options.disk)
-    with _connect(options) as connection:
+    with connect(options) as connection:
         connection.whole(Request(Verb.CLEAR, name))
 
 
@@ -292,23 +159,32 @@ def _health(options: argparse.Namespace) -> int:
 
     def ask() -> dict[str, Any]:
         name = device_name(options.device) if options.device else ""
-        with _connect(options) as connection:
+        with connect(options) as connection:
             return connection.whole(Request(Verb.HEALTH, name, f"{options.age:g}"))
 
     return tell(ask, verbose=options.verbose, as_json=options.json)
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Columns as wide as they must be; numbers to the right, the last one free."""
+def _print_table(
+    columns: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    below: Sequence[Sequence[str]] = (),
+) -> None:
+    """Columns as wide as they must be; numbers to the right, the last one free.
+
+    `below`: lines that belong to each row.
+    """
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     right = [isinstance(rows[0][column], int) for column in columns]
-    for line in ([name.upper() for name in columns], *cells):
+    for number, line in enumerate(([name.upper() for name in columns], *cells)):
         fields = [
             text.rjust(width) if at_right else text.ljust(width)
             for text, width, at_right in zip(line, widths, right, strict=True)
         ]
         print("  ".join(fields).rstrip())
+        for more in below[number - 1] if below and number else ():
+            print(f"    {one_line(more)}")
 
 
 # The command line.
@@ -323,7 +199,8 @@ def _parser() -> argparse.ArgumentParser:
         "       xbbctl [-dehjNntTW] -a\n"
         "       xbbctl [-j] VERB ...",
         description="names and values of xbbd as sysctl(8) has them, and verbs for disks",
-        epilog=f"Verbs are {', '.join(VERBS)}; xbbctl VERB --help says more.  See xbbctl(8).",
+        epilog=f"Verbs are {', '.join(VERBS)}; xbbctl help says what they do, and xbbctl help VERB"
+        " more of one.  See xbbctl(8).",
     )
     add_options(parser)
     _add_common(parser)
@@ -336,7 +213,11 @@ def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
     """Options of names and verbs alike."""
     parser.add_argument("--help", action="help", help="this")
     parser.add_argument(
-        "--host", metavar="SPEC", default=default, help="sim:DIR for a simulated machine"
+        "--host",
+        metavar="SPEC",
+        type=_spec,
+        default=default,
+        help="sim:DIR for a simulated machine",
     )
     parser.add_argument(
         "--state-dir", metavar="DIR", default=default, help="of the daemon, if not the usual one"
@@ -344,10 +225,16 @@ def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
 
 
 def _verb_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="xbbctl", add_help=False, allow_abbrev=False)
-    parser.add_argument("-j", dest="json", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="xbbctl",
+        add_help=False,
+        allow_abbrev=False,
+        description="names and values of xbbd as sysctl(8) has them, and verbs for disks",
+        epilog="xbbctl help VERB says more of one; xbbctl --help of names and values.",
+    )
+    parser.add_argument("-j", dest="json", action="store_true", help="print JSON")
     _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(dest="command", required=True, metavar="VERB")
 
     def verb(name: str, call: Callable[[argparse.Namespace], int | None], text: str) -> Any:
         command = verbs.add_parser(
@@ -361,10 +248,14 @@ def _verb_parser() -> argparse.ArgumentParser:
         command.set_defaults(call=call)
         return command
 
-    verb("list", _list, "all disks, one a line")
+    command = verb("list", _list, "all disks, one a line")
+    command.add_argument("guest", nargs="?", help="only those of a guest, by name or number")
+    command.add_argument(
+        "-v", dest="verbose", action="store_true", help="also what was set by hand"
+    )
     for name, call, text in (
-        ("attach", _attach, "give a guest a disk, as xl block-attach does"),
-        ("detach", _detach, "take it back, as xl block-detach does"),
+        ("attach", run_attach, "give a guest a disk, as xl block-attach does"),
+        ("detach", run_detach, "take it back, as xl block-detach does"),
     ):
         command = verb(name, call, text)
         if name == "attach":
@@ -381,14 +272,31 @@ def _verb_parser() -> argparse.ArgumentParser:
             "--limit", type=_seconds, default=LIMIT, metavar="SECONDS", help="how long to wait"
         )
         if name == "attach":
-            command.add_argument("--mode", choices=("r", "w", "w!"), default="w")
-            command.add_argument("--kind", choices=KINDS, default="vbd3")
-            command.add_argument("--cdrom", action="store_true")
-            command.add_argument("--no-discard", action="store_true")
+            command.add_argument(
+                "--mode",
+                choices=tuple(MODES),
+                default="w",
+                help="r or ro: read-only, w or rw: writable, w!: writable and shared",
+            )
+            command.add_argument(
+                "--kind", choices=KINDS, default="vbd3", help="directory of XenStore"
+            )
+            command.add_argument(
+                "--cdrom", action="store_true", help="it is a CD-ROM, and so read-only"
+            )
+            command.add_argument(
+                "--no-discard", action="store_true", help="do not offer discarding"
+            )
     command = verb("inflight", _inflight, "requests in flight, with their age")
     command.add_argument("device", nargs="?", metavar="xbbdN")
-    command = verb("log", _log, "last events of a disk, or of the daemon")
+    command = verb("log", run_log, "last events of a disk, or of the daemon")
     command.add_argument("device", nargs="?", metavar="xbbdN")
+    command.add_argument(
+        "-f", dest="follow", action="store_true", help="go on with each line as it is logged"
+    )
+    command.add_argument(
+        "-n", dest="lines", type=_lines, metavar="N", help="no more than the last N lines"
+    )
     command = verb("resize", _resize, "look at the size of a disk now, and tell its guest")
     command.add_argument("device", metavar="xbbdN")
     command = verb("clear", _clear, "have a disk opened again that has lost something")
@@ -401,14 +309,46 @@ def _verb_parser() -> argparse.ArgumentParser:
         "--age", type=_seconds, default=BOUND, metavar="SECONDS", help="how old requests may be"
     )
     command.add_argument("device", nargs="?", metavar="xbbdN")
+    command = verb(
+        "help", lambda options: _help(parser, verbs.choices, options), "all verbs, or one"
+    )
+    command.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help="only of a verb")
     return parser
 
 
+def _help(
+    parser: argparse.ArgumentParser,
+    verbs: Mapping[str, argparse.ArgumentParser],
+    options: argparse.Namespace,
+) -> None:
+    (verbs[options.verb] if options.verb else parser).print_help()
+
+
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise ValueError
+        raise argparse.ArgumentTypeError(
+            f"{one_line(text)}: must be seconds, more than 0 and up to 86400"
+        )
     return seconds
+
+
+def _lines(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= MOST_BEFORE):
+        raise argparse.ArgumentTypeError(
+            f"{one_line(text)}: must be a number of lines, 0 to {MOST_BEFORE}"
+        )
+    return int(text)
+
+
+def _spec(text: str) -> str:
+    try:
+        return check_spec(text)
+    except OperatorError as error:
+        raise argparse.ArgumentTypeError(one_line(str(error)).removeprefix("--host ")) from None
 
 
 def _first_word(words: Sequence[str]) -> str:
@@ -427,13 +367,16 @@ def _first_word(words: Sequence[str]) -> str:
 def _run(words: Sequence[str]) -> int:
     if _first_word(words) in VERBS:
         options = _verb_parser().parse_args(words)
-        return options.call(options) or 0
+        try:
+            return options.call(options) or 0
+        except KeyboardInterrupt:  # of one who has seen enough, or does not want to wait
+            return 128 + signal.SIGINT
     parser = _parser()
     options = parser.parse_intermixed_args(words)
     if (options.names and options.values) or not (options.words or options.all or options.file):
         parser.print_usage(sys.stderr)
         return 1
-    with _connect(options) as connection:
+    with connect(options) as connection:
         return Sysctl(connection, options).run(options.words)
 
 

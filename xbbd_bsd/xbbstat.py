@@ -218,7 +218,7 @@ def _number(
     try:
         found = kind(text)
     except ValueError:
-        raise ValueError(f"{name} {text!r:.40}: must be a number") from None
+        raise ValueError(f"{name} {one_line(text):.40}: must be a number") from None
     if not least <= found <= most:  # type: ignore[operator]
         raise ValueError(
             f"{name} {text}: must be {least:g} at least" + f", {most:g} at most" * (most < math.inf)

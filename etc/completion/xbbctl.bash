@@ -6,7 +6,7 @@
 # --state-dir.  Names are completed part by part, as paths are.
 
 # Written by write.py from here
-_xbbctl_verbs='list attach detach inflight log resize clear health'
+_xbbctl_verbs='list attach detach inflight log resize clear health help'
 
 # The options of a command and verb.
 _xbb_options()
@@ -14,14 +14,15 @@ _xbb_options()
 	case $1,$2 in
 	xbbctl,) echo '-a -d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir --version' ;;
 	xbbctl,names) echo '-d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir' ;;
-	xbbctl,list) echo '--help --host --state-dir -j' ;;
+	xbbctl,list) echo '--help --host --state-dir -j -v' ;;
 	xbbctl,attach) echo '--help --host --state-dir -j --limit --mode --kind --cdrom --no-discard' ;;
 	xbbctl,detach) echo '--help --host --state-dir -j --force --limit' ;;
 	xbbctl,inflight) echo '--help --host --state-dir -j' ;;
-	xbbctl,log) echo '--help --host --state-dir -j' ;;
+	xbbctl,log) echo '--help --host --state-dir -j -f -n' ;;
 	xbbctl,resize) echo '--help --host --state-dir -j' ;;
 	xbbctl,clear) echo '--help --host --state-dir -j' ;;
 	xbbctl,health) echo '--help --host --state-dir -j -v --age' ;;
+	xbbctl,help) echo '--help --host --state-dir -j' ;;
 	xbbd,) echo '-h --help -d -S -f -t --host --report --version' ;;
 	xbbstat,) echo '-h --help -x -i -b -B -C -j -I -d -o -l -z -a -n -t -f -s -w -c --host --state-dir --version' ;;
 	esac
@@ -39,7 +40,7 @@ _xbb_takes()
 	xbbctl,attach,--host) echo 'spec' ;;
 	xbbctl,attach,--state-dir) echo 'dir' ;;
 	xbbctl,attach,--limit) echo 'word' ;;
-	xbbctl,attach,--mode) echo '=r w w!' ;;
+	xbbctl,attach,--mode) echo '=r ro w rw w!' ;;
 	xbbctl,attach,--kind) echo '=vbd vbd3' ;;
 	xbbctl,detach,--host) echo 'spec' ;;
 	xbbctl,detach,--state-dir) echo 'dir' ;;
@@ -48,6 +49,7 @@ _xbb_takes()
 	xbbctl,inflight,--state-dir) echo 'dir' ;;
 	xbbctl,log,--host) echo 'spec' ;;
 	xbbctl,log,--state-dir) echo 'dir' ;;
+	xbbctl,log,-n) echo 'word' ;;
 	xbbctl,resize,--host) echo 'spec' ;;
 	xbbctl,resize,--state-dir) echo 'dir' ;;
 	xbbctl,clear,--host) echo 'spec' ;;
@@ -55,6 +57,8 @@ _xbb_takes()
 	xbbctl,health,--host) echo 'spec' ;;
 	xbbctl,health,--state-dir) echo 'dir' ;;
 	xbbctl,health,--age) echo 'word' ;;
+	xbbctl,help,--host) echo 'spec' ;;
+	xbbctl,help,--state-dir) echo 'dir' ;;
 	xbbd,*,-f) echo 'file' ;;
 	xbbd,*,--host) echo 'spec' ;;
 	xbbd,*,--report) echo 'file' ;;
@@ -75,6 +79,7 @@ _xbb_operand()
 	case $1,$2,$3 in
 	xbbctl,,0) echo first ;;
 	xbbctl,names,*) echo names ;;
+	xbbctl,list,0) echo 'guest' ;;
 	xbbctl,attach,0) echo 'word' ;;
 	xbbctl,attach,1) echo 'file' ;;
 	xbbctl,attach,2) echo 'word' ;;
@@ -85,6 +90,7 @@ _xbb_operand()
 	xbbctl,resize,0) echo 'disk' ;;
 	xbbctl,clear,0) echo 'lost' ;;
 	xbbctl,health,0) echo 'disk' ;;
+	xbbctl,help,0) echo '=list attach detach inflight log resize clear health help' ;;
 	xbbstat,,*) echo 'drive' ;;
 	esac
 }

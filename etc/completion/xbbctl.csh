@@ -11,18 +11,19 @@ complete xbbctl \
     'n@--host@(sim:)@@' \
     'n@--state-dir@d@' \
     'n@--limit@x:seconds@' \
-    'n@--mode@(r w w\!)@' \
+    'n@--mode@(r ro w rw w\!)@' \
     'n@--kind@(vbd vbd3)@' \
     'n@--age@x:seconds@' \
     'c@--@(age cdrom force help host kind limit mode no-discard state-dir version)@' \
     'c@-@(a d e f h i j N n q T t v W)@' \
-    'n@list@x:nothing follows@' \
+    'n@list@x:guest@' \
     'n@{attach,detach}@x:name or number of the guest@' \
     'n@{inflight,log,resize,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n@clear@f@' \
+    'n@help@(list attach detach inflight log resize clear health help)@' \
     'N@attach@f@' \
     'N@detach@x:name of the disk in the guest@' \
-    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
+    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
 
 complete xbbd \
     'n@-f@f@' \

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh, wait_for
-from xbbd_bsd import toolstack, xbbctl
+from xbbd_bsd import toolstack
+from xbbd_bsd.ctl import disks
 from xbbd_bsd.native import RingView, State
 from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.vdev import vdev_number
@@ -190,7 +191,7 @@ class Toolstack:
     ) -> DiskOffer:
         """Offer a disk; HostError with the backend's reason, and nothing left."""
         offer = DiskOffer(domid, vdev_number(vdev), str(path), mode=mode, kind="vbd3")
-        xbbctl.attach_disk(self.store, self.loop, offer, LIMIT)
+        disks.attach_disk(self.store, self.loop, offer, LIMIT)
         return offer
 
     def detach(self, offer: DiskOffer, limit: float = LIMIT) -> bool:

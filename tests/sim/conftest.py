@@ -136,6 +136,7 @@ class Machine:
             assert self.daemon.stop() == 0, self.log()
         assert "internal error" not in self.log().lower(), self.log()
         assert "Traceback" not in self.log(), self.log()
+        assert "[Errno" not in self.log(), self.log()
         for guest in self.guests:
             guest.stop()
 

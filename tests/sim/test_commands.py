@@ -21,6 +21,7 @@ import pytest
 from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd import xbbctl
+from xbbd_bsd.ctl import disks
 from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.xenstore.client import Store
@@ -49,7 +50,7 @@ def attaching(machine: Machine, disk: DiskOffer, start: threading.Barrier) -> st
     store.connect()
     try:
         start.wait()
-        xbbctl.attach_disk(store, loop, disk, GIVE_UP)
+        disks.attach_disk(store, loop, disk, GIVE_UP)
         return ""
     except XbbdError as error:
         return str(error)
@@ -89,7 +90,7 @@ def test_two_attaches_at_once(
     for _ in range(ROUNDS):
         said = both(machine, *disks)
         assert sorted(bool(text) for text in said) == [False, True], said
-        assert "is in XenStore already" in "".join(said)
+        assert "has a disk xvda already" in "".join(said)
         won = disks[said.index("")]
         assert guest.event("connected")["sectors"] == os.path.getsize(won.path) // 512
         guest.tell("exercise operations=20")
@@ -108,7 +109,7 @@ def test_a_bad_attach_and_a_good_one_at_once(machine: Machine, image: Path) -> N
         said = both(machine, bad, good)
         assert said[0], "a disk that is not there was attached"
         if said[1]:
-            assert "is in XenStore already" in said[1]
+            assert "has a disk xvda already" in said[1]
             assert "No such file" in said[0]
             assert both(machine, good) == [""]
         guest.event("connected")

@@ -26,6 +26,8 @@ from xbbd_bsd.native import SegmentMedium, State
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.pace import RESTLESS
 
+WHO = "root"
+
 
 @dataclass
 class FakeDevice:
@@ -118,7 +120,7 @@ class Clears:
         self.tries += 1
 
     def clear(self, path: str | os.PathLike[str]) -> None:
-        assert self.condition.clear(os.fspath(path))()
+        assert self.condition.clear(os.fspath(path), WHO)()
 
     def told(self) -> list[object]:
         return [e for e in self.bench.events if isinstance(e, DiskCleared | ErrorsCleared)]
@@ -163,7 +165,7 @@ def test_a_loss_is_known_until_it_is_cleared(bench: Bench) -> None:
     assert loss.reason == "a flush failed (Input/output error)"
     clears.clear(bench.disk)
     assert clears.facts().losses == []
-    assert clears.told() == [DiskCleared(str(bench.disk))]
+    assert clears.told() == [DiskCleared(str(bench.disk), WHO)]
     assert clears.tries == 1
 
 
@@ -197,7 +199,7 @@ def test_errors_without_a_loss_are_cleared(bench: Bench, monkeypatch: pytest.Mon
     errors = fail(bench, monkeypatch, write=3)
     numbers = bench.family.devices[IDENTITY.unit]
     clears.clear(bench.disk)
-    assert clears.told() == [ErrorsCleared(str(bench.disk), 3)]
+    assert clears.told() == [ErrorsCleared(str(bench.disk), 3, WHO)]
     assert clears.tries == 0, "nothing waits for that"
     assert bench.family.ledger.errors(IDENTITY.unit, numbers.group).total == 0
     with pytest.raises(OperatorError, match="not known to have lost anything, nor to have had"):
@@ -215,7 +217,7 @@ def test_errors_and_a_loss_are_cleared_at_once(
     lose(bench, bench.disk)
     clears.clear(bench.disk)
     path = str(bench.disk)
-    assert clears.told() == [ErrorsCleared(path, 1), DiskCleared(path)]
+    assert clears.told() == [ErrorsCleared(path, 1, WHO), DiskCleared(path, WHO)]
     assert clears.facts().losses == []
 
 
@@ -266,13 +268,13 @@ def test_a_path_that_does_not_answer(
     clears = Clears(bench, SlowRun())
     bench.open()
     fail(bench, monkeypatch, write=count)
-    ended: Callable[[], bool] = clears.condition.clear(str(bench.disk))
+    ended: Callable[[], bool] = clears.condition.clear(str(bench.disk), WHO)
     assert not ended()
     now = bench.loop.time()
     monkeypatch.setattr(bench.loop, "time", lambda: now + HUNG_SECONDS)
     if count:
         assert ended()
-        assert clears.told() == [ErrorsCleared(str(bench.disk), count)]
+        assert clears.told() == [ErrorsCleared(str(bench.disk), count, WHO)]
     else:
         with pytest.raises(HostError, match="it does not answer"):
             ended()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import socket
 import stat
 import threading
@@ -12,11 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import eventually
 from xbbd_bsd.control import server as module
+from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.client import Connection, ask
-from xbbd_bsd.control.protocol import LIMIT, Request, Values, Verb
-from xbbd_bsd.control.server import MOST, RESERVED, ControlServer, Rights
+from xbbd_bsd.control.protocol import DENIED, LIMIT, Part, Request, Verb
+from xbbd_bsd.control.server import FOLLOWERS, MOST, RESERVED, ControlServer, Rights, Visitor
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.events import Event, NotAccepted
+from xbbd_bsd.feed import LIMIT as WAITING
+from xbbd_bsd.feed import Feed, Record
 from xbbd_bsd.host import Peer, platform
 
 GET = Request(Verb.GET, "a")
@@ -31,11 +37,27 @@ class Daemon:
         self.loop = asyncio.new_event_loop()
         self.rights = Rights.WRITE
         self.ready = False
-        self.server = ControlServer(path, self.perform, self.loop, rights=lambda _: self.rights)
+        self.feed = Feed(None)
+        self.asked: list[Request] = []
+        self.events: list[Event] = []
+        self.server = ControlServer(
+            path, self.perform, self.loop, visitor=self.visitor, journal=self.events.append
+        )
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 
-    def perform(self, request: Request) -> Iterator[Values | None]:
+    def visitor(self, _: socket.socket) -> Visitor:
+        return Visitor(self.rights, "alice (uid 7)")
+
+    def perform(self, request: Request) -> Iterator[Part]:
+        self.asked.append(request)
+        if request.verb is Verb.EVENTS:
+            try:
+                while not self.feed.over:
+                    yield self.feed.take() or self.feed
+            finally:
+                self.asked.clear()
+            return
         if request.name == "slow":
             while not self.ready:
                 yield None
@@ -122,12 +144,14 @@ def test_an_error_after_some_of_the_answer(daemon: Daemon) -> None:
 def test_rights(daemon: Daemon) -> None:
     daemon.rights = Rights.READ
     assert ask(daemon.path, GET) == {"a": 1}
-    with pytest.raises(OperatorError, match=r"^a=1: Operation not permitted$"):
+    with pytest.raises(OperatorError, match=r"^a=1: Operation not permitted: only root may$"):
         ask(daemon.path, SET)
-    with pytest.raises(OperatorError, match=r"^dev\.xbbd\.0: Operation not permitted$"):
+    with pytest.raises(
+        OperatorError, match=r"^dev\.xbbd\.0: Operation not permitted: only root may$"
+    ):
         ask(daemon.path, Request(Verb.RESIZE, "dev.xbbd.0"))
     daemon.rights = Rights.NONE
-    with pytest.raises(OperatorError, match=r"^Permission denied$"):
+    with pytest.raises(OperatorError, match=f"^{DENIED}$"):
         ask(daemon.path, GET)
     daemon.rights = Rights.WRITE
     assert ask(daemon.path, SET) == {"a": 1}
@@ -215,7 +239,7 @@ def test_no_place_for_the_socket(short_path: Path) -> None:
             str(short_path / "none" / "control"),
             lambda _: iter(()),
             loop,
-            rights=lambda _: Rights.WRITE,
+            visitor=lambda _: Visitor(Rights.WRITE),
         )
     loop.close()
 
@@ -254,10 +278,13 @@ def test_a_flood_of_requests_is_not_kept(daemon: Daemon) -> None:
     assert turns <= 1
 
 
-def test_a_defect_of_ours_is_an_answer(daemon: Daemon, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_of_ours_is_an_answer(daemon: Daemon) -> None:
     with pytest.raises(OperatorError, match=r"^internal error, see the daemon's log$"):
         ask(daemon.path, Request(Verb.GET, "defect"))
-    assert "please report it" in caplog.text
+    (event,) = daemon.events
+    assert "please report it: Traceback" in str(event)
+    assert "ZeroDivisionError" in str(event)
+    assert "\n" not in str(event)
     assert ask(daemon.path, GET) == {"a": 1}
 
 
@@ -286,6 +313,154 @@ def test_a_socket_that_cannot_be_given_away(
     monkeypatch.setattr(os, "chown", chown)
     path, loop = str(short_path / "control"), asyncio.new_event_loop()
     with pytest.raises(OperatorError, match="Operation not permitted"):
-        ControlServer(path, lambda _: iter(()), loop, rights=lambda _: Rights.WRITE, group=1)
+        ControlServer(
+            path, lambda _: iter(()), loop, visitor=lambda _: Visitor(Rights.WRITE), group=1
+        )
     assert not os.path.exists(path)
     loop.close()
+
+
+def test_who_asks_is_what_the_kernel_says(daemon: Daemon) -> None:
+    assert ask(daemon.path, GET) == {"a": 1}
+    assert [request.who for request in daemon.asked] == ["alice (uid 7)"]
+    with daemon.connect() as channel:
+        channel.sendall(GET.encode().replace(b"}", b', "who": "root"}'))
+        assert b"nothing else" in channel.recv(65536)
+
+
+FOLLOW = Request(Verb.EVENTS)
+
+
+def say(daemon: Daemon, *numbers: int) -> None:
+    """Have lines logged."""
+
+    def add() -> None:
+        for number in numbers:
+            daemon.feed.add(Record(1.5, "info", None, "Said", {"number": number}, "x" * 1000))
+
+    daemon.loop.call_soon_threadsafe(add)
+
+
+def test_lines_come_as_they_are_logged(daemon: Daemon) -> None:
+    """However long that takes: the connection of one who follows is not given up."""
+    with Connection(daemon.path) as connection:
+        lines = connection.follow(FOLLOW)
+        say(daemon, 0)
+        assert next(lines)["fields"] == {"number": 0}
+        (client,) = daemon.server._clients
+        timers: list[object] = []
+
+        def renewed() -> bool:
+            if client._timer not in timers:
+                timers.append(client._timer)
+            return len(timers) == 3
+
+        eventually(renewed, "a client that did nothing would be gone")
+        say(daemon, 1)
+        assert next(lines)["fields"] == {"number": 1}
+        assert len(daemon.asked) == 1
+    eventually(lambda: not daemon.asked, "nobody follows any more")
+
+
+def test_a_reader_that_is_too_slow_is_told_and_costs_little(daemon: Daemon) -> None:
+    with Connection(daemon.path) as connection:
+        lines = connection.follow(FOLLOW)
+        said = 0
+        while not daemon.feed._missed:
+            assert said < 100 * WAITING
+            say(daemon, *range(said, said + WAITING))
+            said += WAITING
+            assert ask(daemon.path, GET) == {"a": 1}
+        assert len(daemon.feed._waiting) <= WAITING + 1
+        expected = missed = 0
+        while expected < said:
+            line = next(lines)
+            if "missed" in line:
+                missed += line["missed"]
+                expected += line["missed"]
+            else:
+                assert line["fields"]["number"] == expected
+                expected += 1
+        assert missed > 0
+
+
+def test_there_are_not_too_many_who_follow(daemon: Daemon) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(FOLLOWERS):
+            held.enter_context(daemon.connect()).sendall(FOLLOW.encode())
+        eventually(
+            lambda: sum(client.follows for client in set(daemon.server._clients)) == FOLLOWERS,
+            "all follow",
+        )
+        with pytest.raises(OperatorError, match="too many follow the log already"):
+            ask(daemon.path, FOLLOW)
+        assert ask(daemon.path, GET) == {"a": 1}
+
+
+@pytest.mark.parametrize("sent", [None, GET.encode()])
+def test_who_follows_says_nothing_more(daemon: Daemon, sent: bytes | None) -> None:
+    with daemon.connect() as channel:
+        channel.sendall(FOLLOW.encode())
+        say(daemon, 1)
+        assert b"fields" in channel.recv(65536)
+        if sent is None:
+            channel.shutdown(socket.SHUT_WR)
+        else:
+            channel.sendall(sent)
+        assert channel.recv(65536) == b""
+    eventually(lambda: not daemon.asked, "nobody follows any more")
+
+
+def test_the_end_of_what_is_followed(daemon: Daemon) -> None:
+    with Connection(daemon.path) as connection:
+        lines = connection.follow(FOLLOW)
+        say(daemon, 1)
+        daemon.loop.call_soon_threadsafe(daemon.feed.end)
+        assert [line["fields"] for line in lines] == [{"number": 1}]
+        assert connection.whole(GET) == {"a": 1}
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.dup(0)
+    os.close(highest)
+    held = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 16, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_out_of_descriptors_one_operator_is_let_in(daemon: Daemon) -> None:
+    """And then the next; who may only read has to wait."""
+    first, second, reader = (socket.socket(socket.AF_UNIX) for _ in range(3))
+    with first, second, reader:
+        for channel in (first, second, reader):
+            channel.settimeout(10)
+        with no_descriptors():
+            for channel in (first, second):
+                channel.connect(daemon.path)
+                channel.sendall(GET.encode())
+                assert channel.recv(65536).startswith(b'{"values": {"a": 1}}')
+                assert shortage().startswith("file descriptors of the process")
+                channel.sendall(FOLLOW.encode())
+                assert b"out of file descriptors" in channel.recv(65536)
+                channel.shutdown(socket.SHUT_RDWR)  # a close would free one of this process
+            daemon.rights = Rights.READ
+            reader.connect(daemon.path)
+            assert b"keeps the last one for root" in reader.recv(65536)
+        assert shortage() == ""
+    (event,) = daemon.events
+    assert isinstance(event, NotAccepted), "said once, however often it is tried"
+    assert event.reason == "Too many open files"
+    daemon.rights = Rights.WRITE
+    assert ask(daemon.path, SET) == {"a": 1}
+    eventually(lambda: daemon.server._listener._spare is not None, "a spare descriptor again")

@@ -1,14 +1,14 @@
 """Names and values of a daemon with a few devices that are none."""
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Loss
-from xbbd_bsd.control.protocol import Request, Value, Verb
-from xbbd_bsd.control.tree import LogLine, Tree
+from xbbd_bsd.control.protocol import Part, Request, Value, Verb
+from xbbd_bsd.control.tree import MOST_BEFORE, NOTE_LENGTH, LogLine, Tree
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.oids import DAEMON, GROUPS, RING, Type, declared, leaf_of, split
 
@@ -30,6 +30,7 @@ class Device:
         self.looks = self.waited = 0
         self.unit = 0
         self.ages: list[float] = []
+        self.noted: list[tuple[str, str]] = []
 
     def group(self, name: str) -> Mapping[str, Value]:
         self.asked.append(name)
@@ -52,9 +53,19 @@ class Device:
     def log(self) -> Sequence[LogLine]:
         return [(1.5, "info", "found")]
 
-    def set(self, name: str, value: int) -> None:
+    def follow(self, last: int) -> Iterator[Part]:
+        yield from ({"text": f"line {number}"} for number in range(last))
+
+    def configured(self) -> Mapping[str, Value]:
+        return {"flush_interval": 0, "disable_flush": 0}
+
+    def note(self, words: str, who: str) -> None:
+        self.noted.append((words, who))
+
+    def set(self, name: str, value: int, who: str) -> None:
         if value == 99:
             raise OperatorError(f"{name}={value}: must be 0 to 98")
+        self.noted.append((f"{name}={value}", who))
         group = "tunables" if name in self.values["tunables"] else "counters"
         self.values[group][name] = value
 
@@ -62,8 +73,10 @@ class Device:
         path = str(self.values["medium"].get("path", ""))
         return DiskFacts(self.unit, path=path, ages=self.ages)
 
-    def resize(self) -> Callable[[], bool]:
+    def resize(self, who: str) -> Callable[[], bool]:
         self.looks += 1
+        if "sectors" in self.values["medium"]:
+            self.values["medium"]["sectors"] = 16
         return self._ended
 
     def _ended(self) -> bool:
@@ -78,6 +91,7 @@ class Daemon:
         self.leaves: dict[str, Value] = {"version": "1.0", "devices": 2, "log.data": 0}
         self.cleared: list[str] = []
         self.facts = DaemonFacts()
+        self.noted: list[tuple[str, str]] = []
 
     def health(self) -> DaemonFacts:
         return self.facts
@@ -88,10 +102,20 @@ class Daemon:
     def log(self) -> Sequence[LogLine]:
         return [(0.5, "info", "serving")]
 
-    def set(self, name: str, value: int) -> None:
+    def follow(self, last: int) -> Iterator[Part]:
+        yield {"text": f"the last {last}"}
+
+    def configured(self) -> Mapping[str, Value]:
+        return {"log.data": 0}
+
+    def note(self, words: str, who: str) -> None:
+        self.noted.append((words, who))
+
+    def set(self, name: str, value: int, who: str) -> None:
+        self.noted.append((f"{name}={value}", who))
         self.leaves[name] = value
 
-    def clear(self, path: str) -> Callable[[], bool]:
+    def clear(self, path: str, who: str) -> Callable[[], bool]:
         if path not in ("/vm.img", "/disk"):
             raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
         self.cleared.append(path)
@@ -111,7 +135,7 @@ def tree(devices: dict[int, Device]) -> Tree:
 def perform(tree: Tree, verb: Verb, name: str = "", value: Value | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for values in tree.perform(Request(verb, name, value)):
-        if values is None:
+        if not isinstance(values, Mapping):
             continue
         assert not found.keys() & values.keys()
         found.update(values)
@@ -222,7 +246,9 @@ def test_a_device_that_goes_while_an_answer_is_taken(
     tree: Tree, devices: dict[int, Device]
 ) -> None:
     parts = tree.perform(Request(Verb.GET, "dev.xbbd"))
-    assert "dev.xbbd.1.wr_req" in (next(parts) or ())
+    first = next(parts)
+    assert isinstance(first, Mapping)
+    assert "dev.xbbd.1.wr_req" in first
     del devices[10]
     assert list(parts) == []
 
@@ -237,9 +263,10 @@ def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
     assert perform(tree, Verb.INFLIGHT, "dev.xbbd.1") == {"dev.xbbd.1": [{"ring": 0}]}
     assert perform(tree, Verb.LOG, "dev.xbbd.1") == {"dev.xbbd.1": [(1.5, "info", "found")]}
     assert perform(tree, Verb.LOG) == {"": [(0.5, "info", "serving")]}
-    for verb in (Verb.RESIZE, Verb.STAT, Verb.INFLIGHT, Verb.LOG):
+    for verb in (Verb.RESIZE, Verb.STAT, Verb.INFLIGHT, Verb.LOG, Verb.EVENTS, Verb.CONFIGURED):
         for name in ("dev.xbbd.2", "dev.xbbd.1.wr_req", "x"):
-            with pytest.raises(OperatorError, match="unknown oid"):
+            message = "^no disk xbbd2$" if name == "dev.xbbd.2" else "unknown oid"
+            with pytest.raises(OperatorError, match=message):
                 perform(tree, verb, name)
 
 
@@ -332,3 +359,53 @@ def test_a_disk_is_cleared_by_path_or_by_device(devices: dict[int, Device]) -> N
         with pytest.raises(OperatorError):
             perform(tree, Verb.CLEAR, name)
     assert len(daemon.cleared) == 2
+
+
+def test_who_does_something_is_passed_on(tree: Tree, devices: dict[int, Device]) -> None:
+    for request in (
+        Request(Verb.SET, "dev.xbbd.1.flush_interval", 8, "alice (uid 0)"),
+        Request(Verb.NOTE, "backend/vbd/5/1", "attached \x1b[2J" + "x" * 500, "alice (uid 0)"),
+    ):
+        assert len(list(tree.perform(request))) == 1
+    assert devices[1].noted == [("flush_interval=8", "alice (uid 0)")]
+
+
+def test_a_note_goes_to_its_disk_and_is_bounded_text() -> None:
+    daemon, device = Daemon(), Device(5)
+    device.values["xenbus"] = {"xenstore_path": "backend/vbd/5/1"}
+    tree = Tree(daemon, lambda: {3: device})
+    long = "attached \x1b[2J" + "x" * 500
+    assert list(tree.perform(Request(Verb.NOTE, "backend/vbd/5/1", long, "root"))) == [
+        {"device": "dev.xbbd.3"}
+    ]
+    ((words, who),) = device.noted
+    assert words.startswith("attached \\x1b[2Jxxx")
+    assert words.isprintable()
+    assert (len(words), who) == (NOTE_LENGTH + 3, "root")
+    assert list(tree.perform(Request(Verb.NOTE, "backend/vbd/5/2", "gone", "root"))) == [
+        {"device": ""}
+    ]
+    assert daemon.noted == [("gone", "root")]
+
+
+def test_what_the_configuration_says(tree: Tree) -> None:
+    assert perform(tree, Verb.CONFIGURED, "dev.xbbd.1") == {
+        "dev.xbbd.1.flush_interval": 0,
+        "dev.xbbd.1.disable_flush": 0,
+    }
+    assert perform(tree, Verb.CONFIGURED, "hw.xbbd") == {"hw.xbbd.log.data": 0}
+    assert len(perform(tree, Verb.CONFIGURED)) == 5
+
+
+def test_lines_to_begin_with(tree: Tree) -> None:
+    assert len(list(tree.perform(Request(Verb.EVENTS, "dev.xbbd.1", 3)))) == 3
+    assert perform(tree, Verb.EVENTS) == {"text": "the last 0"}
+    for value in (-1, MOST_BEFORE + 1, "3"):
+        with pytest.raises(OperatorError, match="must be 0 to 512"):
+            perform(tree, Verb.EVENTS, "", value)
+
+
+def test_a_look_at_the_size_says_what_it_was(tree: Tree, devices: dict[int, Device]) -> None:
+    devices[1].values["medium"]["sectors"] = 8
+    assert perform(tree, Verb.RESIZE, "dev.xbbd.1") == {"dev.xbbd.1.sectors": 8}
+    assert perform(tree, Verb.GET, "dev.xbbd.1.sectors") == {"dev.xbbd.1.sectors": 16}

@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.xenbus_bench import FakeFamily, ServerThread
 from tests.waiting import GIVE_UP
-from xbbd_bsd import daemon
+from xbbd_bsd import daemon, logs
 from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.daemon import Daemon, main, read_config
 from xbbd_bsd.errors import HostError, OperatorError
@@ -143,7 +143,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
 
 @pytest.mark.parametrize("spec", ["xen", "sim", "sim:"])
 def test_hosts_that_are_none(spec: str) -> None:
-    with pytest.raises(OperatorError, match=f"^--host {spec}: must be sim:DIR$"):
+    with pytest.raises(OperatorError, match=f"^--host {spec}: must be sim:DIR, a simulated"):
         detect(spec)
 
 
@@ -399,13 +399,13 @@ def test_no_control_character_reaches_terminal_or_syslog(monkeypatch: pytest.Mon
         record = logging.LogRecord(
             "asyncio", logging.ERROR, "", 0, "task %s", (EVIL,), sys.exc_info()
         )
-    text = daemon._Plain("xbbd: %(message)s").format(record)
+    text = logs.Plain("xbbd: %(message)s").format(record)
     assert text.startswith(f"xbbd: task {HARMLESS}\nTraceback (most recent call last):\n")
     assert all(line.isprintable() for line in text.split("\n"))
     sent: list[tuple[int, str]] = []
     monkeypatch.setattr("syslog.syslog", lambda *given: sent.append(given))
     monkeypatch.setattr("syslog.openlog", lambda *given: None)
-    daemon._Syslog().emit(record)
+    logs.Syslog().emit(record)
     ((priority, line),) = sent
     assert priority == 3  # LOG_ERR
     assert line.startswith(f"task {HARMLESS} | Traceback")

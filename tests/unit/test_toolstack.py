@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.store.servers import Embedded
-from xbbd_bsd import xbbctl
 from xbbd_bsd.block.disk import disk_path
+from xbbd_bsd.ctl import disks
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.toolstack import KINDS, DiskOffer, attach, detach, give_up, offer, remove
+from xbbd_bsd.toolstack import KINDS, DiskOffer, attach, detach, give_up, offer, refusal, remove
 from xbbd_bsd.xenbus.states import State
 from xbbd_bsd.xenstore.client import Store, StoreError, Transaction
 
@@ -186,7 +186,7 @@ def test_an_offer_that_fails_leaves_nothing(bench: Bench, disk: DiskOffer, error
 def test_an_offer_is_the_only_one(bench: Bench) -> None:
     offer(bench.store, DISK)
     for kind in KINDS:
-        with pytest.raises(OperatorError, match="in XenStore already"):
+        with pytest.raises(OperatorError, match="guest 7 has a disk xvda already"):
             offer(bench.other, replace(DISK, kind=kind))
     bench.store.remove(DISK.frontend)
     with pytest.raises(OperatorError, match="left from before: detach it first"):
@@ -225,9 +225,9 @@ def test_interrupted_an_attach_leaves_nothing(
         assert len(nodes_of(bench.store)) == 2
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(xbbctl, "see_opened", interrupted)
+    monkeypatch.setattr(disks, "see_opened", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        xbbctl.attach_disk(bench.store, bench.loop, DISK, 1)
+        disks.attach_disk(bench.store, bench.loop, DISK, 1)
     assert nodes_of(bench.store) == []
 
 
@@ -269,21 +269,21 @@ def test_a_guest_that_refuses_keeps_the_disk(bench: Bench) -> None:
     bench.backend(DISK, react)
     bench.store.write("/local/domain/7/name", b"web")
     with pytest.raises(HostError, match=r"^domain 7 \(web\) holds xvda, and keeps it: .*--force"):
-        xbbctl.detach_disk(bench.store, bench.loop, DISK, 2.0)
+        disks.detach_disk(bench.store, bench.loop, DISK, 2.0)
     assert states(bench) == (b"5", b"5", b"1")
 
 
 def test_a_backend_that_does_not_answer_is_said(bench: Bench) -> None:
     offer(bench.store, DISK)
     with pytest.raises(HostError, match="the backend does not answer; --force"):
-        xbbctl.detach_disk(bench.store, bench.loop, DISK, 0.3)
+        disks.detach_disk(bench.store, bench.loop, DISK, 0.3)
     assert states(bench) == (b"1", b"1", b"1")
 
 
 def test_by_force_nodes_go_under_the_guest(bench: Bench) -> None:
     connected(bench)
     with pytest.raises(HostError, match="its nodes are removed"):
-        xbbctl.detach_disk(bench.store, bench.loop, DISK, 0.3, force=True)
+        disks.detach_disk(bench.store, bench.loop, DISK, 0.3, force=True)
     assert nodes_of(bench.store) == []
 
 
@@ -348,26 +348,26 @@ def test_a_disk_whose_guest_is_gone(bench: Bench, kind: str) -> None:
     offer(bench.store, disk)
     bench.set(disk, state="6")
     bench.store.remove("/local/domain/7")
-    assert xbbctl.find_disk(bench.store, "7", "xvda") == replace(disk, path="")
-    xbbctl.detach_disk(bench.store, bench.loop, disk, 5)
+    assert disks.find_disk(bench.store, "7", "xvda") == replace(disk, path="")
+    disks.detach_disk(bench.store, bench.loop, disk, 5)
     assert bench.store.list(f"/local/domain/0/backend/{kind}") == []
     assert bench.store.get("/local/domain/7") is None
     with pytest.raises(OperatorError, match="there is no domain 7"):
-        xbbctl.find_disk(bench.store, "7", "xvda")
+        disks.find_disk(bench.store, "7", "xvda")
     with pytest.raises(OperatorError, match=r"there is no domain web; .* xbbctl detach xbbdN"):
-        xbbctl.find_disk(bench.store, "web", "xvda")
+        disks.find_disk(bench.store, "web", "xvda")
 
 
 def test_a_disk_is_found_where_its_frontend_says(bench: Bench) -> None:
     offer(bench.store, replace(DISK, kind="vbd"))
     bench.store.write(f"{DISK.backend}/frontend", DISK.frontend.encode())  # an old one
-    assert xbbctl.find_disk(bench.store, "7", "xvda").kind == "vbd"
-    with pytest.raises(OperatorError, match=r"^/local/domain/7/device/vbd/51728 is not in"):
-        xbbctl.find_disk(bench.store, "7", "xvdb")
+    assert disks.find_disk(bench.store, "7", "xvda").kind == "vbd"
+    with pytest.raises(OperatorError, match=r"^guest 7 has no disk xvdb$"):
+        disks.find_disk(bench.store, "7", "xvdb")
     for backend in (b"/local/domain/3/backend/vbd/7/51712", b"\xff", b""):
         bench.store.write(f"{DISK.frontend}/backend", backend)
         with pytest.raises(OperatorError, match="served by another domain"):
-            xbbctl.find_disk(bench.store, "7", "xvda")
+            disks.find_disk(bench.store, "7", "xvda")
 
 
 def test_a_frontend_alone_is_removed(bench: Bench) -> None:
@@ -377,3 +377,19 @@ def test_a_frontend_alone_is_removed(bench: Bench) -> None:
     assert nodes_of(bench.store) == []
     assert detach(bench.store, bench.loop, DISK), "nor does anything come back"
     assert nodes_of(bench.store) == []
+
+
+def test_what_the_guest_says_is_the_answer(bench: Bench) -> None:
+    """Of this life: what an earlier one left is taken away with the offer."""
+    node = "/local/domain/7/error/device/vbd/51712/error"
+    bench.store.write(node, b"of an earlier life")
+    token = offer(bench.store, DISK)
+    assert bench.store.get(node) is None
+    assert refusal(bench.store, DISK) == "the backend does not answer"
+    bench.store.write(node, b"22 no \x1b driver" + b"x" * 500)
+    reason = give_up(bench.store, DISK, token)
+    assert reason is not None
+    assert reason.startswith("the guest does not take the disk, and says: 22 no \\x1b driverxxx")
+    assert reason.endswith("x...")
+    bench.store.write(f"{DISK.backend}/hotplug-error", b"the disk is gone")
+    assert refusal(bench.store, DISK) == "the disk is gone", "ours goes first"

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.sim.__main__ import _parser
 from xbbd_bsd.vdev import vdev_name, vdev_number
 
 # xen-vbd-interface(7)
@@ -93,3 +94,15 @@ def test_a_name_is_its_numbers_own(name: str) -> None:
     except OperatorError:
         return
     assert vdev_name(number) == name
+
+
+@pytest.mark.parametrize(("name", "number"), [("hda", 768), ("sda", 2048), ("51712", 51712)])
+def test_the_simulated_guest_knows_these_names_too(name: str, number: int) -> None:
+    assert _parser().parse_args(["guest", "/m", "1", name]).vdev == number
+
+
+def test_a_name_that_is_none_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["guest", "/m", "1", "vda"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "vda: no virtual disk, write xvda to xvdbgqcv, hda to hdd, sda to sdp," in said

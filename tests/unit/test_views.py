@@ -34,6 +34,6 @@ def test_why(ours: State, guest: State, failed: str, waits: str, reason: str) ->
         frontend="",
     )
     journal = Journal(lambda severity, line: None, lambda: 0.0)
-    view = DeviceView(device, None, dict, journal, Ledger())  # type: ignore[arg-type]
+    view = DeviceView(device, None, dict, journal, Ledger(), dict)  # type: ignore[arg-type]
     assert view.stat(latency=False)["reason"] == reason
     assert view.group("xenbus")["closed_reason"] == failed

@@ -16,8 +16,9 @@ from tests.unit.test_control_tree import NAMES, Device
 from tests.unit.test_control_tree import Daemon as DaemonLeaves
 from xbbd_bsd import xbbctl
 from xbbd_bsd.control import protocol
-from xbbd_bsd.control.server import ControlServer, Rights
+from xbbd_bsd.control.server import ControlServer, Rights, Visitor
 from xbbd_bsd.control.tree import Tree
+from xbbd_bsd.ctl.daemon import device_name
 from xbbd_bsd.errors import OperatorError
 
 
@@ -33,7 +34,10 @@ class Running:
         self.loop = asyncio.new_event_loop()
         tree = Tree(self.leaves, lambda: self.devices)
         self.server = ControlServer(
-            str(directory / "control"), tree.perform, self.loop, rights=lambda _: self.rights
+            str(directory / "control"),
+            tree.perform,
+            self.loop,
+            visitor=lambda _: Visitor(self.rights, "root (uid 0)"),
         )
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -133,8 +137,8 @@ def test_assignments(daemon: Running) -> None:
         (("hw.xbbd.version=2",), "oid 'hw.xbbd.version' is read only"),
         (("dev.xbbd.0=2",), "oid 'dev.xbbd.0' isn't a leaf node"),
         (("-T", f"{FLUSH}=1"), "Can't set variables when using -T or -W"),
-        (("resize", "xbbd7"), "unknown oid 'dev.xbbd.7'"),
-        (("log", "disk"), "disk: no device, write dev.xbbd.N"),
+        (("resize", "xbbd7"), "no disk xbbd7"),
+        (("log", "disk"), "disk: no disk of xbbd, write xbbdN as in xbbctl list"),
     ],
 )
 def test_errors(daemon: Running, words: tuple[str, ...], error: str) -> None:
@@ -173,12 +177,12 @@ def test_only_root_writes(daemon: Running) -> None:
     daemon.rights = Rights.READ
     assert daemon.run(FLUSH) == (0, f"{FLUSH}: 0\n", "")
     assert daemon.run(f"{FLUSH}=8") == (
-        1, "", f"xbbctl: {FLUSH}=8: Operation not permitted\n"
+        1, "", f"xbbctl: {FLUSH}=8: Operation not permitted: only root may\n"
     )  # fmt: skip
     assert daemon.run("resize", "0")[0] == 1
     assert daemon.run(FLUSH) == (0, f"{FLUSH}: 0\n", "")
     daemon.rights = Rights.NONE
-    assert daemon.run(FLUSH) == (1, "", "xbbctl: Permission denied\n")
+    assert daemon.run(FLUSH) == (1, "", f"xbbctl: {protocol.DENIED}\n")
 
 
 def test_no_daemon(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,8 +213,11 @@ def test_usage(daemon: Running, words: tuple[str, ...]) -> None:
 
 
 def test_verbs(daemon: Running) -> None:
-    assert daemon.run("resize", "dev.xbbd.1") == (0, "", "")
-    assert daemon.devices[1].looks == 1
+    assert daemon.run("resize", "dev.xbbd.1") == (1, "", "xbbctl: xbbd1: no disk is open\n")
+    daemon.devices[1].values["medium"]["sectors"] = 8
+    assert daemon.run("resize", "xbbd1") == (0, "dev.xbbd.1.sectors: 8 -> 16\n", "")
+    assert daemon.run("-j", "resize", "1") == (0, '{"dev.xbbd.1.sectors": 16}\n', "")
+    assert daemon.devices[1].looks == 3
     assert daemon.run("clear", "/disk") == (0, "", "")
     message = "xbbctl: /other: it is not known to have lost anything\n"
     assert daemon.run("clear", "/other") == (1, "", message)
@@ -241,13 +248,13 @@ def test_a_disk_that_does_not_answer_is_seen(daemon: Running) -> None:
 
 @pytest.mark.parametrize("word", ["3", "xbbd3", "xbb3", "xbbi3", "dev.xbbd.3"])
 def test_spellings_of_a_device(word: str) -> None:
-    assert xbbctl.device_name(word) == "dev.xbbd.3"
+    assert device_name(word) == "dev.xbbd.3"
 
 
 @pytest.mark.parametrize("word", ["", "-3", "xbbd", "vbd3", "dev.xbbd.3.mode", "3x"])
 def test_no_devices(word: str) -> None:
-    with pytest.raises(OperatorError, match="no device"):
-        xbbctl.device_name(word)
+    with pytest.raises(OperatorError, match="no disk of xbbd"):
+        device_name(word)
 
 
 def test_paths_that_are_no_text(daemon: Running) -> None:
@@ -267,7 +274,7 @@ def test_paths_that_are_no_text(daemon: Running) -> None:
     (row, _) = json.loads(daemon.run("list", "-j")[1])
     assert os.fsencode(row["path"]) == name
     assert daemon.run("log", "a\x1b") == (
-        1, "", "xbbctl: a\\x1b: no device, write dev.xbbd.N\n"
+        1, "", "xbbctl: a\\x1b: no disk of xbbd, write xbbdN as in xbbctl list\n"
     )  # fmt: skip
     assert daemon.run("a\x1b")[2] == "xbbctl: unknown oid 'a\\x1b'\n"
 
@@ -292,3 +299,95 @@ def test_a_reader_that_has_enough(daemon: Running) -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("attach", "--limit", "x", "1", "/x", "xvda"), "--limit: x: must be seconds, more than 0"),
+        (("attach", "--limit", "0", "1", "/x", "xvda"), "more than 0 and up to 86400"),
+        (("--host", "\x1bm", "list"), "--host: \\x1bm: must be sim:DIR, a simulated machine"),
+        (("-a", "--host", "m"), "--host: m: must be sim:DIR"),
+        (("log", "-n", "-1"), "argument -n"),
+        (("log", "-n", "513"), "must be a number of lines, 0 to 512"),
+        (("attach", "--mode", "x", "1", "/x", "xvda"), "'ro'"),
+    ],
+)
+def test_what_is_allowed_is_said(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit) as status:
+        xbbctl.main(words)
+    assert status.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", xbbctl.VERBS)
+def test_help_of_every_verb(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert xbbctl.main(["help"]) == 0
+    assert f"\n    {verb} " in capsys.readouterr().out
+    assert xbbctl.main(["help", verb]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: xbbctl {verb} ")
+    with pytest.raises(SystemExit) as status:
+        xbbctl.main([verb, "--help"])
+    assert (status.value.code, capsys.readouterr().out) == (0, said)
+
+
+def test_disks_of_a_guest_and_what_was_set_by_hand(daemon: Running) -> None:
+    daemon.devices[1].values["medium"] |= {"guest": "web", "vdev": "xvda"}
+    daemon.devices[1].values["tunables"]["flush_interval"] = 8
+    for word in ("web", "xbbd1"):
+        assert len(daemon.run("list", word)[1].splitlines()) == 2
+    assert len(daemon.run("list", "7")[1].splitlines()) == 3
+    assert daemon.run("list", "db") == (1, "", "xbbctl: guest db has no disk of xbbd\n")
+    _, out, _ = daemon.run("list", "-v")
+    assert out.splitlines()[-1] == "    flush_interval: 8 (configured: 0)"
+    assert out.count("configured") == 1
+    rows = json.loads(daemon.run("list", "-vj")[1])
+    assert [row["set_by_hand"] for row in rows] == [{}, {"flush_interval": [8, 0]}]
+
+
+def test_what_was_set_by_hand_is_marked(daemon: Running) -> None:
+    daemon.run(f"{FLUSH}=8")
+    for words, out in (
+        (("-W", FLUSH), f"{FLUSH}: 8 (configured: 0)\n"),
+        (("-eW", FLUSH), f"{FLUSH}=8 # configured: 0\n"),
+        (("-nW", FLUSH), "8\n"),
+        ((FLUSH,), f"{FLUSH}: 8\n"),
+        (("-jW", FLUSH), json.dumps({FLUSH: 8}, indent=2) + "\n"),
+    ):
+        assert daemon.run(*words) == (0, out, "")
+
+
+def test_what_is_written_by_e_and_w_is_read_by_f(daemon: Running, tmp_path: Path) -> None:
+    daemon.run(f"{FLUSH}=8")
+    file = tmp_path / "tuned"
+    file.write_text(daemon.run("-eTW", "dev.xbbd.0")[1])
+    daemon.run(f"{FLUSH}=0")
+    assert daemon.run("-f", str(file))[0] == 0
+    assert daemon.devices[0].values["tunables"]["flush_interval"] == 8
+
+
+def test_who_did_it_is_the_daemons_word(daemon: Running) -> None:
+    daemon.run(f"{FLUSH}=8")
+    assert daemon.devices[0].noted == [("flush_interval=8", "root (uid 0)")]
+
+
+def test_lines_of_the_log(daemon: Running) -> None:
+    assert daemon.run("log", "-n", "0", "xbbd0") == (0, "", "")
+    assert len(daemon.run("log", "-n", "5", "xbbd0")[1].splitlines()) == 1
+    assert daemon.run("log", "-f", "-n", "2", "-j", "xbbd0") == (
+        0, '{"text": "line 0"}\n{"text": "line 1"}\n', ""
+    )  # fmt: skip
+    assert daemon.run("log", "xbbd7") == (1, "", "xbbctl: no disk xbbd7\n")
+
+
+def test_a_daemon_that_is_short_of_something_says_so(daemon: Running) -> None:
+    assert daemon.run("list")[2] == ""
+    leaves = DaemonLeaves()
+    leaves.leaves["shortage"] = "file descriptors"
+    daemon.server._perform = Tree(leaves, lambda: daemon.devices).perform
+    status, out, said = daemon.run("list")
+    assert (status, said) == (0, "xbbctl: the daemon is out of file descriptors\n")
+    assert out.startswith("NAME")

@@ -18,7 +18,7 @@ from tests.unit.test_stat_watch import FakeTime
 from tests.waiting import GIVE_UP
 from xbbd_bsd import xbbstat
 from xbbd_bsd.control.protocol import Request, Values, Verb
-from xbbd_bsd.control.server import ControlServer, Rights
+from xbbd_bsd.control.server import ControlServer, Rights, Visitor
 from xbbd_bsd.stat.gstat import Latency
 from xbbd_bsd.stat.report import Form, Plan
 from xbbd_bsd.xbbstat import main
@@ -42,7 +42,9 @@ class Daemon:
 
     def start(self) -> None:
         path = os.path.join(self.directory, "control")
-        self.server = ControlServer(path, self.perform, self.loop, rights=lambda _: Rights.READ)
+        self.server = ControlServer(
+            path, self.perform, self.loop, visitor=lambda _: Visitor(Rights.READ)
+        )
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 

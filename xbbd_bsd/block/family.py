@@ -27,7 +27,7 @@ from xbbd_bsd.block.queues import (
     queue_maker,
     requests_of_order,
 )
-from xbbd_bsd.block.rings import Rings, fault_of
+from xbbd_bsd.block.rings import Rings
 from xbbd_bsd.block.segments import make_segment, remove_segment
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
@@ -189,7 +189,7 @@ class BlockBackend:
     def fault(self) -> XbbdError | None:
         if self._rings is None:
             return None
-        return fault_of(self._rings.status) or self._disk_fault
+        return self._rings.fault or self._disk_fault
 
     @property
     def news(self) -> Mapping[str, bytes]:
@@ -468,6 +468,10 @@ class BlockBackend:
         if disk is None or info is None:
             return facts
         return {**facts, **facts_of(disk, info)}
+
+    def configured(self) -> Mapping[str, Value]:
+        """The tunables as they are configured for it."""
+        return self._config.tunables()
 
     def _woken(self) -> None:
         self._keep_loss()

@@ -10,8 +10,9 @@ the queues' threads are told apart by a byte in a socket pair.
 import asyncio
 import os
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Final
 
 from xbbd_bsd.block.marks import cause_of_loss
 from xbbd_bsd.block.negotiate import RingParams
@@ -21,6 +22,10 @@ from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, 
 
 MakeParams = Callable[[int, RingParams, int, int, int], QueueParams]
 """Ring's number, what was offered, descriptors of grants, events, wake-up: a queue's parameters."""
+
+_SHOWN: Final = 4  # references in a message, of a ring that may have 32
+# What a ring stops for that is not the disk's.
+_OF_THE_RING: Final = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
 
 
 def fault_of(status: QueueStatus) -> XbbdError | None:
@@ -42,6 +47,13 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
     return None
 
 
+def named(number: int, ring: RingParams) -> str:
+    """A ring as a message has it: what its guest published for it."""
+    refs = " ".join(str(ref) for ref in ring.refs[:_SHOWN])
+    more = f" and {len(ring.refs) - _SHOWN} more" if len(ring.refs) > _SHOWN else ""
+    return f"ring {number} (reference {refs}{more}, port {ring.port})"
+
+
 class Rings:
     """All rings of a connected frontend, from the start to `close`."""
 
@@ -59,6 +71,7 @@ class Rings:
         OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
         """
         self._queues: list[Queue] = []
+        self._offered = offered
         with ExitStack() as held:
             reader, writer = socket.socketpair()
             held.callback(writer.close)
@@ -66,11 +79,12 @@ class Rings:
             reader.setblocking(False)
             writer.setblocking(False)
             for number, ring in enumerate(offered):
-                descriptors = host.open_ring(domid, ring.port)
-                held.callback(os.close, descriptors.grants)
-                held.callback(os.close, descriptors.events)
-                params = make(number, ring, descriptors.grants, descriptors.events, writer.fileno())
-                queue = Queue(params, segment)
+                with _about(named(number, ring)):
+                    descriptors = host.open_ring(domid, ring.port)
+                    grants, events = descriptors.grants, descriptors.events
+                    held.callback(os.close, grants)
+                    held.callback(os.close, events)
+                    queue = Queue(make(number, ring, grants, events, writer.fileno()), segment)
                 held.callback(queue.close)
                 self._queues.append(queue)
             # One that cannot be had must not wait for the requests of those that can.
@@ -96,6 +110,19 @@ class Rings:
             return QueueStatus(state, StopReason.NONE, 0)
         return QueueStatus(state, reasons[0].reason, reasons[0].errno)
 
+    @property
+    def fault(self) -> XbbdError | None:
+        """Why they stop by themselves, None if they do not."""
+        for number, queue in enumerate(self._queues):
+            status = queue.status()
+            fault = fault_of(status)
+            if fault is not None and status.reason in _OF_THE_RING:
+                text = f"{named(number, self._offered[number])}: {fault}"
+                return type(fault)(text, fault.errno)
+            if fault is not None:
+                return fault
+        return None
+
     def drain(self) -> None:
         """Take no new request; `woken` is called when all accepted ones are answered."""
         for queue in self._queues:
@@ -115,3 +142,12 @@ class Rings:
         if any(queue.status().state is not QueueState.RUNNING for queue in self._queues):
             self.drain()
         woken()
+
+
+@contextmanager
+def _about(ring: str) -> Iterator[None]:
+    """Errors say which ring it was."""
+    try:
+        yield
+    except (GuestError, HostError) as error:
+        raise type(error)(f"{ring}: {error}", error.errno) from None

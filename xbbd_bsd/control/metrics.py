@@ -55,7 +55,7 @@ LIMITED: Final = (
 """What is limited of all disks: its name, the leaves of use and bound, each with its unit."""
 
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
-_log = logging.getLogger("xbbd")
+_log = logging.getLogger("metrics")  # which the daemon's journal takes
 
 
 class MetricsServer:
@@ -152,7 +152,7 @@ class MetricsServer:
                 return channel
             except OSError as error:  # it has gone again, or there are no descriptors left
                 if error.errno != errno.ECONNABORTED:
-                    _log.warning("metrics: %s", error.strerror)
+                    _log.warning("%s", error.strerror)
                     await asyncio.sleep(PAUSE)
 
     async def _exchange(self, channel: socket.socket) -> None:
@@ -188,7 +188,7 @@ class MetricsServer:
         except (TimeoutError, RuntimeError):  # the daemon's loop is busy, or has ended
             return request.answer(503, "text/plain", b"the daemon does not answer\n")
         except Exception:
-            _log.exception("metrics: internal error, please report it")
+            _log.exception("an answer failed")
             return request.answer(500, "text/plain", b"internal error\n")
         return request.answer(200, content_type, text)
 

@@ -19,7 +19,9 @@ The verbs, and what the values are:
 get       the leaves at or below a name ("" is all of them), in order
 describe  the same names: [type, writable, tunable, description]
 set       one leaf; the value it had
-resize    has the size of a device's disk looked at now; nothing
+configured  of dev.xbbd.N or "": the leaves that can be written and that xbbd.conf sets;
+          what it says of them
+resize    has the size of a device's disk looked at now; what its leaf "sectors" was
 clear     has a disk opened again that has lost something, by its path, or that
           of dev.xbbd.N; nothing
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
@@ -28,6 +30,19 @@ inflight  of dev.xbbd.N or "": the requests in flight
 health    of dev.xbbd.N or "": what is wrong, by the name of the device, and of
           "hw.xbbd" for the daemon; a value is the seconds that a request may take
 log       of dev.xbbd.N its last events, of "" the daemon's: [time, severity, line]
+events    of dev.xbbd.N or "": each line that is logged from now on, and as many of those
+          before as the value says; see below
+note      has a line logged that says what an operator did elsewhere, to the device whose
+          directory in XenStore the name is; "device", which is dev.xbbd.N or ""
+
+The answer of "events" has no end but that of the device: a part for each line,
+
+    {"values": {"time": 1.5, "severity": "error", "device": "xbbd0", "event": "Hangs",
+                "fields": {"what": "requests at the disk"}, "text": "xbbd0 (vbd/5/51712): ..."}}
+
+with null for a device where the daemon itself speaks.  {"values": {"missed": 7}} stands
+where a reader was too slow for seven lines.  A client that follows sends nothing more,
+and ends that by hanging up.
 
 A connection may carry any number of requests, one after the other.  Lines are
 UTF-8; one of a request is no longer than LIMIT bytes.
@@ -37,15 +52,16 @@ Pure: whoever moves the bytes is not known here.  Any thread.
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from xbbd_bsd.errors import OperatorError
 
 VERSION: Final = 1
 LIMIT: Final = 4096  # bytes of a request's line
+DENIED: Final = "Permission denied: root may read and write, a group that xbbd.conf names may read"
 LONGEST: Final = 16 << 20  # bytes of a line of a reply: the requests of all rings in flight
 
 Value = int | str
@@ -64,20 +80,39 @@ class Verb(Enum):
     INFLIGHT = "inflight"
     HEALTH = "health"
     LOG = "log"
+    EVENTS = "events"
+    CONFIGURED = "configured"
+    NOTE = "note"
 
     @property
     def writes(self) -> bool:
         """Whether it changes anything."""
-        return self in (Verb.SET, Verb.RESIZE, Verb.CLEAR)
+        return self in (Verb.SET, Verb.RESIZE, Verb.CLEAR, Verb.NOTE)
+
+
+class Awaited(Protocol):
+    """What an answer waits for."""
+
+    def when_there(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called once, when the answer can go on."""
+
+
+Part = Values | Awaited | None
+"""Of an answer: values, what has to be waited for, or None to be asked again in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `value` for SET, for STAT "latency", for HEALTH seconds."""
+    """One request; `value` for SET, for STAT "latency", for HEALTH seconds, for EVENTS a
+    number, for NOTE a text.
+
+    `who` sends it, in words and as the kernel says; that is not in its line.
+    """
 
     verb: Verb
     name: str = ""
     value: Value | None = None
+    who: str = ""
 
     def encode(self) -> bytes:
         """As a line."""
@@ -97,7 +132,7 @@ class Request:
         if fields.get("version") != VERSION:
             raise OperatorError(
                 f"the daemon speaks version {VERSION} of the control protocol,"
-                f" not {fields.get('version')!r:.20}: restart it, or use its own tools",
+                f" not {json.dumps(fields.get('version')):.20}: restart it, or use its own tools",
                 errno.EPROTONOSUPPORT,
             )
         try:
@@ -108,7 +143,7 @@ class Request:
         name, value = fields.get("name"), fields.get("value")
         if not isinstance(name, str):
             raise OperatorError("name must be a string", errno.EINVAL)
-        if verb is Verb.SET and value is None:
+        if verb in (Verb.SET, Verb.NOTE) and value is None:
             raise OperatorError("value is missing", errno.EINVAL)
         if value is not None and (not isinstance(value, int | str) or isinstance(value, bool)):
             raise OperatorError("value must be a number or a string", errno.EINVAL)

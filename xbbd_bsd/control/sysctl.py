@@ -107,6 +107,8 @@ class Sysctl:
                 if self._wanted(description):
                     self._print_description(leaf, description)
             return
+        # What somebody has set by hand is marked where one asks for what can be set.
+        configured = self._connection.whole(Request(Verb.CONFIGURED)) if options.writable else {}
         for values in self._connection.ask(Request(Verb.GET, name)):
             for leaf, value in values.items():
                 # One that appeared since it was asked what there is shows the next time.
@@ -115,7 +117,14 @@ class Sysctl:
                 if options.json:
                     self._found[leaf] = value
                 else:
-                    self._print(leaf, self._text(value))
+                    self._print(leaf, self._text(value) + self._mark(value, configured.get(leaf)))
+
+    def _mark(self, value: Value, configured: Value | None) -> str:
+        """Says so if a value is not what xbbd.conf has; -f takes that for a comment."""
+        if configured in (None, value) or self._options.values:
+            return ""
+        text = f"configured: {one_line(str(configured))}"
+        return f" # {text}" if self._options.equals else f" ({text})"
 
     def _wanted(self, description: Description) -> bool:
         _, writable, tunable, _ = description

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts, bound_of, examine, of_one
-from xbbd_bsd.control.protocol import Request, Value, Values, Verb
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.control.protocol import Part, Request, Value, Values, Verb
+from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
 
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
@@ -27,9 +27,15 @@ _RANGES: Final = {
 LogLine = tuple[float, str, str]
 """When (seconds since 1970), how severe, what."""
 
+MOST_BEFORE: Final = 512  # lines that a follower can have of those before
+NOTE_LENGTH: Final = 300  # characters of a note
+
 
 class DeviceView(Protocol):
-    """What a device has to show; all but the last three only read."""
+    """What a device has to show; all but the last three only read.
+
+    `who` of these is logged, with what was before and after.
+    """
 
     def group(self, name: str) -> Mapping[str, Value]:
         """The values there are of a group of leaves (oids.GROUPS)."""
@@ -49,14 +55,23 @@ class DeviceView(Protocol):
     def log(self) -> Sequence[LogLine]:
         """Its last events."""
 
-    def set(self, name: str, value: int) -> None:
+    def follow(self, last: int) -> Iterator[Part]:
+        """Its last lines that were logged, and each from now on; ends with the device."""
+
+    def configured(self) -> Mapping[str, Value]:
+        """What the configuration says of the leaves that can be written."""
+
+    def set(self, name: str, value: int, who: str) -> None:
         """Change a tunable or a counter; OperatorError that says what is allowed."""
 
     def health(self) -> DiskFacts:
         """How it is."""
 
-    def resize(self) -> Callable[[], bool]:
+    def resize(self, who: str) -> Callable[[], bool]:
         """Look at the size of the disk now; whether that has ended, or XbbdError."""
+
+    def note(self, words: str, who: str) -> None:
+        """Log what somebody has done to it elsewhere."""
 
 
 class DaemonView(Protocol):
@@ -68,17 +83,26 @@ class DaemonView(Protocol):
     def log(self) -> Sequence[LogLine]:
         """The last lines it has logged."""
 
-    def set(self, name: str, value: int) -> None:
+    def follow(self, last: int) -> Iterator[Part]:
+        """These, as many as are wanted, and each from now on."""
+
+    def configured(self) -> Mapping[str, Value]:
+        """What the configuration says of the leaves that can be written."""
+
+    def set(self, name: str, value: int, who: str) -> None:
         """Change a leaf that is writable; OperatorError."""
 
     def health(self) -> DaemonFacts:
         """How it is."""
 
-    def clear(self, path: str) -> Callable[[], bool]:
+    def clear(self, path: str, who: str) -> Callable[[], bool]:
         """Have a disk opened again that has lost something, and its errors forgotten.
 
         Whether that has ended, or XbbdError; OperatorError if there is neither.
         """
+
+    def note(self, words: str, who: str) -> None:
+        """Log what somebody has done elsewhere."""
 
 
 class Tree:
@@ -89,12 +113,9 @@ class Tree:
         self._daemon = daemon
         self._devices = devices
 
-    def perform(self, request: Request) -> Iterator[Values | None]:
-        """Do what a request wants; the answer in parts, or XbbdError.
-
-        None: there is nothing yet, somebody has to be waited for.
-        """
-        name = request.name
+    def perform(self, request: Request) -> Iterator[Part]:
+        """Do what a request wants; the answer in parts, or XbbdError."""
+        name, who = request.name, request.who
         match request.verb:
             case Verb.GET:
                 yield from self._get(name)
@@ -102,13 +123,23 @@ class Tree:
                 for values in self._get(name):
                     yield {oid: _described(oid) for oid in values}
             case Verb.SET:
-                yield self._set(name, request.value)
+                yield self._set(name, request.value, who)
+            case Verb.CONFIGURED:
+                if name in ("", DAEMON_ROOT):
+                    yield {f"{DAEMON_ROOT}.{n}": v for n, v in self._daemon.configured().items()}
+                if name != DAEMON_ROOT:
+                    for unit, device in self._some(name):
+                        yield {oid(unit, n): v for n, v in device.configured().items()}
             case Verb.RESIZE:
-                yield from _until(self._device(name).resize())
+                device = self._device(name)
+                before = device.group("medium").get("sectors")
+                yield from _until(device.resize(who))
+                if before is not None:
+                    yield {f"{name}.sectors": before}
             case Verb.CLEAR if name.startswith("/"):
-                yield from _until(self._daemon.clear(name))
+                yield from _until(self._daemon.clear(name, who))
             case Verb.CLEAR:
-                yield from _until(self._daemon.clear(self._path(name)))
+                yield from _until(self._daemon.clear(self._path(name), who))
             case Verb.STAT:
                 latency = request.value == "latency"
                 for unit, device in self._some(name):
@@ -122,6 +153,11 @@ class Tree:
                 yield {name: self._device(name).log()}
             case Verb.LOG:
                 yield {"": self._daemon.log()}
+            case Verb.EVENTS:
+                last = _number_of_lines(request.value)
+                yield from (self._device(name) if name else self._daemon).follow(last)
+            case Verb.NOTE:
+                yield {"device": self._note(name, str(request.value), who)}
 
     def _health(self, name: str, bound: float) -> Iterator[Values]:
         facts = self._daemon.health()
@@ -150,7 +186,19 @@ class Tree:
         if not found and name not in ("", ROOT):
             raise _unknown(name)
 
-    def _set(self, name: str, value: Value | None) -> Values:
+    def _note(self, path: str, words: str, who: str) -> str:
+        """Whoever says it is trusted no further than that it is text of some length."""
+        words = one_line(words)
+        if len(words) > NOTE_LENGTH:
+            words = f"{words[:NOTE_LENGTH]}..."
+        for unit, device in self._each():
+            if device.group("xenbus").get("xenstore_path") == path:
+                device.note(words, who)
+                return _root(unit)
+        self._daemon.note(words, who)
+        return ""
+
+    def _set(self, name: str, value: Value | None, who: str) -> Values:
         leaf = leaf_of(name)
         parts = split(name)
         device = self._devices().get(parts[0]) if parts is not None else None
@@ -165,7 +213,7 @@ class Tree:
             raise OperatorError(f"oid '{name}' is read only", errno.EPERM)
         number = _number(name, leaf, value)
         below = f"{DAEMON_ROOT}." if device is None else f"{ROOT}.{parts[0] if parts else ''}."
-        (self._daemon if device is None else device).set(name.removeprefix(below), number)
+        (self._daemon if device is None else device).set(name.removeprefix(below), number, who)
         return before
 
     def _no_leaf(self, name: str) -> OperatorError:
@@ -178,9 +226,11 @@ class Tree:
 
     def _device(self, name: str) -> DeviceView:
         parts = split(name)
-        if parts is not None and not parts[1] and parts[0] in self._devices():
-            return self._devices()[parts[0]]
-        raise _unknown(name)
+        if parts is None or parts[1]:
+            raise _unknown(name)
+        if parts[0] not in self._devices():
+            raise OperatorError(f"no disk xbbd{parts[0]}", errno.ENOENT)
+        return self._devices()[parts[0]]
 
     def _each(self) -> Iterator[tuple[int, DeviceView]]:
         """The devices in order; those that go while an answer is taken are left out."""
@@ -196,6 +246,15 @@ class Tree:
             return
         parts = split(name)
         yield (parts[0] if parts else 0), self._device(name)
+
+
+def _number_of_lines(value: Value | None) -> int:
+    """How many of the last lines are wanted; OperatorError."""
+    if value is None:
+        return 0
+    if not isinstance(value, int) or not 0 <= value <= MOST_BEFORE:
+        raise OperatorError(f"lines to begin with: must be 0 to {MOST_BEFORE}", errno.EINVAL)
+    return value
 
 
 def _until(ended: Callable[[], bool]) -> Iterator[None]:

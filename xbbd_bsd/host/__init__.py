@@ -169,15 +169,26 @@ def detect(spec: str | None) -> Host:
     """
     if spec is None:
         return platform().xen()
-    if not spec.startswith(SIMULATED) or spec == SIMULATED:
-        raise OperatorError(f"--host {spec}: must be sim:DIR")
+    check_spec(spec)
     from xbbd_bsd.sim.hypervisor import SimHost
 
     return SimHost(_directory(spec), platform())
 
 
+def check_spec(spec: str) -> str:
+    """What names a host, as it is; OperatorError if it names none."""
+    if not spec.startswith(SIMULATED) or spec == SIMULATED:
+        raise OperatorError(
+            f"--host {spec}: must be sim:DIR, a simulated machine; without --host it is this one"
+        )
+    return spec
+
+
 def run_directory(spec: str | None) -> str:
-    """Where a daemon on that host keeps its state segments and pid file by default."""
+    """Where a daemon on that host keeps its state segments and pid file by default.
+
+    OperatorError if there is no such host.
+    """
     return "/var/run/xbbd" if spec is None else os.path.join(_directory(spec), "run")
 
 
@@ -187,4 +198,4 @@ def control_path(state_dir: str) -> str:
 
 
 def _directory(spec: str) -> str:
-    return os.path.abspath(spec.removeprefix(SIMULATED))
+    return os.path.abspath(check_spec(spec).removeprefix(SIMULATED))

@@ -10,7 +10,7 @@ Control thread.
 from itertools import islice
 from typing import Any, Final
 
-from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.errors import HostError, OperatorError, in_words
 
 _STRINGS: Final = ("STRING",)
 _NUMBERS: Final = ("INT", "UINT", "LONG", "ULONG", "S64", "U64", "S32", "U32", "U16", "U8")
@@ -43,7 +43,7 @@ def leaves(name: str) -> list[str]:
     except OperatorError:
         raise
     except Exception as error:  # the package has no type of its own
-        raise HostError(f"sysctl {name}: {error}") from None
+        raise HostError(f"sysctl {name}: {in_words(error)}") from None
 
 
 def _value(name: str, types: tuple[str, ...]) -> object:
@@ -57,7 +57,7 @@ def _value(name: str, types: tuple[str, ...]) -> object:
     except OperatorError:
         raise
     except Exception as error:  # the package has no type of its own
-        raise HostError(f"sysctl {name}: {error}") from None
+        raise HostError(f"sysctl {name}: {in_words(error)}") from None
 
 
 def _node(name: str) -> Any:

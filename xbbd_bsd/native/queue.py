@@ -75,7 +75,7 @@ class Queue:
         error = ffi.new("struct xbb_error *")
         pointer = ffi.new("struct xbb_queue **")
         result = lib.xbb_queue_open(c, state.handle, error, pointer)
-        check(result, f"connect ring of domain {params.domid}", error)
+        check(result, f"connect a ring of domain {params.domid}", error)
         self._queue = pointer[0]
         self._state = state  # mapped for as long as the threads run
 

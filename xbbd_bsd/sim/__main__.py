@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from xbbd_bsd import program
+from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.sim import bench, demo, guest, machine, nbd
+from xbbd_bsd.vdev import vdev_number
 
 
 def _positive(text: str) -> float:
@@ -20,10 +22,17 @@ def _positive(text: str) -> float:
     return value
 
 
+def _vdev(text: str) -> int:
+    try:
+        return vdev_number(text)
+    except OperatorError as error:
+        raise argparse.ArgumentTypeError(one_line(str(error))) from None
+
+
 def _add_disk(command: argparse.ArgumentParser) -> None:
     command.add_argument("directory", help="of the machine")
     command.add_argument("domid", type=int)
-    command.add_argument("vdev", type=int, help="51712 is xvda")
+    command.add_argument("vdev", type=_vdev, help="xvda and so on, or its number")
 
 
 def _parser() -> argparse.ArgumentParser:

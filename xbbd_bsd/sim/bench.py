@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.errors import XbbdError, in_words
 from xbbd_bsd.native import Progress, Workload, direct_reads
 from xbbd_bsd.sim.chain import Chain
 from xbbd_bsd.stats import percentile
@@ -145,6 +145,6 @@ def main(rounds: int, seconds: float) -> int:
     except KeyboardInterrupt:
         return 130
     except (XbbdError, OSError) as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {in_words(error)}", file=sys.stderr)
         return 1
     return 0

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.errors import XbbdError, in_words
 from xbbd_bsd.native import State, sim_mapped
 from xbbd_bsd.oids import oid
 from xbbd_bsd.sim import image
@@ -186,12 +186,12 @@ def main(seconds: float, ring_order: int) -> int:
             try:
                 good = run(chain, disk, seconds, ring_order)
             except (XbbdError, OSError) as error:
-                print(f"FAIL: {error}\n{chain.tails()}", file=sys.stderr)
+                print(f"FAIL: {in_words(error)}\n{chain.tails()}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
     except (XbbdError, OSError, subprocess.SubprocessError) as error:
-        print(f"FAIL: {error}", file=sys.stderr)
+        print(f"FAIL: {in_words(error)}", file=sys.stderr)
     verdict = "all is well" if good else "something is wrong"
     print(f"\nVerdict: {verdict} ({time.monotonic() - begun:.0f} s)")
     return 0 if good else 1

@@ -34,7 +34,7 @@ import signal
 import sys
 import time
 
-from xbbd_bsd.errors import HostError, XbbdError
+from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.native import Abi, Op
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.sim.exercise import Exercise
@@ -195,7 +195,7 @@ class Guest:
             except StoreLost:
                 raise
             except (HostError, StoreError) as error:  # refused, or taken back meanwhile
-                say("refused", text=str(error))
+                say("refused", text=in_words(error))
                 self._blkfront.abandon()
         disk = self._blkfront.disk
         say(
@@ -240,15 +240,12 @@ class Guest:
                 return
             try:
                 await self._command(words[0], words[1:])
-            except OSError as error:
-                where = f"{error.filename}: " if error.filename else ""
-                refuse(words[0], f"{where}{error.strerror or error}", error.errno or 0)
             except MemoryError:
                 refuse(words[0], "not enough memory: fewer sectors, or verify=0")
             except OverflowError:
                 refuse(words[0], "a number is too large")
-            except (ValueError, XbbdError) as error:
-                refuse(words[0], str(error), getattr(error, "errno", 0))
+            except (OSError, ValueError, XbbdError) as error:
+                refuse(words[0], in_words(error), getattr(error, "errno", 0) or 0)
 
     async def _command(self, name: str, words: list[str]) -> None:
         if (name == "copy" and len(words) != 1) or (words and name not in ("copy", "exercise")):
@@ -294,12 +291,12 @@ def main(options: argparse.Namespace) -> int:
     try:
         guest = Guest(options)
     except (XbbdError, OSError) as error:
-        print(f"guest: {error}", file=sys.stderr)
+        print(f"guest: {in_words(error)}", file=sys.stderr)
         return 1
     try:
         guest.run()
     except (XbbdError, OSError, ValueError) as error:  # ValueError: standard input is no pipe
-        print(f"guest: {error}", file=sys.stderr)
+        print(f"guest: {in_words(error)}", file=sys.stderr)
         return 1
     finally:
         guest.end()

@@ -18,7 +18,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from xbbd_bsd.errors import OperatorError, XbbdError
+from xbbd_bsd.errors import OperatorError, XbbdError, in_words
 from xbbd_bsd.sim.hypervisor import LARGEST_DOMID, Layout, layout, make_domain
 from xbbd_bsd.xenstore.client import Store, StoreError
 from xbbd_bsd.xenstore.wire import Op
@@ -107,7 +107,7 @@ class Machine:
             else:
                 writer.write(f"{refusal}\n".encode())
         except (XbbdError, OSError) as error:
-            writer.write(f"{error}\n".encode())
+            writer.write(f"{in_words(error)}\n".encode())
         except asyncio.CancelledError:
             pass  # the machine stops; asyncio's streams take a cancelled task for a failure
         finally:
@@ -179,6 +179,6 @@ def main(directory: str) -> int:
         with alone(layout(directory).directory):
             asyncio.run(run())
     except (XbbdError, OSError) as error:
-        print(f"machine: {error}", file=sys.stderr)
+        print(f"machine: {in_words(error)}", file=sys.stderr)
         return 1
     return 0

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import _cffi_backend
 
 import xbbd_bsd
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, in_words
 from xbbd_bsd.host import DiskGeometry, Medium, platform
 from xbbd_bsd.native import PAGE_SIZE
 from xbbd_bsd.sim.chain import LIMIT, Chain
@@ -72,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return 0
     except (XbbdError, OSError) as error:
-        print(f"nbd: {error}", file=sys.stderr)
+        print(f"nbd: {in_words(error)}", file=sys.stderr)
         return 1
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import nbdkit
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.errors import XbbdError, in_words
 from xbbd_bsd.native import PAGE_SIZE, Op
 from xbbd_bsd.sim.blkfront import Blkfront
 from xbbd_bsd.sim.hypervisor import Domain, layout
@@ -53,7 +53,7 @@ def after_fork() -> None:
     except (XbbdError, OSError) as error:
         # An exception would come out of nbdkit as a traceback.  Nobody is served
         # yet, and the end of the process is the end of the guest.
-        print(f"guest: {error}", file=sys.stderr, flush=True)
+        print(f"guest: {in_words(error)}", file=sys.stderr, flush=True)
         os._exit(1)
 
 

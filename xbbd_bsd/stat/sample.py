@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 
+from xbbd_bsd.errors import one_line
 from xbbd_bsd.oids import OPERATIONS, RECORDS, ROOT, split
 from xbbd_bsd.stats import percentile
 
@@ -251,7 +252,7 @@ def _busy_ns(record: Record, before: Record | None) -> int:
 def _unit(oid: str) -> int:
     parts = split(oid)
     if parts is None or parts[1]:
-        raise ValueError(f"unexpected answer: {oid!r:.40} is not {ROOT}.N")
+        raise ValueError(f"unexpected answer: {one_line(oid):.40} is not {ROOT}.N")
     return parts[0]
 
 

@@ -192,7 +192,7 @@ def opened() -> Iterator[CursesTerminal]:
             window = curses.initscr()
         except curses.error as error:
             name = os.environ.get("TERM", "")
-            raise OperatorError(f"terminal {name!r:.40}: {error}") from None
+            raise OperatorError(f"terminal {name:.40}: {error}") from None
         try:
             curses.noecho()
             curses.cbreak()

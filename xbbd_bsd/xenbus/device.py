@@ -24,6 +24,7 @@ from xbbd_bsd.events import (
     Disconnected,
     Event,
     GuestFailed,
+    GuestSays,
     HeldBack,
     InternalError,
     Opened,
@@ -31,6 +32,7 @@ from xbbd_bsd.events import (
     StoreRefused,
     TakenAlong,
 )
+from xbbd_bsd.xenbus.complaint import Complaint
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
 from xbbd_bsd.xenbus.orphan import Orphan
@@ -110,6 +112,7 @@ class Device:
             nodes=(self._path, self._error_node.removesuffix("/error")),
             removed=lambda: journal(TakenAlong(self.name)),
         )
+        self._complaint = Complaint(store, lambda words: journal(GuestSays(self.name, words)))
         self._stopping = False
         self._overdue = False
         self._gone = False
@@ -184,6 +187,7 @@ class Device:
         try:
             for _ in range(_MOST_STEPS):
                 facts = self._facts_seen = self._facts()
+                self._complaint.look(facts, self._frontend)
                 decision = decide(facts)
                 if decision is None or decision.action is not self._begun:
                     self._backend.abandon()

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from xbbd_bsd.errors import printable
 from xbbd_bsd.xenstore.link import Link
 from xbbd_bsd.xenstore.pending import PendingEvents
 from xbbd_bsd.xenstore.router import Client, Lost, PyXSError, errno_of
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 class StoreError(OSError):
     """The store refused an operation; errno says why, the message names operation and path."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class StoreLost(StoreError):
@@ -343,5 +347,6 @@ def _octets(operation: str, path: str) -> bytes:
         octets = path.encode("ascii")
         decode_path(octets)
     except ValueError as error:
-        raise StoreError(errno.EINVAL, f"{operation} {path!r}: {error}") from None
+        shown = printable(os.fsencode(path))
+        raise StoreError(errno.EINVAL, f"{operation} {shown}: {error}") from None
     return octets

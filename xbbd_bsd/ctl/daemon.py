@@ -1,0 +1,46 @@
+"""Where xbbctl finds its daemon, and how its words name the daemon's disks.
+
+What is asked there is not known here.  Runs in xbbctl's process.
+"""
+
+import argparse
+import re
+
+from xbbd_bsd.control.client import LIMIT, Connection
+from xbbd_bsd.control.protocol import Request, Verb
+from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.host import control_path, run_directory
+from xbbd_bsd.oids import ROOT
+
+_NOTE_SECONDS = 2.0  # that a daemon has to take a note
+
+
+def connect(options: argparse.Namespace, limit: float = LIMIT) -> Connection:
+    """To the daemon that the command line names; OperatorError."""
+    return Connection(control_path(options.state_dir or run_directory(options.host)), limit)
+
+
+def device_name(word: str) -> str:
+    """dev.xbbd.N of any of its spellings: that, xbbdN, xbbN, xbbiN or N; OperatorError."""
+    match = re.fullmatch(rf"(?:{re.escape(ROOT)}\.|xbbd|xbbi?)?(\d{{1,9}})", word)
+    if match is None:
+        raise OperatorError(f"{word}: no disk of xbbd, write xbbdN as in xbbctl list")
+    return f"{ROOT}.{int(match[1])}"
+
+
+def short(device: str) -> str:
+    """xbbdN of dev.xbbd.N."""
+    return f"xbbd{device.rpartition('.')[2]}"
+
+
+def note(options: argparse.Namespace, directory: str, words: str) -> str:
+    """Have the daemon log what was done at the store; xbbdN of the disk that this is.
+
+    "" if it does not know it, does not run or does not let us: that is no reason to fail.
+    """
+    try:
+        with connect(options, _NOTE_SECONDS) as daemon:
+            device = daemon.whole(Request(Verb.NOTE, directory, words)).get("device")
+    except OperatorError:
+        return ""
+    return short(device) if isinstance(device, str) and device else ""
