@@ -20,6 +20,7 @@ from xbbd_bsd.control.tree import DaemonView, DeviceView, Tree
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.host import control_path, platform
 from xbbd_bsd.oids import DAEMON_ROOT, ROOT
+from xbbd_bsd.tomltext import spelled
 
 if TYPE_CHECKING:
     from xbbd_bsd.control.metrics import MetricsServer
@@ -128,4 +129,4 @@ def group_number(name: str | None) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise OperatorError(f"[daemon] group = {name!r}: there is no such group") from None
+        raise OperatorError(f"[daemon] group = {spelled(name)}: there is no such group") from None

@@ -123,16 +123,18 @@ class DaemonView:
         *,
         config: Callable[[], Config],
         places: Mapping[str, Value],
+        configuration: Callable[[], Mapping[str, Value]],
         devices: Callable[[], int],
         clock: Callable[[], float],
         clear: Callable[[str], Ended],
+        reload: Callable[[], Mapping[str, Any]],
         limits: Callable[[], Mapping[str, Value]],
         budget: Callable[[], tuple[int, int]],
     ) -> None:
-        """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
-        them; `clock` gives seconds and stands at the start now; `clear` does what the
-        verb of that name wants; `limits`: what all disks have taken, and may take;
-        `budget` counts mappings and grants in use.
+        """`places`: keys of [daemon] that may be left out, as they are; `configuration`:
+        leaves about the file; `devices` counts them; `clock` gives seconds and stands at
+        the start now; `clear` and `reload` do what the verbs of these names want; `limits`:
+        what all disks have taken, and may take; `budget` counts mappings and grants in use.
         """
         self._places = places
         self._host = host
@@ -143,6 +145,8 @@ class DaemonView:
         self._started = clock()
         self._budget = budget
         self.clear = clear
+        self.reload = reload
+        self._configuration = configuration
         self._limits = limits
 
     def values(self) -> Mapping[str, Value]:
@@ -167,6 +171,7 @@ class DaemonView:
                 if key.name != "log"
             },
             **self._places,
+            **self._configuration(),
             **self._limits(),
             **{
                 f"disk.{key.name}": _shown(getattr(config.disk, key.name))

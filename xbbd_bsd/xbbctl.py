@@ -42,7 +42,7 @@ from xbbd_bsd.toolstack import (
 from xbbd_bsd.vdev import vdev_name, vdev_number
 from xbbd_bsd.xenstore.client import Store
 
-VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize", "clear")
+VERBS: Final = ("list", "attach", "detach", "inflight", "log", "resize", "clear", "reload")
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
 
 
@@ -282,6 +282,21 @@ def _clear(options: argparse.Namespace) -> None:
         connection.whole(Request(Verb.CLEAR, name))
 
 
+def _reload(options: argparse.Namespace) -> None:
+    """Have the daemon read its configuration, and say what became of that."""
+    with _connect(options) as connection:
+        changes = connection.whole(Request(Verb.RELOAD))
+    if options.json:
+        names = ("before", "after", "note")
+        told = {key: dict(zip(names, change, strict=True)) for key, change in changes.items()}
+        print(json.dumps(told, indent=2))
+        return
+    for key, (before, after, note) in changes.items():
+        print(one_line(f"{key}: {before} -> {after}" + (f" ({note})" if note else "")))
+    if not changes:
+        print("nothing has changed")
+
+
 def _print_table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Columns as wide as they must be; numbers to the right, the last one free."""
     cells = [[one_line(str(row[column])) for column in columns] for row in rows]
@@ -377,6 +392,7 @@ def _verb_parser() -> argparse.ArgumentParser:
     command.add_argument("device", metavar="xbbdN")
     command = verb("clear", _clear, "have a disk opened again that has lost something")
     command.add_argument("disk", help="xbbdN, or its path")
+    verb("reload", _reload, "have the configuration read again, and say what has changed")
     return parser
 
 

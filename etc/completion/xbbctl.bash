@@ -31,7 +31,7 @@ _xbbctl()
 		-*f)
 			option=-f ;;
 		-*) ;;
-		list | attach | detach | inflight | log | resize | clear)
+		list | attach | detach | inflight | log | resize | clear | reload)
 			if [[ -z $verb ]]; then
 				verb=$word
 			else
@@ -116,7 +116,7 @@ $(compgen -f -- "$cur")" ;;
 	inflight,0 | log,0 | resize,0)
 		_xbbctl_reply "$(compgen -W "$(_xbbctl_list '{ print $1 }')" -- "$cur")" ;;
 	,0)
-		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear' -- "$cur")
+		_xbbctl_reply "$(compgen -W 'list attach detach inflight log resize clear reload' -- "$cur")
 $(_xbbctl_names)" ;;
 	names,*)
 		_xbbctl_reply "$(_xbbctl_names)" ;;

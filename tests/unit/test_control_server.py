@@ -16,7 +16,7 @@ from xbbd_bsd.control import server as module
 from xbbd_bsd.control.client import Connection, ask
 from xbbd_bsd.control.protocol import LIMIT, Request, Values, Verb
 from xbbd_bsd.control.server import MOST, RESERVED, ControlServer, Rights
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.host import Peer, platform
 
 GET = Request(Verb.GET, "a")
@@ -48,6 +48,8 @@ class Daemon:
             yield {"half": 1}
         if request.name in ("bad", "half"):
             raise OperatorError("no such thing")
+        if request.name == "faults":
+            raise Refused(["first", "second"])
         yield {request.name: "x" * 100_000 if request.name == "much" else 1}
 
     def connect(self) -> socket.socket:
@@ -77,6 +79,9 @@ def test_answers(daemon: Daemon) -> None:
     assert len(str(ask(daemon.path, Request(Verb.GET, "much"))["much"])) == 100_000
     with pytest.raises(OperatorError, match=r"^no such thing$"):
         ask(daemon.path, Request(Verb.GET, "bad"))
+    with pytest.raises(Refused) as raised:
+        ask(daemon.path, Request(Verb.GET, "faults"))
+    assert raised.value.lines == ("first", "second")
 
 
 def test_only_the_daemons_user_may_connect(daemon: Daemon) -> None:
@@ -126,6 +131,8 @@ def test_rights(daemon: Daemon) -> None:
         ask(daemon.path, SET)
     with pytest.raises(OperatorError, match=r"^dev\.xbbd\.0: Operation not permitted$"):
         ask(daemon.path, Request(Verb.RESIZE, "dev.xbbd.0"))
+    with pytest.raises(OperatorError, match=r"^reload: Operation not permitted$"):
+        ask(daemon.path, Request(Verb.RELOAD))
     daemon.rights = Rights.NONE
     with pytest.raises(OperatorError, match=r"^Permission denied$"):
         ask(daemon.path, GET)

@@ -8,7 +8,7 @@ import pytest
 
 from xbbd_bsd.control.protocol import Request, Value, Verb
 from xbbd_bsd.control.tree import LogLine, Tree
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.oids import DAEMON, GROUPS, RING, Type, declared, leaf_of, split
 
 NAMES = ("abi", "flush_interval", "disable_flush", "workers", "wr_req")
@@ -70,6 +70,7 @@ class Daemon:
     def __init__(self) -> None:
         self.leaves: dict[str, Value] = {"version": "1.0", "devices": 2, "log.data": 0}
         self.cleared: list[str] = []
+        self.changes: Mapping[str, Any] | XbbdError = {"disk.workers": ("8", "3", "")}
 
     def values(self) -> Mapping[str, Value]:
         return self.leaves
@@ -85,6 +86,11 @@ class Daemon:
             raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
         self.cleared.append(path)
         return lambda: True
+
+    def reload(self) -> Mapping[str, Any]:
+        if isinstance(self.changes, XbbdError):
+            raise self.changes
+        return self.changes
 
 
 @pytest.fixture
@@ -295,3 +301,9 @@ def test_a_disk_is_cleared_by_path_or_by_device(devices: dict[int, Device]) -> N
         with pytest.raises(OperatorError):
             perform(tree, Verb.CLEAR, name)
     assert len(daemon.cleared) == 2
+
+
+def test_the_configuration_is_read_again(tree: Tree) -> None:
+    assert perform(tree, Verb.RELOAD) == {"disk.workers": ("8", "3", "")}
+    with pytest.raises(OperatorError, match=r"^dev\.xbbd\.1: all of the configuration is read$"):
+        perform(tree, Verb.RELOAD, "dev.xbbd.1")

@@ -18,7 +18,7 @@ from xbbd_bsd import xbbctl
 from xbbd_bsd.control import protocol
 from xbbd_bsd.control.server import ControlServer, Rights
 from xbbd_bsd.control.tree import Tree
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, Refused
 
 
 class Running:
@@ -30,7 +30,8 @@ class Running:
         self.devices = {0: Device(5), 1: Device(1234567, rings=(0,))}
         self.rights = Rights.WRITE
         self.loop = asyncio.new_event_loop()
-        tree = Tree(DaemonLeaves(), lambda: self.devices)
+        self.leaves = DaemonLeaves()
+        tree = Tree(self.leaves, lambda: self.devices)
         self.server = ControlServer(
             str(directory / "control"), tree.perform, self.loop, rights=lambda _: self.rights
         )
@@ -205,6 +206,22 @@ def test_usage(daemon: Running, words: tuple[str, ...]) -> None:
     status, out, error = daemon.run(*words)
     assert (status, out) == (1, "")
     assert error.startswith("usage: xbbctl [-dehijNnqtTW] [-f FILE] NAME[=VALUE] ...")
+
+
+def test_reload(daemon: Running) -> None:
+    """What has changed, or everything that is wrong, whatever it has in it."""
+    assert daemon.run("reload") == (0, "disk.workers: 8 -> 3\n", "")
+    assert json.loads(daemon.run("reload", "-j")[1]) == {
+        "disk.workers": {"before": "8", "after": "3", "note": ""}
+    }
+    daemon.leaves.changes = {"daemon.kinds": ("a", "\x1b", "closes 2 disks of 1 guest")}
+    assert daemon.run("reload")[1] == "daemon.kinds: a -> \\x1b (closes 2 disks of 1 guest)\n"
+    daemon.leaves.changes = {}
+    assert daemon.run("reload") == (0, "nothing has changed\n", "")
+    daemon.leaves.changes = Refused(["f:1: one", "f:2: two"])
+    assert daemon.run("reload") == (1, "", "xbbctl: f:1: one\nxbbctl: f:2: two\n")
+    daemon.rights = Rights.READ
+    assert daemon.run("reload") == (1, "", "xbbctl: reload: Operation not permitted\n")
 
 
 def test_verbs(daemon: Running) -> None:

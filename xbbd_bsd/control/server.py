@@ -219,7 +219,8 @@ class _Client(asyncio.Protocol):
     def _performed(self, line: bytes) -> Iterator[Values | None]:
         request = Request.decode(line)
         if request.verb.writes and self.rights < Rights.WRITE:
-            what = request.name if request.value is None else f"{request.name}={request.value}"
+            what = request.name or request.verb.value
+            what += "" if request.value is None else f"={request.value}"
             raise OperatorError(f"{what}: Operation not permitted", errno.EPERM)
         yield from self._perform(request)
 
@@ -246,7 +247,7 @@ class _Client(asyncio.Protocol):
         except StopIteration:
             line = encode_end()
         except XbbdError as error:
-            line = encode_error(OperatorError(str(error), error.errno or 0))
+            line = encode_error(error)
         except Exception:
             _log.exception("control socket: internal error, please report it")
             line = encode_error(OperatorError("internal error, see the daemon's log"))

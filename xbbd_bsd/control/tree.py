@@ -73,6 +73,9 @@ class DaemonView(Protocol):
         OperatorError if it has lost nothing.
         """
 
+    def reload(self) -> Mapping[str, Any]:
+        """Read the configuration again; by key what has changed, or XbbdError."""
+
 
 class Tree:
     """All names of a daemon."""
@@ -103,6 +106,10 @@ class Tree:
             case Verb.CLEAR:
                 path = str(self._device(name).group("medium").get("path", ""))
                 yield from _until(self._daemon.clear(path))
+            case Verb.RELOAD if name:
+                raise OperatorError(f"{name}: all of the configuration is read", errno.EINVAL)
+            case Verb.RELOAD:
+                yield self._daemon.reload()
             case Verb.STAT:
                 latency = request.value == "latency"
                 for unit, device in self._some(name):
