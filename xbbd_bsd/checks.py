@@ -25,6 +25,7 @@ from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.host import Host, NoXen, control_path, detect, run_directory
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.places import already_running, check_directory, check_pidfile, owner_of
+from xbbd_bsd.tomltext import spelled
 from xbbd_bsd.xenstore.client import Store, StoreError
 
 
@@ -120,8 +121,13 @@ def faults(
         try:
             check()
         except XbbdError as error:
-            found.append(reading.fault(key, value, str(error)))
+            found.append(reading.fault(("daemon", key), value, str(error)))
 
+    if host is not None:
+        for place, transport in reading.transports():
+            if transport not in host.transports:
+                ways = ", ".join(map(spelled, host.transports))
+                found.append(reading.fault(place, transport, f"this host has only {ways}"))
     if host is not None and not reading.is_wrong("kinds"):
         look("kinds", config.kinds, lambda: host.check_kinds(config.kinds))
     if not reading.is_wrong("state_dir"):

@@ -6,7 +6,7 @@ do what it says, is not known here.  Any thread.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Final
@@ -63,6 +63,7 @@ class Reading:
     """What a text says: `config` without what is in `faults`, which keep their defaults.
 
     `source` names the file, "" if there is none.  `wrong`: keys that have a fault.
+    `kept`: which sections [[override]] of the text, from 0, those of `config` are.
     """
 
     config: Config = _NOTHING
@@ -70,6 +71,7 @@ class Reading:
     faults: tuple[Fault, ...] = ()
     lines: Mapping[Key, int] = field(default_factory=dict)
     wrong: frozenset[Key] = frozenset()
+    kept: tuple[int, ...] = ()
 
     def says(self, key: str) -> bool:
         """Whether it has a key of [daemon], and that is good."""
@@ -79,11 +81,22 @@ class Reading:
         """Whether it has a key of [daemon] that cannot be."""
         return ("daemon", key) in self.wrong
 
-    def fault(self, key: str, value: object, reason: str) -> Fault:
-        """That a value of [daemon] will not do, also where it is a default."""
-        where = f"[daemon] {key} = {spelled(value)}: {reason}"
-        line = self.lines.get(("daemon", key), 0)
-        return Fault(self.source if line else "", line, where)
+    def fault(self, path: Key, value: object, reason: str) -> Fault:
+        """That a value will not do, also where it is a default."""
+        section, *_, key = path
+        where = f"[{section}]" if len(path) == 2 else f"[[{section}]] {int(path[1]) + 1}"
+        line = self.lines.get(path, 0)
+        return Fault(
+            self.source if line else "", line, f"{where} {key} = {spelled(value)}: {reason}"
+        )
+
+    def transports(self) -> Iterator[tuple[Key, str]]:
+        """Every value of transport, [disk]'s first, with its place."""
+        yield ("disk", "transport"), self.config.disk.transport
+        for index, override in zip(self.kept, self.config.overrides, strict=True):
+            for key, value in override.values:
+                if key == "transport":
+                    yield (_OVERRIDE, index, key), str(value)
 
     def refuse(self, *more: Fault) -> None:
         """Refused with all faults, and these, in the order of their lines, if there are any."""
@@ -110,7 +123,8 @@ def examine(text: str, source: str) -> Reading:
     for fault in document.faults:
         found.faults.append(Fault(source, fault.line, fault.reason))
     config = found.config(document.values)
-    return Reading(config, source, tuple(found.faults), document.lines, frozenset(found.wrong))
+    faults, wrong, kept = tuple(found.faults), frozenset(found.wrong), tuple(found.kept)
+    return Reading(config, source, faults, document.lines, wrong, kept)
 
 
 class _Examination:
@@ -119,6 +133,7 @@ class _Examination:
     def __init__(self, source: str, lines: Mapping[Key, int]) -> None:
         self.faults: list[Fault] = []
         self.wrong: set[Key] = set()
+        self.kept: list[int] = []
         self._source = source
         self._lines = lines
 
@@ -181,6 +196,7 @@ class _Examination:
         if len(self.faults) > before:
             return None
         matches = {name: values.pop(name, None) for name in MATCHES}
+        self.kept.append(index)
         in_order = tuple((key, values[key]) for key in _DEFAULTS["disk"] if key in values)
         return Override(**matches, values=in_order)
 

@@ -357,9 +357,9 @@ def _serve_detached(
 def _report(path: str, outcome: str) -> None:
     """Say in a file of one line what came of the start: our pid, and `outcome`.
 
-    That is "serving" and the state directory, or "failed" and the reason.  Whoever looks sees the line
-    before or the whole of this one.  That it cannot be written is no reason to
-    serve nobody: whoever waits for it does not wait for ever.
+    That is "serving" and the state directory, or "failed" and the reason.  Whoever
+    looks sees the line before or the whole of this one.  That it cannot be written
+    is no reason to serve nobody: whoever waits for it does not wait for ever.
     """
     line = f"{os.getpid()} {one_line(outcome)}\n"
     new = f"{path}.new"

@@ -68,6 +68,24 @@ def test_kinds_that_this_host_has_not(places: Places) -> None:
     assert line == '[daemon] kinds = ["vbd", "vbd3"]: the kernel serves vbd', "by default, no line"
 
 
+def test_ways_of_data_that_this_host_has_not(places: Places) -> None:
+    """No guest could connect: the data path refuses them too."""
+    host = Elsewhere("")
+    host.transports = ("best", "map")
+    text = (
+        "[daemon]\nkinds = ['vbd3']\n[disk]\ntransport = 'copy'\n[[override]]\npath = 'x'\n"
+        "workers = 1\n[[override]]\npath = '/y'\ntransport = 'copy'\n[[override]]\npath = '/z'\n"
+        "transport = 'map'\n"
+    )
+    reading = examine(text, "f")
+    assert len(reading.faults) == 1
+    assert list(map(str, faults(reading, places, host))) == [
+        'f:4: [disk] transport = "copy": this host has only "best", "map"',
+        'f:10: [[override]] 2 transport = "copy": this host has only "best", "map"',
+    ]
+    assert faults(reading, places, None) == ()
+
+
 def test_groups(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = grp.getgrgid(os.getegid()).gr_name
     assert found(f"[daemon]\ngroup = '{ours}'", places) == []

@@ -135,8 +135,8 @@ def test_what_is_good_beside_a_fault_is_there() -> None:
     assert (reading.config.disk.workers, reading.config.disk.max_queues) == (3, 4)
     assert reading.says("group")
     assert not reading.says("metrics")
-    assert str(reading.fault("group", "x", "no")) == 'f:5: [daemon] group = "x": no'
-    assert str(reading.fault("pidfile", "/p", "no")) == '[daemon] pidfile = "/p": no'
+    assert str(reading.fault(("daemon", "group"), "x", "no")) == 'f:5: [daemon] group = "x": no'
+    assert str(reading.fault(("daemon", "pidfile"), "/p", "no")) == '[daemon] pidfile = "/p": no'
 
 
 def test_what_has_no_line_comes_last() -> None:

@@ -32,6 +32,7 @@ from xbbd_bsd import checks, daemon
 from xbbd_bsd.host.resources import Resources
 class Host:
     name, hv, store_path, media = "test", 0, sys.argv.pop(1), {}
+    transports = ("best", "map", "copy")
     resources = Resources(4096, 1000, 1000, 1 << 30)
     def check_kinds(self, kinds): pass
 checks.detect = lambda spec: Host()
@@ -45,6 +46,7 @@ class StoreOnly:
     name = "test"
     hv = HvKind.SIM
     media: Mapping[str, MediumName] = {}
+    transports: Collection[str] = ("best", "map", "copy")
     resources = Resources(4096, 1000, 1000, 1 << 30)
 
     def __init__(self, store_path: str) -> None:

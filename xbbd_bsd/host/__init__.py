@@ -130,6 +130,10 @@ class Host(Protocol):
         """Nodes by which the hotplug script of this system names a medium, best first."""
 
     @property
+    def transports(self) -> Collection[str]:
+        """The ways in which data can move here, as the key transport has them."""
+
+    @property
     def resources(self) -> Resources:
         """What there is only once, as of now."""
 

@@ -147,6 +147,7 @@ class LinuxXen:
 
     name = "Xen"
     hv = HvKind.XEN
+    transports = ("best", "map", "copy")
 
     @property
     def store_path(self) -> str:
