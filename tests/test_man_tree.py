@@ -12,7 +12,8 @@ import pytest
 
 from tests.pages import MAN, PAGES, ROOT, plain, source
 from tests.test_reference import section as promised
-from xbbd_bsd import config, daemon, events, journal, oids
+from xbbd_bsd import config, events, journal, oids
+from xbbd_bsd.conffile import CONFIG_FILE
 from xbbd_bsd.control import metrics
 from xbbd_bsd.control.protocol import LIMIT, VERSION, Request, Verb
 from xbbd_bsd.control.server import MOST, PATIENCE, RESERVED
@@ -159,4 +160,4 @@ def test_times_and_places_of_the_daemon() -> None:
     assert f"After {STOP_SECONDS:g} seconds, or when" in text
     assert f"within another {STOP_SECONDS:g} seconds" in text
     for page in ("xbbd.8", "xbbd.conf.5"):
-        assert f".It Pa {daemon.CONFIG_FILE}\n" in source(page)
+        assert f".It Pa {CONFIG_FILE}\n" in source(page)

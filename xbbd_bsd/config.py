@@ -1,25 +1,24 @@
-"""The configuration: TOML text to a frozen Config, and what differs between two.
+"""The configuration: a frozen Config, what each key may be, and what differs between two.
 
 Sections [daemon] and [disk], and any number of [[override]], which change
 [disk] for the disks they match; later ones win.
 
-Pure: files and signals are the daemon's business.  Leaf names equal those of
-the control tree.  Every error is an OperatorError that names the file, the line
-or the key, and what is allowed.  Any thread.
+Pure: how it is written is conftext.py's business, files and signals are the
+daemon's.  Leaf names equal those of the control tree.  Any thread.
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from errno import EINVAL
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from ipaddress import ip_address
+from typing import Final
 
 from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.events import Path
 from xbbd_bsd.stats import TUNABLES
-from xbbd_bsd.vdev import vdev_name, vdev_number
+from xbbd_bsd.tomltext import spelled
 
 KINDS: Final = ("vbd", "vbd3")
 TRANSPORTS: Final = ("best", "map", "copy")
@@ -51,6 +50,7 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
 
 CHOICES: Final[Mapping[str, tuple[int, ...]]] = {"sector_size": (0, 512)}
 
+LATER: Final = ("daemon.state_dir", "daemon.pidfile")  # read at a start alone
 MATCHES: Final = ("path", "guest", "vdev")  # what an [[override]] goes by
 
 # One line each, of keys that are no tunables of a running disk (stats.TUNABLES).
@@ -219,28 +219,18 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key whose value differs, e.g. "disk.workers"."""
+    """A key whose value differs, e.g. "disk.workers"; of "override" both are told in words."""
 
     key: str
     old: object
     new: object
 
+    def told(self) -> tuple[str, str]:
+        """Both values, as TOML has them."""
+        return self._told(self.old), self._told(self.new)
 
-def parse(text: str, source: str) -> Config:
-    """The Config that `text` describes; `source` names the file in errors.
-
-    Raises OperatorError.
-    """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise OperatorError(f"{source}: {error}") from None
-    _refuse_unknown(source, "section", document, ("daemon", "disk", "override"))
-    return Config(
-        DaemonConfig(**_section(source, document, "daemon", DaemonConfig)),
-        DiskConfig(**_section(source, document, "disk", DiskConfig)),
-        _overrides(source, document.get("override", [])),
-    )
+    def _told(self, value: object) -> str:
+        return str(value) if self.key == "override" else spelled(value)
 
 
 def difference(old: Config, new: Config) -> tuple[Change, ...]:
@@ -253,7 +243,7 @@ def difference(old: Config, new: Config) -> tuple[Change, ...]:
             if values[0] != values[1]:
                 changes.append(Change(f"{section}.{key.name}", *values))
     if old.overrides != new.overrides:
-        changes.append(Change("override", *map(_told, (old.overrides, new.overrides))))
+        changes.append(Change("override", *map(_in_words, (old.overrides, new.overrides))))
     return tuple(changes)
 
 
@@ -273,129 +263,36 @@ def check_tunable(key: str, value: int, where: str) -> None:
         raise OperatorError(f"{where}={value}: must be {low} to {high}", EINVAL)
 
 
-def _told(overrides: tuple[Override, ...]) -> str:
+def _in_words(overrides: tuple[Override, ...]) -> str:
     return (
         "; ".join(
-            f"{override}: " + ", ".join(f"{key} {value}" for key, value in override.values)
+            f"{override}: " + ", ".join(f"{key} {spelled(value)}" for key, value in override.values)
             for override in overrides
         )
         or "none"
     )
 
 
-def _overrides(source: str, tables: object) -> tuple[Override, ...]:
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise OperatorError(f"{source}: override must be sections: write [[override]]")
-    return tuple(_override(f"{source}: [[override]] {i}", t) for i, t in enumerate(tables, 1))
+def can_fit(pattern: str) -> bool:
+    """Whether the pattern of an [[override]] fits any disk at all: paths begin with a slash."""
+    begin = pattern[:1]
+    if begin == "[":  # up to where fnmatch has the end of it
+        end = pattern.find("]", 3 if pattern.startswith(("[!]",)) else 2)
+        begin = pattern[: end + 1]
+    return begin != "" and fnmatchcase("/", begin)
 
 
-def _override(where: str, table: Mapping[str, Any]) -> Override:
-    keys = tuple(_DEFAULTS)
-    _refuse_unknown(where, "key", table, MATCHES + keys)
-    matches: dict[str, str | None] = dict.fromkeys(MATCHES)
-    for name in MATCHES:
-        value = table.get(name)
-        if name in ("guest", "vdev") and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if value is not None and (not isinstance(value, str) or not value):
-            raise OperatorError(f"{where} {name} = {value!r}: must be text that is not empty")
-        if name == "vdev" and value is not None:
-            try:
-                value = vdev_name(vdev_number(value))
-            except OperatorError as error:
-                raise OperatorError(f"{where} vdev = {error}") from None
-        matches[name] = value
-    if not any(matches.values()):
-        raise OperatorError(f"{where}: must have at least one of {', '.join(MATCHES)}")
-    values = tuple(
-        (key, _value(f"{where} {key}", key, table[key], _DEFAULTS[key]))
-        for key in keys
-        if key in table
-    )
-    if not values:
-        raise OperatorError(f"{where}: changes nothing; known are {', '.join(keys)}")
-    return Override(**matches, values=values)
-
-
-def _section(
-    source: str, document: Mapping[str, Any], name: str, section: type[DaemonConfig | DiskConfig]
-) -> dict[str, Any]:
-    table = document.get(name, {})
-    if not isinstance(table, dict):
-        raise OperatorError(f"{source}: {name} must be a section: write [{name}]")
-    defaults = {field.name: field.default for field in fields(section)}
-    _refuse_unknown(source, f"key in [{name}]", table, tuple(defaults))
-    return {
-        key: _value(f"{source}: [{name}] {key}", key, value, defaults[key])
-        for key, value in table.items()
-    }
-
-
-def _refuse_unknown(
-    source: str, what: str, table: Mapping[str, Any], known: tuple[str, ...]
-) -> None:
-    for name in table:
-        if name not in known:
-            raise OperatorError(f"{source}: unknown {what}: {name}; known are {', '.join(known)}")
-
-
-def _value(where: str, key: str, value: object, default: object) -> object:
-    """Check one value; what its default is tells what it must be."""
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise OperatorError(f"{where} = {value!r}: must be true or false")
-        return value
-    if key in CHOICES:
-        if type(value) is not int or value not in CHOICES[key]:
-            allowed = " or ".join(str(choice) for choice in CHOICES[key])
-            raise OperatorError(f"{where} = {value!r}: must be {allowed}")
-        return value
-    if key == "max_indirect_segments" and value in range(1, 11):
-        raise OperatorError(f"{where} = {value!r}: must be 0, or 11 to 256")
-    if isinstance(default, int):
-        low, high = RANGES[key]
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise OperatorError(f"{where} = {value!r}: must be a whole number, {low} to {high}")
-        return value
-    if key == "transport":
-        if value not in TRANSPORTS:
-            names = ", ".join(f'"{name}"' for name in TRANSPORTS)
-            raise OperatorError(f"{where} = {value!r}: must be one of {names}")
-        return value
-    if key == "group":
-        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value):
-            raise OperatorError(f"{where} = {value!r}: must be the name of a group")
-        return value
-    if key == "metrics":
-        parse_address(value, where)
-        return value
-    if isinstance(default, tuple):
-        return _choices(where, value, *((LOGS, 0) if key == "log" else (KINDS, 1)))
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise OperatorError(f"{where} = {value!r}: must be an absolute path")
-    return value
-
-
-def _choices(where: str, value: object, allowed: tuple[str, ...], least: int) -> tuple[str, ...]:
-    if (
-        not isinstance(value, list)
-        or not all(item in allowed for item in value)
-        or not least <= len(value) == len(set(value))
-    ):
-        some = "at least one" if least else "any"
-        names = ", ".join(f'"{name}"' for name in allowed)
-        raise OperatorError(f"{where} = {value!r}: must be a list of {some} of {names}")
-    return tuple(value)
-
-
-def parse_address(value: object, where: str = "metrics") -> str | tuple[str, int]:
+def parse_address(value: object) -> str | tuple[str, int]:
     """The path of a socket, or a loopback address and its port; OperatorError."""
     if isinstance(value, str) and value.startswith("/") and "\0" not in value:
         return value
-    match = re.fullmatch(r"(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\]):(\d{1,5})", str(value))
-    if match is None or not 0 < int(match[2]) < 65536:
+    match = re.fullmatch(r"(127\.[0-9.]{1,11}|\[::1\]):([0-9]{1,5})", str(value))
+    try:
+        if match is None or not 0 < int(match[2]) < 65536:
+            raise ValueError
+        return str(ip_address(match[1].strip("[]"))), int(match[2])
+    except ValueError:
         raise OperatorError(
-            f"{where} = {value!r}: must be the path of a socket, or a loopback"
-            ' address like "127.0.0.1:9531" or "[::1]:9531"'
-        )
-    return match[1].strip("[]"), int(match[2])
+            "must be the path of a socket, or a loopback address like"
+            ' "127.0.0.1:9531" or "[::1]:9531"'
+        ) from None

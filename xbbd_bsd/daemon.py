@@ -21,14 +21,14 @@ from typing import Final
 from xbbd_bsd import __version__, logs, program
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.checks import Places, check_start, prepare, silent_store
 from xbbd_bsd.condition import Condition
-from xbbd_bsd.config import Config, difference, parse
+from xbbd_bsd.conffile import CONFIG_FILE
+from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errands import Threads
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError, in_words, one_line
+from xbbd_bsd.errors import Refused, XbbdError, in_words, one_line
 from xbbd_bsd.events import (
-    ConfigurationRefused,
-    Configured,
     Path,
     ScanFailed,
     Started,
@@ -40,15 +40,15 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import block_families
-from xbbd_bsd.host import Host, detect, run_directory
+from xbbd_bsd.host import Host
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.native import bound_io, budget_used, name_thread, set_budget
 from xbbd_bsd.places import locked, make_directory
+from xbbd_bsd.reload import Configuration
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
-CONFIG_FILE: Final = "/usr/local/etc/xbbd.conf"
 READY: Final = b"\0"  # a detached daemon's word to whoever started it
 STOP_SECONDS: Final = 5.0  # for guests to close, and again for requests to end
 
@@ -65,13 +65,15 @@ class Daemon:
         """
         host.check_kinds(config.daemon.kinds)
         self._host = host
-        self._config = config
-        self._config_file = config_file
         self._loop = asyncio.new_event_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
         self._stopping = False
         _set_budget(config)
         self._journal = Journal(logs.sink, time.monotonic, _switches(config), time.time)
+        places = Places(state_dir, config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid"))
+        self._configuration = Configuration(
+            config, config_file, places, host=host, journal=self._journal, wall=time.time
+        )
         self._marks = Marks(state_dir)
         self._run = Threads(self._loop, name_thread)
         self._limits = Accounts(
@@ -104,11 +106,13 @@ class Daemon:
             host.name,
             self._journal,
             config=lambda: self._config,
-            places={"state_dir": state_dir, "pidfile": _pidfile(config, state_dir)},
+            places={"state_dir": places.state_dir, "pidfile": places.pidfile},
+            configuration=self._configuration.leaves,
             devices=lambda: len(self._bus.devices),
             clock=time.monotonic,
             clear=condition.clear,
             health=condition.facts,
+            reload=lambda who: self._configuration.read_again(self, who),
             limits=self._limits.values,
             budget=budget_used,
             store=lambda: (self._store.connected, self._store_since),
@@ -129,7 +133,7 @@ class Daemon:
                 self._bus.serve(config.daemon.kinds)
             except StoreError as error:
                 self._endpoints.close()
-                raise HostError(f"XenStore does not answer: {error}", error.errno or 0) from None
+                raise silent_store(error) from None
         except XbbdError:
             self._store.close()
             self._loop.close()
@@ -137,6 +141,10 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    @property
+    def _config(self) -> Config:
+        return self._configuration.config
 
     def _devices(self) -> dict[int, DeviceView]:
         """All devices by unit, which is the bus's number and so of one kind."""
@@ -188,28 +196,28 @@ class Daemon:
             self._ended.set_result(clean)
 
     def _reload(self) -> None:
-        """Read the configuration again and apply what differs; a bad file changes nothing."""
-        try:
-            new = read_config(self._config_file)
-            self._host.check_kinds(new.daemon.kinds)
-            self._endpoints.configure(new.daemon)
-        except (XbbdError, OSError) as error:
-            self._journal(ConfigurationRefused(in_words(error)))
-            return
-        changes = difference(self._config, new)
-        self._config = new
-        self._limits.configure(Limits.of(new.daemon, self._host.resources))
-        _set_budget(new)
+        with suppress(Refused):  # which is logged
+            self._configuration.read_again(self, "SIGHUP")
+
+    # What a new configuration is applied to (reload.Parts).
+
+    def closes(self, kinds: frozenset[str]) -> tuple[int, int]:
+        """How many disks of these kinds there are, and of how many guests."""
+        found = [device.identity for device in self._bus.devices if device.identity.kind in kinds]
+        return len(found), len({identity.domid for identity in found})
+
+    def listen(self, config: DaemonConfig) -> None:
+        """Have the sockets for operators as it says; OperatorError, OSError."""
+        self._endpoints.configure(config)
+
+    def apply(self, config: Config) -> None:
+        """Have everything else as it says."""
+        self._limits.configure(Limits.of(config.daemon, self._host.resources))
+        _set_budget(config)
         for family in self._families.values():
-            family.configure(new)
-        self._journal.switches = _switches(new)
+            family.configure(config)
+        self._journal.switches = _switches(config)
         self._serve()
-        later = ("daemon.state_dir", "daemon.pidfile")
-        told = [
-            f"{c.key} {c.old} -> {c.new}" + " (at the next start)" * (c.key in later)
-            for c in changes
-        ]
-        self._journal(Configured("; ".join(told) or "nothing has changed"))
 
     def _serve(self) -> None:
         kinds = self._config.daemon.kinds
@@ -249,43 +257,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     options = _options(arguments)
     try:
-        config = read_config(options.file)
         if options.test:
+            check_start(options.file, options.host)
             return 0
-        host = detect(options.host)
-        state_dir = config.daemon.state_dir or run_directory(options.host)
-        make_directory(state_dir)
+        config, host, places = prepare(options.file, options.host)
+        make_directory(places.state_dir)
         config_file = os.path.abspath(options.file) if options.file else None
-        with locked(_pidfile(config, state_dir)) as lock:
+        with locked(places.pidfile) as lock:
             if not options.foreground:
-                return _serve_detached(host, config, config_file, state_dir, lock)
+                return _serve_detached(host, config, config_file, places.state_dir, lock)
             (logs.to_syslog if options.syslog else logs.to_standard_error)()
-            return _serve(host, config, config_file, state_dir, lock, options.report)
+            return _serve(host, config, config_file, places.state_dir, lock, options.report)
     except Exception as error:
         if options.report:
             _report(options.report, f"failed {in_words(error)}")
         raise
-
-
-def read_config(path: str | None) -> Config:
-    """The configuration in a file; None: the default one, or defaults if there is none.
-
-    Raises OperatorError.
-    """
-    try:
-        with open(path or CONFIG_FILE, encoding="utf-8") as file:
-            text = file.read()
-    except FileNotFoundError:
-        if path is None:
-            return Config()
-        raise OperatorError(f"{path}: no such file") from None
-    except (OSError, UnicodeError) as error:
-        raise OperatorError(f"{path or CONFIG_FILE}: {_unreadable(error)}") from None
-    return parse(text, path or CONFIG_FILE)
-
-
-def _unreadable(error: OSError | UnicodeError) -> str:
-    return in_words(error) if isinstance(error, UnicodeError) else str(error.strerror)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -338,7 +324,7 @@ def _serve(
         os.write(ready, READY)
         os.close(ready)
     if report:
-        _report(report, "serving")
+        _report(report, f"serving {state_dir}")
     if daemon.run():
         return 0
     logging.shutdown()
@@ -379,9 +365,9 @@ def _serve_detached(
 def _report(path: str, outcome: str) -> None:
     """Say in a file of one line what came of the start: our pid, and `outcome`.
 
-    That is "serving", or "failed" and the reason.  Whoever looks sees the line
-    before or the whole of this one.  That it cannot be written is no reason to
-    serve nobody: whoever waits for it does not wait for ever.
+    That is "serving" and the state directory, or "failed" and the reason.  Whoever
+    looks sees the line before or the whole of this one.  That it cannot be written
+    is no reason to serve nobody: whoever waits for it does not wait for ever.
     """
     line = f"{os.getpid()} {one_line(outcome)}\n"
     new = f"{path}.new"
@@ -395,10 +381,6 @@ def _report(path: str, outcome: str) -> None:
         os.rename(new, path)
     except OSError as error:
         _log.error("report %s: %s", path, error.strerror)
-
-
-def _pidfile(config: Config, state_dir: str) -> str:
-    return config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid")
 
 
 def _sweep(state_dir: str) -> None:

@@ -23,6 +23,7 @@ from xbbd_bsd.errors import OperatorError, in_words
 from xbbd_bsd.events import Event
 from xbbd_bsd.host import control_path, platform
 from xbbd_bsd.oids import DAEMON_ROOT, ROOT
+from xbbd_bsd.tomltext import spelled
 
 if TYPE_CHECKING:
     from xbbd_bsd.control.metrics import MetricsServer
@@ -148,4 +149,4 @@ def group_number(name: str | None) -> int | None:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise OperatorError(f'[daemon] group = "{name}": there is no such group') from None
+        raise OperatorError(f"[daemon] group = {spelled(name)}: there is no such group") from None

@@ -5,7 +5,8 @@ may raise these.  A message says what failed, on what, and where it helps what
 to do; it ends up in logs and in XenStore, so it is one line of plain text.
 """
 
-from errno import EAGAIN, EBUSY, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
+from collections.abc import Iterable
+from errno import EAGAIN, EBUSY, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC
 from typing import Final
 
 _TEXT_LIMIT: Final = 64
@@ -28,6 +29,11 @@ class XbbdError(Exception):
         """Whether the same may go well a little later: a shortage, or somebody else's turn."""
         return self.errno in _PASSING
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message as it is best shown: a line for each thing that is wrong."""
+        return (str(self),)
+
 
 class GuestError(XbbdError):
     """The guest broke a rule of the protocol; only its own device suffers."""
@@ -39,6 +45,18 @@ class GuestError(XbbdError):
 
 class OperatorError(XbbdError):
     """The configuration or the toolstack asks for what cannot be had."""
+
+
+class Refused(OperatorError):
+    """Several things that are wrong, all at once; the message has them one after the other."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self._faults = tuple(faults)
+        super().__init__("; ".join(self._faults), EINVAL)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self._faults
 
 
 class HostError(XbbdError):

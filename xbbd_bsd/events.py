@@ -93,13 +93,34 @@ class StopFailed(Event):
 class Configured(Event):
     """The configuration was read again."""
 
-    text = "configuration read again: {changes}"
+    text = "configuration read again: {changes}, by {who}"
     changes: str
+    who: str
+
+
+@dataclass(frozen=True)
+class KindsLeftOut(Event):
+    """The new configuration serves fewer kinds: disks that guests have are about to be closed."""
+
+    severity = Severity.WARNING
+    text = "{kinds} is not served any more: {closes}"
+    kinds: str
+    disks: int
+    guests: int
+
+    @property
+    def closes(self) -> str:
+        """How much that is."""
+        disks = f"{self.disks} disk" + "s" * (self.disks != 1)
+        return f"closes {disks} of {self.guests} guest" + "s" * (self.guests != 1)
+
+    def __str__(self) -> str:
+        return self.text.format(kinds=self.kinds, closes=self.closes)
 
 
 @dataclass(frozen=True)
 class ConfigurationRefused(Event):
-    """The new configuration has an error; the old one stays."""
+    """The new configuration has an error, one of several maybe; the old one stays."""
 
     severity = Severity.ERROR
     text = "configuration not changed: {reason}"

@@ -200,6 +200,15 @@ DAEMON: Final = (
     Leaf("pid", Type.INT, "process ID of the daemon"),
     Leaf("host", Type.STRING, "hypervisor that is served"),
     Leaf("uptime", Type.UINT, "seconds since the daemon started"),
+    *_strings(
+        configuration_file="configuration file that is read",
+        configuration_refused="what was wrong with it when it was read last, empty if nothing",
+    ),
+    Leaf(
+        "configuration_refused_since",
+        Type.U64,
+        "since when it has been refused, seconds since 1970; 0 if it is not",
+    ),
     Leaf("devices", Type.UINT, "devices there are"),
     Leaf("maxrss_kb", Type.U64, "most memory the daemon has had resident, KiB"),
     Leaf("event_channels", Type.UINT, "event channels of all disks, one a ring"),

@@ -21,10 +21,10 @@ from xbbd_bsd.errors import XbbdError, in_words, one_line
 def run(name: str, body: Callable[[], int]) -> int:
     """Run the body of a program; its exit status.
 
-    Errors by blame and those of the system become one line on standard error and
-    status 1.  A reader of our output that is gone ends the program quietly, with the
-    status that a shell gives to SIGPIPE.  Nothing is left in a buffer, also where
-    `body` raises SystemExit.
+    Errors by blame become a line on standard error for each thing that is wrong, those
+    of the system one, and status 1.  A reader of our output that is gone ends the
+    program quietly, with the status that a shell gives to SIGPIPE.  Nothing is left in
+    a buffer, also where `body` raises SystemExit.
     """
     _have_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
@@ -39,8 +39,10 @@ def run(name: str, body: Callable[[], int]) -> int:
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
     except (XbbdError, OSError) as error:
+        lines = error.lines if isinstance(error, XbbdError) else (in_words(error),)
         with suppress(OSError):
-            print(f"{name}: {one_line(in_words(error))}", file=sys.stderr)
+            for line in lines:
+                print(f"{name}: {one_line(line)}", file=sys.stderr)
         return 1
     finally:
         for stream in (sys.stdout, sys.stderr):

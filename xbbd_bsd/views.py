@@ -180,19 +180,22 @@ class DaemonView:
         *,
         config: Callable[[], Config],
         places: Mapping[str, Value],
+        configuration: Callable[[], Mapping[str, Value]],
         devices: Callable[[], int],
         clock: Callable[[], float],
         clear: Callable[[str, str], Ended],
+        reload: Callable[[str], Mapping[str, Any]],
         limits: Callable[[], Mapping[str, Value]],
         budget: Callable[[], tuple[int, int]],
         store: Callable[[], tuple[bool, float]],
         health: Callable[[Mapping[str, Value]], DaemonFacts],
     ) -> None:
-        """`places`: keys of [daemon] that may be left out, as they are; `devices` counts
-        them; `clock` gives seconds and stands at the start now; `clear` does what the
-        verb of that name wants; `limits`: what all disks have taken, and may take;
-        `budget` counts mappings and grants in use; `store`: whether XenStore answers, and
-        since when (seconds since 1970); `health`: how the daemon is that has these leaves.
+        """`places`: keys of [daemon] that may be left out, as they are; `configuration`:
+        leaves about the file; `devices` counts them; `clock` gives seconds and stands at
+        the start now; `clear` and `reload` do what the verbs of these names want; `limits`:
+        what all disks have taken, and may take; `budget` counts mappings and grants in use;
+        `store`: whether XenStore answers, and since when (seconds since 1970); `health`: how
+        the daemon is that has these leaves.
         """
         self._places = places
         self._host = host
@@ -205,6 +208,8 @@ class DaemonView:
         self._store = store
         self.clear = clear
         self._health = health
+        self.reload = reload
+        self._configuration = configuration
         self._limits = limits
 
     def values(self) -> Mapping[str, Value]:
@@ -233,6 +238,7 @@ class DaemonView:
                 if key.name != "log"
             },
             **self._places,
+            **self._configuration(),
             **self._limits(),
             **{
                 f"disk.{key.name}": _shown(getattr(config.disk, key.name))

@@ -33,7 +33,8 @@ from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.toolstack import KINDS, LIMIT
 
 VERBS: Final = (
-    *("list", "attach", "detach", "inflight", "log", "resize", "clear", "health", "help"),
+    *("list", "attach", "detach", "inflight", "log", "resize", "clear", "reload", "health"),
+    "help",
 )
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
 
@@ -163,6 +164,21 @@ def _health(options: argparse.Namespace) -> int:
             return connection.whole(Request(Verb.HEALTH, name, f"{options.age:g}"))
 
     return tell(ask, verbose=options.verbose, as_json=options.json)
+
+
+def _reload(options: argparse.Namespace) -> None:
+    """Have the daemon read its configuration, and say what became of that."""
+    with connect(options) as connection:
+        changes = connection.whole(Request(Verb.RELOAD))
+    if options.json:
+        names = ("before", "after", "note")
+        told = {key: dict(zip(names, change, strict=True)) for key, change in changes.items()}
+        print(json.dumps(told, indent=2))
+        return
+    for key, (before, after, note) in changes.items():
+        print(one_line(f"{key}: {before} -> {after}" + (f" ({note})" if note else "")))
+    if not changes:
+        print("nothing has changed")
 
 
 def _print_table(
@@ -313,6 +329,7 @@ def _verb_parser() -> argparse.ArgumentParser:
         "help", lambda options: _help(parser, verbs.choices, options), "all verbs, or one"
     )
     command.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help="only of a verb")
+    verb("reload", _reload, "have the configuration read again, and say what has changed")
     return parser
 
 

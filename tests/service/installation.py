@@ -28,6 +28,12 @@ from xbbd_bsd.daemon import main
 sys.exit(main())
 """
 
+CONTROL = f"""#!{sys.executable}
+import sys
+from xbbd_bsd.xbbctl import main
+sys.exit(main())
+"""
+
 # Refuses what protect(1) refuses: an option without a value, a process that is none.
 PROTECT = """#!/bin/sh
 for last; do :; done
@@ -68,6 +74,7 @@ class Service:
         supervisor = (HERE / "supervisor.py").read_text()
         self.install("daemon", 0o755, f"#!{sys.executable}\n{supervisor}")
         self.install("bin/xbbd", 0o755, COMMAND)
+        self.install("bin/xbbctl", 0o755, CONTROL)
         self.install("bin/protect", 0o755, PROTECT)
         self.install("bin/pwait", 0o755, PWAIT)
         self.rc_conf = self.install("rc.conf", 0o644, "")

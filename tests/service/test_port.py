@@ -127,11 +127,13 @@ def test_what_is_installed_is_listed(tmp_path: Path) -> None:
 def test_another_prefix_reaches_every_file(tmp_path: Path) -> None:
     work = tmp_path / "work"
     periodic = "etc/periodic/daily/490.status-xbbd"
-    for name in ("etc/block-xbbd", "etc/xbbd.conf.sample", "xbbd_bsd/daemon.py", periodic):
+    for name in ("etc/block-xbbd", "etc/xbbd.conf.sample", "xbbd_bsd/conffile.py", periodic):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, work / name)
     bmake(tmp_path, XBBD, f"WRKSRC={work}", "PREFIX=/opt", "post-patch")
-    assert 'CONFIG_FILE: Final = "/opt/etc/xbbd.conf"' in (work / "xbbd_bsd/daemon.py").read_text()
+    assert (
+        'CONFIG_FILE: Final = "/opt/etc/xbbd.conf"' in (work / "xbbd_bsd/conffile.py").read_text()
+    )
     assert "/opt/etc/xbbd.conf" in (work / "etc/xbbd.conf.sample").read_text()
     assert "/opt/sbin:" in (work / "etc/block-xbbd").read_text()
     assert "xbbctl=/opt/bin/xbbctl\n" in (work / periodic).read_text()

@@ -7,14 +7,18 @@ import fcntl
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.service.installation import ROOT, SCRIPT, Service
+from tests.unit.test_conftext import MISTAKES, WRONG_LINES
 from tests.waiting import eventually
+from xbbd_bsd.host import control_path
 
 PORTED = ROOT / "port" / "sysutils" / "xbbd" / "files" / "xbbd.in"
 
@@ -42,8 +46,8 @@ def test_from_start_to_stop(service: Service, shell: str, like: str) -> None:
     assert service.protected.read_text() == f"-d -i -p {supervisor}\n"
 
     service.config.write_text("[disk]\nworkers = 3\n")
-    assert service("reload") == ""
-    service.until_logged("configuration read again: disk.workers 8 -> 3")
+    assert service("reload") == "disk.workers: 8 -> 3\n"
+    assert "configuration read again: disk.workers 8 -> 3" in service.log_text()
 
     assert service("stop").startswith("Stopping xbbd.\n")
     assert service.gone(child), "stop has not waited for xbbd"
@@ -61,36 +65,128 @@ def test_from_start_to_stop(service: Service, shell: str, like: str) -> None:
 def test_a_start_returns_when_it_serves(service: Service, shell: str, like: str) -> None:
     service("start")
     assert service.served() == 1
-    assert service.report_file.read_text() == f"{service.child} serving\n"
+    state_dir = service.chain.layout.run
+    assert service.report_file.read_text() == f"{service.child} serving {state_dir}\n"
     service("restart")
     assert service.served() == 2
     service("stop")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("argument", ["start", "restart"])
 def test_a_start_that_fails_says_why_and_leaves_nothing(
-    service: Service, argument: str, shell: str, like: str
+    service: Service, shell: str, like: str
 ) -> None:
-    """A pid file that somebody holds is found out only when the configuration is good."""
-    if argument == "restart":
-        service("start")
+    """A check takes whoever holds the pid file, and lives, for the daemon that it is about."""
     with (service.directory / "held").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        held.write("77\n")
+        held.write(f"{os.getpid()}\n")
         held.flush()
         service.config.write_text(f'[daemon]\npidfile = "{held.name}"\n')
-        said = service(argument, 1)
-    assert f"WARNING: xbbd has not started: already running, pid 77 ({held.name})\n" in said
+        said = service("start", 1)
+    reason = f"already running, pid {os.getpid()} ({held.name})"
+    assert f"WARNING: xbbd has not started: {reason}\n" in said
     assert said.endswith(f"({held.name})\n"), "protect(1) was given nobody"
     assert not list((service.directory / "run").iterdir())
     assert service("status", 1) == "xbbd is not running.\n"
-    served = service.served()
-    assert served == (argument == "restart")
+    assert service.served() == 0
     assert re.search(r"^daemon\.err xbbd\[\d+\]: xbbd: already running", service.log_text(), re.M)
     service.config.write_text("")
     service("start")
-    assert service.served() == served + 1
+    assert service.served() == 1
+    service("stop")
+
+
+@contextlib.contextmanager
+def held_by_somebody(service: Service) -> Iterator[str]:
+    """A pid file that is not the daemon's."""
+    with (service.directory / "held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(f"{os.getpid()}\n")
+        held.flush()
+        yield f'[daemon]\npidfile = "{held.name}"\n'
+
+
+@contextlib.contextmanager
+def taken_port(service: Service) -> Iterator[str]:
+    """An address for metrics where somebody else listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield f'[daemon]\nmetrics = "127.0.0.1:{taken.getsockname()[1]}"\n'
+
+
+@contextlib.contextmanager
+def nothing_there(service: Service) -> Iterator[str]:
+    """What does not exist on this host."""
+    yield f'[daemon]\ngroup = "no-such-group"\npidfile = "{service.directory}/none/x.pid"\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (held_by_somebody, "already running, pid"),
+        (taken_port, "Address already in use"),
+        (nothing_there, "there is no such group"),
+    ],
+)
+def test_a_configuration_it_cannot_start_with_stops_nothing(
+    service: Service,
+    fault: Callable[[Service], contextlib.AbstractContextManager[str]],
+    message: str,
+    shell: str,
+) -> None:
+    if fault is taken_port:
+        pytest.importorskip("prometheus_client")
+    service("start")
+    pids = service.supervisor, service.child
+    with fault(service) as text:
+        service.config.write_text(text)
+        said = service("restart", 1)
+        assert message in said
+        assert "Stopping" not in said
+    assert (service.supervisor, service.child) == pids
+    assert not service.gone(pids[1])
+    assert service.served() == 1
+    service.config.write_text("[disk]\nworkers = 3\n")
+    assert "Stopping xbbd.\n" in service("restart")
+    assert service.served() == 2
+    service("stop")
+
+
+@pytest.mark.slow
+def test_what_the_daemon_has_is_not_taken(service: Service) -> None:
+    """Neither its port nor its pid file, though both are in use when it is asked."""
+    pytest.importorskip("prometheus_client")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = f'[daemon]\nmetrics = "127.0.0.1:{port}"\npidfile = "{service.directory}/x.pid"\n'
+    service.config.write_text(text)
+    service("start")
+    assert "Stopping xbbd.\n" in service("restart")
+    elsewhere = service.directory / "state"
+    service.config.write_text(f'{text}state_dir = "{elsewhere}"\n')
+    assert "Stopping xbbd.\n" in service("restart")
+    assert service.report_file.read_text() == f"{service.child} serving {elsewhere}\n"
+    service.config.write_text(f'{text}state_dir = "{elsewhere}"\n[disk]\nworkers = 3\n')
+    assert service("reload") == "disk.workers: 8 -> 3\n"
+    service("stop")
+
+
+@pytest.mark.slow
+def test_a_reload_without_the_control_socket(service: Service) -> None:
+    """By the signal, whose verdict is in the log; but not with a file that is bad."""
+    service("start")
+    child = service.child
+    os.unlink(control_path(service.chain.layout.run))
+    service.config.write_text("[disk]\nworkers = 0\n")
+    assert "[disk] workers = 0: must be" in service("reload", 1)
+    assert "configuration" not in service.log_text()
+    service.config.write_text("[disk]\nworkers = 3\n")
+    assert service("reload") == ""
+    service.until_logged("configuration read again: disk.workers 8 -> 3")
+    assert service.child == child
     service("stop")
 
 
@@ -217,7 +313,7 @@ def test_pid_files_of_the_dead_are_no_hindrance(service: Service) -> None:
 def test_a_bad_configuration_does_not_start(service: Service) -> None:
     service.config.write_text("[disk]\nworkers = 0\n")
     said = service("start", 1)
-    assert f"xbbd: {service.config}: [disk] workers = 0: must be a whole number" in said
+    assert f"xbbd: {service.config}:2: [disk] workers = 0: must be a whole number" in said
     assert "failed precmd routine for xbbd" in said
     assert not list((service.directory / "run").iterdir())
     service.set_rc_conf(xbbd_enable="YES", xbbd_config=f"{service.directory}/none")
@@ -225,16 +321,19 @@ def test_a_bad_configuration_does_not_start(service: Service) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("argument", ["reload", "restart"])
-def test_a_bad_configuration_stops_nothing(service: Service, argument: str) -> None:
+@pytest.mark.parametrize(("argument", "program"), [("reload", "xbbctl"), ("restart", "xbbd")])
+def test_a_bad_configuration_stops_nothing(service: Service, argument: str, program: str) -> None:
+    """And all that is wrong is on the terminal, whoever found it."""
     service("start")
     service.until_served()
     pids = service.supervisor, service.child
-    service.config.write_text("[disk\n")
-    assert f"xbbd: {service.config}: Expected ']'" in service(argument, 1)
+    service.config.write_text(MISTAKES)
+    found = re.findall(rf"^{program}: {service.config}:(\d+): ", service(argument, 1), re.M)
+    assert list(map(int, found)) == WRONG_LINES
     assert (service.supervisor, service.child) == pids
     assert not service.gone(pids[1])
-    assert "configuration" not in service.log_text()
+    logged = len(re.findall("configuration not changed: ", service.log_text()))
+    assert logged == (20 if argument == "reload" else 0)
     service("stop")
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.test_man import OURS
-from xbbd_bsd.daemon import CONFIG_FILE, STOP_SECONDS
+from xbbd_bsd.conffile import CONFIG_FILE
+from xbbd_bsd.daemon import STOP_SECONDS
 from xbbd_bsd.host import run_directory
 
 UNIT = Path(__file__).parent.parent.parent / "etc" / "systemd" / "xbbd.service"

@@ -428,17 +428,17 @@ def test_metrics_come_and_go_with_the_configuration(image: Path, temporary: Path
             machine.daemon.signal(signal.SIGHUP)
             machine.log_line(line)
 
-        configure(f'[daemon]\nmetrics = "{first}"\n', "daemon.metrics None -> ")
+        configure(f'[daemon]\nmetrics = "{first}"\n', "daemon.metrics none -> ")
         text = scrape(first)
         assert re.match(r"HTTP/1\.[01] 200 ", text)
         assert f'path="{image}"' in text
-        configure(f'[daemon]\nmetrics = "{second}"\n', "daemon.metrics /.* -> /")
+        configure(f'[daemon]\nmetrics = "{second}"\n', 'daemon.metrics "/.*" -> "/')
         assert not first.exists()
         assert "xbbd" in scrape(second)
         nowhere = first.parent / "no-such" / "a"
         configure(f'[daemon]\nmetrics = "{nowhere}"\n', "configuration not changed: ")
         assert "xbbd" in scrape(second)
-        configure("", "daemon.metrics /.* -> None")
+        configure("", 'daemon.metrics "/.*" -> none')
         assert not second.exists()
         end(guest)
 

@@ -47,6 +47,7 @@ class DirectoryHost:
     hv = HvKind.SIM
     store_path = ""
     media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
+    transports = ("best", "map", "copy")
     locked = False
     holds = False  # a lock is a descriptor of its own
     gone = 0  # errno that a disk gives which is gone

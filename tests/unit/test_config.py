@@ -1,10 +1,8 @@
-"""The configuration: defaults, every key, every refusal, the difference of two."""
+"""The configuration: defaults, every key, the difference of two."""
 
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from xbbd_bsd import native
 from xbbd_bsd.config import (
@@ -17,9 +15,9 @@ from xbbd_bsd.config import (
     check_tunable,
     describe_key,
     difference,
-    parse,
     parse_address,
 )
+from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stats import TUNABLES
 from xbbd_bsd.vdev import vdev_name
@@ -106,70 +104,6 @@ def test_every_key() -> None:
         ),
         DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[disk", "xbbd.conf: Expected ']' at the end of a table declaration (at end of document)"),
-        ("\n\nx = = 1", "xbbd.conf: Invalid value (at line 3, column 5)"),
-        ("[disks]", "xbbd.conf: unknown section: disks; known are daemon, disk"),
-        ("disk = 1", "xbbd.conf: disk must be a section: write [disk]"),
-        ("[daemon]\nkind = 1", "xbbd.conf: unknown key in [daemon]: kind; known are kinds, "),
-        ("[disk]\nworkers = 0", "xbbd.conf: [disk] workers = 0: must be a whole number, 1 to 64"),
-        ("[disk]\nworkers = 65", "workers = 65: must be a whole number, 1 to 64"),
-        ("[disk]\nworkers = true", "workers = True: must be a whole number, 1 to 64"),
-        ("[disk]\nworkers = 1.5", "workers = 1.5: must be a whole number, 1 to 64"),
-        ("[disk]\nmax_ring_page_order = 6", "must be a whole number, 0 to 5"),
-        ("[disk]\nmax_batch_segments = 10", "must be a whole number, 11 to 256"),
-        ("[disk]\nmax_queues = 0", "must be a whole number, 1 to 8"),
-        ("[disk]\nmax_indirect_segments = 10", "= 10: must be 0, or 11 to 256"),
-        ("[disk]\nmax_indirect_segments = 257", "must be a whole number, 0 to 256"),
-        ("[disk]\nsector_size = 4096", "sector_size = 4096: must be 0 or 512"),
-        ("[disk]\nsector_size = false", "sector_size = False: must be 0 or 512"),
-        ("[disk]\nflush_interval = -1", "must be a whole number, 0 to 1000000"),
-        ("[disk]\ndisable_flush = 1", "disable_flush = 1: must be true or false"),
-        ("[daemon]\nkinds = []", 'must be a list of at least one of "vbd", "vbd3"'),
-        ("[daemon]\nkinds = ['qdisk']", 'must be a list of at least one of "vbd", "vbd3"'),
-        ("[daemon]\nkinds = ['vbd', 'vbd']", 'must be a list of at least one of "vbd", "vbd3"'),
-        ("[daemon]\nkinds = 'vbd'", 'must be a list of at least one of "vbd", "vbd3"'),
-        ("[daemon]\nkinds = [['vbd']]", 'must be a list of at least one of "vbd", "vbd3"'),
-        ("[daemon]\nlog = ['all']", 'must be a list of any of "control", "data"'),
-        ("[daemon]\nstate_dir = 'run'", "state_dir = 'run': must be an absolute path"),
-        ("[daemon]\npidfile = 5", "pidfile = 5: must be an absolute path"),
-        ("[disk]\nsector_size = 512.0", "sector_size = 512.0: must be 0 or 512"),
-        ("[[override]]\nworkers = 1", "[[override]] 1: must have at least one of path, guest"),
-        ('[[override]]\npath = "/x"', "[[override]] 1: changes nothing; known are workers"),
-        ('[[override]]\npath = "/x"\nkinds = []', "unknown key: kinds; known are path, guest"),
-        ("[[override]]\npath = 1\nworkers = 1", "[[override]] 1 path = 1: must be text"),
-        ('[[override]]\nvdev = "vda"\nworkers = 1', "1 vdev = vda: no virtual disk, write xvda"),
-        ('[[override]]\nguest = ""\nworkers = 1', "guest = '': must be text that is not empty"),
-        ('[[override]]\nguest = "a"\nworkers = 0', "[[override]] 1 workers = 0: must be a whole"),
-        ("[override]\nworkers = 1", "write [[override]]"),
-        ("override = 1", "write [[override]]"),
-        ('[daemon]\ngroup = "a b"', "group = 'a b': must be the name of a group"),
-        ("[daemon]\ngroup = 0", "group = 0: must be the name of a group"),
-        ('[daemon]\nmetrics = "0.0.0.0:80"', "must be the path of a socket, or a loopback address"),
-        ('[daemon]\nmetrics = "127.0.0.1:0"', "must be the path of a socket"),
-        ('[daemon]\nmetrics = "127.0.0.1:65536"', "must be the path of a socket"),
-        ("[daemon]\nmetrics = 80", "must be the path of a socket"),
-    ],
-)
-def test_refusals_name_file_and_key_and_what_is_allowed(text: str, message: str) -> None:
-    with pytest.raises(OperatorError) as raised:
-        parse(text, "xbbd.conf")
-    assert str(raised.value).startswith("xbbd.conf: ")
-    assert message in str(raised.value)
-
-
-@given(st.text())
-def test_any_text_is_a_configuration_or_an_operators_error(text: str) -> None:
-    message = None
-    try:
-        parsed = parse(text, "f")
-    except OperatorError as error:
-        message = str(error)
-    assert message.startswith("f: ") if message is not None else isinstance(parsed, Config)
 
 
 def test_difference_names_each_key_once() -> None:
@@ -276,7 +210,7 @@ def test_difference_of_overrides() -> None:
     (change,) = (change for change in difference(old, new) if change.key == "override")
     assert (change.old, change.new) == (
         "none",
-        "path /tank/*: flush_interval 8; guest vm1, vdev xvdb: flush_interval 9, shared True;"
+        "path /tank/*: flush_interval 8; guest vm1, vdev xvdb: flush_interval 9, shared true;"
         " guest 7: workers 1",
     )
 

@@ -13,9 +13,9 @@ from xbbd_bsd.config import (
     Override,
     check_tunable,
     difference,
-    parse,
     parse_address,
 )
+from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import OperatorError
 
 # As xbbd.conf(5) promises them, written down once more.
@@ -59,7 +59,7 @@ def test_the_least_and_the_most(key: str) -> None:
         assert getattr(getattr(config, section), key) == value
     for value in (low - 1, high + 1):
         assert refusal(f"[{section}]\n{key} = {value}") == (
-            f"f: [{section}] {key} = {value}: must be a whole number, {low} to {high}"
+            f"f:2: [{section}] {key} = {value}: must be a whole number, {low} to {high}"
         )
 
 
@@ -88,7 +88,7 @@ def test_sector_sizes(value: int) -> None:
 @pytest.mark.parametrize("value", ["best", "map", "copy"])
 def test_transports(value: str) -> None:
     assert parse(f'[disk]\ntransport = "{value}"', "f").disk.transport == value
-    assert refusal('[disk]\ntransport = "any"').endswith('must be one of "best", "map", "copy"')
+    assert refusal('[disk]\ntransport = "any"').endswith('"map", "copy"')
     assert "must be one of" in refusal("[disk]\ntransport = 1")
 
 
@@ -96,8 +96,8 @@ def test_transports(value: str) -> None:
 def test_a_path_has_no_nul(key: str) -> None:
     """No system call would take it."""
     assert getattr(parse(f'[daemon]\n{key} = "/a b"', "f").daemon, key) == "/a b"
-    assert f"[daemon] {key} = '/a\\x00b': must be " in refusal(f'[daemon]\n{key} = "/a\\u0000b"')
-    assert f"{key} = 'a': must be " in refusal(f'[daemon]\n{key} = "a"')
+    assert f'[daemon] {key} = "/a\\u0000b": must be ' in refusal(f'[daemon]\n{key} = "/a\\u0000b"')
+    assert f'{key} = "a": must be ' in refusal(f'[daemon]\n{key} = "a"')
 
 
 @pytest.mark.parametrize("value", ["wheel", "_xbbd", "a-b.c_9", "A"])
@@ -121,13 +121,14 @@ def test_ports(port: int) -> None:
         "127.0.0.1",
         "[::1]:0",
         "128.0.0.1:1",
+        "127.0.0.256:1",
+        "127.1:1",
+        "127.0.0.01:1",
+        7,
+        "/a\0",
     ):
-        with pytest.raises(OperatorError, match=r"^metrics = '.*': must be the path of a socket"):
+        with pytest.raises(OperatorError, match=r"^must be the path of a socket"):
             parse_address(other)
-    with pytest.raises(OperatorError, match=r"^metrics = 7: must be"):
-        parse_address(7)
-    with pytest.raises(OperatorError, match=r"^metrics = '/a\\x00': must be"):
-        parse_address("/a\0")
 
 
 def test_choices_of_the_daemon() -> None:
@@ -191,7 +192,7 @@ def test_the_guest_and_vdev_of_an_override_may_be_numbers() -> None:
     config = parse("[[override]]\nguest = 7\nvdev = 51728\nworkers = 2", "f")
     assert config.overrides == (Override(None, "7", "xvdb", (("workers", 2),)),)
     for key in ("guest", "vdev"):
-        assert f"[[override]] 1 {key} = True: must be text that is not empty" in refusal(
+        assert f"[[override]] 1 {key} = true: must be text that is not empty" in refusal(
             f"[[override]]\n{key} = true\nworkers = 2"
         )
     assert "path = 7: must be text that is not empty" in refusal(
@@ -201,7 +202,7 @@ def test_the_guest_and_vdev_of_an_override_may_be_numbers() -> None:
 
 def test_overrides_are_counted_from_one() -> None:
     good = '[[override]]\npath = "/x"\nworkers = 1\n'
-    assert "f: [[override]] 2: changes nothing" in refusal(good + '[[override]]\npath = "/x"\n')
+    assert "f:4: [[override]] 2: changes nothing" in refusal(good + '[[override]]\npath = "/x"\n')
     assert "write [[override]]" in refusal("override = [1]")
     assert parse("override = []", "f") == Config()
 

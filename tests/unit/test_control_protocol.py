@@ -16,7 +16,7 @@ from xbbd_bsd.control.protocol import (
     encode_error,
     encode_values,
 )
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, Refused
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,18 @@ def test_replies() -> None:
     with pytest.raises(OperatorError, match=r"^no such thing$") as raised:
         decode_reply(refused)
     assert raised.value.errno == errno.ENOENT
+    several = encode_error(Refused(["a: b", "c; d"]))
+    assert several == (
+        b'{"ok": false, "error": "a: b; c; d", "errors": ["a: b", "c; d"], "errno": "EINVAL"}\n'
+    )
+    with pytest.raises(Refused) as both:
+        decode_reply(several)
+    assert both.value.lines == ("a: b", "c; d")
+    assert b"errors" not in encode_error(Refused(["a: b"]))
     with pytest.raises(OperatorError, match="gives no reason"):
         decode_reply(b'{"ok": false, "errno": "__name__"}\n')
 
 
 @pytest.mark.parametrize("verb", Verb)
 def test_only_some_verbs_change_anything(verb: Verb) -> None:
-    assert verb.writes == (verb.value in ("set", "resize", "clear", "note"))
+    assert verb.writes == (verb.value in ("set", "resize", "clear", "note", "reload"))

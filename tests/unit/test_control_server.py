@@ -19,7 +19,7 @@ from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.client import Connection, ask
 from xbbd_bsd.control.protocol import DENIED, LIMIT, Part, Request, Verb
 from xbbd_bsd.control.server import FOLLOWERS, MOST, RESERVED, ControlServer, Rights, Visitor
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.events import Event, NotAccepted
 from xbbd_bsd.feed import LIMIT as WAITING
 from xbbd_bsd.feed import Feed, Record
@@ -70,6 +70,8 @@ class Daemon:
             yield {"half": 1}
         if request.name in ("bad", "half"):
             raise OperatorError("no such thing")
+        if request.name == "faults":
+            raise Refused(["first", "second"])
         yield {request.name: "x" * 100_000 if request.name == "much" else 1}
 
     def connect(self) -> socket.socket:
@@ -99,6 +101,9 @@ def test_answers(daemon: Daemon) -> None:
     assert len(str(ask(daemon.path, Request(Verb.GET, "much"))["much"])) == 100_000
     with pytest.raises(OperatorError, match=r"^no such thing$"):
         ask(daemon.path, Request(Verb.GET, "bad"))
+    with pytest.raises(Refused) as raised:
+        ask(daemon.path, Request(Verb.GET, "faults"))
+    assert raised.value.lines == ("first", "second")
 
 
 def test_only_the_daemons_user_may_connect(daemon: Daemon) -> None:
@@ -150,6 +155,8 @@ def test_rights(daemon: Daemon) -> None:
         OperatorError, match=r"^dev\.xbbd\.0: Operation not permitted: only root may$"
     ):
         ask(daemon.path, Request(Verb.RESIZE, "dev.xbbd.0"))
+    with pytest.raises(OperatorError, match=r"^reload: Operation not permitted: only root may$"):
+        ask(daemon.path, Request(Verb.RELOAD))
     daemon.rights = Rights.NONE
     with pytest.raises(OperatorError, match=f"^{DENIED}$"):
         ask(daemon.path, GET)

@@ -9,7 +9,7 @@ import pytest
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Loss
 from xbbd_bsd.control.protocol import Part, Request, Value, Verb
 from xbbd_bsd.control.tree import MOST_BEFORE, NOTE_LENGTH, LogLine, Tree
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.oids import DAEMON, GROUPS, RING, Type, declared, leaf_of, split
 
 NAMES = ("abi", "flush_interval", "disable_flush", "workers", "wr_req")
@@ -92,6 +92,7 @@ class Daemon:
         self.cleared: list[str] = []
         self.facts = DaemonFacts()
         self.noted: list[tuple[str, str]] = []
+        self.changes: Mapping[str, Any] | XbbdError = {"disk.workers": ("8", "3", "")}
 
     def health(self) -> DaemonFacts:
         return self.facts
@@ -120,6 +121,11 @@ class Daemon:
             raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
         self.cleared.append(path)
         return lambda: True
+
+    def reload(self, who: str) -> Mapping[str, Any]:
+        if isinstance(self.changes, XbbdError):
+            raise self.changes
+        return self.changes
 
 
 @pytest.fixture
@@ -409,3 +415,9 @@ def test_a_look_at_the_size_says_what_it_was(tree: Tree, devices: dict[int, Devi
     devices[1].values["medium"]["sectors"] = 8
     assert perform(tree, Verb.RESIZE, "dev.xbbd.1") == {"dev.xbbd.1.sectors": 8}
     assert perform(tree, Verb.GET, "dev.xbbd.1.sectors") == {"dev.xbbd.1.sectors": 16}
+
+
+def test_the_configuration_is_read_again(tree: Tree) -> None:
+    assert perform(tree, Verb.RELOAD) == {"disk.workers": ("8", "3", "")}
+    with pytest.raises(OperatorError, match=r"^dev\.xbbd\.1: all of the configuration is read$"):
+        perform(tree, Verb.RELOAD, "dev.xbbd.1")

@@ -11,6 +11,7 @@ from xbbd_bsd.errors import (
     GuestError,
     HostError,
     OperatorError,
+    Refused,
     XbbdError,
     one_line,
     printable,
@@ -24,6 +25,13 @@ def test_carries_message_and_errno(kind: type[XbbdError]) -> None:
     assert isinstance(error, XbbdError)
     assert (str(error), error.errno) == ("the disk is gone", 6)
     assert kind("no number").errno == 0
+
+
+def test_several_things_that_are_wrong() -> None:
+    assert GuestError("one").lines == ("one",)
+    error = Refused(["one", "two"])
+    assert isinstance(error, OperatorError)
+    assert (str(error), error.lines, error.passes) == ("one; two", ("one", "two"), False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
 from xbbd_bsd.block.family import BlockBackend
 from xbbd_bsd.block.marks import MarkedError
-from xbbd_bsd.config import Config, DiskConfig, parse
+from xbbd_bsd.config import Config, DiskConfig
+from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import Op, State
 from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type

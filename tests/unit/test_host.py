@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Medium, Platform, files, freebsd, linux
+from xbbd_bsd.host import DiskGeometry, Medium, NoXen, Platform, files, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
 from xbbd_bsd.host.linux import (
@@ -453,3 +453,21 @@ def test_a_write_cache_is_there_until_linux_denies_it(
     (tmp_path / place).mkdir(exist_ok=True)
     (tmp_path / place / "write_cache").write_text(text)
     assert has_write_cache(os.makedev(8, 1), str(tmp_path)) == cache
+
+
+def test_linux_without_xen_and_linux_without_drivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one has nobody to serve, the other is to be mended."""
+    monkeypatch.setattr(linux, "GNTDEV", str(tmp_path / "gntdev"))
+    hypervisor = tmp_path / "type"
+    assert not linux.on_xen(str(hypervisor))
+    hypervisor.write_text("kvm\n")
+    assert not linux.on_xen(str(hypervisor))
+    hypervisor.write_text("xen\n")
+    assert linux.on_xen(str(hypervisor))
+    for xen in (False, True):
+        monkeypatch.setattr(linux, "on_xen", lambda answer=xen: answer)
+        with pytest.raises(OperatorError, match="modprobe xen-gntdev") as raised:
+            LINUX.xen()
+        assert isinstance(raised.value, NoXen) != xen

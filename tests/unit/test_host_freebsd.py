@@ -14,7 +14,7 @@ import pytest
 
 from xbbd_bsd.block.disk import open_disk
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import Host, freebsd, sysctl
+from xbbd_bsd.host import Host, NoXen, freebsd, sysctl
 from xbbd_bsd.host.freebsd import PLATFORM, FreeBSDXen
 from xbbd_bsd.native import HvKind
 
@@ -108,6 +108,7 @@ def test_a_dom0_where_all_is_well(dom0: Kernel, tmp_path: Path) -> None:
     host.check_kinds(("vbd", "vbd3"))
     assert (host.name, host.hv) == ("Xen", HvKind.XEN)
     assert host.store_path == str(tmp_path / "socket")
+    assert "copy" not in host.transports, "hv_freebsd.c has none"
     assert host.media["physical-device-path"](b"zvol/tank/vm") == b"zvol/tank/vm"
     ring = host.open_ring(1, 2)
     assert not os.get_inheritable(ring.grants)
@@ -125,6 +126,8 @@ def test_not_on_xen(dom0: Kernel, guest: str) -> None:
         f"not on Xen (sysctl kern.vm_guest is {guest}): boot FreeBSD as dom0 of Xen;"
         " --host sim:DIR needs none"
     )
+    with pytest.raises(NoXen):
+        PLATFORM.xen()
 
 
 @pytest.mark.parametrize("device", ["gntdev", "evtchn"])

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.test_xbbctl import Running
 from tests.waiting import GIVE_UP
 from xbbd_bsd import program
-from xbbd_bsd.errors import HostError
+from xbbd_bsd.errors import HostError, Refused
 
 # With buffers, as programs have them unless somebody says otherwise.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -114,6 +114,16 @@ def test_an_error_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert program.run("prog", body) == 1
     assert capsys.readouterr().err == "prog: /tank/\\x1b]0;x\\x07\\x0aä: gone\n"
+
+
+def test_several_things_that_are_wrong_have_a_line_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def body() -> int:
+        raise Refused(["one\n", "two"])
+
+    assert program.run("prog", body) == 1
+    assert capsys.readouterr().err == "prog: one\\x0a\nprog: two\n"
 
 
 @pytest.mark.parametrize(

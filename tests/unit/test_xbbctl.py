@@ -19,7 +19,7 @@ from xbbd_bsd.control import protocol
 from xbbd_bsd.control.server import ControlServer, Rights, Visitor
 from xbbd_bsd.control.tree import Tree
 from xbbd_bsd.ctl.daemon import device_name
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, Refused
 
 
 class Running:
@@ -32,6 +32,7 @@ class Running:
         self.devices = {0: Device(5), 1: Device(1234567, rings=(0,))}
         self.rights = Rights.WRITE
         self.loop = asyncio.new_event_loop()
+        self.leaves = DaemonLeaves()
         tree = Tree(self.leaves, lambda: self.devices)
         self.server = ControlServer(
             str(directory / "control"),
@@ -210,6 +211,26 @@ def test_usage(daemon: Running, words: tuple[str, ...]) -> None:
     status, out, error = daemon.run(*words)
     assert (status, out) == (1, "")
     assert error.startswith("usage: xbbctl [-dehijNnqtTW] [-f FILE] NAME[=VALUE] ...")
+
+
+def test_reload(daemon: Running) -> None:
+    """What has changed, or everything that is wrong, whatever it has in it."""
+    assert daemon.run("reload") == (0, "disk.workers: 8 -> 3\n", "")
+    assert json.loads(daemon.run("reload", "-j")[1]) == {
+        "disk.workers": {"before": "8", "after": "3", "note": ""}
+    }
+    daemon.leaves.changes = {"daemon.kinds": ("a", "\x1b", "closes 2 disks of 1 guest")}
+    assert daemon.run("reload")[1] == "daemon.kinds: a -> \\x1b (closes 2 disks of 1 guest)\n"
+    daemon.leaves.changes = {}
+    assert daemon.run("reload") == (0, "nothing has changed\n", "")
+    daemon.leaves.changes = Refused(["f:1: one", "f:2: two"])
+    assert daemon.run("reload") == (1, "", "xbbctl: f:1: one\nxbbctl: f:2: two\n")
+    daemon.rights = Rights.READ
+    assert daemon.run("reload") == (
+        1,
+        "",
+        "xbbctl: reload: Operation not permitted: only root may\n",
+    )
 
 
 def test_verbs(daemon: Running) -> None:

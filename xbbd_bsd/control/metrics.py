@@ -430,46 +430,72 @@ def _text(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()
 
 
+def check(address: Address) -> None:
+    """That a MetricsServer could listen there; OperatorError.  Nothing is left of it."""
+    try:
+        if isinstance(address, str):
+            _is_stale(address)
+            directory = os.path.dirname(address)
+            os.stat(os.path.join(directory, ""))
+            if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        else:
+            _bound(address).close()
+    except OSError as error:
+        raise OperatorError(error.strerror or str(error), error.errno or 0) from None
+
+
 def _listen(address: Address) -> socket.socket:
     """A socket that listens there, in place of one that a dead daemon left; OperatorError."""
+    try:
+        if isinstance(address, str) and _is_stale(address):
+            os.unlink(address)
+        listener = _bound(address)
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError as error:
+        raise _refused(address, error) from None
+    return listener
+
+
+def _bound(address: Address) -> socket.socket:
+    """A socket of that address; OSError."""
     if isinstance(address, str):
         family: int = socket.AF_UNIX
     else:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    listener = socket.socket(family)
+    bound = socket.socket(family)
     mask = os.umask(0o177)
     try:
-        if isinstance(address, str):
-            _sweep(address)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise _refused(address, error) from None
+        if not isinstance(address, str):
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
     finally:
         os.umask(mask)
-    return listener
+    return bound
 
 
-def _sweep(path: str) -> None:
-    """Remove a socket that nobody listens at; OSError if there is anything else."""
+def _is_stale(path: str) -> bool:
+    """Whether there is a socket that nobody listens at; OSError if there is anything else."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "there is something else of that name")
+    except FileNotFoundError:
+        pass  # but the name may be too long for a socket
+    try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             probe.connect(path)
     except ConnectionRefusedError:
-        os.unlink(path)
+        return True
     except FileNotFoundError:
-        pass
+        return False
     except BlockingIOError:
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)) from None
-    else:
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def _refused(address: Address, error: OSError) -> OperatorError:

@@ -14,6 +14,8 @@ or, in place of all that or after some of it:
 
     {"ok": false, "error": "unknown oid 'dev.xbbd.0'", "errno": "ENOENT"}
 
+with "errors", a list, where several things are wrong, all of which "error" has too.
+
 The verbs, and what the values are:
 
 get       the leaves at or below a name ("" is all of them), in order
@@ -24,6 +26,7 @@ configured  of dev.xbbd.N or "": the leaves that can be written and that xbbd.co
 resize    has the size of a device's disk looked at now; what its leaf "sectors" was
 clear     has a disk opened again that has lost something, by its path, or that
           of dev.xbbd.N; nothing
+reload    reads the configuration again; by key what has changed: before, after, a note
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
           them; with the value "latency" the histograms too
 inflight  of dev.xbbd.N or "": the requests in flight
@@ -57,7 +60,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, Refused, XbbdError
 
 VERSION: Final = 1
 LIMIT: Final = 4096  # bytes of a request's line
@@ -76,6 +79,7 @@ class Verb(Enum):
     SET = "set"
     RESIZE = "resize"
     CLEAR = "clear"
+    RELOAD = "reload"
     STAT = "stat"
     INFLIGHT = "inflight"
     HEALTH = "health"
@@ -87,7 +91,7 @@ class Verb(Enum):
     @property
     def writes(self) -> bool:
         """Whether it changes anything."""
-        return self in (Verb.SET, Verb.RESIZE, Verb.CLEAR, Verb.NOTE)
+        return self in (Verb.SET, Verb.RESIZE, Verb.CLEAR, Verb.NOTE, Verb.RELOAD)
 
 
 class Awaited(Protocol):
@@ -164,16 +168,21 @@ def encode_end() -> bytes:
     return b'{"ok": true}\n'
 
 
-def encode_error(error: OperatorError) -> bytes:
+def encode_error(error: XbbdError) -> bytes:
     """The end of one that did not."""
     fields: dict[str, object] = {"ok": False, "error": str(error)}
+    if error.lines != (str(error),):
+        fields["errors"] = error.lines
     if error.errno in errno.errorcode:
         fields["errno"] = errno.errorcode[error.errno]
     return json.dumps(fields).encode() + b"\n"
 
 
 def decode_reply(line: bytes) -> Values | None:
-    """The values of a line of a reply, None of its end; OperatorError with the daemon's reason."""
+    """The values of a line of a reply, None of its end; OperatorError with the daemon's reason.
+
+    Refused with all of them, if there are several.
+    """
     fields = _object(line)
     if isinstance(values := fields.get("values"), dict):
         return values
@@ -181,6 +190,8 @@ def decode_reply(line: bytes) -> Values | None:
         return None
     name = fields.get("errno")
     number = getattr(errno, name, 0) if isinstance(name, str) and name.startswith("E") else 0
+    if isinstance(reasons := fields.get("errors"), list):
+        raise Refused(map(str, reasons))
     reason = str(fields.get("error", "the daemon gives no reason"))
     raise OperatorError(reason, number)
 

@@ -314,7 +314,8 @@ class _Client(asyncio.Protocol):
     def _performed(self, line: bytes) -> Generator[Part, None, None]:
         request = Request.decode(line)
         if request.verb.writes and self.rights < Rights.WRITE:
-            what = request.name if request.value is None else f"{request.name}={request.value}"
+            what = request.name or request.verb.value
+            what += "" if request.value is None else f"={request.value}"
             raise OperatorError(f"{what}: Operation not permitted: only root may", errno.EPERM)
         if request.verb is Verb.EVENTS and self._gone is not None:
             raise OperatorError("the daemon is out of file descriptors", errno.EMFILE)
@@ -357,7 +358,7 @@ class _Client(asyncio.Protocol):
         except StopIteration:
             line = encode_end()
         except XbbdError as error:
-            line = encode_error(OperatorError(str(error), error.errno or 0))
+            line = encode_error(error)
         except Exception:
             self._server.defect()
             line = encode_error(OperatorError("internal error, see the daemon's log"))

@@ -104,6 +104,9 @@ class DaemonView(Protocol):
     def note(self, words: str, who: str) -> None:
         """Log what somebody has done elsewhere."""
 
+    def reload(self, who: str) -> Mapping[str, Any]:
+        """Read the configuration again; by key what has changed, or XbbdError."""
+
 
 class Tree:
     """All names of a daemon."""
@@ -140,6 +143,10 @@ class Tree:
                 yield from _until(self._daemon.clear(name, who))
             case Verb.CLEAR:
                 yield from _until(self._daemon.clear(self._path(name), who))
+            case Verb.RELOAD if name:
+                raise OperatorError(f"{name}: all of the configuration is read", errno.EINVAL)
+            case Verb.RELOAD:
+                yield self._daemon.reload(who)
             case Verb.STAT:
                 latency = request.value == "latency"
                 for unit, device in self._some(name):

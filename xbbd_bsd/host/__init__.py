@@ -22,6 +22,10 @@ MediumName = Callable[[bytes], bytes]
 """From the value of a node that names a medium to the medium's path; OperatorError."""
 
 
+class NoXen(OperatorError):
+    """This computer does not run under Xen, so that there is nobody to serve."""
+
+
 def path_itself(value: bytes) -> bytes:
     """Of the node physical-device-path, which hotplug scripts write as it is."""
     return value
@@ -88,7 +92,10 @@ class Platform(Protocol):
         """
 
     def xen(self) -> "Host":
-        """This computer's Xen; OperatorError, with what to do, if it is not to be had."""
+        """This computer's Xen; OperatorError, with what to do, if it is not to be had.
+
+        NoXen if there is none.
+        """
 
     def disk_size(self, fd: int) -> int:
         """How large an open disk is now, bytes; HostError, with ENXIO of one that is gone."""
@@ -126,6 +133,10 @@ class Host(Protocol):
     @property
     def media(self) -> Mapping[str, MediumName]:
         """Nodes by which the hotplug script of this system names a medium, best first."""
+
+    @property
+    def transports(self) -> Collection[str]:
+        """The ways in which data can move here, as the key transport has them."""
 
     @property
     def resources(self) -> Resources:

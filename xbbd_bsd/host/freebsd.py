@@ -22,6 +22,7 @@ from xbbd_bsd.host import (
     Host,
     Medium,
     MediumName,
+    NoXen,
     Peer,
     RingDescriptors,
     path_itself,
@@ -131,10 +132,10 @@ class FreeBSD:
         return sysctl.number("kern.threads.max_threads_per_proc")
 
     def xen(self) -> Host:
-        """The Xen that we are a backend domain of; OperatorError, HostError."""
+        """The Xen that we are a backend domain of; NoXen, OperatorError, HostError."""
         guest = sysctl.text("kern.vm_guest")
         if guest != "xen":
-            raise OperatorError(
+            raise NoXen(
                 f"not on Xen (sysctl kern.vm_guest is {guest}): boot FreeBSD as dom0 of Xen;"
                 " --host sim:DIR needs none"
             )
@@ -150,6 +151,7 @@ class FreeBSDXen:
 
     name = "Xen"
     hv = HvKind.XEN
+    transports = ("best", "map")  # there is no grant copy (native/hv_freebsd.c)
 
     @property
     def store_path(self) -> str:

@@ -22,6 +22,7 @@ from xbbd_bsd.host import (
     Host,
     Medium,
     MediumName,
+    NoXen,
     Peer,
     RingDescriptors,
     path_itself,
@@ -135,10 +136,11 @@ class Linux:
         return min(_kernel_number("threads-max"), _kernel_number("pid_max"))
 
     def xen(self) -> Host:
-        """The Xen that we are a backend domain of; OperatorError if there is none."""
+        """The Xen that we are a backend domain of; NoXen, or OperatorError without its drivers."""
         for path, module in ((GNTDEV, "xen-gntdev"), (EVTCHN, "xen-evtchn")):
             if not os.path.exists(path):
-                raise OperatorError(
+                missing = OperatorError if on_xen() else NoXen
+                raise missing(
                     f"{path} is missing: not on Xen, or its driver is not loaded"
                     f" (modprobe {module}); --host sim:DIR needs neither"
                 )
@@ -150,6 +152,7 @@ class LinuxXen:
 
     name = "Xen"
     hv = HvKind.XEN
+    transports = ("best", "map", "copy")
 
     @property
     def store_path(self) -> str:
@@ -301,6 +304,13 @@ def _attribute(number: int, places: tuple[str, ...], devices: str) -> bytes:
         with suppress(OSError), open(path, "rb") as file:
             return file.read().strip()
     return b""
+
+
+def on_xen(path: str = "/sys/hypervisor/type") -> bool:
+    """Whether a hypervisor runs this kernel, and that is Xen."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read().strip() == b"xen"
+    return False
 
 
 def device_of_number(value: bytes) -> bytes:

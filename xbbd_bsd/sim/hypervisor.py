@@ -89,6 +89,8 @@ def layout(directory: str) -> Layout:
 class SimHost:
     """The simulated hypervisor as the daemon's host."""
 
+    transports = ("best", "map", "copy")
+
     def __init__(self, directory: str, platform: Platform) -> None:
         """`platform` has the disks: they are not simulated."""
         self._layout = layout(directory)
