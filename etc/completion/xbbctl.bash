@@ -68,7 +68,7 @@ _xbb_takes()
 	xbbstat,*,-n) echo 'word' ;;
 	xbbstat,*,-t) echo '=da other xbb xbbi' ;;
 	xbbstat,*,-f) echo 'word' ;;
-	xbbstat,*,-s) echo '=name %busy L(q) ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w' ;;
+	xbbstat,*,-s) echo '=name %busy L(q) ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w e/s' ;;
 	xbbstat,*,-w) echo 'word' ;;
 	xbbstat,*,-c) echo 'word' ;;
 	xbbstat,*,--host) echo 'spec' ;;

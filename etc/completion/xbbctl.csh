@@ -38,7 +38,7 @@ complete xbbstat \
     'n@-n@x:devs@' \
     'n@-t@(da other xbb xbbi)@' \
     'n@-f@x:regex@' \
-    'n@-s@(name %busy ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w)@' \
+    'n@-s@(name %busy ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w e/s)@' \
     'n@-w@x:seconds@' \
     'n@-c@x:count@' \
     'n@--host@(sim:)@@' \

@@ -221,6 +221,7 @@ struct disk {
 	atomic_int	 sync_errnum;	/* of fdatasync */
 	atomic_int	 erase_errnum;	/* of a secure discard */
 	atomic_int	 sync_errnum_once;	/* of the next one to end */
+	atomic_int	 discard_errnum;	/* of each discard */
 	/* What has happened. */
 	atomic_uint	 transfers;
 	atomic_uint	 inflight;

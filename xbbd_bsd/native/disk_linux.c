@@ -84,6 +84,15 @@ xbb_file_size(int fd, uint64_t *sizep)
 	return (0);
 }
 
+/* Of a device too. */
+int
+xbb_disk_size(int fd, uint32_t disk_kind, uint64_t *sizep)
+{
+
+	(void)disk_kind;
+	return (xbb_file_size(fd, sizep));
+}
+
 /* What is longer than the kernel's comm is not cut off there but refused. */
 void
 xbb_thread_name(const char *name)

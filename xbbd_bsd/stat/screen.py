@@ -88,6 +88,7 @@ def _draw(
         others=view.others,
         width=width,
         name_width=name_width,
+        errors=True,
     )
     shown = gstat.narrowed(shown, width=width, name_width=name_width)
     first = max(0, min(view.first, len(rates) - (height - gstat.MARGIN)))
