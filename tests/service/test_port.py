@@ -128,7 +128,9 @@ def test_another_prefix_reaches_every_file(tmp_path: Path) -> None:
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, work / name)
     bmake(tmp_path, XBBD, f"WRKSRC={work}", "PREFIX=/opt", "post-patch")
-    assert 'CONFIG_FILE: Final = "/opt/etc/xbbd.conf"' in (work / "xbbd_bsd/conffile.py").read_text()
+    assert (
+        'CONFIG_FILE: Final = "/opt/etc/xbbd.conf"' in (work / "xbbd_bsd/conffile.py").read_text()
+    )
     assert "/opt/etc/xbbd.conf" in (work / "etc/xbbd.conf.sample").read_text()
     assert "/opt/sbin:" in (work / "etc/block-xbbd").read_text()
 
