@@ -93,7 +93,7 @@ TARGETS = (
     Target(
         "xbbd_bsd/config.py",
         stages=(
-            ("tests/unit/test_config*.py", "tests/test_docs.py"),
+            ("tests/unit/test_conf*.py", "tests/test_docs.py"),
             ("tests/unit/test_family*.py", "tests/unit/test_daemon*.py", "tests/test_man.py"),
         ),
     ),
