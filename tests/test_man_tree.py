@@ -14,7 +14,7 @@ from tests.pages import MAN, PAGES, ROOT, plain, source
 from tests.test_reference import section as promised
 from xbbd_bsd import config, events, journal, oids
 from xbbd_bsd.conffile import CONFIG_FILE
-from xbbd_bsd.control import metrics
+from xbbd_bsd.control import families, metrics
 from xbbd_bsd.control.protocol import LIMIT, VERSION, Request, Verb
 from xbbd_bsd.control.server import MOST, PATIENCE, RESERVED
 from xbbd_bsd.daemon import STOP_SECONDS
@@ -149,7 +149,7 @@ def test_protocol_of_the_control_socket() -> None:
 
 def test_families_of_metrics() -> None:
     part = source("xbbd.8").partition(".Sh OPENMETRICS\n")[2].partition("\n.Sh ")[0]
-    code = Path(metrics.__file__).read_text()
+    code = Path(families.__file__).read_text()
     said = re.findall(r"^\.It Va (\w+)$", part, re.M)
     assert said == re.findall(r'"(xbbd_\w+)"', code)
     assert f"at most once in {metrics.AGE:g} seconds" in part

@@ -39,7 +39,6 @@ pytestmark = pytest.mark.slow
 XVDA = 51712
 BASH = shutil.which("bash")
 COMMANDS = ("xbbctl", "xbbd", "xbbstat")
-TO_COME = ("health",)  # a verb that README may name before it is there
 
 
 class Place(Enum):
@@ -415,12 +414,6 @@ def alive(pid: int) -> bool:
     return True
 
 
-def awaited(line: str) -> bool:
-    """Whether it has a verb that is still to come."""
-    match = re.match(r"xbbctl (\w+)", line)
-    return match is not None and match[1] in TO_COME and match[1] not in xbbctl.VERBS
-
-
 RUN = [(document, lines) for document, lines in blocks() if (document, lines[0]) in TYPED]
 
 
@@ -441,8 +434,6 @@ def test_an_example(request: pytest.FixtureRequest, document: str, lines: list[s
         shell = Shell(there.here, there.environment)
         try:
             for line, shown in steps(lines):
-                if awaited(line):
-                    continue
                 command = there.here_of(line)
                 if how.ends is not None:
                     status, printed = show(command, there.here, there.environment, how)

@@ -21,7 +21,7 @@ from xbbd_bsd.config import Config, parse_address
 from xbbd_bsd.conftext import Fault, Reading
 from xbbd_bsd.control.client import ask
 from xbbd_bsd.control.protocol import Request, Verb
-from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError, reason
 from xbbd_bsd.host import Host, NoXen, control_path, detect, run_directory
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.places import already_running, check_directory, check_pidfile, owner_of
@@ -160,7 +160,7 @@ def check_host(host: Host) -> None:
 
 def silent_store(error: StoreError) -> HostError:
     """That there is no XenStore to speak to."""
-    return HostError(f"XenStore does not answer: {error.strerror or error}", error.errno or 0)
+    return HostError(f"XenStore does not answer: {reason(error)}", error.errno or 0)
 
 
 def find_running(places: Places, host: str | None, file: str) -> Running | None:
@@ -245,9 +245,9 @@ def _check_group(name: str | None) -> None:
 
 def _check_metrics(value: str | None, places: Places, running: Running | None) -> None:
     # Most daemons need none of what this pulls in.
-    from xbbd_bsd.control import metrics
+    from xbbd_bsd.control import families, metrics
 
-    metrics.library()
+    families.library()
     address = parse_address(value)
     if isinstance(address, str):
         name = _name_in_state_dir(address, places)

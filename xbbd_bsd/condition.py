@@ -16,9 +16,10 @@ from xbbd_bsd.block.limits import Accounts
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.numbers import Numbers, Value
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Limit, Loss
+from xbbd_bsd.deeds import DiskCleared, ErrorsCleared
 from xbbd_bsd.errands import HUNG_SECONDS, Ended, Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.events import DiskCleared, ErrorsCleared, Event
+from xbbd_bsd.events import Event
 from xbbd_bsd.ledger import Group, Ledger
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.pace import RESTLESS

@@ -6,7 +6,7 @@ What its text means is not known here.  The main thread, or the control thread.
 from typing import Final
 
 from xbbd_bsd.conftext import Fault, Reading, examine
-from xbbd_bsd.errors import OperatorError, Refused
+from xbbd_bsd.errors import OperatorError, Refused, reason
 
 CONFIG_FILE: Final = "/usr/local/etc/xbbd.conf"
 LARGEST: Final = 1 << 18  # bytes; the sample with all its comments has 6000
@@ -33,4 +33,4 @@ def read_file(path: str | None) -> Reading:
         fault = Fault(name, line, f"is no text in UTF-8 (octet 0x{octets[error.start]:02x})")
         raise Refused((str(fault),)) from None
     except OSError as error:
-        raise OperatorError(f"{name}: {error.strerror or error}", error.errno or 0) from None
+        raise OperatorError(f"{name}: {reason(error)}", error.errno or 0) from None

@@ -78,6 +78,11 @@ def in_words(error: BaseException) -> str:
     return f"{shown(named)}: {error.strerror}" if isinstance(named, str) else error.strerror
 
 
+def reason(error: OSError) -> str:
+    """The same of an error of the system, for a message that names the file itself."""
+    return error.strerror or type(error).__name__
+
+
 def shown(name: str) -> str:
     """A file's name, as of os.fsdecode, fit for one line of a log or of XenStore.
 

@@ -196,62 +196,6 @@ class Defect(Event):
     trace: str
 
 
-# What operators do: all of it is logged, with who did it as the kernel says.
-
-
-@dataclass(frozen=True)
-class SwitchSet(Event):
-    """A value of the daemon was changed by hand."""
-
-    text = "{name}: {before} -> {after}, set by {who}"
-    name: str
-    before: int
-    after: int
-    who: str
-
-
-@dataclass(frozen=True)
-class ValueSet(DeviceEvent):
-    """A tunable or counter of a disk was changed by hand."""
-
-    limited = False
-    text = "{name}: {before} -> {after}, set by {who}"
-    name: str
-    before: int
-    after: int
-    who: str
-
-
-@dataclass(frozen=True)
-class SizeAsked(DeviceEvent):
-    """Somebody had the size of a disk looked at, in sectors of 512 bytes."""
-
-    limited = False
-    text = "sectors: {before} -> {after}, looked at for {who}"
-    before: int
-    after: int
-    who: str
-
-
-@dataclass(frozen=True)
-class Noted(Event):
-    """What an operator has done elsewhere, by the word of the command that did it."""
-
-    text = "{who}: {words}"
-    who: str
-    words: str
-
-
-@dataclass(frozen=True)
-class DiskNoted(DeviceEvent):
-    """The same of a disk of ours."""
-
-    limited = False
-    text = "{who}: {words}"
-    who: str
-    words: str
-
-
 # Devices, control path.
 
 
@@ -323,25 +267,6 @@ class WritesLost(DeviceEvent):
     )
     disk: str
     reason: str
-
-
-@dataclass(frozen=True)
-class DiskCleared(Event):
-    """An operator says that a disk may be opened again."""
-
-    text = "{disk} may be opened again, whatever it has lost, says {who}"
-    disk: str
-    who: str
-
-
-@dataclass(frozen=True)
-class ErrorsCleared(Event):
-    """An operator has seen to what failed on a disk."""
-
-    text = "{errors} errors of {disk} are seen to, says {who}"
-    disk: str
-    errors: int
-    who: str
 
 
 @dataclass(frozen=True)

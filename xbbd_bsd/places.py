@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, reason
 
 
 def make_directory(path: str) -> None:
@@ -163,7 +163,7 @@ def _blaming_operator() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OperatorError(error.strerror or str(error), error.errno or 0) from None
+        raise OperatorError(reason(error), error.errno or 0) from None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Protocol
 from xbbd_bsd.checks import Places, Running, faults
 from xbbd_bsd.conffile import CONFIG_FILE, read_file
 from xbbd_bsd.config import LATER, Config, DaemonConfig, difference
-from xbbd_bsd.errors import Refused, XbbdError
+from xbbd_bsd.errors import Refused, XbbdError, in_words
 from xbbd_bsd.events import ConfigurationRefused, Configured, KindsLeftOut
 from xbbd_bsd.host import Host
 from xbbd_bsd.journal import Journal
@@ -72,7 +72,7 @@ class Configuration:
             new = self._checked()
             parts.listen(new.daemon)
         except (XbbdError, OSError) as error:
-            lines = error.lines if isinstance(error, XbbdError) else (error.strerror or str(error),)
+            lines = error.lines if isinstance(error, XbbdError) else (in_words(error),)
             for line in lines:
                 self._journal(ConfigurationRefused(line))
             reason = "; ".join(lines)

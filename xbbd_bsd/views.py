@@ -18,9 +18,10 @@ from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts
 from xbbd_bsd.control.protocol import Part
 from xbbd_bsd.control.tree import LogLine
+from xbbd_bsd.deeds import DiskNoted, Noted, SizeAsked, SwitchSet, ValueSet
 from xbbd_bsd.errands import Ended
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.events import DiskNoted, Noted, Path, SizeAsked, SwitchSet, ValueSet
+from xbbd_bsd.events import Path
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, RECORDS, oid

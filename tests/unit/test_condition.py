@@ -18,9 +18,9 @@ from xbbd_bsd.block.limits import LimitError, Need, Part
 from xbbd_bsd.block.numbers import Value
 from xbbd_bsd.condition import Condition, disk_facts
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Limit
+from xbbd_bsd.deeds import DiskCleared, ErrorsCleared
 from xbbd_bsd.errands import HUNG_SECONDS, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError
-from xbbd_bsd.events import DiskCleared, ErrorsCleared
 from xbbd_bsd.ledger import Errors, Ledger
 from xbbd_bsd.native import SegmentMedium, State
 from xbbd_bsd.xenbus.family import Identity

@@ -295,8 +295,11 @@ def test_what_is_wrong(devices: dict[int, Device]) -> None:
     assert kinds("dev.xbbd.1") == {"dev.xbbd.1": ["lost"]}
     assert kinds("dev.xbbd.10", "11.5") == {"dev.xbbd.10": ["slow"]}
     assert kinds("dev.xbbd.10", "12.5") == {"dev.xbbd.10": []}
-    for name in ("dev.xbbd.2", "dev.xbbd.1.wr_req", "x", "hw.xbbd"):
-        with pytest.raises(OperatorError, match="unknown oid"):
+    for name, error in (
+        ("dev.xbbd.2", "no disk xbbd2"),
+        *((name, "unknown oid") for name in ("dev.xbbd.1.wr_req", "x", "hw.xbbd")),
+    ):
+        with pytest.raises(OperatorError, match=error):
             kinds(name)
     with pytest.raises(OperatorError, match="must be seconds"):
         kinds(value=0)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.test_metrics import SNAPSHOT
-from xbbd_bsd.control.metrics import Collector, library
+from xbbd_bsd.control.families import Collector, library
 from xbbd_bsd.oids import RECORDS
 
 FILE = Path(__file__).parents[2] / "etc" / "grafana" / "xbbd.json"
@@ -21,10 +21,6 @@ DASHBOARD: dict[str, Any] = json.loads(FILE.read_text())
 ADDED = {"instance", "job", "le"}
 ENDINGS = {"counter": ("_total",), "info": ("_info",), "gauge": ("",)}
 HISTOGRAM = ("_bucket", "_count", "_sum")
-# Named before the daemon has them; others must be there.
-TO_COME = {
-    *("xbbd_disk_errors_total", "xbbd_guest_errors_total", "xbbd_health", "xbbd_store_connected"),
-}
 KINDS = {"bargauge", "row", "stat", "table", "timeseries"}
 
 
@@ -73,14 +69,12 @@ def test_every_metric_and_label_exists(query: str) -> None:
     there = given()
     metrics = named(query)
     assert metrics
-    unknown = set(metrics) - there.keys()
-    assert unknown <= TO_COME
-    if not unknown:
-        known = set().union(*(there[name] for name in metrics)) | ADDED
-        wanted = labels_of(query)
-        if match := re.match(r"label_values\(.*, (\w+)\)$", query):
-            wanted.add(match[1])
-        assert wanted <= known
+    assert set(metrics) <= there.keys()
+    known = set().union(*(there[name] for name in metrics)) | ADDED
+    wanted = labels_of(query)
+    if match := re.match(r"label_values\(.*, (\w+)\)$", query):
+        wanted.add(match[1])
+    assert wanted <= known
 
 
 def test_counters_are_only_looked_at_as_rates() -> None:

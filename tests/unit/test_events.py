@@ -4,7 +4,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from xbbd_bsd import events
+from xbbd_bsd import deeds, events
 from xbbd_bsd.events import (
     AttachFailed,
     Connected,
@@ -24,7 +24,7 @@ from xbbd_bsd.journal import AGAIN_SECONDS, BURST, KEPT, KEPT_OF_DEVICE, REFILL_
 
 ALL = [
     value
-    for value in vars(events).values()
+    for value in (*vars(events).values(), *vars(deeds).values())
     if isinstance(value, type) and issubclass(value, Event) and value not in (Event, DeviceEvent)
 ]
 

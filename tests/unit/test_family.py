@@ -378,7 +378,7 @@ def test_facts_of_an_open_disk_ask_the_disk_nothing(
         raise OSError(EBADF, "Bad file descriptor")
 
     with monkeypatch.context() as patch:
-        patch.setattr("xbbd_bsd.block.family.os.fstat", gone)
+        patch.setattr("os.fstat", gone)
         facts = bench.family.devices[0].group("medium")
     assert (facts["path"], facts["physical_device"]) == (str(bench.disk), "")
 

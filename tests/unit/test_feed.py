@@ -3,7 +3,8 @@
 import json
 
 from tests.unit.test_events import CONTROL, Log
-from xbbd_bsd.events import Connected, DeviceGone, Hangs, StoreBack, ValueSet
+from xbbd_bsd.deeds import ValueSet
+from xbbd_bsd.events import Connected, DeviceGone, Hangs, StoreBack
 from xbbd_bsd.feed import LIMIT, Feed, Record
 from xbbd_bsd.journal import BURST, KEPT_OF_DEVICE
 

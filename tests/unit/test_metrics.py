@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from tests.waiting import eventually
 from xbbd_bsd.control import metrics as module
-from xbbd_bsd.control.metrics import Address, MetricsServer, Snapshot, folded
+from xbbd_bsd.control.families import LIMITS, Snapshot, folded
+from xbbd_bsd.control.metrics import Address, MetricsServer
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.stats import bucket_limit
 
@@ -261,8 +262,8 @@ def test_what_a_name_may_hold_does_not_break_the_text(daemon: Daemon) -> None:
 
 
 def test_latency_is_folded_at_limits_of_the_data_path() -> None:
-    assert all(any(bucket_limit(b) == limit for b in range(320)) for limit in module.LIMITS)
-    assert folded({}) == [*((repr(limit / 1e9), 0) for limit in module.LIMITS), ("+Inf", 0)]
+    assert all(any(bucket_limit(b) == limit for b in range(320)) for limit in LIMITS)
+    assert folded({}) == [*((repr(limit / 1e9), 0) for limit in LIMITS), ("+Inf", 0)]
     # Bucket 95 ends at 16383 ns, 96 begins there; 319 takes all that is longer.
     assert bucket_limit(95) == 16383
     found = dict(folded({0: 1, 95: 2, 96: 4, 319: 8}))

@@ -116,8 +116,8 @@ def test_a_time_that_cannot_be(daemon: Running, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("health", "xbbd7"), "unknown oid 'dev.xbbd.7'"),
-        (("health", "disk"), "disk: no device, write dev.xbbd.N"),
+        (("health", "xbbd7"), "no disk xbbd7"),
+        (("health", "disk"), "disk: no disk of xbbd, write xbbdN as in xbbctl list"),
     ],
 )
 def test_what_is_not_known_is_not_well(daemon: Running, words: tuple[str, ...], error: str) -> None:
@@ -128,7 +128,7 @@ def test_who_may_not_ask(daemon: Running) -> None:
     daemon.rights = Rights.READ
     assert daemon.run("health")[0] == 0
     daemon.rights = Rights.NONE
-    assert daemon.run("health") == (2, "", "xbbctl: Permission denied\n")
+    assert daemon.run("health") == (2, "", f"xbbctl: {DENIED}\n")
 
 
 def test_a_daemon_that_is_not_there(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ workers = 1
 y = \'\'\'
 [disk]
 \'\'\'
-"quo.ted" = {a = 1, b.c = [1, {d = "}"}]}
+"quo.ted" = {a = 1, b.cc = [1, {d = "}"}]}
 [[override]]
 path = '/x#'
 [[override]]

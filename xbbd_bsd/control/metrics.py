@@ -10,32 +10,23 @@ and rings are not known here: a snapshot is what the control socket's verbs say.
 
 import asyncio
 import errno
-import importlib
 import logging
 import os
 import socket
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from io import BytesIO
-from types import ModuleType
 from typing import Any, Final
 
-from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
-from xbbd_bsd.oids import DAEMON_ROOT, OPERATIONS, RECORDS, ROOT
-from xbbd_bsd.stats import bucket_limit
+from xbbd_bsd.control.families import Collector, Snapshot, library
+from xbbd_bsd.errors import OperatorError, reason
 
 Address = str | tuple[str, int]
 """The path of a socket, or a loopback address and a port."""
-
-Snapshot = Mapping[str, Mapping[str, Any]]
-"""What there is to show: for every device "dev.xbbd.N" what the verb `stat` with
-"latency" says of it, and for "hw.xbbd" the leaves of the daemon, without that prefix, and
-as "health" how many findings there are of each severity."""
 
 MOST: Final = 32  # connections at once
 PATIENCE: Final = 2.0  # seconds for a request to arrive
@@ -43,21 +34,6 @@ TAKING: Final = 5.0  # seconds for an answer to be taken, or a snapshot to be ma
 HEAD: Final = 8192  # bytes of a request
 AGE: Final = 3.0  # seconds for which a text does for all: one of 200 disks takes one to make
 PAUSE: Final = 1.0  # seconds, when connections cannot be accepted
-LIMITS: Final = tuple((1 << power) - 1 for power in range(14, 34))
-"""Upper limits of the histograms' buckets in ns, 16 us to 9 s: limits of the data path's too,
-so that every request is counted where it belongs."""
-
-LIMITED: Final = (
-    ("event_channels", "event_channels", 1, "max_event_channels", 1),
-    ("threads", "threads", 1, "max_threads", 1),
-    ("descriptors", "descriptors", 1, "max_descriptors", 1),
-    ("buffer_bytes", "buffer_kb", 1 << 10, "max_buffer_mb", 1 << 20),
-)
-"""What is limited of all disks: its name, the leaves of use and bound, each with its unit."""
-
-NO_ERROR: Final = {"EIO": 0}
-"""What an operation has failed with before it ever did."""
-
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _log = logging.getLogger("metrics")  # which the daemon's journal takes
 
@@ -275,192 +251,6 @@ class _Request(BaseHTTPRequestHandler):
         """Nobody wants to know."""
 
 
-class Collector:
-    """A snapshot as families of metrics, as prometheus_client's registries want them."""
-
-    def __init__(self, snapshot: Snapshot, prometheus: ModuleType) -> None:
-        self._daemon = snapshot.get(DAEMON_ROOT, {})
-        self._devices = {
-            oid: values for oid, values in snapshot.items() if oid.startswith(f"{ROOT}.")
-        }
-        self._core = prometheus.metrics_core
-
-    def collect(self) -> Iterator[Any]:
-        """Every family."""
-        yield from self._of_daemon()
-        yield from self._of_disks()
-        yield from self._of_records()
-        yield from self._errors()
-        yield self._latency()
-
-    def _of_daemon(self) -> Iterator[Any]:
-        core, daemon = self._core, self._daemon
-        build = core.InfoMetricFamily("xbbd_build", "Version of the daemon, and what it serves")
-        build.add_metric([], {name: _text(daemon.get(name, "")) for name in ("version", "host")})
-        yield build
-        for name, text, leaf, unit in (
-            ("xbbd_uptime_seconds", "Seconds since the daemon started", "uptime", 1),
-            ("xbbd_resident_memory_max_bytes", "Most memory resident so far", "maxrss_kb", 1024),
-            ("xbbd_disks", "Disks there are", "devices", 1),
-            ("xbbd_store_connected", "Whether XenStore answers", "store_connected", 1),
-            ("xbbd_mappings", "Mappings of guests' memory, kept or set aside", "mappings", 1),
-            ("xbbd_grants", "Grants that stay mapped", "grants", 1),
-        ):
-            yield core.GaugeMetricFamily(name, text, value=int(daemon.get(leaf, 0)) * unit)
-        used = core.GaugeMetricFamily(
-            "xbbd_limited_used", "What all disks have taken of it", labels=["resource"]
-        )
-        most = core.GaugeMetricFamily(
-            "xbbd_limited_max", "What all disks together may take", labels=["resource"]
-        )
-        for name, leaf, unit, limit, limit_unit in LIMITED:
-            used.add_metric([name], int(daemon.get(leaf, 0)) * unit)
-            most.add_metric([name], int(daemon.get(limit, 0)) * limit_unit)
-        yield from (used, most)
-        health = core.GaugeMetricFamily(
-            "xbbd_health", "How much is wrong, as xbbctl health says", labels=["severity"]
-        )
-        for severity, count in daemon.get("health", {}).items():
-            health.add_metric([severity], count)
-        yield health
-        yield core.CounterMetricFamily(
-            "xbbd_log_lines_left_out",
-            "Log lines that guests caused beyond their rate",
-            value=int(daemon.get("lines_left_out", 0)),
-        )
-
-    def _of_disks(self) -> Iterator[Any]:
-        core = self._core
-        info = core.InfoMetricFamily("xbbd_disk", "Whose disk a device is", labels=["device"])
-        connected = core.GaugeMetricFamily(
-            "xbbd_disk_connected", "Whether a guest is connected", labels=["device"]
-        )
-        size = core.GaugeMetricFamily("xbbd_disk_size_bytes", "Size of the disk", labels=["device"])
-        inflight = core.GaugeMetricFamily(
-            "xbbd_disk_inflight_requests", "Requests accepted and not answered", labels=["device"]
-        )
-        for oid, values in self._devices.items():
-            facts = {
-                name: _text(values.get(name, "")) for name in ("domid", "guest", "vdev", "path")
-            }
-            info.add_metric([oid], {"unit": oid.rpartition(".")[2], **facts})
-            connected.add_metric([oid], int(values.get("state") == "Connected"))
-            if "sectors" in values:
-                if values["sectors"]:  # else it has not been open yet
-                    size.add_metric([oid], values["sectors"] * 512)
-                inflight.add_metric([oid], values["inflight"])
-        yield from (info, connected, size, inflight)
-
-    def _of_records(self) -> Iterator[Any]:
-        """The records of devstat(9): "xbb" as given to the disk, "xbbi" as the guest asked."""
-        labels = ["device", "guest", "vdev", "record"]
-        kind_labels = [*labels, "operation"]
-        counter, gauge = self._core.CounterMetricFamily, self._core.GaugeMetricFamily
-        operations = counter("xbbd_disk_operations", "Transactions ended", labels=kind_labels)
-        moved = counter("xbbd_disk_bytes", "Bytes of transactions", labels=kind_labels)
-        seconds = counter(
-            "xbbd_disk_operation_seconds", "Time that transactions took", labels=kind_labels
-        )
-        ordered = counter("xbbd_disk_ordered_operations", "Barriers ended", labels=labels)
-        busy = counter(
-            "xbbd_disk_busy_seconds", "Time with anything under way", labels=[*labels, "ring"]
-        )
-        queue = gauge("xbbd_disk_queue_length", "Transactions under way", labels=labels)
-        for oid, values in self._devices.items():
-            for record in RECORDS:
-                if record not in values:
-                    continue
-                counts = values[record]
-                these = [*_labels(oid, values), record]
-                for operation in OPERATIONS:
-                    kind = counts[operation]
-                    operations.add_metric([*these, operation], kind["operations"])
-                    if operation != "flush":
-                        moved.add_metric([*these, operation], kind["bytes"])
-                    seconds.add_metric([*these, operation], kind["duration_ns"] / 1e9)
-                ordered.add_metric(these, counts["tag_ordered"])
-                for ring, busy_ns in enumerate(counts["busy_rings_ns"]):
-                    busy.add_metric([*these, str(ring)], busy_ns / 1e9)
-                queue.add_metric(these, max(0, counts["start_count"] - counts["end_count"]))
-        yield from (operations, moved, seconds, ordered, busy, queue)
-
-    def _errors(self) -> Iterator[Any]:
-        """Requests that failed: the host's fault, and the guest's.
-
-        Each operation and kind has a metric before there is an error, so that the first is
-        an increase.
-        """
-        counter, labels = self._core.CounterMetricFamily, ["device", "guest", "vdev"]
-        disk = counter(
-            "xbbd_disk_errors",
-            "Requests that the disk failed, the host's fault",
-            labels=[*labels, "operation", "errno"],
-        )
-        guest = counter(
-            "xbbd_guest_errors", "Requests refused, the guest's fault", labels=[*labels, "kind"]
-        )
-        for oid, values in self._devices.items():
-            if "disk_errors" not in values:
-                continue
-            these = _labels(oid, values)
-            for operation in DISK_OPERATIONS:
-                for name, count in {**NO_ERROR, **values["disk_errors"].get(operation, {})}.items():
-                    disk.add_metric([*these, operation, name], count)
-            for kind in GUEST_KINDS:
-                guest.add_metric([*these, kind], values["xbbi"]["errors"].get(kind, 0))
-        yield from (disk, guest)
-
-    def _latency(self) -> Any:
-        family = self._core.HistogramMetricFamily(
-            "xbbd_disk_latency_seconds",
-            "Time from a request's arrival to its answer",
-            labels=["device", "guest", "vdev", "operation"],
-        )
-        for oid, values in self._devices.items():
-            for operation, histogram in values.get("latency", {}).items():
-                if not histogram:
-                    continue  # a third of the text, to say nothing
-                buckets = folded({int(bucket): count for bucket, count in histogram.items()})
-                total = values["xbbi"][operation]["duration_ns"] / 1e9
-                family.add_metric([*_labels(oid, values), operation], buckets, total)
-        return family
-
-
-def folded(histogram: Mapping[int, int]) -> list[tuple[str, int]]:
-    """Prometheus's buckets, (limit in seconds, how many up to it), of the data path's."""
-    found = []
-    seen = 0
-    left = sorted(histogram.items())
-    for limit in LIMITS:
-        while left and bucket_limit(left[0][0]) <= limit:
-            seen += left.pop(0)[1]
-        found.append((repr(limit / 1e9), seen))
-    return [*found, ("+Inf", seen + sum(count for _, count in left))]
-
-
-def library() -> ModuleType:
-    """prometheus_client; OperatorError that says where to get it."""
-    try:
-        found = importlib.import_module("prometheus_client")
-        importlib.import_module("prometheus_client.exposition")
-        importlib.import_module("prometheus_client.metrics_core")
-    except ImportError:
-        raise OperatorError(
-            "metrics need the Python package prometheus_client: install FreeBSD's port"
-            " net-mgmt/py-prometheus-client, or prometheus-client with pip"
-        ) from None
-    return found
-
-
-def _labels(oid: str, values: Mapping[str, Any]) -> list[str]:
-    return [oid, _text(values.get("guest", "")), _text(values.get("vdev", ""))]
-
-
-def _text(value: object) -> str:
-    """A label's value: what a path may hold and UTF-8 may not is escaped."""
-    return str(value).encode("utf-8", "backslashreplace").decode()
-
-
 def check(address: Address) -> None:
     """That a MetricsServer could listen there; OperatorError.  Nothing is left of it."""
     try:
@@ -473,7 +263,7 @@ def check(address: Address) -> None:
         else:
             _bound(address).close()
     except OSError as error:
-        raise OperatorError(error.strerror or str(error), error.errno or 0) from None
+        raise OperatorError(reason(error), error.errno or 0) from None
 
 
 def _listen(address: Address) -> socket.socket:
@@ -531,4 +321,4 @@ def _is_stale(path: str) -> bool:
 
 def _refused(address: Address, error: OSError) -> OperatorError:
     where = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-    return OperatorError(f"metrics {where}: {error.strerror or error}", error.errno or 0)
+    return OperatorError(f"metrics {where}: {reason(error)}", error.errno or 0)
