@@ -28,7 +28,6 @@ import pytest
 
 from tests.pages import PAGES, ROOT, plain
 from tests.waiting import GIVE_UP, eventually
-from xbbd_bsd import xbbctl
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.sim.chain import Chain
 from xbbd_bsd.sim.nbd import nbdkit_command

@@ -33,7 +33,7 @@ from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.toolstack import KINDS, LIMIT
 
 VERBS: Final = (
-    *("list", "attach", "detach", "inflight", "log", "resize", "clear", "reload", "health"),
+    *("list", "attach", "detach", "inflight", "log", "resize", "clear", "health", "reload"),
     "help",
 )
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
@@ -325,11 +325,11 @@ def _verb_parser() -> argparse.ArgumentParser:
         "--age", type=_seconds, default=BOUND, metavar="SECONDS", help="how old requests may be"
     )
     command.add_argument("device", nargs="?", metavar="xbbdN")
+    verb("reload", _reload, "have the configuration read again, and say what has changed")
     command = verb(
         "help", lambda options: _help(parser, verbs.choices, options), "all verbs, or one"
     )
     command.add_argument("verb", nargs="?", metavar="VERB", choices=VERBS, help="only of a verb")
-    verb("reload", _reload, "have the configuration read again, and say what has changed")
     return parser
 
 

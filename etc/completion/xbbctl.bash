@@ -6,7 +6,7 @@
 # --state-dir.  Names are completed part by part, as paths are.
 
 # Written by write.py from here
-_xbbctl_verbs='list attach detach inflight log resize clear health help reload'
+_xbbctl_verbs='list attach detach inflight log resize clear health reload help'
 
 # The options of a command and verb.
 _xbb_options()
@@ -22,8 +22,8 @@ _xbb_options()
 	xbbctl,resize) echo '--help --host --state-dir -j' ;;
 	xbbctl,clear) echo '--help --host --state-dir -j' ;;
 	xbbctl,health) echo '--help --host --state-dir -j -v --age' ;;
-	xbbctl,help) echo '--help --host --state-dir -j' ;;
 	xbbctl,reload) echo '--help --host --state-dir -j' ;;
+	xbbctl,help) echo '--help --host --state-dir -j' ;;
 	xbbd,) echo '-h --help -d -S -f -t --host --report --version' ;;
 	xbbstat,) echo '-h --help -x -i -b -B -C -j -I -d -o -l -z -a -n -t -f -s -w -c --host --state-dir --version' ;;
 	esac
@@ -58,10 +58,10 @@ _xbb_takes()
 	xbbctl,health,--host) echo 'spec' ;;
 	xbbctl,health,--state-dir) echo 'dir' ;;
 	xbbctl,health,--age) echo 'word' ;;
-	xbbctl,help,--host) echo 'spec' ;;
-	xbbctl,help,--state-dir) echo 'dir' ;;
 	xbbctl,reload,--host) echo 'spec' ;;
 	xbbctl,reload,--state-dir) echo 'dir' ;;
+	xbbctl,help,--host) echo 'spec' ;;
+	xbbctl,help,--state-dir) echo 'dir' ;;
 	xbbd,*,-f) echo 'file' ;;
 	xbbd,*,--host) echo 'spec' ;;
 	xbbd,*,--report) echo 'file' ;;
@@ -93,7 +93,7 @@ _xbb_operand()
 	xbbctl,resize,0) echo 'disk' ;;
 	xbbctl,clear,0) echo 'lost' ;;
 	xbbctl,health,0) echo 'disk' ;;
-	xbbctl,help,0) echo '=list attach detach inflight log resize clear reload health help' ;;
+	xbbctl,help,0) echo '=list attach detach inflight log resize clear health reload help' ;;
 	xbbstat,,*) echo 'drive' ;;
 	esac
 }

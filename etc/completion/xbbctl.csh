@@ -20,11 +20,11 @@ complete xbbctl \
     'n@{attach,detach}@x:name or number of the guest@' \
     'n@{inflight,log,resize,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n@clear@f@' \
-    'n@help@(list attach detach inflight log resize clear reload health help)@' \
     'n@reload@x:nothing follows@' \
+    'n@help@(list attach detach inflight log resize clear health reload help)@' \
     'N@attach@f@' \
     'N@detach@x:name of the disk in the guest@' \
-    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; echo help; echo reload; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
+    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; echo reload; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
 
 complete xbbd \
     'n@-f@f@' \

@@ -105,8 +105,14 @@ def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
     """As of a device that an earlier daemon served, which nobody connects again."""
     bench.backend.introduce(bench.backend_nodes.get, "vm", "")
     facts = bench.family.known[0].medium_facts()
-    known = {"guest": "vm", "vdev": "xvda", "path": str(bench.disk), "hung_seconds": 0}
-    assert facts == {**known, "path_state": ""}
+    known = {
+        "guest": "vm",
+        "vdev": "xvda",
+        "path": str(bench.disk),
+        "hung_seconds": 0,
+        "path_state": "",
+    }
+    assert facts == known
 
 
 def test_numbers_of_a_disk(bench: Bench) -> None:

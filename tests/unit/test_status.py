@@ -12,6 +12,7 @@ from tests.unit.test_control_tree import Device
 from tests.unit.test_xbbctl import Running
 from xbbd_bsd import xbbctl
 from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Loss
+from xbbd_bsd.control.protocol import DENIED
 from xbbd_bsd.control.server import Rights
 from xbbd_bsd.ledger import Errors
 
