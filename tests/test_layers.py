@@ -74,8 +74,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("endpoints", ["config", "control", "errors", "events", "host", "oids", "tomltext"]),
     # The configuration, its file, and this host.
     ("conffile", ["conftext", "errors"]),
-    ("checks", ["conffile", "config", "conftext", "control.client", "control.families", "control.metrics",
-                "control.protocol", "errors", "host", "oids", "places", "tomltext",
+    ("checks", ["conffile", "config", "conftext", "control.client", "control.families",
+                "control.metrics", "control.protocol", "errors", "host", "oids", "places", "tomltext",
                 "xenstore.client"]),
     ("reload", ["checks", "conffile", "config", "errors", "events", "host", "journal"]),
     # Programs; the simulator is a product of its own on top of the rest.

@@ -80,7 +80,7 @@ def in_words(error: BaseException) -> str:
 
 def reason(error: OSError) -> str:
     """The same of an error of the system, for a message that names the file itself."""
-    return error.strerror or type(error).__name__
+    return error.strerror or str(error) or type(error).__name__
 
 
 def shown(name: str) -> str:

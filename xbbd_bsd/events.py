@@ -1,8 +1,7 @@
-"""Every line that the daemon can log, with its fields, on one page.
+"""Every line that the daemon can log: frozen dataclasses, whose text is a format of their fields.
 
-Pure: neither a log nor a clock is known here; journal.py gives them to one.
-Events are frozen dataclasses; the text of each is a format of its fields.
-Control thread.
+What operators do is in deeds.py.  Pure: neither a log nor a clock is known here; journal.py
+gives them to one.  Control thread.
 """
 
 from dataclasses import dataclass, fields

@@ -463,12 +463,9 @@ class Device:
         self._gone = True
         self._unwatch_state()
         self._orphan.cancel()
-        if self._retry is not None:
-            self._retry.cancel()
-        if self._frontend_watch is not None:
-            self._frontend_watch.cancel()
-        if self._look is not None:
-            self._look.cancel()
+        for waiting in (self._retry, self._frontend_watch, self._look):
+            if waiting is not None:
+                waiting.cancel()
         self._backend.forget()
         self._journal(DeviceGone(self.name))
         self._on_gone(self)
