@@ -174,7 +174,7 @@ def test_tunables_and_size_on_request(image: Path) -> None:
         asked = int(control(machine, "-n", "dev.xbbd.0.f_req"))
         assert first == second < asked
         os.truncate(image, 8 << 20)
-        assert control(machine, "resize", "xbbd0") == ""
+        assert control(machine, "resize", "xbbd0") == "dev.xbbd.0.sectors: 8192 -> 16384\n"
         eventually(lambda: machine.node(f"{machine.offers[0].backend}/sectors") == "16384", "8 MiB")
         assert control(machine, "dev.xbbd.0.abi=1") == (
             "xbbctl: oid 'dev.xbbd.0.abi' is read only\n"

@@ -325,6 +325,8 @@ def test_who_may_read_and_who_may_write(image: Path) -> None:
 
 
 MESSAGES = 100_000
+# Who follows the log is answered when something happens, which nobody here waits for.
+ANSWERED = [verb.value for verb in Verb if verb is not Verb.EVENTS]
 CLIENTS = 8
 
 
@@ -337,7 +339,7 @@ def _message(source: random.Random) -> bytes:
         return b"[" * source.randrange(LIMIT - 2) + b"\n"
     fields: dict[str, Any] = {
         "version": source.choice((1, 1, 1, 2, None, "1")),
-        "verb": source.choice([verb.value for verb in Verb] + ["", "put", 1, None]),
+        "verb": source.choice([*ANSWERED, "", "put", 1, None]),
         "name": source.choice(
             ("", "dev", "dev.xbbd.0", "dev.xbbd.0.flush_interval", "dev.xbbd.9", "hw.xbbd.pid",
              "dev.xbbd.0.ring.0", "dev.xbbd.0.wr_req", "x" * source.randrange(300), 7, None)
