@@ -75,6 +75,7 @@ class Condition:
             store_connected=bool(values.get("store_connected", 1)),
             store_since=float(values.get("store_since", 0)),
             refused=str(values.get("configuration_refused", "")),
+            refused_since=float(values.get("configuration_refused_since", 0)),
             limits=[
                 Limit(limit.what, limit.where, began + limit.since)
                 for limit in self._limits.reached()

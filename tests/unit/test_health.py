@@ -177,7 +177,7 @@ def test_what_a_disk_can_have(
             "xbbd",
             "the configuration was refused, and the one before is in use:"
             " xbbd.conf:3: workers: must be 1 to 64",
-            "mend it, see that xbbd -t has nothing to say, and have it read again",
+            "mend it, see that xbbd -t has nothing to say, then run: xbbctl reload",
         ),
         (
             DaemonFacts(limits=[Limit("3 of 4 threads", "max_threads in xbbd.conf", 5.0)]),
@@ -230,9 +230,17 @@ def test_times() -> None:
     assert only(of_disk(replace(WELL, errors=Errors({"read": 1})))).when is None
     assert only(of_daemon(DaemonFacts(store_connected=False, store_since=77.0))).when == 77.0
     assert only(of_daemon(DaemonFacts(store_connected=False))).when is None
+    assert only(of_daemon(DaemonFacts(refused="x", refused_since=6.0))).when == 6.0
+    assert only(of_daemon(DaemonFacts(refused="x"))).when is None
     assert only(of_daemon(DaemonFacts(losses=[Loss("/a", "x")]))).when is None
     assert only(of_daemon(DaemonFacts(limits=[Limit("x", "y", 5.0)]))).when == 5.0
     assert only(of_daemon(DaemonFacts(past=[Past("/a", "", WRITES)]))).when == 1000.5
+
+
+def test_a_configuration_with_many_faults_does_not_fill_the_screen() -> None:
+    what = only(of_daemon(DaemonFacts(refused="x" * 1000))).what
+    assert what.endswith("x" * 400 + "...")
+    assert "x" * 401 not in what
 
 
 def test_how_old_a_request_may_be() -> None:

@@ -22,6 +22,7 @@ BOUND: Final = 10.0  # seconds that a request may take, unless somebody says oth
 MOST_BOUND: Final = 86_400.0
 DAEMON: Final = "xbbd"  # the subject of what is nobody's disk
 
+_LONGEST: Final = 400  # characters of a reason that may be many
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
@@ -131,12 +132,14 @@ class DaemonFacts:
     """What is known of the daemon, and of disks that are no device's now.
 
     `store_since`: seconds since 1970 since when the store is there, or is not; 0 if that is not
-    known.  `refused`: why the configuration was refused when it was last read, "" if it was not.
+    known.  `refused`: why the configuration was refused when it was last read, "" if it was
+    not; `refused_since`: since when that is so, likewise.
     """
 
     store_connected: bool = True
     store_since: float = 0.0
     refused: str = ""
+    refused_since: float = 0.0
     limits: Sequence[Limit] = ()
     losses: Sequence[Loss] = ()
     past: Sequence[Past] = ()
@@ -203,8 +206,10 @@ def of_daemon(facts: DaemonFacts) -> list[Finding]:
                 Severity.WARNING,
                 Kind.CONFIGURATION,
                 DAEMON,
-                f"the configuration was refused, and the one before is in use: {facts.refused}",
-                "mend it, see that xbbd -t has nothing to say, and have it read again",
+                "the configuration was refused, and the one before is in use:"
+                f" {_cut(facts.refused)}",
+                "mend it, see that xbbd -t has nothing to say, then run: xbbctl reload",
+                facts.refused_since or None,
             )
         )
     for limit in facts.limits:
@@ -399,6 +404,10 @@ def _list(counts: Mapping[str, int]) -> str:
 
 def _number(n: int, one: str, many: str) -> str:
     return f"{n} {one if n == 1 else many}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _word(path: str) -> str:
