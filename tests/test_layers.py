@@ -75,8 +75,8 @@ RULES: list[tuple[str, list[str]]] = [
     # The configuration, its file, and this host.
     ("conffile", ["conftext", "errors"]),
     ("checks", ["conffile", "config", "conftext", "control.client", "control.families",
-                "control.metrics", "control.protocol", "errors", "host", "oids", "places", "tomltext",
-                "xenstore.client"]),
+                "control.metrics", "control.protocol", "errors", "host", "oids", "places",
+                "tomltext", "xenstore.client"]),
     ("reload", ["checks", "conffile", "config", "errors", "events", "host", "journal"]),
     # Programs; the simulator is a product of its own on top of the rest.
     ("daemon", ["*"]),
