@@ -3,6 +3,9 @@
  * by blame, operation and errno, and the last of each blame is told whole, though
  * others read while it is written.
  */
+#include <sys/mman.h>
+
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +13,7 @@
 #include "harness.h"
 
 #define SECTORS		1024
+#define ENOUGH		200	/* faults that a reader is to see */
 
 static const struct pair_options usual = { .workers = 4, .discard = true };
 
@@ -427,7 +431,7 @@ check_starved(int errnum)
 	rig_close(&rig);
 }
 
-/* A reader that never waits gets no half of one and half of another. */
+/* A reader gets no half of one and half of another, however quickly they come. */
 struct reader {
 	const struct rig *rig;
 	atomic_bool	 stop;
@@ -446,13 +450,11 @@ read_on(void *arg)
 		if (xbb_state_faults(reader->rig->device.state, 0,
 		    &faults) != 0 || last->sequence == 0)
 			continue;
-		CHECK_EQ(last->sector % XBB_SECTORS_PER_PAGE, 0);
-		CHECK_EQ(last->nsectors,
-		    last->sector / XBB_SECTORS_PER_PAGE % 8 + 1);
-		CHECK_EQ(last->operation, last->nsectors % 2 != 0 ?
-		    XBB_DISK_OP_READ : XBB_DISK_OP_WRITE);
+		CHECK_EQ(last->nsectors, last->sector % 1000);
+		CHECK_EQ(last->operation, last->sector % 2);
+		CHECK_EQ(last->errnum, last->sector % 77 + 1);
 		CHECK(last->sequence >= before);
-		reader->seen += last->sequence != before;
+		XBB_COUNT(reader->seen, last->sequence != before);
 		before = last->sequence;
 	}
 	return (NULL);
@@ -461,34 +463,82 @@ read_on(void *arg)
 static void
 check_whole(void)
 {
-	struct xbb_segment seg;
+	static struct xbb_queue queue;	/* as much of it as counting needs */
+	struct xbb_verdict why = { .blame = XBB_BLAME_HOST };
+	struct xbb_req req = { 0 };
 	struct reader reader;
 	struct rig rig;
 	pthread_t thread;
-	uint32_t i, n;
+	uint64_t limit;
+	uint32_t n;
 
 	rig_open(&rig, SECTORS, &usual);
-	XBB_SET(rig.device.state->tunables.no_coalesce_reqs, 1);
-	atomic_store(&disk.errnum, EIO);
+	pair_drain(&rig.pair);
+	queue.rs = rig.pair.rs;
 	reader = (struct reader){ .rig = &rig };
 	CHECK_EQ(pthread_create(&thread, NULL, read_on, &reader), 0);
-	for (n = 0; n < 200; n++) {
-		for (i = 0; i < 32; i++) {
-			seg = guest_segment(&rig.guest, i, 0,
-			    (uint8_t)(i % 8));
-			guest_put(&rig.guest, i % 2 == 0 ? XBB_OP_READ :
-			    XBB_OP_WRITE, i * XBB_SECTORS_PER_PAGE, &seg, 1);
-		}
-		guest_publish(&rig.guest);
-		guest_collect(&rig.guest);
+	limit = xbb_now_ns() + LIMIT_MS * 1000000ULL;
+	for (n = 0; XBB_GET(reader.seen) < ENOUGH; n++) {
+		CHECK(n % 1000 != 0 || xbb_now_ns() < limit);
+		req.sector = n;
+		req.nsectors = n % 1000;
+		why.operation = n % 2;
+		why.errnum = (int)(n % 77) + 1;
+		xbb_faults_count(&queue, &req, &why);
 	}
 	atomic_store(&reader.stop, true);
 	CHECK_EQ(pthread_join(thread, NULL), 0);
-	CHECK(reader.seen > 0);
-	CHECK_EQ(all_failed(&rig), 200 * 32);
-	printf("%u of %u seen\n", reader.seen, 200 * 32);
-	pair_drain(&rig.pair);
+	CHECK_EQ(all_failed(&rig), n);
+	printf("%u of %u seen\n", reader.seen, n);
 	rig_close(&rig);
+}
+
+/*
+ * Half written, it says so: the second half lies on a page that cannot be written,
+ * and who is told of the attempt looks at the first.
+ */
+static uint8_t *second_half;
+static const uint32_t *watched;
+static atomic_uint seen_amid;
+
+static void
+on_fault(int sig)
+{
+
+	(void)sig;
+	atomic_store(&seen_amid, XBB_GET(*watched));
+	mprotect(second_half, XBB_PAGE_SIZE, PROT_READ | PROT_WRITE);
+}
+
+static void
+check_half_written(void)
+{
+	static struct xbb_queue queue;	/* as much of it as counting needs */
+	const struct sigaction action = { .sa_handler = on_fault };
+	const struct xbb_verdict why = { .blame = XBB_BLAME_HOST, .errnum = 5 };
+	const struct xbb_req req = { .sector = 8, .nsectors = 8 };
+	const size_t half = offsetof(struct xbb_ring_state,
+	    faults.last_disk.sector);
+	struct sigaction former;
+	uint8_t *pages;
+	uint32_t n;
+
+	CHECK(half < XBB_PAGE_SIZE && sizeof(*queue.rs) - half < XBB_PAGE_SIZE);
+	pages = mmap(NULL, 2 * XBB_PAGE_SIZE, PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANON, -1, 0);
+	CHECK(pages != MAP_FAILED);
+	second_half = pages + XBB_PAGE_SIZE;
+	queue.rs = (struct xbb_ring_state *)(void *)(second_half - half);
+	watched = &queue.rs->faults.last_disk.sequence;
+	CHECK_EQ(sigaction(SIGSEGV, &action, &former), 0);
+	for (n = 0; n < 3; n++) {
+		CHECK_EQ(mprotect(second_half, XBB_PAGE_SIZE, PROT_READ), 0);
+		xbb_faults_count(&queue, &req, &why);
+		CHECK_EQ(atomic_load(&seen_amid), 2 * n + 1);
+		CHECK_EQ(*watched, 2 * n + 2);
+	}
+	CHECK_EQ(sigaction(SIGSEGV, &former, NULL), 0);
+	munmap(pages, 2 * XBB_PAGE_SIZE);
 }
 
 /* Whatever somebody writes there, a reader ends, and so does the ring's thread. */
@@ -500,6 +550,8 @@ check_damaged(void)
 
 	rig_open(&rig, SECTORS, &usual);
 	at = &rig.device.state->ring[0].faults;
+	XBB_SET(at->last_guest.sequence, 7);
+	CHECK_EQ(xbb_state_faults(rig.device.state, 0, &faults), -EAGAIN);
 	memset(at, 0xff, sizeof(*at));
 	CHECK_EQ(xbb_state_faults(rig.device.state, 0, &faults), -EAGAIN);
 	CHECK_EQ(faults.last_disk.sequence, 0);
@@ -530,6 +582,7 @@ main(void)
 	check_starved(ENOMEM);
 	check_starved(EAGAIN);
 	check_whole();
+	check_half_written();
 	check_damaged();
 	scratch_leave();
 	return (0);
