@@ -20,6 +20,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("events", []),
     ("journal", ["errors", "events"]),
     ("stats", []),
+    ("faults", ["errors"]),
     ("vdev", ["errors"]),
     ("config", ["errors", "events", "stats", "vdev"]),
     ("oids", ["config", "stats"]),
@@ -43,7 +44,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("xenstore", ["errors", "xenstore"]),
     ("xenbus", ["errands", "errors", "events", "journal", "xenbus", "xenstore"]),
     # The data path and the platform are passed around as values.
-    ("native", ["errors", "native"]),
+    ("native", ["errors", "faults", "native"]),
     ("host.__init__", ["errors", "host", "sim.hypervisor"]),
     ("host", ["errors", "host", "native"]),
     # A family joins them.
@@ -75,6 +76,7 @@ PURE = [
     "events",
     "journal",
     "stats",
+    "faults",
     "config",
     "oids",
     "vdev",

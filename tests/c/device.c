@@ -149,6 +149,7 @@ pair_try(struct pair *pair, struct device *device, uint32_t ring,
 	pair->abi = options->abi;
 	pair->rs = &device->state->ring[ring];
 	memset(&pair->rs->counters, 0, sizeof(pair->rs->counters));
+	memset(&pair->rs->faults, 0, sizeof(pair->rs->faults));
 	e = xbb_queue_open(&params, device->state, &error, &pair->queue);
 	if (e == 0) {
 		e = xbb_queue_start(pair->queue, &error);

@@ -58,6 +58,7 @@ disk_reset(void)
 	atomic_store(&disk.sync_nothing, false);
 	atomic_store(&disk.sync_errnum, 0);
 	atomic_store(&disk.sync_errnum_once, 0);
+	atomic_store(&disk.discard_errnum, 0);
 	atomic_store(&disk.transfers, 0);
 	atomic_store(&disk.most_inflight, 0);
 	atomic_store(&disk.syncs, 0);
@@ -307,5 +308,8 @@ fallocate(int fd, int mode, off_t at, off_t size)
 	pthread_once(&found, find);
 	atomic_fetch_add(&disk.discards, 1);
 	stay_while_held((uint64_t)at, (uint64_t)size);
+	errno = atomic_load(&disk.discard_errnum);
+	if (errno != 0)
+		return (-1);
 	return (real_fallocate(fd, mode, at, size));
 }

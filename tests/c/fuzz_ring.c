@@ -82,7 +82,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const struct xbb_segment *segs;
 	const struct xbb_layout *layout;
 	uint32_t n, *slot;
-	int status;
+	enum xbb_refusal why;
 
 	if (size < 1)
 		return (0);
@@ -103,17 +103,18 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		xbb_request_decode(layout, slot, &reqs[n]);
 		segs = reqs[n].seg;
 		if (reqs[n].indirect && xbb_request_admit(&limits,
-		    &reqs[n]) == XBB_RSP_OKAY) {
+		    &reqs[n]) == XBB_REFUSED_NOT) {
 			/* What the indirect page holds: the slot's own bytes. */
 			CHECK(xbb_indirect_pages(reqs[n].nseg) == 1);
 			fill_list(seg, reqs[n].nseg, data, layout->slot_size);
 			segs = seg;
 		}
-		status = xbb_request_validate(&limits, &reqs[n], segs);
-		CHECK(status == XBB_RSP_OKAY || status == XBB_RSP_ERROR ||
-		    status == XBB_RSP_EOPNOTSUPP);
-		if (status != XBB_RSP_OKAY)
+		why = xbb_request_validate(&limits, &reqs[n], segs);
+		CHECK(why >= XBB_REFUSED_NOT && why < XBB_REFUSALS);
+		if (why != XBB_REFUSED_NOT) {
+			(void)xbb_request_extent(&reqs[n]);
 			continue;
+		}
 		check_valid(&reqs[n++], segs, &limits);
 		batches_add(&batches, reqs);
 	}

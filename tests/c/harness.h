@@ -219,6 +219,7 @@ struct disk {
 	atomic_bool	 sync_nothing;	/* fdatasync is a word, and quick */
 	atomic_int	 sync_errnum;	/* of fdatasync */
 	atomic_int	 sync_errnum_once;	/* of the next one to end */
+	atomic_int	 discard_errnum;	/* of each discard */
 	/* What has happened. */
 	atomic_uint	 transfers;
 	atomic_uint	 inflight;

@@ -95,11 +95,9 @@ flush_before(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 }
 
 static int16_t
-status_of(const struct xbb_batch *batch, int error)
+status_of_failure(const struct xbb_batch *batch, int error)
 {
 
-	if (error == 0)
-		return (XBB_RSP_OKAY);
 	/* "Cannot" is for good; the frontend should stop asking. */
 	if (batch->nseg == 0 && xbb_means_cannot(error))
 		return (XBB_RSP_EOPNOTSUPP);
@@ -121,9 +119,8 @@ xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch)
 }
 
 static void
-set_status(struct xbb_queue *q, const struct xbb_batch *batch, int error)
+set_status(struct xbb_queue *q, const struct xbb_batch *batch, int16_t status)
 {
-	const int16_t status = status_of(batch, error);
 	uint32_t n;
 	uint16_t r;
 
@@ -133,6 +130,54 @@ set_status(struct xbb_queue *q, const struct xbb_batch *batch, int error)
 		q->table[r].status = status;
 		xbb_req_step(q, r, XBB_REQ_DONE);
 	}
+}
+
+/* Whose fault it was that an attempt failed. */
+static struct xbb_verdict
+verdict_on(const struct xbb_tally *tally)
+{
+
+	if (tally->failed_errno != 0)
+		return ((struct xbb_verdict){
+			.blame = XBB_BLAME_HOST,
+			.errnum = tally->failed_errno,
+			.operation = tally->failed_op,
+			.shrunk = tally->shrunk,
+		});
+	if (tally->grant_errors != 0)
+		return ((struct xbb_verdict){
+			.blame = XBB_BLAME_GUEST,
+			.refusal = XBB_REFUSED_GRANTS,
+		});
+	return ((struct xbb_verdict){ .blame = XBB_BLAME_NOBODY });
+}
+
+/* All requests of a batch fail, for this. */
+static void
+set_failed(struct xbb_queue *q, const struct xbb_batch *batch, int error,
+    const struct xbb_verdict *why)
+{
+	uint32_t n;
+	uint16_t r;
+
+	for (n = 0, r = batch->first; n < batch->nreq;
+	    n++, r = q->reqs[r].next)
+		q->verdicts[r] = *why;
+	set_status(q, batch, status_of_failure(batch, error));
+}
+
+/* An attempt has come to this. */
+static void
+set_outcome(struct xbb_queue *q, const struct xbb_batch *batch, int error)
+{
+	struct xbb_verdict why;
+
+	if (error == 0) {
+		set_status(q, batch, XBB_RSP_OKAY);
+		return;
+	}
+	why = verdict_on(&batch->tally);
+	set_failed(q, batch, error, &why);
 }
 
 /* So many requests of a batch, from one on; their links stay as they are. */
@@ -182,6 +227,7 @@ struct repetition {
 	struct xbb_batch *whole;
 	uint32_t	 thread;
 	bool		 given_up;
+	struct xbb_verdict why;		/* then */
 };
 
 static uint16_t	do_part(struct repetition *again, uint16_t first,
@@ -206,13 +252,15 @@ settle(struct repetition *again, const struct xbb_batch *part, int error,
 	if (error != 0 && by_disk &&
 	    (atomic_load(&again->q->draining) || part->tally.gone_errno != 0 ||
 	    part->tally.lost_errno != 0 ||
-	    (waited && took >= STALL_NS)))
+	    (waited && took >= STALL_NS))) {
 		again->given_up = true;
+		again->why = verdict_on(&part->tally);
+	}
 	if (error == 0 || part->nreq == 1 || again->given_up) {
 		if (error != 0 && part->tally.shortage != XBB_SHORT_NONE)
 			again->whole->starved = true;
 		else
-			set_status(again->q, part, error);
+			set_outcome(again->q, part, error);
 		return;
 	}
 	r = part->first;
@@ -232,7 +280,7 @@ do_part(struct repetition *again, uint16_t first, uint16_t nreq)
 	int error;
 
 	if (again->given_up)
-		set_status(q, &part, -EIO);
+		set_failed(q, &part, -EIO, &again->why);
 	else if (!again->whole->starved) {
 		took = xbb_now_ns();
 		error = perform(q, &part, again->thread);
@@ -275,10 +323,21 @@ perform_starved(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	batch->ended_ns = xbb_now_ns();
 }
 
-/* Nobody waits any longer for what starves. */
+/*
+ * Nobody waits any longer for what starves.  Where it may be the guest that made
+ * it look so, as one does that dies, the host is not blamed for it.
+ */
 void
 xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
 {
+	const bool by_host = batch->tally.shortage == XBB_SHORT_HOST;
+	const struct xbb_verdict why = {
+		.blame = by_host ? XBB_BLAME_HOST : XBB_BLAME_GUEST,
+		.errnum = ENOMEM,
+		.operation = batch->operation == XBB_OP_READ ?
+		    XBB_DISK_OP_READ : XBB_DISK_OP_WRITE,
+		.refusal = XBB_REFUSED_GRANTS,
+	};
 	struct xbb_batch part;
 	uint32_t n;
 	uint16_t r;
@@ -287,7 +346,7 @@ xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
 	    n++, r = q->reqs[r].next)
 		if (q->reqs[r].state != XBB_REQ_DONE) {
 			part = part_of(q, batch, r, 1);
-			set_status(q, &part, -ENOMEM);
+			set_failed(q, &part, -ENOMEM, &why);
 			batch->tally.grant_errors++;
 		}
 	batch->starved = false;
@@ -332,7 +391,7 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	}
 	if (error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
 	    (batch->nreq == 1 || batch->nsectors == 0)))
-		set_status(q, batch, error);
+		set_outcome(q, batch, error);
 	else
 		perform_again(q, batch, error, took, waited, thread);
 	return (true);

@@ -179,51 +179,51 @@ xbb_request_encode(const struct xbb_layout *layout, const struct xbb_req *req,
  * far as its slot tells?  To be asked before the segments of an indirect one
  * are fetched.
  *
- * An operation that was never offered gets EOPNOTSUPP, so that a frontend that
- * tried its luck stops trying; everything else that is wrong is an ERROR, as
- * in the kernel driver.  A flush or barrier without segments is complete; one
- * with segments carries data that must reach the disk like any other.
+ * A flush or barrier without segments is complete; one with segments carries
+ * data that must reach the disk like any other.
  */
-int
+enum xbb_refusal
 xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
 {
 
 	if (req->indirect && limits->max_indirect_segments == 0)
-		return (XBB_RSP_EOPNOTSUPP);
+		return (XBB_REFUSED_OPERATION);
 	switch (req->operation) {
 	case XBB_OP_READ:
 		if (req->nseg == 0)
-			return (XBB_RSP_ERROR);
+			return (XBB_REFUSED_SEGMENTS);
 		break;
 	case XBB_OP_WRITE:
-		if (req->nseg == 0 || limits->read_only)
-			return (XBB_RSP_ERROR);
+		if (req->nseg == 0)
+			return (XBB_REFUSED_SEGMENTS);
+		if (limits->read_only)
+			return (XBB_REFUSED_READ_ONLY);
 		break;
 	case XBB_OP_WRITE_BARRIER:
 		if (limits->read_only)
-			return (XBB_RSP_ERROR);
+			return (XBB_REFUSED_READ_ONLY);
 		break;
 	case XBB_OP_FLUSH_DISKCACHE:
 		if (req->nseg != 0 && limits->read_only)
-			return (XBB_RSP_ERROR);
+			return (XBB_REFUSED_READ_ONLY);
 		break;
 	case XBB_OP_DISCARD:
 		/* Nobody can promise that a hole in a file is beyond recovery. */
 		if (!limits->discard || (req->flags & XBB_DISCARD_SECURE) != 0)
-			return (XBB_RSP_EOPNOTSUPP);
+			return (XBB_REFUSED_OPERATION);
 		if (limits->read_only)
-			return (XBB_RSP_ERROR);
+			return (XBB_REFUSED_READ_ONLY);
 		break;
 	default:
-		return (XBB_RSP_EOPNOTSUPP);
+		return (XBB_REFUSED_OPERATION);
 	}
 	if (!req->indirect)
-		return (req->nseg <= XBB_MAX_SEGMENTS ? XBB_RSP_OKAY :
-		    XBB_RSP_ERROR);
+		return (req->nseg <= XBB_MAX_SEGMENTS ? XBB_REFUSED_NOT :
+		    XBB_REFUSED_SEGMENTS);
 	/* blkif.h: reads and writes; FreeBSD's frontend adds barriers. */
 	return (req->operation <= XBB_OP_WRITE_BARRIER && req->nseg != 0 &&
-	    req->nseg <= limits->max_indirect_segments ? XBB_RSP_OKAY :
-	    XBB_RSP_ERROR);
+	    req->nseg <= limits->max_indirect_segments ? XBB_REFUSED_NOT :
+	    XBB_REFUSED_SEGMENTS);
 }
 
 /* Sectors of the segments, or 0 if one is impossible. */
@@ -244,35 +244,68 @@ count_sectors(const struct xbb_segment *seg, uint32_t nseg)
 }
 
 /*
- * The one gate, given the request's segments.  Returns the status to answer
- * with: XBB_RSP_OKAY when the request may be carried out, and nsectors is then
- * set.
+ * The one gate, given the request's segments.  Says why it is shut: not, when
+ * the request may be carried out, and nsectors is then set.
  */
-int
+enum xbb_refusal
 xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req,
     const struct xbb_segment *seg)
 {
+	enum xbb_refusal why;
 	uint32_t align;
-	int status;
 
-	status = xbb_request_admit(limits, req);
-	if (status != XBB_RSP_OKAY)
-		return (status);
+	why = xbb_request_admit(limits, req);
+	if (why != XBB_REFUSED_NOT)
+		return (why);
 	if (req->operation != XBB_OP_DISCARD) {
 		req->nsectors = count_sectors(seg, req->nseg);
 		if (req->nseg == 0)
-			return (XBB_RSP_OKAY);
+			return (XBB_REFUSED_NOT);
 	}
 	if (req->nsectors == 0)
-		return (XBB_RSP_ERROR);
+		return (XBB_REFUSED_SEGMENTS);
 	align = limits->sector_size / XBB_SECTOR_SIZE;
 	if (req->sector % align != 0 || req->nsectors % align != 0)
-		return (XBB_RSP_ERROR);
+		return (XBB_REFUSED_ALIGNMENT);
 	/* In this order nothing can wrap. */
 	if (req->nsectors > limits->sectors ||
 	    req->sector > limits->sectors - req->nsectors)
+		return (XBB_REFUSED_BEYOND_END);
+	return (XBB_REFUSED_NOT);
+}
+
+/*
+ * The status that a refusal is answered with.  An operation that was never
+ * offered gets EOPNOTSUPP, so that a frontend that tried its luck stops trying;
+ * everything else that is wrong is an ERROR, as in the kernel driver.
+ */
+int16_t
+xbb_refusal_status(enum xbb_refusal why)
+{
+
+	switch (why) {
+	case XBB_REFUSED_NOT:
+		return (XBB_RSP_OKAY);
+	case XBB_REFUSED_OPERATION:
+		return (XBB_RSP_EOPNOTSUPP);
+	default:
 		return (XBB_RSP_ERROR);
-	return (XBB_RSP_OKAY);
+	}
+}
+
+/*
+ * How many sectors a request that was refused is about, as far as is known: 0
+ * if it is not, or they are impossible.
+ */
+uint64_t
+xbb_request_extent(const struct xbb_req *req)
+{
+
+	if (req->nsectors != 0 || req->operation == XBB_OP_DISCARD)
+		return (req->nsectors);
+	if (req->indirect || req->nseg > XBB_MAX_SEGMENTS)
+		return (0);
+	return (count_sectors(req->seg, req->nseg));
 }
 
 /* A response as it lies in a slot; padding is zero (XSA-216). */

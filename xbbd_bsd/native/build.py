@@ -1,7 +1,7 @@
 """Describes the extension module to cffi: the header, the C files, the flags.
 
-setup.py names this file to setuptools (``cffi_modules``).  The header is read
-as it stands; the platform's file is picked here and nowhere else.  Run as a
+setup.py names this file to setuptools (``cffi_modules``).  The headers of the contract are
+read as they stand; the platform's file is picked here and nowhere else.  Run as a
 program it lists the C files of this platform.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).parent
+CONTRACT = ("faults.h", "xbb.h")  # in the order in which they want each other
 COMMON = (
     "batch.c",
     "blkif.c",
@@ -22,6 +23,7 @@ COMMON = (
     "devstat.c",
     "direct.c",
     "exercise.c",
+    "faults.c",
     "flush.c",
     "front.c",
     "front_transfer.c",
@@ -63,7 +65,8 @@ def sources(platform: str = sys.platform) -> list[str]:
 
 
 ffibuilder = FFI()
-ffibuilder.cdef((HERE / "xbb.h").read_text())
+for header in CONTRACT:
+    ffibuilder.cdef((HERE / header).read_text())
 ffibuilder.set_source(
     "xbbd_bsd.native._xbb",
     '#include "internal.h"',

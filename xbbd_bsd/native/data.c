@@ -46,22 +46,43 @@ xbb_transfer(int fd, bool write, struct iovec *iov, int niov, off_t offset,
 	return (0);
 }
 
+/* Is the end of the batch beyond that of the disk, which nobody checked it against? */
+static bool
+is_beyond_end(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	const uint32_t kind = q->params.disk_kind;
+	uint64_t size;
+
+	/* A device without a size is gone. */
+	return (xbb_disk_size(q->params.disk_fd, kind, &size) == 0 &&
+	    (size != 0 || kind == XBB_DISK_FILE) &&
+	    (batch->sector + batch->nsectors) * XBB_SECTOR_SIZE > size);
+}
+
 /*
  * Note what the disk said, as opposed to what a guest did wrong.  A disk that
  * is gone may call it an error like any other (Linux).
  */
 static int
-note(const struct xbb_queue *q, struct xbb_batch *batch, int error)
+note(const struct xbb_queue *q, struct xbb_batch *batch,
+    enum xbb_disk_op operation, int error)
 {
+	struct xbb_tally *tally = &batch->tally;
 
 	if (error == 0)
 		return (0);
-	batch->tally.io_errors++;
+	tally->io_errors++;
+	if (tally->failed_errno == 0) {
+		tally->failed_errno = (int16_t)-error;
+		tally->failed_op = (uint8_t)operation;
+		tally->shrunk = operation != XBB_DISK_OP_FLUSH &&
+		    is_beyond_end(q, batch);
+	}
 	if (xbb_means_gone(error))
-		batch->tally.gone_errno = -error;
-	else if (error == -EIO && batch->tally.gone_errno == 0 &&
+		tally->gone_errno = (int16_t)-error;
+	else if (error == -EIO && tally->gone_errno == 0 &&
 	    xbb_disk_is_gone(q->params.disk_fd, q->params.disk_kind))
-		batch->tally.gone_errno = ENXIO;
+		tally->gone_errno = ENXIO;
 	return (error);
 }
 
@@ -83,8 +104,8 @@ xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	xbb_judge_flush(q, xbb_now_ns() - before, thread);
 	if (xbb_means_cannot(error))
 		return (error);
-	batch->tally.lost_errno = -error;
-	return (note(q, batch, error));
+	batch->tally.lost_errno = (int16_t)-error;
+	return (note(q, batch, XBB_DISK_OP_FLUSH, error));
 }
 
 int
@@ -120,7 +141,7 @@ xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
 		if (atomic_load(&q->draining))
 			break;
 	}
-	return (note(q, batch, error));
+	return (note(q, batch, XBB_DISK_OP_DISCARD, error));
 }
 
 static int
@@ -134,7 +155,10 @@ transfer(struct xbb_queue *q, struct xbb_batch *batch, bool write,
 	error = xbb_transfer(q->params.disk_fd, write, iov, niov,
 	    (off_t)offset, &was_short);
 	batch->tally.io_short += was_short;
-	return (note(q, batch, error));
+	if (error == 0)
+		return (0);
+	return (note(q, batch, write ? XBB_DISK_OP_WRITE : XBB_DISK_OP_READ,
+	    error));
 }
 
 /*
@@ -153,14 +177,14 @@ write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 	int error;
 
 	if (xbb_file_size(q->params.disk_fd, &before) != 0 || end > before)
-		return (note(q, batch, -EIO));
+		return (note(q, batch, XBB_DISK_OP_WRITE, -EIO));
 	error = transfer(q, batch, true, iov, niov, offset);
 	if (xbb_file_size(q->params.disk_fd, &after) != 0 || after >= before)
 		return (error);
 	if (after == end || (error != 0 && after > offset && after < end)) {
 		xbb_flushes_lose(q->flushes, EFBIG);
 		batch->tally.lost_errno = EFBIG;
-		return (note(q, batch, -EIO));
+		return (note(q, batch, XBB_DISK_OP_WRITE, -EIO));
 	}
 	return (error);
 }
@@ -173,8 +197,9 @@ read_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 	int error;
 
 	error = transfer(q, batch, false, iov, niov, offset);
-	return (error == 0 && xbb_flushes_lost(q->flushes) == EFBIG ? -EIO :
-	    error);
+	if (error == 0 && xbb_flushes_lost(q->flushes) == EFBIG)
+		error = note(q, batch, XBB_DISK_OP_READ, -EIO);
+	return (error);
 }
 
 /*

@@ -156,6 +156,20 @@ xbb_file_size(int fd, uint64_t *sizep)
 	return (0);
 }
 
+int
+xbb_disk_size(int fd, uint32_t disk_kind, uint64_t *sizep)
+{
+	off_t size;
+	int error;
+
+	if (disk_kind != XBB_DISK_DEVICE)
+		return (xbb_file_size(fd, sizep));
+	error = ask_device(fd, DIOCGMEDIASIZE, &size);
+	if (error == 0)
+		*sizep = (uint64_t)size;
+	return (error);
+}
+
 void
 xbb_thread_name(const char *name)
 {

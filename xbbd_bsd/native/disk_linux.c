@@ -69,6 +69,15 @@ xbb_file_size(int fd, uint64_t *sizep)
 	return (0);
 }
 
+/* Of a device too. */
+int
+xbb_disk_size(int fd, uint32_t disk_kind, uint64_t *sizep)
+{
+
+	(void)disk_kind;
+	return (xbb_file_size(fd, sizep));
+}
+
 void
 xbb_thread_name(const char *name)
 {

@@ -58,24 +58,24 @@ enqueue(struct xbb_queue *q, uint16_t r)
 }
 
 /*
- * Is the request valid?  The segments of an indirect one are fetched to the
+ * Is the request valid, or why not?  The segments of an indirect one are fetched to the
  * place where they will stay if it is.  If the host is short nobody knows.
  */
-static int
+static enum xbb_refusal
 examine(struct xbb_queue *q, struct xbb_req *req, uint16_t r,
     enum xbb_shortage *shortage)
 {
 	struct xbb_segment *fetched;
-	int status;
+	enum xbb_refusal why;
 
 	if (!req->indirect)
 		return (xbb_request_validate(&q->limits, req, req->seg));
-	status = xbb_request_admit(&q->limits, req);
-	if (status != XBB_RSP_OKAY)
-		return (status);
+	why = xbb_request_admit(&q->limits, req);
+	if (why != XBB_REFUSED_NOT)
+		return (why);
 	fetched = q->segments + (size_t)r * q->max_segments;
 	if (xbb_grants_fetch(q, req, fetched, shortage) != 0)
-		return (XBB_RSP_ERROR);
+		return (XBB_REFUSED_GRANTS);
 	return (xbb_request_validate(&q->limits, req, fetched));
 }
 
@@ -90,6 +90,16 @@ starve_ring(struct xbb_queue *q, enum xbb_shortage shortage)
 	xbb_shortage_begin(q, shortage);
 }
 
+/* Answer a request that is not carried out. */
+static void
+refuse(struct xbb_queue *q, const struct xbb_req *req, enum xbb_refusal why)
+{
+
+	XBB_COUNT(q->rs->counters.reqs_malformed, 1);
+	xbb_faults_refuse(q, req, why);
+	xbb_queue_respond(q, req, xbb_refusal_status(why));
+}
+
 /*
  * A request just copied out: into the table, or answered at once.  False if it
  * must be copied out again later.
@@ -99,11 +109,11 @@ accept(struct xbb_queue *q, struct xbb_req *req)
 {
 	enum xbb_shortage shortage = XBB_SHORT_NONE;
 	const uint16_t r = q->free_req;
-	int status;
+	enum xbb_refusal why;
 
 	/* Never empty: a ring has no more slots than the table entries. */
 	assert(r != XBB_NONE);
-	status = examine(q, req, r, &shortage);
+	why = examine(q, req, r, &shortage);
 	if (shortage != XBB_SHORT_NONE) {
 		starve_ring(q, shortage);
 		return (false);
@@ -114,9 +124,8 @@ accept(struct xbb_queue *q, struct xbb_req *req)
 	}
 	XBB_COUNT(q->rs->counters.reqs_received, 1);
 	xbb_devstat_start(&q->rs->received, req->received_ns);
-	if (status != XBB_RSP_OKAY) {
-		XBB_COUNT(q->rs->counters.reqs_malformed, 1);
-		xbb_queue_respond(q, req, (int16_t)status);
+	if (why != XBB_REFUSED_NOT) {
+		refuse(q, req, why);
 		return (true);
 	}
 	count_request(&q->rs->counters, req);

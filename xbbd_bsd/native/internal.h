@@ -1,7 +1,7 @@
 /*
  * internal.h - the private side of the data plane: structs, then prototypes
  * file by file.  Every C file includes this and nothing else of ours but hv.h.
- * Grants that stay mapped are in persist.h.
+ * Grants that stay mapped are in persist.h, why requests fail in verdict.h.
  *
  * Threads.  A queue has one ring thread, which alone touches the ring, the
  * lists of requests and batches, the event channel and the counters, and up to
@@ -28,9 +28,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "faults.h"
 #include "xbb.h"
 #include "hv.h"
 #include "persist.h"
+#include "verdict.h"
 
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS &&
     XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a batch or a ring");
@@ -95,8 +97,11 @@ struct xbb_tally {
 	uint32_t	io_errors;
 	uint32_t	io_bounced;
 	uint32_t	io_read_modify_write;
-	int32_t		gone_errno;	/* the disk is gone; 0: it is not */
-	int32_t		lost_errno;	/* of the disk's segment, as it was seen; 0: none */
+	int16_t		gone_errno;	/* the disk is gone; 0: it is not */
+	int16_t		lost_errno;	/* of the disk's segment, as it was seen; 0: none */
+	int16_t		failed_errno;	/* of what the disk failed at first; 0: at nothing */
+	uint8_t		failed_op;	/* enum xbb_disk_op, then */
+	bool		shrunk;		/* that was beyond its end */
 	enum xbb_shortage shortage;	/* grants could not be had for now */
 };
 
@@ -157,6 +162,7 @@ struct xbb_queue {
 	struct xbb_ring_state *rs;	/* in the state segment */
 	struct xbb_req	*table;		/* the in-flight table there: written only */
 	struct xbb_req	*reqs;		/* what we go by, which none can damage */
+	struct xbb_verdict *verdicts;	/* by table entry, of requests that failed */
 	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by enum xbb_devstat_kind, there too */
 	struct xbb_segment *segments;	/* of indirect requests, by table entry */
 	size_t		 segments_size;	/* bytes */
@@ -309,10 +315,12 @@ void	xbb_request_decode(const struct xbb_layout *layout,
 	    const uint32_t *slot, struct xbb_req *req);
 void	xbb_request_encode(const struct xbb_layout *layout,
 	    const struct xbb_req *req, uint32_t *slot);
-int	xbb_request_admit(const struct xbb_limits *limits,
+enum xbb_refusal xbb_request_admit(const struct xbb_limits *limits,
 	    const struct xbb_req *req);
-int	xbb_request_validate(const struct xbb_limits *limits,
+enum xbb_refusal xbb_request_validate(const struct xbb_limits *limits,
 	    struct xbb_req *req, const struct xbb_segment *seg);
+int16_t	xbb_refusal_status(enum xbb_refusal why);
+uint64_t xbb_request_extent(const struct xbb_req *req);
 uint32_t xbb_indirect_pages(uint32_t nseg);
 void	xbb_response_encode(uint64_t id, uint8_t operation, int16_t status,
 	    uint32_t words[4]);
@@ -339,6 +347,8 @@ uint32_t xbb_mapping_rings(const struct xbb_mapping *mapping);
 uint32_t xbb_mapping_entries(const struct xbb_mapping *mapping);
 uint64_t xbb_mapping_sectors(const struct xbb_mapping *mapping);
 void	xbb_mapping_resize(struct xbb_mapping *mapping, uint64_t sectors);
+void	xbb_mapping_connect(struct xbb_mapping *mapping);
+uint64_t xbb_mapping_had(const struct xbb_mapping *mapping);
 bool	xbb_mapping_damaged(const struct xbb_mapping *mapping);
 int	xbb_mapping_lost(const struct xbb_mapping *mapping);
 void	xbb_mapping_lose(struct xbb_mapping *mapping, int errnum);
@@ -455,6 +465,7 @@ int	xbb_fail(struct xbb_error *error, const char *operation, int errnum);
 
 /* thread.c - the clock, and threads as the data plane wants them. */
 uint64_t xbb_now_ns(void);
+uint64_t xbb_wall_ns(void);
 uint64_t xbb_thread_cpu_ns(void);
 uint64_t xbb_thread_sleeps(void);
 int	xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg);
@@ -464,6 +475,7 @@ int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
 bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
 int	xbb_file_size(int fd, uint64_t *sizep);
+int	xbb_disk_size(int fd, uint32_t disk_kind, uint64_t *sizep);
 void	xbb_thread_name(const char *name);
 
 /* exercise.c - the frontend's side of figures. */

@@ -29,6 +29,7 @@ struct xbb_mapping {
 	atomic_bool	 damaged;
 	atomic_int	 lost_errno;	/* as in the segment, if we said it */
 	_Atomic(uint64_t) sectors;	/* most that the disk may have */
+	_Atomic(uint64_t) had;		/* most it had since rings connected */
 	uint32_t	 nrings;	/* what it was made for */
 	uint32_t	 table_entries;
 };
@@ -130,6 +131,7 @@ xbb_mapping_add(void *base, size_t size, uint32_t nrings,
 		atomic_store(&m->damaged, false);
 		atomic_store(&m->lost_errno, 0);
 		atomic_store(&m->sectors, XBB_MAX_SECTORS);
+		atomic_store(&m->had, XBB_MAX_SECTORS);
 		atomic_store(&m->base, (uintptr_t)base);
 		atomic_store(&m->size, size);
 	}
@@ -192,7 +194,26 @@ void
 xbb_mapping_resize(struct xbb_mapping *m, uint64_t sectors)
 {
 
+	if (sectors > xbb_mapping_had(m))
+		atomic_store_explicit(&m->had, sectors, memory_order_relaxed);
 	atomic_store_explicit(&m->sectors, sectors, memory_order_relaxed);
+}
+
+/* A guest connects, and is told of the disk as it is. */
+void
+xbb_mapping_connect(struct xbb_mapping *m)
+{
+
+	atomic_store_explicit(&m->had, xbb_mapping_sectors(m),
+	    memory_order_relaxed);
+}
+
+/* Most sectors that the disk had since: what a guest may know it by. */
+uint64_t
+xbb_mapping_had(const struct xbb_mapping *m)
+{
+
+	return (atomic_load_explicit(&m->had, memory_order_relaxed));
 }
 
 /* The errno of a loss that this process has noted, 0 for none. */

@@ -90,7 +90,8 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 	n = xbb_ring_slots(xbb_layout(p->abi), p->ring_pages);
 	q->batches = calloc(n, sizeof(*q->batches));
 	q->reqs = calloc(n, sizeof(*q->reqs));
-	if (q->batches == NULL || q->reqs == NULL)
+	q->verdicts = calloc(n, sizeof(*q->verdicts));
+	if (q->batches == NULL || q->reqs == NULL || q->verdicts == NULL)
 		return (-ENOMEM);
 	error = prepare_segments(q, n);
 	if (error == 0)
@@ -101,6 +102,7 @@ prepare(struct xbb_queue *q, struct xbb_state *state)
 		error = xbb_budget_join(q);
 	if (error != 0)
 		return (error);
+	xbb_mapping_connect(xbb_mapping_of(state));
 	q->sectors = &state->sectors;
 	q->rs = &state->ring[p->ring];
 	q->table = xbb_state_table(state, p->ring);
@@ -253,6 +255,7 @@ release(struct xbb_queue *q)
 		munmap(q->buffer, q->pool.buffer_size);
 	if (q->segments != NULL)
 		munmap(q->segments, q->segments_size);
+	free(q->verdicts);
 	free(q->reqs);
 	free(q->batches);
 	free(q);

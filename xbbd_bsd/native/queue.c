@@ -168,6 +168,21 @@ sectors_done(const struct xbb_queue *q, const struct xbb_batch *batch)
 	return (done);
 }
 
+/* The disk failed, or the guest's grants did: count whose requests that cost. */
+static void
+judge(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	uint16_t r;
+
+	if (batch->tally.gone_errno != 0)
+		xbb_queue_stop(q, XBB_STOP_DISK, batch->tally.gone_errno);
+	if (batch->tally.lost_errno != 0)
+		xbb_queue_stop(q, XBB_STOP_LOST, batch->tally.lost_errno);
+	for (r = batch->first; r != XBB_NONE; r = q->reqs[r].next)
+		if (q->reqs[r].status != XBB_RSP_OKAY)
+			xbb_faults_count(q, &q->reqs[r], &q->verdicts[r]);
+}
+
 /* A batch is done: answer its requests, free everything. */
 static void
 finish(struct xbb_queue *q, struct xbb_batch *batch)
@@ -182,10 +197,8 @@ finish(struct xbb_queue *q, struct xbb_batch *batch)
 	xbb_order_ended(q, batch);
 	XBB_SET(q->rs->grants_mapped, q->started_segments);
 	count_tally(&q->rs->counters, &batch->tally);
-	if (batch->tally.gone_errno != 0)
-		xbb_queue_stop(q, XBB_STOP_DISK, batch->tally.gone_errno);
-	if (batch->tally.lost_errno != 0)
-		xbb_queue_stop(q, XBB_STOP_LOST, batch->tally.lost_errno);
+	if ((batch->tally.io_errors | batch->tally.grant_errors) != 0)
+		judge(q, batch);
 
 	for (r = batch->first; r != XBB_NONE; r = next) {
 		next = q->reqs[r].next;

@@ -12,6 +12,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from xbbd_bsd.faults import Faults
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
     LATENCY_BUCKETS,
@@ -27,6 +28,7 @@ from xbbd_bsd.native.binding import (
     check,
     known,
 )
+from xbbd_bsd.native.faults import count_failures, read_faults
 
 COUNTERS: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)
 TUNABLES: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_tunables").fields)
@@ -164,6 +166,15 @@ class State:
         """All counters by name, of one ring or added up."""
         rings = [self._state.ring[i].counters for i in self._rings(ring)]
         return {name: sum(int(getattr(c, name)) for c in rings) for name in COUNTERS}
+
+    @property
+    def failures(self) -> int:
+        """Requests that have failed so far, whoever is to blame."""
+        return count_failures(self._state)
+
+    def faults(self) -> Faults:
+        """How many have failed, at what and by whose fault, and the last ones."""
+        return read_faults(self._state)
 
     def ring(self, ring: int = 0) -> RingView:
         """What was negotiated for a ring and where it stands."""

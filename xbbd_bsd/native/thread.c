@@ -1,5 +1,5 @@
 /*
- * thread.c - the clock, and threads as the data plane wants them.  Any thread.
+ * thread.c - the clocks, and threads as the data plane wants them.  Any thread.
  */
 #include <sys/resource.h>
 
@@ -14,6 +14,16 @@ xbb_now_ns(void)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
+}
+
+/* Since 1970, as people count. */
+uint64_t
+xbb_wall_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
 	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
 }
 

@@ -2,10 +2,10 @@
  * xbb.h - the contract between the data plane (C) and the control plane
  * (Python), and the layout of the state segment that both map.
  *
- * cffi reads this file as it stands, so it holds no #include, no guard and no
- * macro that is more than a number; C files get it through internal.h.  It
- * must not know what a hypervisor or a XenStore is: only descriptors, numbers
- * and plain structures cross here, and no function ever calls back.
+ * cffi reads this file as it stands, after faults.h, so it holds no #include, no
+ * guard and no macro that is more than a number; C files get it through
+ * internal.h.  It must not know what a hypervisor or a XenStore is: only
+ * descriptors, numbers and plain structures cross here; nothing calls back.
  *
  * Functions return 0 or a negative errno and may fill a struct xbb_error.
  * They may be called from any thread; calls on one object must not overlap,
@@ -27,7 +27,7 @@
 #define XBB_STATE_MAGIC		0x58424253	/* "SBBX" in memory */
 #define XBB_MAX_BLOCK_SIZE	65536	/* bytes of the largest sector a disk may have */
 #define XBB_MAX_PERSISTENT	4096	/* grants that a ring may keep mapped */
-#define XBB_STATE_VERSION	5
+#define XBB_STATE_VERSION	6
 #define XBB_SERVICE_MAPPINGS	32768	/* half of what Linux lets a process have (vm.max_map_count) */
 #define XBB_SERVICE_GRANTS	131072	/* half of what Xen keeps track of for a domain (gnttab_max_maptrack_frames) */
 #define XBB_GUEST_GRANTS	2048	/* half of a table of 8 frames */
@@ -49,7 +49,6 @@ enum xbb_op {
 	XBB_OP_INDIRECT		= 6	/* on the ring only: says how segments are passed */
 };
 
-/* Flags of a discard (blkif.h). */
 enum xbb_discard_flag {
 	XBB_DISCARD_SECURE	= 1
 };
@@ -237,6 +236,7 @@ struct xbb_ring_state {
 	struct xbb_devstat dispatched;		/* as given to the disk (xbb) */
 	struct xbb_devstat received;		/* as they came in (xbbi) */
 	struct xbb_counters counters;
+	struct xbb_faults faults;		/* faults.h */
 };
 
 /* Whose disk the segment is about, for whoever finds it after us. */
