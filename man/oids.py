@@ -41,6 +41,15 @@ TEXTS: Final = {
         "Of several rings it is the sum, or the largest where a sum means nothing.\n"
         "All are 0 while no guest is connected:",
     ),
+    "errors": (
+        "Errors",
+        "Requests that failed since the disk was attached, each once.\n"
+        "The first are the host's fault, whose disk failed, or is shorter than when the\n"
+        "guest connected; the guest's, who asked for what it cannot have, have names of\n"
+        "their own.\n"
+        "What a disk failed at is not always what the guest asked for: a barrier may fail\n"
+        "for its flush.",
+    ),
     "devstat": ("Records of devstat", "See\n.Sx STATISTICS :"),
     "latency": (
         "Latency",

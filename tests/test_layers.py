@@ -23,10 +23,10 @@ RULES: list[tuple[str, list[str]]] = [
     ("faults", ["errors"]),
     ("vdev", ["errors"]),
     ("config", ["errors", "events", "stats", "vdev"]),
-    ("oids", ["config", "stats"]),
+    ("oids", ["config", "faults", "stats"]),
     ("control.protocol", ["errors"]),
     ("control.tree", ["control.protocol", "errors", "oids"]),
-    ("control.metrics", ["errors", "oids", "stats"]),
+    ("control.metrics", ["errors", "faults", "oids", "stats"]),
     ("control", ["control", "errors", "oids"]),
     # Ends a program of ours.
     ("program", ["errors"]),
@@ -38,6 +38,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("xenbus.frontend", ["errors", "xenbus.family"]),
     ("block.negotiate", ["errors"]),
     ("block.progress", []),
+    ("block.faults", ["errors", "events", "faults"]),
     # What may have to wait.
     ("errands", ["errors"]),
     # The store, and the life of devices, which knows no kind of device.
@@ -50,8 +51,8 @@ RULES: list[tuple[str, list[str]]] = [
     # A family joins them.
     ("block.disk", ["errors", "host"]),
     ("block.limits", ["config", "errors", "events"]),
-    ("block", ["block", "config", "errands", "errors", "events", "host", "native", "oids", "stats",
-               "vdev", "xenbus.family",
+    ("block", ["block", "config", "errands", "errors", "events", "faults", "host", "native", "oids",
+               "stats", "vdev", "xenbus.family",
                "xenbus.states"]),
     ("families", ["block", "config", "errands", "host"]),
     ("views", ["block.numbers", "config", "control.tree", "errands", "errors", "events",
@@ -91,6 +92,7 @@ PURE = [
     "xenbus.family",
     "block.negotiate",
     "block.progress",
+    "block.faults",
     "stat.sample",
     "stat.choice",
     "stat.iostat",

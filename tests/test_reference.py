@@ -11,6 +11,7 @@ import pytest
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.errors import GuestError
 from xbbd_bsd.native import Op
+from xbbd_bsd.oids import ERRORS
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +63,7 @@ def test_every_row_has_a_test_that_exists(title: str) -> None:
         ("Tunables", set(TUNABLES)),
         ("Counters", set(COUNTERS)),
         ("Gauges", set(GAUGES)),
+        ("Errors", {leaf.name.removeprefix("errors.") for leaf in ERRORS}),
     ],
 )
 def test_every_number_is_there(title: str, program: set[str]) -> None:

@@ -357,6 +357,34 @@ class QueueStarted(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class GuestErrors(DeviceEvent):
+    """The guest asks for what it cannot have: the last such request, and how many before it."""
+
+    path = Path.DATA
+    severity = Severity.WARNING
+    text = "{what} refused, the guest's fault: {reason}"
+    what: str
+    reason: str
+    more: int
+    seconds: int
+
+    def __str__(self) -> str:
+        more = f"; {self.more} more in {self.seconds} s" if self.more else ""
+        return super().__str__() + more
+
+
+@dataclass(frozen=True)
+class DiskErrors(GuestErrors):
+    """The disk failed requests, the host's fault: likewise; `errno` by name."""
+
+    severity = Severity.ERROR
+    urgent = True
+    text = "{what} of {disk} failed: {reason} ({errno})"
+    disk: str
+    errno: str
+
+
+@dataclass(frozen=True)
 class QueueStatus(DeviceEvent):
     """The data path woke us."""
 

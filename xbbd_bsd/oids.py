@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 
 from xbbd_bsd.config import DaemonConfig, DiskConfig, describe_key
+from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT: Final = "dev.xbbd"
@@ -171,6 +172,23 @@ def _latency() -> Iterator[Leaf]:
 DEVSTAT: Final = tuple(_devstat())
 LATENCY: Final = tuple(_latency())
 
+# Requests that failed: the host's fault, and below errors.guest the guest's.
+ERRORS: Final = (
+    *(
+        Leaf(f"errors.{operation}", Type.U64, f"requests that the disk failed at a {operation}")
+        for operation in DISK_OPERATIONS
+    ),
+    Leaf("errors.last_errno", Type.INT, "errno of the last of them, 0 if there was none"),
+    Leaf("errors.last_time", Type.U64, "when that was, in seconds since 1970"),
+    Leaf("errors.last", Type.STRING, "the same in words: operation, place, reason"),
+    *(
+        Leaf(f"errors.guest.{kind}", Type.U64, f"refused: {text}")
+        for kind, text in GUEST_KINDS.items()
+    ),
+    Leaf("errors.guest.last", Type.STRING, "the last of these in words: operation, place, reason"),
+    Leaf("errors.guest.last_time", Type.U64, "when that was, in seconds since 1970"),
+)
+
 # Below ring.M; what the whole device has of these is their sum, or the first ring's.
 RING: Final = (
     Leaf("req_cons", Type.UINT, "index of the next request to read"),
@@ -186,6 +204,7 @@ GROUPS: Final[Mapping[str, tuple[Leaf, ...]]] = {
     "limits": LIMITS,
     "counters": (*COUNTER, OUT_OF_REQUESTS),
     "gauges": (*GAUGE, INFLIGHT),
+    "errors": ERRORS,
     "devstat": DEVSTAT,
     "latency": LATENCY,
 }

@@ -222,4 +222,4 @@ def test_what_host_or_operator_have_to_know_is_urgent() -> None:
         for kind in ALL
         if issubclass(kind, DeviceEvent) and kind.severity >= Severity.WARNING and not kind.urgent
     }
-    assert warnings == {"GuestFailed"}
+    assert warnings == {"GuestErrors", "GuestFailed"}

@@ -36,6 +36,7 @@ RECORD = {
     "busy_ns": 2_500_000_000,
     "busy_rings_ns": [2_500_000_000, 7_000_000_000],
 }
+REFUSED = {"read_only": 5, "beyond_end": 6, "grants": 0, "malformed": 0}
 DEVICE: Mapping[str, Any] = {
     "names": ["xbb0", "xbbi0"],
     "domid": 3,
@@ -47,7 +48,8 @@ DEVICE: Mapping[str, Any] = {
     "sectors": 2 * GIB // 512,
     "inflight": 2,
     "xbb": RECORD,
-    "xbbi": RECORD,
+    "xbbi": {**RECORD, "errors": REFUSED},
+    "disk_errors": {"write": {"ENOSPC": 311, "EIO": 2}, "read": {"other": 1}},
     "latency": {"flush": {}, "read": {"50": 2, "90": 4}, "write": {"319": 3}, "discard": {}},
 }
 DAEMON = {
@@ -194,6 +196,25 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_disk_latency_seconds_count", **WHO, operation="read") == 6
     assert value(found, "xbbd_disk_latency_seconds_sum", **WHO, operation="read") == 0.003
     assert value(found, "xbbd_disk_latency_seconds_count", **WHO, operation="flush") is None
+
+
+def test_errors_are_told_by_blame(daemon: Daemon) -> None:
+    """Each operation has a number before it ever failed, so that the first is an increase."""
+    for accept, parse in FORMATS:
+        found = samples(daemon.get(accept)[1], parse)
+        disk = {
+            (dict(labels)["operation"], dict(labels)["errno"]): number
+            for (name, labels), number in found.items()
+            if name == "xbbd_disk_errors_total"
+        }
+        assert disk == {
+            ("write", "ENOSPC"): 311,
+            ("write", "EIO"): 2,
+            ("read", "other"): 1,
+            **dict.fromkeys((("read", "EIO"), ("flush", "EIO"), ("discard", "EIO")), 0),
+        }
+        for kind, number in REFUSED.items():
+            assert value(found, "xbbd_guest_errors_total", **WHO, kind=kind) == number
 
 
 def test_a_device_without_a_state_segment_is_there_and_has_no_numbers(daemon: Daemon) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xbbd_bsd.block.numbers import Numbers
 from xbbd_bsd.native import Abi, State
 
-GROUPS = ("medium", "tunables", "limits", "counters", "gauges", "devstat", "latency")
+GROUPS = ("medium", "tunables", "limits", "counters", "gauges", "errors", "devstat", "latency")
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
 FIRST = 48  # bytes; behind what says how large the segment is
 

@@ -48,6 +48,18 @@ def test_deletes_and_others() -> None:
     assert first.endswith("      5   5120  100.0      5   50.0   62.5| xbb0  vm:xvda")
 
 
+def test_errors_are_shown_on_the_screen() -> None:
+    failed = sample(
+        device(2, {**OLD, "errors": {"write": 9}}, {**OLD, "errors": {"grants": 99999}})
+    )
+    for latency in Latency:
+        shown = columns(latency, deletes=False, others=False, width=80, name_width=5, errors=True)
+        heading, disk, guest = table(compare(failed, None), shown)
+        at = heading.text.index(" e/s   %busy") + len(" e/s")
+        assert (disk.text[at - 4 : at], guest.text[at - 4 : at]) == (" 0.2", "  2k")
+        assert len(disk.text) <= 80
+
+
 def test_percentiles_come_in_where_they_fit() -> None:
     assert texts(Latency.FITTING, width=95)[0] == HEADING
     heading, dispatched, asked, *_ = texts(Latency.FITTING, width=96)

@@ -14,24 +14,40 @@ from xbbd_bsd.stat.sample import Rate, compare
 def rates() -> list[Rate]:
     latency = {"read": {"100": 10}, "write": {}, "flush": {}, "discard": {}}
     before = sample(device(0, OLD, latency={}), device(0, record()))
-    return compare(sample(device(2, NEW, latency=latency), device(2, record())), before)
+    new = device(2, {**NEW, "errors": {"write": 8}}, {**NEW, "errors": {"read_only": 3}})
+    return compare(sample({**new, "latency": latency}, device(2, record())), before)
 
 
 def test_extended() -> None:
     assert iostat.extended(rates()[1:3], totals=False) == [
         "                        extended device statistics",
-        "device       r/s     w/s     kr/s     kw/s  ms/r  ms/w  ms/o  ms/t qlen  %b",
-        "xbbi0         20      15    200.0   2048.0 5.000 100.0 50.00 52.22    3  62",
-        "xbb1           0       0      0.0      0.0 0.000 0.000 0.000 0.000    0   0",
+        "device       r/s     w/s     kr/s     kw/s  ms/r  ms/w  ms/o  ms/t qlen  %b  e/s",
+        "xbbi0         20      15    200.0   2048.0 5.000 100.0 50.00 52.22    3  62  1.5",
+        "xbb1           0       0      0.0      0.0 0.000 0.000 0.000 0.000    0   0    0",
     ]
 
 
 def test_extended_totals() -> None:
     assert iostat.extended(rates()[:1], totals=True) == [
         "                        extended device statistics",
-        "device           r/i         w/i         kr/i         kw/i qlen   tsvc_t/i      sb/i",
-        "xbb0            40.0        30.0        400.0       4096.0    3        4.7       1.2",
+        "device           r/i         w/i         kr/i         kw/i qlen   tsvc_t/i      sb/i"
+        "      e/i",
+        "xbb0            40.0        30.0        400.0       4096.0    3        4.7       1.2"
+        "        8",
     ]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shown"),
+    [(0, "0"), (1e-9, "0.1"), (0.1, "0.1"), (9.94, "9.9"), (9.96, "10"), (19796.4, "19796")],
+)
+def test_errors(per_second: float, shown: str) -> None:
+    """One that there was is never shown as none."""
+    assert iostat.errors(per_second) == shown
+
+
+def test_a_line_fits_a_terminal() -> None:
+    assert {len(line) for line in iostat.extended(rates(), totals=False)[1:]} == {80}
 
 
 def test_columns() -> None:
@@ -73,14 +89,19 @@ HEADER = "timestamp,name,q-depth,total_ops/s,read/s,read-KiB/s,ms/read,write/s,w
 @pytest.mark.parametrize(
     ("deletes", "others", "header", "line"),
     [
-        (False, False, f"{HEADER},%busy", "20,200,5.0,15,2048,100.0,62.5"),
+        (False, False, f"{HEADER},%busy,error/s", "20,200,5.0,15,2048,100.0,62.5,4.000"),
         (
             True,
             True,
-            f"{HEADER},delete/s,delete-KiB/s,ms/delete,other/s,ms/other,%busy",
-            "20,200,5.0,15,2048,100.0,5,5120,100.0,5,50.0,62.5",
+            f"{HEADER},delete/s,delete-KiB/s,ms/delete,other/s,ms/other,%busy,error/s",
+            "20,200,5.0,15,2048,100.0,5,5120,100.0,5,50.0,62.5,4.000",
         ),
-        (False, True, f"{HEADER},other/s,ms/other,%busy", "20,200,5.0,15,2048,100.0,5,50.0,62.5"),
+        (
+            False,
+            True,
+            f"{HEADER},other/s,ms/other,%busy,error/s",
+            "20,200,5.0,15,2048,100.0,5,50.0,62.5,4.000",
+        ),
     ],
 )
 def test_csv_is_gstats(deletes: bool, others: bool, header: str, line: str) -> None:
@@ -123,3 +144,5 @@ def test_json() -> None:
     assert set(first["read"]["latency_ms"]) == {"p50", "p90", "p99", "p99.9"}
     assert "latency_ms" not in found[0]["read"]
     assert first["total"]["operations"] == 90
+    assert (found[0]["errors"], found[0]["errors_per_second"]) == ({"write": 8}, 4.0)
+    assert (first["errors"], first["errors_per_second"]) == ({"read_only": 3}, 1.5)

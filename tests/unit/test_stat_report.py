@@ -82,7 +82,9 @@ def test_gstats_begin_with_an_interval(form: Form) -> None:
     else:
         heading, line = text.splitlines()
         assert heading.startswith("timestamp,name,q-depth,")
-        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9},xbb0,3,45,.*,62\.5", line)
+        assert re.fullmatch(
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{9},xbb0,3,45,.*,62\.5,0\.000", line
+        )
 
 
 def test_json_is_an_object_a_line() -> None:

@@ -1,5 +1,6 @@
 """devstat's arithmetic: literal records, literal rates."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ def record(
     end: int = 0,
     busy_ns: int = 0,
     busy_from_ns: int = 0,
+    errors: Mapping[str, int] | None = None,
     **kinds: tuple[int, int, int],
 ) -> dict[str, Any]:
     """A record; a kind is operations, bytes, nanoseconds."""
@@ -34,6 +36,7 @@ def record(
         "busy_ns": busy_ns,
         "busy_from_ns": busy_from_ns,
         "busy_rings_ns": [busy_ns],
+        "errors": dict(errors or {}),
     }
 
 
@@ -158,6 +161,25 @@ def test_the_first_report_is_since_the_device_was_made_if_that_is_known() -> Non
     found = rate(None, device(0, OLD, created_ns=START - 10 * SECOND))
     assert found.elapsed == 10.0
     assert found.kinds["read"].per_second == 6.0
+
+
+def test_errors_are_those_of_the_interval() -> None:
+    before = device(0, record(errors={"write": 5, "read": 1}), record(errors={"grants": 7}))
+    now = device(2, record(errors={"write": 9, "read": 1}), record(errors={"grants": 8}))
+    found = rate(before, now)
+    assert found.errors == {"write": 4, "read": 0}
+    assert found.errors_per_second == 2.0
+    assert rate(before, now, "xbbi0").errors == {"grants": 1}
+    assert rate(None, now).errors == {"write": 9, "read": 1}
+    # Fewer than before: somebody has damaged the segment.
+    assert rate(now, before | {"now_ns": now["now_ns"]}).errors_per_second == 0
+
+
+def test_a_daemon_that_counts_no_errors_is_understood() -> None:
+    old = device(0, record())
+    del old["xbb"]["errors"]
+    assert rate(None, old).errors == {}
+    assert rate(None, old).errors_per_second == 0
 
 
 def test_a_daemon_that_has_just_begun() -> None:

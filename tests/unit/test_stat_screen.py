@@ -269,12 +269,12 @@ def test_the_screen(daemon: Daemon) -> None:
         running.wait_for(2, r"xbb0  vm:xvda$")
         lines = running.screen.lines()
         assert lines[0] == "dT: 1.000s  w: 0.050s"
-        assert lines[1] == " L(q)  ops/s    r/s   kBps   ms/r    w/s   kBps   ms/w   %busy Name"
-        assert re.fullmatch(r"( +[0-9.]+){9}\| xbb0  vm:xvda", lines[2])
-        assert re.fullmatch(r"( +[0-9.]+){9}\| xbbi0 vm:xvda", lines[3])
+        assert lines[1] == " L(q)  ops/s    r/s   kBps   ms/r    w/s   kBps   ms/w e/s   %busy Name"
+        assert re.fullmatch(r"( +[0-9.]+){10}\| xbb0  vm:xvda", lines[2])
+        assert re.fullmatch(r"( +[0-9.]+){10}\| xbbi0 vm:xvda", lines[3])
         assert lines[4:] == [""] * 20
         running.type(b"l")
-        running.wait_for(1, r"r/s  p50/r  p99/r    w/s  p50/w  p99/w   %busy Name$")
+        running.wait_for(1, r"r/s  p50/r  p99/r    w/s  p50/w  p99/w e/s   %busy Name$")
         running.type(b"fno such\r")
         running.wait_for(0, r"filter: no such$")
         running.wait_for(2, r"^$")

@@ -209,9 +209,9 @@ def test_extended(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6
     assert lines[2].split() == ["xbb0", "6", "4", "24.0", "32.0", "1.667", "5.000", "0.000",
-                                "3.000", "1", "2"]  # fmt: skip
+                                "3.000", "1", "2", "0"]  # fmt: skip
     assert lines[5].split() == ["xbb0", "60", "40", "240.0", "320.0", "1.667", "5.000", "0.000",
-                                "3.000", "1", "25"]  # fmt: skip
+                                "3.000", "1", "25", "0"]  # fmt: skip
     assert time.slept == [1.0]
     assert daemon.latency_asked == 0
 

@@ -16,6 +16,7 @@ from math import inf
 
 from xbbd_bsd.block.disk import disk_path
 from xbbd_bsd.block.limits import Accounts, Need, Part, Share
+from xbbd_bsd.block.lookout import Lookout
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.medium import Medium, Wanted
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
@@ -172,6 +173,7 @@ class BlockBackend:
         self._opened: tuple[str, bytes] | None = None
         self._rings: Rings | None = None
         self._progress = Progress()
+        self._lookout = Lookout(self.name, family.loop, journal)
         self._news: Mapping[str, bytes] = {}
 
     @property
@@ -401,6 +403,7 @@ class BlockBackend:
             "mapping the guest's pages", wanted, work, Rings.close
         )
         self._rings.listen(self._family.loop, self._woken)
+        self._lookout.begin(segment, self._path)
         self._news = {}
         for ring in wanted.rings:
             refs = " ".join(str(ref) for ref in ring.refs)
@@ -424,6 +427,7 @@ class BlockBackend:
         if self._rings is not None:
             rings, self._rings = self._rings, None
             rings.close()
+            self._lookout.end()
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()
 

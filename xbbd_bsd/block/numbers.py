@@ -22,6 +22,7 @@ Value = int | str
 Facts = Callable[[], Mapping[str, Value]]
 
 _MODULUS: Final = 1 << 64
+_NS: Final = 1_000_000_000
 _DATA_PATHS: Final[dict[int, str]] = {Transport.MAP: "map", Transport.COPY: "copy"}
 _SUMMED: Final = ("max_requests", "inflight", "grants_mapped", "grants_persistent")
 
@@ -44,6 +45,7 @@ class Numbers:
             "limits": limits,
             "counters": self._counters,
             "gauges": self._gauges,
+            "errors": lambda: self._errors(str(medium().get("path", ""))),
             "devstat": self._devstat,
             "latency": self._latency,
         }
@@ -89,6 +91,10 @@ class Numbers:
                 **_record(self._segment.devstat(received=received)),
                 "busy_rings_ns": self._segment.busy(now_ns, received=received),
             }
+        faults = self._segment.faults()
+        found["xbb"]["errors"] = faults.by_operation()
+        found["xbbi"]["errors"] = faults.guest
+        found["disk_errors"] = faults.by_errno()
         if latency:
             found["latency"] = {
                 operation: {str(b): n for b, n in enumerate(self._segment.latency(kind)) if n}
@@ -148,6 +154,19 @@ class Numbers:
             for request in self.inflight()
         )
         return found
+
+    def _errors(self, path: str) -> dict[str, Value]:
+        faults = self._segment.faults()
+        disk, guest = faults.last_disk, faults.last_guest
+        return {
+            **{f"errors.{name}": count for name, count in faults.by_operation().items()},
+            "errors.last_errno": disk.errno if disk else 0,
+            "errors.last_time": disk.time_ns // _NS if disk else 0,
+            "errors.last": disk.sentence(path) if disk else "",
+            **{f"errors.guest.{kind}": count for kind, count in faults.guest.items()},
+            "errors.guest.last": str(guest) if guest else "",
+            "errors.guest.last_time": guest.time_ns // _NS if guest else 0,
+        }
 
     def _devstat(self) -> dict[str, Value]:
         found: dict[str, Value] = {}

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
 from xbbd_bsd.oids import DAEMON_ROOT, OPERATIONS, RECORDS, ROOT
 from xbbd_bsd.stats import bucket_limit
 
@@ -52,6 +53,9 @@ LIMITED: Final = (
     ("buffer_bytes", "buffer_kb", 1 << 10, "max_buffer_mb", 1 << 20),
 )
 """What is limited of all disks: its name, the leaves of use and bound, each with its unit."""
+
+NO_ERROR: Final = {"EIO": 0}
+"""What an operation has failed with before it ever did."""
 
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
 _log = logging.getLogger("xbbd")
@@ -285,6 +289,7 @@ class Collector:
         yield from self._of_daemon()
         yield from self._of_disks()
         yield from self._of_records()
+        yield from self._errors()
         yield self._latency()
 
     def _of_daemon(self) -> Iterator[Any]:
@@ -369,6 +374,32 @@ class Collector:
                     busy.add_metric([*these, str(ring)], busy_ns / 1e9)
                 queue.add_metric(these, max(0, counts["start_count"] - counts["end_count"]))
         yield from (operations, moved, seconds, ordered, busy, queue)
+
+    def _errors(self) -> Iterator[Any]:
+        """Requests that failed: the host's fault, and the guest's.
+
+        Each operation and kind has a metric before there is an error, so that the first is
+        an increase.
+        """
+        counter, labels = self._core.CounterMetricFamily, ["device", "guest", "vdev"]
+        disk = counter(
+            "xbbd_disk_errors",
+            "Requests that the disk failed, the host's fault",
+            labels=[*labels, "operation", "errno"],
+        )
+        guest = counter(
+            "xbbd_guest_errors", "Requests refused, the guest's fault", labels=[*labels, "kind"]
+        )
+        for oid, values in self._devices.items():
+            if "disk_errors" not in values:
+                continue
+            these = _labels(oid, values)
+            for operation in DISK_OPERATIONS:
+                for name, count in {**NO_ERROR, **values["disk_errors"].get(operation, {})}.items():
+                    disk.add_metric([*these, operation, name], count)
+            for kind in GUEST_KINDS:
+                guest.add_metric([*these, kind], values["xbbi"]["errors"].get(kind, 0))
+        yield from (disk, guest)
 
     def _latency(self) -> Any:
         family = self._core.HistogramMetricFamily(

@@ -53,6 +53,7 @@ SORTS: Final[Mapping[str, Callable[[Rate], float]]] = {
     "p99/r": _latency("read", 99.0),
     "p50/w": _latency("write", 50.0),
     "p99/w": _latency("write", 99.0),
+    "e/s": lambda rate: rate.errors_per_second,
 }
 """Columns to sort by, largest first; besides, "name"."""
 

@@ -12,12 +12,12 @@ from xbbd_bsd.stat.sample import KindRate, Rate
 
 
 def csv_header(*, deletes: bool, others: bool) -> str:
-    """gstat's."""
+    """gstat's, and at the end what it does not have."""
     return (
         "timestamp,name,q-depth,total_ops/s,read/s,read-KiB/s,ms/read,write/s,write-KiB/s,ms/write"
         + ",delete/s,delete-KiB/s,ms/delete" * deletes
         + ",other/s,ms/other" * others
-        + ",%busy"
+        + ",%busy,error/s"
     )
 
 
@@ -32,7 +32,8 @@ def csv_lines(rates: Sequence[Rate], when: str, *, deletes: bool, others: bool) 
         if others:
             flush = rate.kinds["flush"]
             fields += [f"{flush.per_second:.0f}", milliseconds(flush.ms)]
-        lines.append(",".join([*fields, f"{rate.busy_percent:.1f}"]))
+        last = [f"{rate.busy_percent:.1f}", f"{rate.errors_per_second:.3f}"]
+        lines.append(",".join([*fields, *last]))
     return lines
 
 
@@ -65,6 +66,8 @@ def _object(rate: Rate, seconds: float) -> dict[str, Any]:
         "busy_s": round(rate.busy_seconds, 6),
         "busy_percent": round(rate.busy_percent, 3),
         "total": _kind(rate.total),
+        "errors": rate.errors,
+        "errors_per_second": round(rate.errors_per_second, 3),
     }
     for operation, kind in rate.kinds.items():
         found[operation] = _kind(kind)

@@ -13,6 +13,7 @@ from typing import Final
 
 from xbbd_bsd.errors import printable
 from xbbd_bsd.stat.export import milliseconds
+from xbbd_bsd.stat.iostat import errors as per_second
 from xbbd_bsd.stat.sample import KindRate, Rate
 
 MARGIN: Final = 2  # lines above the first row
@@ -96,15 +97,31 @@ def _set(deletes: bool, others: bool, *, means: bool, percentiles: bool) -> list
     return found
 
 
+def _errors(rate: Rate) -> str:
+    """In three columns, or four: names are to fit as well."""
+    found = rate.errors_per_second
+    return per_second(found) if found < 999.5 else f"{found / 1000:.0f}k"
+
+
+_ERRORS: Final = Column("e/s", 4, _errors)
+
+
 def columns(
-    latency: Latency, *, deletes: bool, others: bool, width: int, name_width: int
+    latency: Latency,
+    *,
+    deletes: bool,
+    others: bool,
+    width: int,
+    name_width: int,
+    errors: bool = False,
 ) -> list[Column]:
     """Those to show in so many columns of the screen, but for %busy and the name."""
-    both = _set(deletes, others, means=True, percentiles=True)
+    last = [_ERRORS] if errors else []
+    both = _set(deletes, others, means=True, percentiles=True) + last
     fits = _width(both) + len(" %busy  ") + 1 + name_width <= width
     if latency is Latency.NEVER or (latency is Latency.FITTING and not fits):
-        return _set(deletes, others, means=True, percentiles=False)
-    return both if fits else _set(deletes, others, means=False, percentiles=True)
+        return _set(deletes, others, means=True, percentiles=False) + last
+    return both if fits else _set(deletes, others, means=False, percentiles=True) + last
 
 
 def load(percent: float) -> Load:

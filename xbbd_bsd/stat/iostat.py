@@ -2,7 +2,7 @@
 
 The widths are iostat's.  Milliseconds have decimals as far as they fit, where
 iostat cuts them off: most requests here take far less than one.  A name is never
-cut.  Pure; any thread.
+cut.  What iostat does not have, errors, comes last.  Pure; any thread.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from xbbd_bsd.stat.sample import Rate
 MOST_ABREAST: Final = 4  # devices in a line of 80 columns
 
 _EXTENDED: Final = (
-    "device       r/s     w/s     kr/s     kw/s  ms/r  ms/w  ms/o  ms/t qlen  %b",
-    "device           r/i         w/i         kr/i         kw/i qlen   tsvc_t/i      sb/i",
+    "device       r/s     w/s     kr/s     kw/s  ms/r  ms/w  ms/o  ms/t qlen  %b  e/s",
+    "device           r/i         w/i         kr/i         kw/i qlen   tsvc_t/i      sb/i      e/i",
 )
 
 
@@ -46,11 +46,12 @@ def columns(rates: Sequence[Rate], *, totals: bool) -> str:
 
 
 def busy(rate: Rate) -> bool:
-    """Whether -z shows it: iostat's limits, for all kinds of transactions."""
+    """Whether -z shows it: iostat's limits, for all kinds of transactions; or it has errors."""
     return (
         rate.total.per_second > 0.05
         or rate.total.kib_per_second > 0.0005
         or rate.busy_percent > 0.5
+        or rate.errors_per_second > 0
     )
 
 
@@ -62,6 +63,13 @@ def milliseconds(value: float) -> str:
     return f"{value:5.0f}"
 
 
+def errors(per_second: float) -> str:
+    """Errors a second: whole numbers from 10 on, and none that there was is a 0."""
+    if per_second <= 0:
+        return "0"
+    return f"{max(0.1, per_second):.1f}" if per_second < 9.95 else f"{per_second:.0f}"
+
+
 def _rates(rate: Rate) -> str:
     read, write = rate.kinds["read"], rate.kinds["write"]
     times = (read.ms, write.ms, rate.kinds["flush"].ms, rate.total.ms)
@@ -69,7 +77,7 @@ def _rates(rate: Rate) -> str:
         f"{rate.name:<8} {int(read.per_second):7d} {int(write.per_second):7d}"
         f" {read.kib_per_second:8.1f} {write.kib_per_second:8.1f}"
         f" {' '.join(milliseconds(ms) for ms in times)}"
-        f" {rate.queue:4d} {rate.busy_percent:3.0f}"
+        f" {rate.queue:4d} {rate.busy_percent:3.0f} {errors(rate.errors_per_second):>4}"
     )
 
 
@@ -79,4 +87,5 @@ def _totals(rate: Rate) -> str:
         f"{rate.name:<8} {read.operations:11.1f} {write.operations:11.1f}"
         f" {read.bytes / 1024:12.1f} {write.bytes / 1024:12.1f} {rate.queue:4d}"
         f" {rate.total.duration_ns / 1e9:10.1f} {rate.busy_seconds:9.1f}"
+        f" {sum(rate.errors.values()):8d}"
     )

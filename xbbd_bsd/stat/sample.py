@@ -37,6 +37,7 @@ class Record:
     """One of the two records of a device: xbbN, as given to the disk, or xbbiN, as asked for.
 
     Times in nanoseconds of the daemon's clock; `created_ns` None if not known.
+    `errors`: of xbbN by operation that the disk failed, of xbbiN by what the guest did wrong.
     `latency` is by operation, of xbbiN only: it is the guest who waits.
     """
 
@@ -54,6 +55,7 @@ class Record:
     end_count: int
     kinds: Mapping[str, Kind]
     busy_rings_ns: tuple[int, ...]  # of each ring, the period under way included
+    errors: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[str, Histogram] = field(default_factory=dict)
 
     @property
@@ -127,6 +129,8 @@ class Rate:
     busy_percent: float
     kinds: Mapping[str, KindRate]
     total: KindRate
+    errors: Mapping[str, int]
+    errors_per_second: float
     percentiles: Mapping[str, Mapping[float, float]]
     """Latency in milliseconds by operation and per cent; none of operations that there were not."""
 
@@ -189,6 +193,10 @@ def rate(record: Record, before: Record | None, elapsed_ns: int) -> Rate:
         for name, kind in record.kinds.items()
     }
     busy_ns = _busy_ns(record, before)
+    errors = {
+        name: max(0, count - (before.errors.get(name, 0) if before is not None else 0))
+        for name, count in record.errors.items()
+    }
     return Rate(
         record=record,
         elapsed=elapsed,
@@ -198,6 +206,8 @@ def rate(record: Record, before: Record | None, elapsed_ns: int) -> Rate:
         busy_percent=min(100.0, busy_ns / _NS / elapsed * 100),
         kinds=kinds,
         total=_kind_rate(_sum(kinds), elapsed),
+        errors=errors,
+        errors_per_second=sum(errors.values()) / elapsed,
         percentiles=dict(_percentiles(record, before)),
     )
 
@@ -276,6 +286,7 @@ def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
             end_count=end_count,
             kinds={operation: _kind(counts[operation]) for operation in OPERATIONS},
             busy_rings_ns=tuple(int(ns) for ns in counts["busy_rings_ns"]),
+            errors={str(name): int(n) for name, n in counts.get("errors", {}).items()},
             latency=_latency(values.get("latency", {})) if record == "xbbi" else {},
         )
 

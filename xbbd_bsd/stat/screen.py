@@ -87,6 +87,7 @@ def _draw(
         others=view.others,
         width=width,
         name_width=max((len(rate.name) for rate in rates), default=4),
+        errors=True,
     )
     first = max(0, min(view.first, len(rates) - (height - gstat.MARGIN)))
     lines = gstat.screen(rates, top, shown, first=first, width=width, height=height)
