@@ -344,7 +344,7 @@ def test_an_error_of_ours_is_logged_and_answered(
     head, body = daemon.get()
     assert head.split()[1] == "500"
     assert body == "internal error\n"
-    assert "internal error" in caplog.text
+    assert "an answer failed" in caplog.text
     daemon.snapshot = lambda: SNAPSHOT
     assert daemon.server.port == 0
 
