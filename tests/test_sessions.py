@@ -84,6 +84,7 @@ TYPED: dict[tuple[str, str], Typed] = {
     ("xbbctl.8", "xbbctl -eTW dev.xbbd.0 > tuned"): Typed(),
     ("xbbctl.8", "xbbctl attach vm1 /tank/vm1-data.img xvdb"): Typed(),
     ("xbbctl.8", "xbbctl inflight xbbd0"): Typed(),
+    ("xbbctl.8", "xbbctl health"): Typed(),
     ("xbbd-troubles.7", "xbbctl health"): Typed(),
     ("xbbd.4", "# xbbctl dev.xbbd.0.devstat.xbbi.end_count dev.xbbd.0.devstat.xbb.end_count"): (
         Typed()
@@ -127,12 +128,19 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("xbbd.8", '{"values": {"dev.xbbd.0.flush_interval": 0}}'): SHOWN,
     ("xbbd.8", '{"ok": false, "error": "unknown oid \'dev.xbbd.7\'", "errno": "ENOENT"}'): SHOWN,
     ("xbbd.8", "sysrc xbbd_enable=YES"): FREEBSD,
-    ("xbbd.8", "xbbd -t -f /usr/local/etc/xbbd.conf && service xbbd reload"): FREEBSD,
+    ("xbbctl.8", 'xbbd-watch mail -s "xbbd" root'): "tests/sim/test_traces.py has the script",
+    ("xbbctl.8", "xbbctl log -f"): "tests/sim/test_traces.py follows the log",
+    ("xbbctl.8", "disk.workers: 8 -> 16"): SHOWN,
+    ("xbbd.8", "xbbd -t && service xbbd reload"): FREEBSD,
+    ("xbbd.8", '{"values": {"time": 1.5, "severity": "warning",'): SHOWN,
     ("xbbd.8", 'disk = [ "vdev=xvda,access=rw,backendtype=tap,target=/tank/vm.img" ]'): SHOWN,
     ("xbbd.8", "xl block-attach vm1 \\"): XEN,
     ("xbbd.conf.5", "[[override]]"): SHOWN,
     ("xbbd.conf.5", "[daemon]"): SHOWN,
-    ("xbbd.conf.5", "xbbd: xbbd.conf: [disk] workers = 65: must be a whole number, 1 to 64"): SHOWN,
+    (
+        "xbbd.conf.5",
+        "xbbd: xbbd.conf:2: [disk] workers = 65: must be a whole number, 1 to 64",
+    ): SHOWN,
 }
 
 

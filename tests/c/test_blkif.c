@@ -447,10 +447,11 @@ check_secure(void)
 
 	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), OK);
 	req.sector = 1;
-	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), BAD);
+	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), END);
 	req.sector = 0;
 	limits.read_only = true;
-	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), BAD);
+	CHECK_EQ(xbb_request_validate(&limits, &req, NULL),
+	    XBB_REFUSED_READ_ONLY);
 	limits.discard = false;
 	CHECK_EQ(xbb_request_validate(&limits, &req, NULL), NEVER);
 }

@@ -200,7 +200,7 @@ def test_reload_changes_tunables_of_running_disks(machine: Machine, image: Path)
     with open(machine.chain.config_file, "w") as file:
         file.write("[disk]\nflush_interval = maybe\n")
     machine.daemon.signal(signal.SIGHUP)
-    machine.log_line(r"xbbd\.conf.*line 2")
+    machine.log_line(r"xbbd\.conf:2: ")
     assert state.tunables()["flush_interval"] == 7
     state.close()
 

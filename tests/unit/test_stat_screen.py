@@ -345,4 +345,4 @@ def test_a_terminal_that_nobody_knows(daemon: Daemon) -> None:
         eventually(lambda: running.child.poll() is not None, "xbbstat ends")
         assert running.child.returncode == 1
         assert running.child.stderr is not None
-        assert "xbbstat: terminal 'no-such-terminal'" in running.child.stderr.read()
+        assert "xbbstat: terminal no-such-terminal" in running.child.stderr.read()
