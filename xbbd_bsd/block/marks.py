@@ -128,12 +128,15 @@ class Marks:
     def _load(self, name: str, named: str | None = None) -> Mark | None:
         """The mark in a file, of `named` only if that is given; a damaged one counts too."""
         if (mark := self._unsaved.get(name)) is None:
+            path = os.path.join(self._directory, name)
             try:
-                with open(os.path.join(self._directory, name), "rb") as file:
+                with open(path, "rb") as file:
                     mark = _decode(file.read(1 << 16))
             except FileNotFoundError:
                 return None
             except OSError:
+                if not os.path.lexists(path):  # it was a descriptor that could not be had
+                    return None
                 mark = _decode(b"")
         return mark if named is None or mark.path == named else None
 
