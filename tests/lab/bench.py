@@ -23,6 +23,12 @@ from pathlib import Path
 from tests.lab.domu import DomU, scratch, sh, wait_for
 
 BACKENDS = ("xbbd", "blkback", "qdisk")
+# What tells whose work it was, and how often somebody slept.
+COUNTERS = (
+    *("reqs_received", "total_dispatch", "io_inline", "io_handed_over", "grants_mapped_total"),
+    *("grants_copied_total", "persistent_misses", "notifies_received", "notifies_sent"),
+    "ring_sleeps",
+)
 # What fio is told, and whether the figure is MB/s rather than IOPS.
 ROWS = {
     "4k random read, depth 1": ("--rw=randread --bs=4k --iodepth=1", False),
@@ -84,6 +90,17 @@ def measure(guest: DomU, store: str, backend: str, row: str, number: int, size: 
         latency["99.000000"] / 1e3,
         used * 1e6 / side["total_ios"],
     )
+
+
+def counted() -> dict[str, int]:
+    """What xbbd has counted so far, of all its disks together."""
+    sums: dict[str, int] = {}
+    for line in sh(sys.executable, "-m", "xbbd_bsd.xbbctl", "-e", "dev.xbbd").splitlines():
+        name, _, value = line.partition("=")
+        leaf = name.rpartition(".")[2]
+        if leaf in COUNTERS and name.count(".") == 3:
+            sums[leaf] = sums.get(leaf, 0) + int(value)
+    return sums
 
 
 @contextmanager
@@ -168,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stores", default="ram,file")
     parser.add_argument("--backends", default=",".join(BACKENDS))
     parser.add_argument("--rows", default="", help="only rows whose name has this in it")
+    parser.add_argument("--counters", action="store_true", help="what xbbd counted meanwhile")
     options = parser.parse_args(arguments)
     sh("modprobe", "brd", "rd_nr=1", f"rd_size={options.size * 1024}")
     sh("dd", "if=/dev/urandom", f"of={RAM}", "bs=1M", f"count={options.size}")
@@ -184,6 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for backend in options.backends.split(","):
                     with attached(guest, backend, medium[backend]):
                         for row in (row for row in ROWS if options.rows in row):
+                            count = options.counters and backend == "xbbd"
+                            before = counted() if count else {}
                             m = measure(
                                 guest, store, backend, row, number, options.size, options.seconds
                             )
@@ -191,6 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                             print(
                                 f"{store} {number} {backend:8}{row:27}{m.figure:9.1f}", flush=True
                             )
+                            if count:
+                                after = counted()
+                                print({name: after[name] - before[name] for name in after})
     results = Path(os.environ["RESULTS"]) / "bench.json"
     results.write_text(json.dumps([asdict(m) for m in found], indent=1))
     print(table(found))

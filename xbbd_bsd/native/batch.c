@@ -12,12 +12,15 @@
  * away.  Waiting is to sleep: a thread that lost its processor in the middle,
  * or had a lot to copy, does not make a disk slow, however long it took.  That
  * is asked only where something took long, against what the thread noted when
- * it last slept for another reason.  Flushes have an account of their own,
+ * it last slept for another reason.  To ask is a system call.  So once a thread
+ * was awake all the time, it asks again after a few of the kind, which is until
+ * what it may take unasked has shrunk, and notes nothing before.  Flushes have an account of their own,
  * which begins with the worst, since a single one may take seconds.  Racing
  * writers cost a sample, no more.
  */
 #define SLOW_NS		20000
 #define SLOW_WEIGHT	10
+#define UNASKED_NS	160000		/* most that is taken for awake unasked */
 #define STALL_NS	5000000
 #define SLOW_ENOUGH	40
 
@@ -25,14 +28,46 @@
 static bool
 slept(struct xbb_queue *q, uint32_t thread, uint64_t took)
 {
-	uint64_t before, now;
+	struct xbb_sleeper *s = &q->sleeper[thread];
+	const uint64_t before = s->count;
 
-	if (took < SLOW_NS)
+	if (took < SLOW_NS + s->extra_ns) {
+		s->extra_ns -= s->extra_ns / 16;
 		return (false);
-	before = q->sleeps[thread];
-	now = xbb_thread_sleeps();
-	q->sleeps[thread] = now;
-	return (now != before);
+	}
+	s->count = xbb_thread_sleeps();
+	s->relaxed = !s->stale && s->count == before;
+	if (s->stale) {
+		s->stale = false;
+		return (false);
+	}
+	took += took / 4;
+	s->extra_ns = !s->relaxed ? 0 : (uint32_t)((took < UNASKED_NS ? took :
+	    UNASKED_NS) - SLOW_NS);
+	return (!s->relaxed);
+}
+
+/* What comes now is to be judged by itself, be it the first that is slow. */
+void
+xbb_note_sleeps(struct xbb_queue *q, uint32_t thread)
+{
+	struct xbb_sleeper *s = &q->sleeper[thread];
+
+	if (!s->stale)
+		return;
+	s->count = xbb_thread_sleeps();
+	s->stale = false;
+}
+
+/* What the thread did just now was no work of a disk's. */
+void
+xbb_slept_elsewhere(struct xbb_queue *q, uint32_t thread)
+{
+	struct xbb_sleeper *s = &q->sleeper[thread];
+
+	s->stale = s->relaxed;
+	if (!s->relaxed)
+		s->count = xbb_thread_sleeps();
 }
 
 static void

@@ -97,6 +97,7 @@ xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	bool done;
 	int error;
 
+	xbb_note_sleeps(q, thread);
 	before = xbb_now_ns();
 	error = xbb_flush(q->flushes, q->params.disk_fd, q->params.disk_kind,
 	    &done);

@@ -146,7 +146,7 @@ rest(struct xbb_queue *q)
 	    xbb_persist_trim(q));
 	n = poll(pfd, 2, limit_ms);
 	atomic_store(&q->sleeping, false);
-	q->sleeps[0] = xbb_thread_sleeps();
+	xbb_slept_elsewhere(q, 0);
 	if (n == 0 && q->masked)
 		q->idle_events = 0;
 	if (n > 0 && pfd[0].revents != 0)

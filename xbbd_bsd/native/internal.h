@@ -157,6 +157,14 @@ struct xbb_pool {
 	pthread_t	 thread[XBB_MAX_WORKERS];
 };
 
+/* Does a thread sleep in its work?  See batch.c. */
+struct xbb_sleeper {
+	uint64_t	 count;		/* of its sleeps, when it last looked */
+	uint32_t	 extra_ns;	/* how long it may take without a look */
+	bool		 relaxed;	/* it was awake then: look less often */
+	bool		 stale;		/* it has slept elsewhere since */
+};
+
 struct xbb_queue {
 	struct xbb_queue_params params;
 	const struct xbb_hv_ops *ops;
@@ -229,7 +237,7 @@ struct xbb_queue {
 	bool		 has_thread;	/* opener's */
 
 	/* Each thread its own: 0 the ring's, then the workers. */
-	uint64_t	 sleeps[1 + XBB_MAX_WORKERS];	/* when it last looked */
+	struct xbb_sleeper sleeper[1 + XBB_MAX_WORKERS];
 };
 
 /*
@@ -424,6 +432,8 @@ bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
 void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
 bool	xbb_batch_is_slow(struct xbb_queue *q, const struct xbb_batch *batch);
+void	xbb_note_sleeps(struct xbb_queue *q, uint32_t thread);
+void	xbb_slept_elsewhere(struct xbb_queue *q, uint32_t thread);
 void	xbb_judge_flush(struct xbb_queue *q, uint64_t took, uint32_t thread);
 
 /* devstat.c - the records of devstat(9).  Ring thread. */

@@ -120,7 +120,7 @@ worker_main(void *arg)
 		batch = xbb_batch_list_take(&pool->run);
 		if (batch != NULL) {
 			pthread_mutex_unlock(&pool->lock);
-			q->sleeps[self] = xbb_thread_sleeps();
+			xbb_slept_elsewhere(q, self);
 			(void)xbb_batch_run(q, batch, self);
 			xbb_queue_done(q, batch);
 			pthread_mutex_lock(&pool->lock);
