@@ -28,7 +28,7 @@ demo: build
 
 test:
 	@sh bootstrap.sh test
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # SEED says which; MUTANTS="--file ring.c --line 60" and the like, which of them.
 SEED?=	1

@@ -336,12 +336,23 @@ struct span {
 	uint8_t		*scratch;	/* for one block */
 };
 
-/* A buffer has room for one block, then for the longest span. */
+/*
+ * A buffer has room for one block, then for the longest span, from a page on:
+ * the kernel takes the data a page at a time.
+ */
+static size_t
+scratch_size(const struct xbb_queue_params *p)
+{
+
+	return (((size_t)p->block_size + XBB_PAGE_SIZE - 1) / XBB_PAGE_SIZE *
+	    XBB_PAGE_SIZE);
+}
+
 size_t
 xbb_data_buffer_size(const struct xbb_queue_params *p)
 {
 
-	return (3 * (size_t)p->block_size +
+	return (scratch_size(p) + 2 * (size_t)p->block_size +
 	    (size_t)p->max_batch_segments * XBB_PAGE_SIZE);
 }
 
@@ -359,7 +370,7 @@ span_of(const struct xbb_queue *q, const struct xbb_batch *batch,
 	span.length = (span.before + size + block - 1) / block * block;
 	span.after = span.length - span.before - size;
 	span.scratch = thread == 0 ? q->buffer : q->pool.buffer[thread - 1];
-	span.buffer = span.scratch + block;
+	span.buffer = span.scratch + scratch_size(&q->params);
 	return (span);
 }
 
@@ -421,12 +432,17 @@ move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	    span.length, thread));
 }
 
-/* Move the data of a batch that has some.  0 or a negative errno. */
+/*
+ * Move the data of a batch that has some.  0 or a negative errno.  Where copying
+ * is preferred pages that stay mapped are copied too: Linux has to look up each
+ * page of a guest's that the disk is to work on, the slow way, which takes longer
+ * than to copy it.
+ */
 int
 xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 
-	if (q->params.bounce || (q->copies && !batch->persistent))
+	if (q->params.bounce || q->copies)
 		return (move_bounced(q, batch, thread));
 	return (move_straight(q, batch, thread));
 }
