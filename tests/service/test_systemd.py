@@ -27,15 +27,15 @@ def section(name: str) -> dict[str, str]:
 
 
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
-    """With something that can be run where the unit expects xbbd."""
+    """With something that can be run where the unit expects xbbd and xbbctl."""
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed (Debian: systemd)")
-    command = tmp_path / "xbbd"
-    command.write_text("#!/bin/sh\n")
-    command.chmod(0o755)
+    for name in ("xbbd", "xbbctl"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/usr/local/bin/xbbd", str(command)))
+    unit.write_text(UNIT.read_text().replace("/usr/local/bin/", f"{tmp_path}/"))
     done = subprocess.run(
         [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
     )
