@@ -176,7 +176,7 @@ check_shared(void)
 static void
 check_bytes(void)
 {
-	const uint64_t buffer = 3 * XBB_SECTOR_SIZE + 64 * XBB_PAGE_SIZE;
+	const uint64_t buffer = 2 * XBB_SECTOR_SIZE + 65 * XBB_PAGE_SIZE;
 	struct rings rings;
 
 	rings_open(&rings);

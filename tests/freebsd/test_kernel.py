@@ -110,8 +110,8 @@ FORGOTTEN = {
     ),
     "6: vectors go one after the other": (
         "data.c",
-        "if (q->params.bounce || (q->copies && !batch->persistent))",
-        "if (q->copies && !batch->persistent)",
+        "if (q->params.bounce || q->copies)",
+        "if (q->copies)",
         "device",
         "tests/native/test_queue.py::test_segments_with_gaps_between_them",
         "which a disk gets one after the other",
