@@ -23,17 +23,11 @@ from xbbd_bsd.control.client import ask
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.host import control_path
-from xbbd_bsd.oids import leaf_of
 from xbbd_bsd.toolstack import DiskOffer, remove
 
 pytestmark = pytest.mark.slow
 
 GONE, FULL, SILENT = 2, 3, 4  # accidents of one disk
-
-
-def needs(name: str) -> pytest.MarkDecorator:
-    """What others have to tell before it can be judged."""
-    return pytest.mark.skipif(leaf_of(name) is None, reason=f"there is no {name}")
 
 
 class Faults:
@@ -195,7 +189,6 @@ def test_a_guest_that_breaks_the_rules_is_its_own_affair(machine: Machine, image
     assert "it is closed: " in out
 
 
-@needs("hw.xbbd.store_connected")
 def test_a_store_that_is_lost(machine: Machine) -> None:
     pid = int(Path(machine.chain.layout.store_pid).read_text())
     machine.chain.store.close()
@@ -207,7 +200,6 @@ def test_a_store_that_is_lost(machine: Machine) -> None:
     is_well(machine)
 
 
-@needs("dev.xbbd.0.path_state")
 @pytest.mark.parametrize("deed", ["delete", "replace", "truncate"])
 def test_a_path_under_a_guest(image: Path, deed: str) -> None:
     with running_machine("[disk]\nresize_interval = 1\n") as machine:
@@ -230,7 +222,6 @@ def test_a_path_under_a_guest(image: Path, deed: str) -> None:
         is_well(machine)
 
 
-@needs("hw.xbbd.configuration_refused")
 def test_a_configuration_that_was_refused(machine: Machine) -> None:
     Path(machine.chain.config_file).write_text("[disk]\nworkers = 1000\n")
     machine.daemon.signal(signal.SIGHUP)
@@ -240,7 +231,6 @@ def test_a_configuration_that_was_refused(machine: Machine) -> None:
     is_well(machine)
 
 
-@needs("dev.xbbd.0.errors.write")
 def test_errors_until_somebody_has_seen_to_them(faults: Faults, image: Path) -> None:
     """The counters go on counting, and a guest that starts again changes nothing."""
     with running_machine() as machine:
