@@ -63,7 +63,8 @@ def test_looking_around_spares_sleeping(tmp_path: Path) -> None:
 
         r.state.set_tunable("poll_max_us", 1_000_000)
         transfers(40)  # it tries after so many sleeps
-        assert transfers(20) == 0
+        # Somebody else may have the processor for longer than it looks around.
+        eventually(lambda: transfers(20) == 0, "twenty transfers without a sleep")
         r.state.set_tunable("poll_max_us", 0)
         for _ in range(20):
             before = r.counter("ring_sleeps")

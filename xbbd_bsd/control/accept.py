@@ -39,7 +39,6 @@ class Listener:
         self._serve = serve
         self._refused = refused
         self._spare: int | None = _take()
-        self._lent = False
         self._told = False
         self._timer: asyncio.TimerHandle | None = None
         listening.setblocking(False)
@@ -62,13 +61,16 @@ class Listener:
 
     def gone(self) -> None:
         """The client that has the spare descriptor is closed."""
-        self._lent = False
         if self._socket.fileno() >= 0:
             self._restore()
 
     def _restore(self) -> None:
-        """Have a spare one again, as soon as there is one to be had."""
-        if self._spare is None and not self._lent:
+        """Have a spare one again, as soon as there is one to be had.
+
+        That is before anybody is accepted: a client that has just left frees one a moment
+        before `gone` is called.
+        """
+        if self._spare is None:
             with suppress(OSError):
                 self._spare = _take()
 
@@ -100,7 +102,6 @@ class Listener:
         except OSError:  # it has gone, or somebody was quicker
             self._restore()
             return False
-        self._lent = True
         self._serve(channel, True)
         return True
 
