@@ -9,7 +9,7 @@ all: build
 
 help:
 	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
-	@echo "make test    all tests (about 12 minutes with two processors)"
+	@echo "make test    all tests (about 13 minutes with two processors)"
 	@echo "make mutants    a sample of one-line changes: do the tests notice (20 minutes)"
 	@echo "make mutants-all    every such change of nine files (hours)"
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
