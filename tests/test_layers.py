@@ -22,7 +22,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("feed", []),
     ("journal", ["errors", "events", "feed"]),
     ("stats", []),
-    ("faults", ["errors"]),
+    ("faults", ["errors", "events"]),
     ("vdev", ["errors"]),
     ("tomltext", []),
     ("config", ["errors", "events", "stats", "tomltext"]),

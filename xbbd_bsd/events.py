@@ -1,7 +1,7 @@
 """Every line that the daemon can log: frozen dataclasses, whose text is a format of their fields.
 
-What operators do is in deeds.py.  Pure: neither a log nor a clock is known here; journal.py
-gives them to one.  Control thread.
+What operators do is in deeds.py, requests that failed are in faults.py.  Pure: neither a
+log nor a clock is known here; journal.py gives them to one.  Control thread.
 """
 
 from dataclasses import dataclass, fields
@@ -458,34 +458,6 @@ class QueueStarted(DeviceEvent):
     port: int
     abi: str
     refs: str
-
-
-@dataclass(frozen=True)
-class GuestErrors(DeviceEvent):
-    """The guest asks for what it cannot have: the last such request, and how many before it."""
-
-    path = Path.DATA
-    severity = Severity.WARNING
-    text = "{what} refused, the guest's fault: {reason}"
-    what: str
-    reason: str
-    more: int
-    seconds: int
-
-    def __str__(self) -> str:
-        more = f"; {self.more} more in {self.seconds} s" if self.more else ""
-        return super().__str__() + more
-
-
-@dataclass(frozen=True)
-class DiskErrors(GuestErrors):
-    """The disk failed requests, the host's fault: likewise; `errno` by name."""
-
-    severity = Severity.ERROR
-    urgent = True
-    text = "{what} of {disk} failed: {reason} ({errno})"
-    disk: str
-    errno: str
 
 
 @dataclass(frozen=True)

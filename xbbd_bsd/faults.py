@@ -1,4 +1,4 @@
-"""What went wrong with requests, as data and in words: the host's faults and the guest's, apart.
+"""What went wrong with requests, as data, in words and as events: host's and guest's, apart.
 
 The host's is that a disk failed; the guest's, that it asked for what it cannot have.
 Where that is counted (native/faults.h), who is told and who shows it is not known
@@ -11,6 +11,7 @@ from errno import errorcode
 from typing import Final
 
 from xbbd_bsd.errors import shown
+from xbbd_bsd.events import DeviceEvent, Path, Severity
 
 SECTOR_BYTES: Final = 512
 DISK_OPERATIONS: Final = ("read", "write", "flush", "discard")
@@ -138,6 +139,40 @@ class Faults:
                 name = errno_name(number)
                 counts[name] = counts.get(name, 0) + count
         return found
+
+
+@dataclass(frozen=True)
+class RequestErrors(DeviceEvent):
+    """Requests failed: the last one, and how many before it; one class for each blame."""
+
+    path = Path.DATA
+    what: str
+    reason: str
+    more: int
+    seconds: int
+
+    def __str__(self) -> str:
+        more = f"; {self.more} more in {self.seconds} s" if self.more else ""
+        return super().__str__() + more
+
+
+@dataclass(frozen=True)
+class GuestErrors(RequestErrors):
+    """The guest asks for what it cannot have."""
+
+    severity = Severity.WARNING
+    text = "{what} refused, the guest's fault: {reason}"
+
+
+@dataclass(frozen=True)
+class DiskErrors(RequestErrors):
+    """The disk failed, the host's fault; `errno` by name."""
+
+    severity = Severity.ERROR
+    urgent = True
+    text = "{what} of {disk} failed: {reason} ({errno})"
+    disk: str
+    errno: str
 
 
 def together(parts: Iterable[Faults]) -> Faults:

@@ -4,7 +4,7 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from xbbd_bsd import deeds, events
+from xbbd_bsd import deeds, events, faults
 from xbbd_bsd.events import (
     AttachFailed,
     Connected,
@@ -22,10 +22,11 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.journal import AGAIN_SECONDS, BURST, KEPT, KEPT_OF_DEVICE, REFILL_SECONDS, Journal
 
+BASES = (Event, DeviceEvent, faults.RequestErrors)
 ALL = [
     value
-    for value in (*vars(events).values(), *vars(deeds).values())
-    if isinstance(value, type) and issubclass(value, Event) and value not in (Event, DeviceEvent)
+    for value in (*vars(events).values(), *vars(deeds).values(), *vars(faults).values())
+    if isinstance(value, type) and issubclass(value, Event) and value not in BASES
 ]
 
 

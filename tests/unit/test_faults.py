@@ -5,13 +5,15 @@ from collections.abc import Iterator
 import pytest
 
 from xbbd_bsd.block.faults import AGAIN_SECONDS, Reports
-from xbbd_bsd.events import DiskErrors, GuestErrors, Severity
+from xbbd_bsd.events import Severity
 from xbbd_bsd.faults import (
     GUEST_KINDS,
     REFUSALS,
+    DiskErrors,
     DiskFault,
     Faults,
     GuestFault,
+    RequestErrors,
     errno_name,
     together,
 )
@@ -112,7 +114,7 @@ class Look:
 
     def lines(self, events: Iterator[object]) -> Iterator[str]:
         for event in events:
-            assert isinstance(event, GuestErrors)
+            assert isinstance(event, RequestErrors)
             blame = "host" if isinstance(event, DiskErrors) else "guest"
             yield f"{blame} {event.more} {event.seconds}"
 

@@ -7,8 +7,7 @@ import pytest
 from tests.unit.family_bench import Bench
 from tests.waiting import GIVE_UP
 from xbbd_bsd.block.lookout import EVERY_SECONDS
-from xbbd_bsd.events import DiskErrors, GuestErrors
-from xbbd_bsd.faults import SHRUNK
+from xbbd_bsd.faults import SHRUNK, DiskErrors, GuestErrors, RequestErrors
 from xbbd_bsd.native import Op
 
 END = (1 << 20) // 512
@@ -21,8 +20,8 @@ def fail(bench: Bench, times: int = 1) -> None:
             bench.front.transfer(Op.WRITE, END - 8, 8, bytearray(4096))
 
 
-def said(bench: Bench, kind: type[GuestErrors] = DiskErrors) -> list[GuestErrors]:
-    return [event for event in bench.events if type(event) is kind]
+def said(bench: Bench, kind: type[RequestErrors] = DiskErrors) -> list[RequestErrors]:
+    return [event for event in bench.events if isinstance(event, kind)]
 
 
 def let_look(bench: Bench, seconds: float = EVERY_SECONDS) -> None:

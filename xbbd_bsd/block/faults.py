@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from xbbd_bsd.errors import shown
-from xbbd_bsd.events import DiskErrors, Event, GuestErrors
-from xbbd_bsd.faults import Faults, errno_name
+from xbbd_bsd.events import Event
+from xbbd_bsd.faults import DiskErrors, Faults, GuestErrors, errno_name
 
 AGAIN_SECONDS: Final = 30.0
 _UNKNOWN: Final = ("a request", "somebody has damaged the state segment")

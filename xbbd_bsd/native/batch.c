@@ -14,9 +14,9 @@
  * is asked only where something took long, against what the thread noted when
  * it last slept for another reason.  To ask is a system call.  So once a thread
  * was awake all the time, it asks again after a few of the kind, which is until
- * what it may take unasked has shrunk, and notes nothing before.  Flushes have an account of their own,
- * which begins with the worst, since a single one may take seconds.  Racing
- * writers cost a sample, no more.
+ * what it may take unasked has shrunk, and notes nothing before.  Flushes have
+ * an account of their own, which begins with the worst, since a single one may
+ * take seconds.  Racing writers cost a sample, no more.
  */
 #define SLOW_NS		20000
 #define SLOW_WEIGHT	10
