@@ -49,7 +49,7 @@ EVENTS = "tests/native/test_events.py"
 TARGETS = (
     Target(
         "xbbd_bsd/native/blkif.c",
-        ("blkif", "fuzz_ring", "hostile"),
+        ("blkif", "validate", "fuzz_ring", "hostile"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(
