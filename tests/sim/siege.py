@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 from tests.sim.silent_disks import FrozenFileSystem, StoppedServer, missing
 from tests.waiting import eventually
@@ -38,31 +40,40 @@ CONFIG = "[disk]\nresize_interval = 1\nmax_queues = 1\n"
 
 
 class Storm:
-    """A guest that writes nodes as fast as the store takes them; one thread."""
+    """A guest that writes a node as fast as the store takes it; a process of its own.
 
-    def __init__(self, path: str, nodes: str) -> None:
-        self.writes = 0
-        self.node = f"{nodes}/nobody-looks"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(path,))
-        self._thread.start()
+    In one of ours it would hold up whoever is timed.
+    """
 
-    def _run(self, path: str) -> None:
-        loop = asyncio.new_event_loop()
-        store = Store(path, loop=loop)
-        store.connect()
-        while not self._stop.is_set():
-            try:
-                store.write(self.node, b"4")
-            except StoreError:
-                self._stop.wait(0.01)
-            self.writes += 1
-        store.close()
-        loop.close()
+    def __init__(self, path: str, node: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._writes = context.Value("Q", 0)
+        self._stop = context.Event()
+        arguments = (path, node, self._writes, self._stop)
+        self._process = context.Process(target=_storm, args=arguments)
+        self._process.start()
+
+    @property
+    def writes(self) -> int:
+        return int(self._writes.value)
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join()
+        self._process.join()
+
+
+def _storm(path: str, node: str, writes: Any, stop: Any) -> None:
+    loop = asyncio.new_event_loop()
+    store = Store(path, loop=loop)
+    store.connect()
+    while not stop.is_set():
+        try:
+            store.write(node, b"4")
+        except StoreError:
+            stop.wait(0.01)
+        writes.value += 1
+    store.close()
+    loop.close()
 
 
 class Siege:
@@ -168,13 +179,13 @@ def main() -> int:
             guest.tell("exercise seconds=36000 depth=8 sectors=16384")
             guest.event("progress")
         nodes = f"/local/domain/4/device/vbd/{XVDA}"
-        storm = Storm(chain.layout.store_socket(4), nodes)
-        held.callback(storm.close)
-        before = statistics.median(siege.io() for _ in range(3))
+        with closing(Storm(chain.layout.store_socket(4), f"{nodes}/nobody-looks")):
+            before = statistics.median(siege.io() for _ in range(3))
         siege.lists.clear()
         server.stop()
         frozen.freeze()
-        storm.node = f"{nodes}/state"
+        storm = Storm(chain.layout.store_socket(4), f"{nodes}/state")
+        held.callback(storm.close)
         begun, meanwhile, rounds = time.monotonic(), [], 0
         while time.monotonic() - begun < options.seconds:
             meanwhile.append(siege.io())
