@@ -110,17 +110,32 @@ count_step(const struct rig *rig, enum xbb_req_state state)
 	return (n);
 }
 
-/*
- * A merged batch at the disk, and one behind it that overlaps; then those of
- * it that are done one by one, for the sake of a bad reference among them.
- */
+/* Writes that merge, of which one has a reference that grants nothing. */
+#define BAD		2
+
+static void
+put_bad_batch(struct rig *rig)
+{
+	struct xbb_segment seg;
+	uint32_t i;
+
+	for (i = 0; i < BATCH; i++) {
+		seg = guest_segment(&rig->guest, i, 0, 7);
+		if (i == BAD)
+			seg.gref = 0;
+		guest_put(&rig->guest, XBB_OP_WRITE, i * XBB_SECTORS_PER_PAGE,
+		    &seg, 1);
+	}
+	guest_publish(&rig->guest);
+}
+
+/* A merged batch at the disk, and one that is done request by request. */
 static void
 check_steps(void)
 {
 	const struct pair_options options = {
 		.workers = 1, .transport = XBB_TRANSPORT_MAP,
 	};
-	struct xbb_segment seg;
 	struct rig rig;
 	uint32_t i;
 
@@ -134,14 +149,7 @@ check_steps(void)
 	guest_collect(&rig.guest);
 
 	disk_hold_range(5 * XBB_PAGE_SIZE, 6 * XBB_PAGE_SIZE);
-	for (i = 0; i < BATCH; i++) {
-		seg = guest_segment(&rig.guest, i, 0, 7);
-		if (i == 2)
-			seg.gref = 0;
-		guest_put(&rig.guest, XBB_OP_WRITE, i * XBB_SECTORS_PER_PAGE,
-		    &seg, 1);
-	}
-	guest_publish(&rig.guest);
+	put_bad_batch(&rig);
 	disk_wait_held(1);
 	CHECK_EQ(count_step(&rig, XBB_REQ_DONE), 5);
 	CHECK_EQ(count_step(&rig, XBB_REQ_DISPATCHED), BATCH - 5);
@@ -150,7 +158,7 @@ check_steps(void)
 	guest_collect(&rig.guest);
 	for (i = 0; i < BATCH; i++)
 		CHECK_EQ(rig.guest.status[i],
-		    i == 2 ? XBB_RSP_ERROR : XBB_RSP_OKAY);
+		    i == BAD ? XBB_RSP_ERROR : XBB_RSP_OKAY);
 	CHECK_EQ(count_step(&rig, XBB_REQ_FREE),
 	    xbb_state_entries(rig.device.state));
 	pair_drain(&rig.pair);
@@ -190,23 +198,14 @@ check_bounced(void)
 	const struct pair_options options = {
 		.workers = 1, .transport = XBB_TRANSPORT_COPY,
 	};
-	struct xbb_segment seg;
 	struct rig rig;
 	uint64_t before;
-	uint32_t i;
 
 	rig_open(&rig, BATCH_SECTORS, &options);
 	before = COUNTER(&rig.pair, io_bounced);
 	rig_put_batch(&rig, XBB_OP_WRITE);
 	guest_collect(&rig.guest);
-	for (i = 0; i < BATCH; i++) {
-		seg = guest_segment(&rig.guest, i, 0, 7);
-		if (i == 2)
-			seg.gref = 0;
-		guest_put(&rig.guest, XBB_OP_WRITE, i * XBB_SECTORS_PER_PAGE,
-		    &seg, 1);
-	}
-	guest_publish(&rig.guest);
+	put_bad_batch(&rig);
 	guest_collect(&rig.guest);
 	pair_drain(&rig.pair);
 	CHECK_EQ(COUNTER(&rig.pair, io_bounced) - before, 2 + BATCH);
