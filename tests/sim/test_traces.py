@@ -104,6 +104,21 @@ def test_every_change_says_who_and_what_was_before(still: Machine, image: Path) 
     machine.log_line(rf"{ME}: detached xvda from guest 1$")
 
 
+def test_a_path_however_long_leaves_a_trace(machine: Machine, image: Path) -> None:
+    """A request has no room for 1800 characters that JSON writes with six."""
+    machine.guest(1)
+    directory = image.parent.joinpath(*(["\N{GREEK SMALL LETTER OMEGA}" * 100] * 9))
+    directory.mkdir(parents=True)
+    disk = image.rename(directory / "disk.img")
+    assert xbbctl(machine, "attach", "1", str(disk), "xvda") == "xbbd0\n"
+    machine.offers.append(DiskOffer(1, XVDA, str(disk), kind="vbd3"))
+    machine.log_line(
+        rf"{ME}: attached {image.parent}/.*\.\.\..*/disk\.img to guest 1 as xvda, mode w"
+    )
+    assert tool(machine, "xbbctl", "attach", "1", f"{disk}-2", "xvdb").returncode == 1
+    machine.log_line(rf"{ME}: did not attach {image.parent}/.*\.\.\.")
+
+
 def test_a_line_of_the_log_as_people_read_it(machine: Machine) -> None:
     with following(machine) as followed:
         eventually(lambda: "serving" in followed.read_text(), "the lines before")
