@@ -171,8 +171,9 @@ def test_what_a_guest_says_that_takes_no_disk(machine: Machine, image: Path) -> 
     machine.log_line(r"the guest does not connect, and says: 19 no\\x1b driver")
 
 
-def test_a_script_hears_of_what_matters(machine: Machine, image: Path) -> None:
-    commands = Path(machine.chain.directory) / "bin"
+def commands_in(directory: Path) -> Path:
+    """A directory with the commands of a script that watches."""
+    commands = directory / "bin"
     commands.mkdir()
     (commands / "xbbctl").write_text(
         f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m xbbd_bsd.xbbctl "$@"\n'
@@ -180,6 +181,30 @@ def test_a_script_hears_of_what_matters(machine: Machine, image: Path) -> None:
     (commands / "tell").write_text('#!/bin/sh\nread -r line\necho "$@ $line" >>"$1"\n')
     for file in commands.iterdir():
         file.chmod(0o755)
+    return commands
+
+
+def test_a_script_that_cannot_watch_says_why_once(temporary: Path, tmp_path: Path) -> None:
+    commands, said = commands_in(tmp_path), tmp_path / "said"
+    with said.open("w") as file:
+        script = subprocess.Popen(
+            ["sh", "-c", 'sleep() { echo pause >&2; command sleep "$1"; }; . "$0"',
+             str(ROOT / "etc" / "xbbd-watch"), "-o", f"--state-dir={temporary}", "true"],
+            env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}",
+                 "XBBD_WATCH_PAUSE": "0"},
+            stderr=file, process_group=0,
+        )  # fmt: skip
+    try:
+        eventually(lambda: said.read_text().count("pause\n") > 1, "it tries again", 60)
+    finally:
+        os.killpg(script.pid, 9)
+        script.wait(GIVE_UP)
+    lines = [line for line in said.read_text().splitlines() if line != "pause"]
+    assert lines == [f"xbbctl: no xbbd listens at {temporary}/control: is it running?"]
+
+
+def test_a_script_hears_of_what_matters(machine: Machine, image: Path) -> None:
+    commands = commands_in(Path(machine.chain.directory))
     told = Path(machine.chain.directory) / "told"
     script = subprocess.Popen(
         [str(ROOT / "etc" / "xbbd-watch"), "-e", "ValueSet|SwitchSet",
