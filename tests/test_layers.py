@@ -33,7 +33,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.health", ["control.protocol", "errors", "ledger", "oids"]),
     ("control.tree", ["control.health", "control.protocol", "errors", "oids"]),
     ("control.families", ["errors", "faults", "oids", "stats"]),
-    ("control.metrics", ["control.families", "errors"]),
+    ("control.metrics", ["control.accept", "control.families", "errors"]),
     ("control.accept", []),
     ("control.server", ["control", "errors", "events"]),
     ("control", ["control", "errors", "oids"]),

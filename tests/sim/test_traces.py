@@ -104,6 +104,21 @@ def test_every_change_says_who_and_what_was_before(still: Machine, image: Path) 
     machine.log_line(rf"{ME}: detached xvda from guest 1$")
 
 
+def test_a_path_however_long_leaves_a_trace(machine: Machine, image: Path) -> None:
+    """A request has no room for 1800 characters that JSON writes with six."""
+    machine.guest(1)
+    directory = image.parent.joinpath(*(["\N{GREEK SMALL LETTER OMEGA}" * 100] * 9))
+    directory.mkdir(parents=True)
+    disk = image.rename(directory / "disk.img")
+    assert xbbctl(machine, "attach", "1", str(disk), "xvda") == "xbbd0\n"
+    machine.offers.append(DiskOffer(1, XVDA, str(disk), kind="vbd3"))
+    machine.log_line(
+        rf"{ME}: attached {image.parent}/.*\.\.\..*/disk\.img to guest 1 as xvda, mode w"
+    )
+    assert tool(machine, "xbbctl", "attach", "1", f"{disk}-2", "xvdb").returncode == 1
+    machine.log_line(rf"{ME}: did not attach {image.parent}/.*\.\.\.")
+
+
 def test_a_line_of_the_log_as_people_read_it(machine: Machine) -> None:
     with following(machine) as followed:
         eventually(lambda: "serving" in followed.read_text(), "the lines before")
@@ -156,8 +171,9 @@ def test_what_a_guest_says_that_takes_no_disk(machine: Machine, image: Path) -> 
     machine.log_line(r"the guest does not connect, and says: 19 no\\x1b driver")
 
 
-def test_a_script_hears_of_what_matters(machine: Machine, image: Path) -> None:
-    commands = Path(machine.chain.directory) / "bin"
+def commands_in(directory: Path) -> Path:
+    """A directory with the commands of a script that watches."""
+    commands = directory / "bin"
     commands.mkdir()
     (commands / "xbbctl").write_text(
         f'#!/bin/sh\ncd "{ROOT}" && exec "{sys.executable}" -m xbbd_bsd.xbbctl "$@"\n'
@@ -165,6 +181,30 @@ def test_a_script_hears_of_what_matters(machine: Machine, image: Path) -> None:
     (commands / "tell").write_text('#!/bin/sh\nread -r line\necho "$@ $line" >>"$1"\n')
     for file in commands.iterdir():
         file.chmod(0o755)
+    return commands
+
+
+def test_a_script_that_cannot_watch_says_why_once(temporary: Path, tmp_path: Path) -> None:
+    commands, said = commands_in(tmp_path), tmp_path / "said"
+    with said.open("w") as file:
+        script = subprocess.Popen(
+            ["sh", "-c", 'sleep() { echo pause >&2; command sleep "$1"; }; . "$0"',
+             str(ROOT / "etc" / "xbbd-watch"), "-o", f"--state-dir={temporary}", "true"],
+            env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}",
+                 "XBBD_WATCH_PAUSE": "0"},
+            stderr=file, process_group=0,
+        )  # fmt: skip
+    try:
+        eventually(lambda: said.read_text().count("pause\n") > 1, "it tries again", 60)
+    finally:
+        os.killpg(script.pid, 9)
+        script.wait(GIVE_UP)
+    lines = [line for line in said.read_text().splitlines() if line != "pause"]
+    assert lines == [f"xbbctl: no xbbd listens at {temporary}/control: is it running?"]
+
+
+def test_a_script_hears_of_what_matters(machine: Machine, image: Path) -> None:
+    commands = commands_in(Path(machine.chain.directory))
     told = Path(machine.chain.directory) / "told"
     script = subprocess.Popen(
         [str(ROOT / "etc" / "xbbd-watch"), "-e", "ValueSet|SwitchSet",

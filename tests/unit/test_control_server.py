@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import socket
 import stat
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import no_descriptors
 from tests.waiting import eventually
 from xbbd_bsd.control import server as module
 from xbbd_bsd.control.accept import shortage
@@ -427,23 +427,20 @@ def test_the_end_of_what_is_followed(daemon: Daemon) -> None:
         assert connection.whole(GET) == {"a": 1}
 
 
-@contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """This process can open nothing more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = os.dup(0)
-    os.close(highest)
-    held = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 16, hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                held.append(os.dup(0))
-        yield
-    finally:
-        for fd in held:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def test_the_last_descriptor_but_the_spare_one_is_no_shortage(daemon: Daemon) -> None:
+    """Nobody is kept waiting, so nobody is told that; whoever comes next is let in as well."""
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        for channel in clients:
+            stack.enter_context(channel).settimeout(10)
+        with no_descriptors(but=1):
+            for channel in clients:
+                channel.connect(daemon.path)
+                channel.sendall(GET.encode())
+                assert channel.recv(65536).startswith(b'{"values": {"a": 1}}')
+                channel.shutdown(socket.SHUT_RDWR)  # a close would free one of this process
+                eventually(lambda: not daemon.server._clients, "it has gone")
+    assert not daemon.events
 
 
 def test_out_of_descriptors_one_operator_is_let_in(daemon: Daemon) -> None:

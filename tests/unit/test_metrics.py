@@ -16,8 +16,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
+from tests.descriptors import no_descriptors
 from tests.waiting import eventually
 from xbbd_bsd.control import metrics as module
+from xbbd_bsd.control.accept import awaited
 from xbbd_bsd.control.families import LIMITS, Snapshot, folded
 from xbbd_bsd.control.metrics import Address, MetricsServer
 from xbbd_bsd.errors import OperatorError
@@ -381,6 +383,38 @@ def test_an_error_of_ours_is_logged_and_answered(
     assert "an answer failed" in caplog.text
     daemon.snapshot = lambda: SNAPSHOT
     assert daemon.server.port == 0
+
+
+def test_out_of_descriptors_is_said_once_and_only_while_somebody_waits(
+    daemon: Daemon, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    tried: list[bool] = []
+
+    def looked(listening: socket.socket) -> bool:
+        tried.append(found := awaited(listening))
+        return found
+
+    monkeypatch.setattr(module, "awaited", looked)
+    daemon.get()  # loads what it needs
+    with (
+        socket.socket(socket.AF_UNIX) as first,
+        socket.socket(socket.AF_UNIX) as second,
+        no_descriptors(but=1),
+    ):
+        for channel in (first, second):
+            channel.settimeout(15)
+        first.connect(daemon.address)
+        eventually(lambda: tried[-3:] == [False] * 3, "it has the last one, nobody waits")
+        assert not caplog.records
+        second.connect(daemon.address)
+        eventually(lambda: tried[-3:] == [True] * 3, "the second waits")
+        for channel in (first, second):
+            channel.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert everything(channel).startswith(b"HTTP/1.0 200 ")
+    assert [record.getMessage() for record in caplog.records] == [
+        "nobody is accepted just now: Too many open files; see hw.xbbd.shortage"
+    ]
 
 
 def test_closing_while_clients_are_there_leaves_nothing(short_path: Path) -> None:

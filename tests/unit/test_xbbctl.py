@@ -153,6 +153,12 @@ def test_a_file_that_is_not_there(daemon: Running, tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_file_that_is_no_text(daemon: Running, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(b"\xff\n")
+    assert daemon.run("-f", str(image)) == (1, "", f"xbbctl: {image}: it is no text in UTF-8\n")
+
+
 def test_one_error_does_not_stop_the_rest(daemon: Running) -> None:
     assert daemon.run("nothing", f"{FLUSH}=1", "-n") == (
         1, "0 -> 1\n", "xbbctl: unknown oid 'nothing'\n"

@@ -8,6 +8,7 @@ Runs on the daemon's loop.
 
 import asyncio
 import os
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -82,6 +83,8 @@ class Listener:
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
+                if not awaited(self._socket):
+                    return
                 if not self._told:
                     self._told = True
                     self._refused(error)
@@ -109,6 +112,16 @@ class Listener:
         """The socket stays readable, and the loop has other work."""
         self._loop.remove_reader(self._socket)
         self._timer = self._loop.call_later(PAUSE, self._listen)
+
+
+def awaited(listening: socket.socket) -> bool:
+    """Whether a client waits to be accepted.
+
+    accept(2) does not say: it wants a descriptor before it looks.
+    """
+    poll = select.poll()
+    poll.register(listening, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def shortage() -> str:

@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler
 from io import BytesIO
 from typing import Any, Final
 
+from xbbd_bsd.control.accept import awaited
 from xbbd_bsd.control.families import Collector, Snapshot, library
 from xbbd_bsd.errors import OperatorError, reason
 
@@ -125,15 +126,21 @@ class MetricsServer:
         self._slots.release()
 
     async def _accept(self) -> socket.socket:
+        told = False
         while True:
             try:
                 channel, _ = await self._loop.sock_accept(self._listener)
                 channel.setblocking(False)
                 return channel
             except OSError as error:  # it has gone again, or there are no descriptors left
-                if error.errno != errno.ECONNABORTED:
-                    _log.warning("%s", error.strerror)
-                    await asyncio.sleep(PAUSE)
+                if error.errno == errno.ECONNABORTED:
+                    continue
+                if awaited(self._listener) and not told:
+                    told = True
+                    _log.warning(
+                        "nobody is accepted just now: %s; see hw.xbbd.shortage", error.strerror
+                    )
+                await asyncio.sleep(PAUSE)
 
     async def _exchange(self, channel: socket.socket) -> None:
         """One request and its answer."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Value, Verb
-from xbbd_bsd.errors import OperatorError, one_line
+from xbbd_bsd.errors import OperatorError, in_words, one_line, reason
 
 Description = tuple[str, bool, bool, str]
 """Type, whether writable, whether a tunable, description."""
@@ -64,8 +64,10 @@ class Sysctl:
         try:
             with open(path, encoding="utf-8") as file:
                 lines = file.read().splitlines()
-        except (OSError, UnicodeError) as error:
-            raise OperatorError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        except OSError as error:
+            raise OperatorError(f"{path}: {reason(error)}", error.errno or 0) from None
+        except UnicodeError as error:
+            raise OperatorError(f"{path}: {in_words(error)}") from None
         for number, line in enumerate(lines, 1):
             text = line.partition("#")[0].strip()
             if text:

@@ -8,7 +8,8 @@ import re
 
 from xbbd_bsd.control.client import LIMIT, Connection
 from xbbd_bsd.control.protocol import Request, Verb
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.control.tree import NOTE_LENGTH
+from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.host import control_path, run_directory
 from xbbd_bsd.oids import ROOT
 
@@ -37,7 +38,13 @@ def note(options: argparse.Namespace, directory: str, words: str) -> str:
     """Have the daemon log what was done at the store; xbbdN of the disk that this is.
 
     "" if it does not know it, does not run or does not let us: that is no reason to fail.
+    Of words that are too many, as with a long path, the middle is left out: a request
+    has no room for them, and how it begins and ends says what was done.
     """
+    words = one_line(words)
+    if len(words) > NOTE_LENGTH:
+        half = NOTE_LENGTH // 2 - 2
+        words = f"{words[:half]}...{words[-half:]}"
     try:
         with connect(options, _NOTE_SECONDS) as daemon:
             device = daemon.whole(Request(Verb.NOTE, directory, words)).get("device")
