@@ -18,7 +18,15 @@ from xbbd_bsd.control import server as module
 from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.client import Connection, ask
 from xbbd_bsd.control.protocol import DENIED, LIMIT, Part, Request, Verb
-from xbbd_bsd.control.server import FOLLOWERS, MOST, RESERVED, ControlServer, Rights, Visitor
+from xbbd_bsd.control.server import (
+    FOLLOWERS,
+    FOLLOWERS_RESERVED,
+    MOST,
+    RESERVED,
+    ControlServer,
+    Rights,
+    Visitor,
+)
 from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.events import Event, NotAccepted
 from xbbd_bsd.feed import LIMIT as WAITING
@@ -391,12 +399,18 @@ def test_a_reader_that_is_too_slow_is_told_and_costs_little(daemon: Daemon) -> N
         assert missed > 0
 
 
-def test_there_are_not_too_many_who_follow(daemon: Daemon) -> None:
+@pytest.mark.parametrize(
+    ("rights", "most"),
+    [(Rights.READ, FOLLOWERS - FOLLOWERS_RESERVED), (Rights.WRITE, FOLLOWERS)],
+)
+def test_there_are_not_too_many_who_follow(daemon: Daemon, rights: Rights, most: int) -> None:
+    """And who may only read leaves some places to others."""
+    daemon.rights = rights
     with contextlib.ExitStack() as held:
-        for _ in range(FOLLOWERS):
+        for _ in range(most):
             held.enter_context(daemon.connect()).sendall(FOLLOW.encode())
         eventually(
-            lambda: sum(client.follows for client in set(daemon.server._clients)) == FOLLOWERS,
+            lambda: sum(client.follows for client in set(daemon.server._clients)) == most,
             "all follow",
         )
         with pytest.raises(OperatorError, match="too many follow the log already"):

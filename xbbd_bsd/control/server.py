@@ -35,6 +35,7 @@ from xbbd_bsd.events import Defect, Event, NotAccepted
 MOST: Final = 32  # connections at once
 RESERVED: Final = 8  # of these, for those who may write
 FOLLOWERS: Final = 16  # of these, that follow the log
+FOLLOWERS_RESERVED: Final = 4  # of those, for who may write
 PATIENCE: Final = 10.0  # seconds for a request to arrive, or a part of a reply to be taken
 PATIENCE_WITH_LAST: Final = 0.25  # the same where others wait for the last descriptor
 TURN: Final = 0.002  # seconds of answering, until the loop has its turn
@@ -165,10 +166,11 @@ class ControlServer:
             )
         return visitor
 
-    def perform(self, request: Request) -> Iterator[Part]:
-        """The answer to a request; OperatorError."""
+    def perform(self, request: Request, rights: Rights) -> Iterator[Part]:
+        """The answer to a request of who has these rights; OperatorError."""
         followers = sum(client.follows for client in self._clients)
-        if request.verb is Verb.EVENTS and followers > FOLLOWERS:
+        most = FOLLOWERS if rights is Rights.WRITE else FOLLOWERS - FOLLOWERS_RESERVED
+        if request.verb is Verb.EVENTS and followers > most:
             raise OperatorError("too many follow the log already", errno.EAGAIN)
         yield from self._perform(request)
 
@@ -321,7 +323,7 @@ class _Client(asyncio.Protocol):
             raise OperatorError("the daemon is out of file descriptors", errno.EMFILE)
         self.follows = request.verb is Verb.EVENTS
         try:
-            yield from self._server.perform(replace(request, who=self._visitor.who))
+            yield from self._server.perform(replace(request, who=self._visitor.who), self.rights)
         finally:
             self.follows = False
 
