@@ -94,19 +94,19 @@ class Ledger:
             float(values.get(f"{prefix}last_time", 0)),
         )
 
-    def clear(self, unit: int, group: Group) -> int:
-        """An operator has seen to a device's errors; how many there were, the host's."""
-        total = self.errors(unit, group).total
+    def clear(self, unit: int, group: Group) -> tuple[int, int]:
+        """An operator has seen to a device's errors; how many there were, host's and guest's."""
+        found = self.errors(unit, group).total, self.guest_errors(unit, group).total
         values = _values(group)
         self._seen[unit] = {
             prefix + name: int(values.get(prefix + name, 0))
             for prefix, names in ((_HOST, _OPERATIONS), (_GUEST, _KINDS))
             for name in names
         }
-        return total
+        return found
 
     def clear_path(self, path: str) -> int:
-        """As `clear`, of a disk that has no device any more."""
+        """As `clear`, of a disk that has no device any more: the host's."""
         past = self._past.pop(path, None)
         return past.errors.total if past is not None else 0
 

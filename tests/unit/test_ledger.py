@@ -28,7 +28,7 @@ def test_a_device_without_errors() -> None:
     nothing = Device()
     assert ledger.errors(0, nothing.group) == NO_ERRORS
     assert ledger.errors(0, Device(read=0, write=0).group) == NO_ERRORS
-    assert ledger.clear(0, nothing.group) == 0
+    assert ledger.clear(0, nothing.group) == (0, 0)
     ledger.leave(0, nothing.group, sound=True)
     assert ledger.past == ()
 
@@ -57,10 +57,10 @@ def test_what_was_seen_to_counts_no_more() -> None:
     ledger = Ledger()
     device = Device(write=3)
     device.errors["errors.guest.grants"] = 2
-    assert ledger.clear(0, device.group) == 3
+    assert ledger.clear(0, device.group) == (3, 2)
     assert ledger.errors(0, device.group) == NO_ERRORS
     assert ledger.guest_errors(0, device.group) == NO_ERRORS
-    assert ledger.clear(0, device.group) == 0
+    assert ledger.clear(0, device.group) == (0, 0)
     device.count(write=5, read=1)
     assert ledger.errors(0, device.group).counts == {"read": 1, "write": 2}
     assert ledger.errors(1, device.group).counts == {"read": 1, "write": 5}, "another device"
