@@ -12,7 +12,6 @@ import pytest
 
 from tests.unit.family_bench import IDENTITY, Bench
 from tests.unit.slow_run import SlowRun
-from xbbd_bsd import ledger as ledger_module
 from xbbd_bsd.block.disk import key_of
 from xbbd_bsd.block.limits import LimitError, Need, Part
 from xbbd_bsd.block.numbers import Value
@@ -46,8 +45,7 @@ class FakeNumbers:
     medium: dict[str, Value] = field(default_factory=dict)
 
     def group(self, name: str) -> Mapping[str, Value]:
-        counts = dict.fromkeys(ledger_module._GROUPS, self.errors)
-        return {"medium": self.medium, **counts}.get(name, {})
+        return {"medium": self.medium, "errors": self.errors}[name]
 
     def ages(self) -> list[float]:
         return [3.0]
@@ -133,8 +131,7 @@ def fail(bench: Bench, monkeypatch: pytest.MonkeyPatch, **counts: int) -> dict[s
     """The device of a bench that has a disk counts errors from now on: these."""
     errors = {f"errors.{name}": n for name, n in counts.items()}
     numbers = bench.family.devices[IDENTITY.unit]
-    for group in ledger_module._GROUPS:
-        monkeypatch.setitem(numbers._groups, group, lambda: errors)
+    monkeypatch.setitem(numbers._groups, "errors", lambda: errors)
     return errors
 
 
