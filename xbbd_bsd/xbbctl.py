@@ -207,7 +207,7 @@ def _print_table(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = program.Parser(
         prog="xbbctl",
         add_help=False,
         allow_abbrev=False,
@@ -241,7 +241,7 @@ def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
 
 
 def _verb_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = program.Parser(
         prog="xbbctl",
         add_help=False,
         allow_abbrev=False,
