@@ -28,7 +28,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("config", ["errors", "events", "stats", "tomltext"]),
     ("conftext", ["config", "errors", "tomltext", "vdev"]),
     ("oids", ["config", "faults", "stats"]),
-    ("ledger", ["oids"]),
+    ("ledger", ["faults"]),
     ("control.protocol", ["errors"]),
     ("control.health", ["control.protocol", "errors", "ledger", "oids"]),
     ("control.tree", ["control.health", "control.protocol", "errors", "oids"]),

@@ -93,7 +93,10 @@ class Condition:
         OperatorError if there was neither.
         """
         began, outcomes = self._loop.time(), list[Outcome]()
-        errors = self._clear_errors(path)
+        errors, refused = self._clear_errors(path)
+        seen_to = errors or refused
+        if seen_to:  # now: who asked may not wait for the rest
+            self._journal(ErrorsCleared(path, errors, refused, who))
         cleared = self._marks.clear(path)
         if not cleared:  # it may have had another path then, and whoever has it may not answer
             self._run(
@@ -105,17 +108,15 @@ class Condition:
             if not cleared and not outcomes:
                 if self._loop.time() - began < HUNG_SECONDS:
                     return False
-                if not errors:
+                if not seen_to:
                     raise HostError(f"{path}: it does not answer", errno.ETIMEDOUT)
             elif not cleared and outcomes[0].error is None:
                 cleared = self._marks.clear(path, outcomes[0].value)
-            if not cleared and not errors:
+            if not cleared and not seen_to:
                 raise OperatorError(
                     f"{path}: it is not known to have lost anything, nor to have had errors",
                     errno.ENOENT,
                 )
-            if errors:
-                self._journal(ErrorsCleared(path, errors, who))
             if cleared:
                 self._journal(DiskCleared(path, who))
                 self._try_again()
@@ -123,12 +124,13 @@ class Condition:
 
         return ended
 
-    def _clear_errors(self, path: str) -> int:
-        """Of all devices with that path, and of those that had it; how many there were."""
-        total = 0
+    def _clear_errors(self, path: str) -> tuple[int, int]:
+        """Of all devices with that path, and of those that had it; how many, as Ledger.clear."""
+        errors = refused = 0
         for family in self._families:
-            total += family.ledger.clear_path(path)
+            errors += family.ledger.clear_path(path)
             for unit, numbers in family.devices.items():
                 if numbers.group("medium").get("path") == path:
-                    total += family.ledger.clear(unit, numbers.group)
-        return total
+                    of_disk, of_guest = family.ledger.clear(unit, numbers.group)
+                    errors, refused = errors + of_disk, refused + of_guest
+        return errors, refused

@@ -275,7 +275,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="xbbd", description="user-space Xen block backend")
+    parser = program.Parser(prog="xbbd", description="user-space Xen block backend")
     parser.add_argument(
         "-d", dest="foreground", action="store_true", help="stay in the foreground, log to stderr"
     )

@@ -72,9 +72,10 @@ class DiskCleared(Event):
 
 @dataclass(frozen=True)
 class ErrorsCleared(Event):
-    """An operator has seen to what failed on a disk."""
+    """An operator has seen to what failed on a disk, and to what its guest did wrong."""
 
-    text = "{errors} errors of {disk} are seen to, says {who}"
+    text = "{errors} errors of {disk} and {refused} of its guest are seen to, says {who}"
     disk: str
     errors: int
+    refused: int
     who: str

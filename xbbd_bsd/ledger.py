@@ -6,11 +6,11 @@ such an error, has a new device: what its old one had is kept by the disk's path
 Pure: numbers and names are handed in.  Control thread.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from xbbd_bsd.oids import GROUP_OF
+from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
 
 Group = Callable[[str], Mapping[str, int | str]]
 """The values of a group of a device's leaves, as of Numbers."""
@@ -19,14 +19,6 @@ MOST: Final = 256  # disks without a device that are remembered, the oldest go f
 
 _HOST: Final = "errors."
 _GUEST: Final = "errors.guest."
-_OPERATIONS: Final = ("read", "write", "flush", "discard")
-_KINDS: Final = ("read_only", "beyond_end", "grants", "malformed")
-_LAST: Final = ("last", "last_errno", "last_time")
-_LEAVES: Final = (
-    *(_HOST + name for name in (*_OPERATIONS, *_LAST)),
-    *(_GUEST + name for name in (*_KINDS, *_LAST)),
-)
-_GROUPS: Final = frozenset(GROUP_OF.get(name, "errors") for name in _LEAVES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +62,14 @@ class Ledger:
 
     def errors(self, unit: int, group: Group) -> Errors:
         """The host's, of a device, since they were last seen to."""
-        return self._errors(unit, group, _HOST, _OPERATIONS)
+        return self._errors(unit, group, _HOST, DISK_OPERATIONS)
 
     def guest_errors(self, unit: int, group: Group) -> Errors:
         """What its guest did wrong, likewise."""
-        return self._errors(unit, group, _GUEST, _KINDS)
+        return self._errors(unit, group, _GUEST, GUEST_KINDS)
 
-    def _errors(self, unit: int, group: Group, prefix: str, names: tuple[str, ...]) -> Errors:
-        values = _values(group)
+    def _errors(self, unit: int, group: Group, prefix: str, names: Iterable[str]) -> Errors:
+        values = group("errors")
         seen = self._seen.get(unit, {})
         counts = {}
         for name in names:
@@ -94,19 +86,19 @@ class Ledger:
             float(values.get(f"{prefix}last_time", 0)),
         )
 
-    def clear(self, unit: int, group: Group) -> int:
-        """An operator has seen to a device's errors; how many there were, the host's."""
-        total = self.errors(unit, group).total
-        values = _values(group)
+    def clear(self, unit: int, group: Group) -> tuple[int, int]:
+        """An operator has seen to a device's errors; how many there were, host's and guest's."""
+        found = self.errors(unit, group).total, self.guest_errors(unit, group).total
+        values = group("errors")
         self._seen[unit] = {
             prefix + name: int(values.get(prefix + name, 0))
-            for prefix, names in ((_HOST, _OPERATIONS), (_GUEST, _KINDS))
+            for prefix, names in ((_HOST, DISK_OPERATIONS), (_GUEST, GUEST_KINDS))
             for name in names
         }
-        return total
+        return found
 
     def clear_path(self, path: str) -> int:
-        """As `clear`, of a disk that has no device any more."""
+        """As `clear`, of a disk that has no device any more: the host's."""
         past = self._past.pop(path, None)
         return past.errors.total if past is not None else 0
 
@@ -127,7 +119,3 @@ class Ledger:
         self._past[path] = Past(path, guest, errors)
         if len(self._past) > MOST:
             del self._past[next(iter(self._past))]
-
-
-def _values(group: Group) -> dict[str, int | str]:
-    return {name: value for each in _GROUPS for name, value in group(each).items()}

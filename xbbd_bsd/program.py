@@ -1,4 +1,4 @@
-"""How a program of ours begins and ends: its standard streams, its errors, its exit status.
+"""How a program of ours begins and ends: options, standard streams, errors, exit status.
 
 What the program does is not known here.  Output that is still in a buffer when
 `main` returns is written by the interpreter, which has no words and status 120
@@ -7,15 +7,24 @@ for a reader that is gone; so it is written here.  The main thread.
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from xbbd_bsd.errors import XbbdError, in_words, one_line
+
+
+class Parser(argparse.ArgumentParser):
+    """Options and verbs: what is wrong with them is told on one line that can be printed."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say so, and end with status 2."""
+        super().error(one_line(message))
 
 
 def run(name: str, body: Callable[[], int]) -> int:

@@ -146,7 +146,7 @@ def _resize(options: argparse.Namespace) -> None:
 
 
 def _clear(options: argparse.Namespace) -> None:
-    """Have a disk opened again that has lost something."""
+    """Say that somebody has seen to what was wrong with a disk."""
     try:
         name = device_name(options.disk)
     except OperatorError:
@@ -207,7 +207,7 @@ def _print_table(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = program.Parser(
         prog="xbbctl",
         add_help=False,
         allow_abbrev=False,
@@ -241,7 +241,7 @@ def _add_common(parser: argparse.ArgumentParser, default: Any = None) -> None:
 
 
 def _verb_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = program.Parser(
         prog="xbbctl",
         add_help=False,
         allow_abbrev=False,
@@ -315,7 +315,7 @@ def _verb_parser() -> argparse.ArgumentParser:
     )
     command = verb("resize", _resize, "look at the size of a disk now, and tell its guest")
     command.add_argument("device", metavar="xbbdN")
-    command = verb("clear", _clear, "have a disk opened again that has lost something")
+    command = verb("clear", _clear, "errors of a disk are seen to: forget them, open it again")
     command.add_argument("disk", help="xbbdN, or its path")
     command = verb("health", _health, "what is wrong, and what to do; exit status 1 if anything is")
     command.add_argument(

@@ -96,7 +96,7 @@ def _rows() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = program.Parser(
         prog="xbbstat",
         description="I/O statistics of guests' disks",
         epilog="drives: xbb0 (as given to the disk), xbbi0 (as the guest asked), or dev.xbbd.0"

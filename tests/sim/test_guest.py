@@ -122,3 +122,14 @@ def test_a_directory_has_one_machine(chain: Chain) -> None:
     assert Path(chain.layout.store_pid).read_text() == before
     assert os.path.exists(chain.layout.lifelines)
     chain.start_guest(1, XVDA)
+
+
+@pytest.mark.parametrize("source", ["/dev/null", __file__])
+def test_input_that_nobody_can_wait_for(chain: Chain, source: str) -> None:
+    with open(source) as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "xbbd_bsd.sim", "guest", chain.layout.directory, "1", str(XVDA)],
+            stdin=file, capture_output=True, text=True, timeout=GIVE_UP, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "guest: standard input must be a pipe or a terminal\n"

@@ -12,7 +12,6 @@ import pytest
 
 from tests.unit.family_bench import IDENTITY, Bench
 from tests.unit.slow_run import SlowRun
-from xbbd_bsd import ledger as ledger_module
 from xbbd_bsd.block.disk import key_of
 from xbbd_bsd.block.limits import LimitError, Need, Part
 from xbbd_bsd.block.numbers import Value
@@ -46,8 +45,7 @@ class FakeNumbers:
     medium: dict[str, Value] = field(default_factory=dict)
 
     def group(self, name: str) -> Mapping[str, Value]:
-        counts = dict.fromkeys(ledger_module._GROUPS, self.errors)
-        return {"medium": self.medium, **counts}.get(name, {})
+        return {"medium": self.medium, "errors": self.errors}[name]
 
     def ages(self) -> list[float]:
         return [3.0]
@@ -133,8 +131,7 @@ def fail(bench: Bench, monkeypatch: pytest.MonkeyPatch, **counts: int) -> dict[s
     """The device of a bench that has a disk counts errors from now on: these."""
     errors = {f"errors.{name}": n for name, n in counts.items()}
     numbers = bench.family.devices[IDENTITY.unit]
-    for group in ledger_module._GROUPS:
-        monkeypatch.setitem(numbers._groups, group, lambda: errors)
+    monkeypatch.setitem(numbers._groups, "errors", lambda: errors)
     return errors
 
 
@@ -201,13 +198,35 @@ def test_errors_without_a_loss_are_cleared(bench: Bench, monkeypatch: pytest.Mon
     errors = fail(bench, monkeypatch, write=3)
     numbers = bench.family.devices[IDENTITY.unit]
     clears.clear(bench.disk)
-    assert clears.told() == [ErrorsCleared(str(bench.disk), 3, WHO)]
+    assert clears.told() == [ErrorsCleared(str(bench.disk), 3, 0, WHO)]
     assert clears.tries == 0, "nothing waits for that"
     assert bench.family.ledger.errors(IDENTITY.unit, numbers.group).total == 0
     with pytest.raises(OperatorError, match="not known to have lost anything, nor to have had"):
         clears.clear(bench.disk)
     errors["errors.write"] = 5
     assert bench.family.ledger.errors(IDENTITY.unit, numbers.group).counts == {"write": 2}
+
+
+def test_what_only_the_guest_did_wrong_is_cleared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clears = Clears(bench)
+    bench.open()
+    fail(bench, monkeypatch, **{"guest.grants": 2})
+    clears.clear(bench.disk)
+    assert clears.told() == [ErrorsCleared(str(bench.disk), 0, 2, WHO)]
+    with pytest.raises(OperatorError, match="not known to have lost anything, nor to have had"):
+        clears.clear(bench.disk)
+
+
+def test_what_is_cleared_is_told_also_if_nobody_waits_for_the_rest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clears = Clears(bench, SlowRun())
+    bench.open()
+    fail(bench, monkeypatch, write=3)
+    clears.condition.clear(str(bench.disk), WHO)
+    assert clears.told() == [ErrorsCleared(str(bench.disk), 3, 0, WHO)]
 
 
 def test_errors_and_a_loss_are_cleared_at_once(
@@ -219,7 +238,7 @@ def test_errors_and_a_loss_are_cleared_at_once(
     lose(bench, bench.disk)
     clears.clear(bench.disk)
     path = str(bench.disk)
-    assert clears.told() == [ErrorsCleared(path, 1, WHO), DiskCleared(path, WHO)]
+    assert clears.told() == [ErrorsCleared(path, 1, 0, WHO), DiskCleared(path, WHO)]
     assert clears.facts().losses == []
 
 
@@ -276,7 +295,7 @@ def test_a_path_that_does_not_answer(
     monkeypatch.setattr(bench.loop, "time", lambda: now + HUNG_SECONDS)
     if count:
         assert ended()
-        assert clears.told() == [ErrorsCleared(str(bench.disk), count, WHO)]
+        assert clears.told() == [ErrorsCleared(str(bench.disk), count, 0, WHO)]
     else:
         with pytest.raises(HostError, match="it does not answer"):
             ended()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +31,7 @@ from xbbd_bsd.control.health import (
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.ledger import Errors, Past
 
+BASH = shutil.which("bash")
 WELL = DiskFacts(0, guest="vm1", vdev="xvda", path="/tank/vm1.img", ages=[0.0, 9.9])
 
 
@@ -323,3 +327,21 @@ def test_as_json() -> None:
         "action": finding.action,
         "when": 1000.5,
     }
+
+
+@pytest.mark.skipif(BASH is None, reason="no bash")
+@pytest.mark.parametrize("name", [b"/a\n1b", b"/\xff7", b"/it's\x1b[2J", b"/\\x41\t", b"/a 'b' $c"])
+def test_what_is_to_be_typed_names_the_path(name: bytes) -> None:
+    """Whatever its octets are, what stands there can be printed, and the shell makes it of it."""
+    found = only(of_daemon(DaemonFacts(losses=[Loss(os.fsdecode(name), "x")])))
+    word = found.action.partition("xbbctl clear ")[2]
+    assert word.isprintable()
+    assert BASH is not None
+    command = [BASH, "-c", f"printf %s {word}"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == name
+
+
+def test_a_path_that_is_no_octets() -> None:
+    """Somebody has damaged what is kept of it."""
+    found = only(of_daemon(DaemonFacts(losses=[Loss("/\ud800", "x")])))
+    assert found.action.endswith("xbbctl clear $'/\\355\\240\\200'")

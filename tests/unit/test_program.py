@@ -6,22 +6,25 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.unit.test_xbbctl import Running
 from tests.waiting import GIVE_UP
-from xbbd_bsd import program
+from xbbd_bsd import daemon as xbbd
+from xbbd_bsd import program, xbbctl, xbbstat
 from xbbd_bsd.errors import HostError, Refused
+from xbbd_bsd.sim import __main__ as sim
 
 # With buffers, as programs have them unless somebody says otherwise.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 PROGRAM = """
 import sys
-from xbbd_bsd import program
+from xbbd_bsd import daemon as xbbd
+from xbbd_bsd import program, xbbctl, xbbstat
 from xbbd_bsd.errors import HostError
 def body():
 {body}
@@ -147,3 +150,24 @@ def test_all_programs_end_quietly(nobody: int, daemon: Running, arguments: list[
     )  # fmt: skip
     assert done.stderr == b""
     assert done.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (xbbctl.main, ["--\x1b[2k"]),
+        (xbbctl.main, ["health", "--\x1b[2k"]),
+        (xbbd.main, ["--\x1b[2k"]),
+        (xbbstat.main, ["\x1b[2k"]),
+        (xbbstat.main, ["-t", "\x1b[2k"]),
+        (sim.main, ["demo", "--\x1b[2k"]),
+    ],
+)
+def test_options_that_are_none_are_shown_in_print(
+    main: Callable[[Sequence[str]], int], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert "\\x1b[2k" in printed
+    assert printed.isprintable()

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from xbbd_bsd.control.protocol import Value
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.ledger import NO_ERRORS, Errors, Past
 from xbbd_bsd.oids import DAEMON_ROOT, ROOT
 
@@ -25,6 +25,7 @@ DAEMON: Final = "xbbd"  # the subject of what is nobody's disk
 _LONGEST: Final = 400  # characters of a reason that may be many
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _PLAIN: Final = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
+_OCTET: Final = re.compile(r"\\x(..)")  # as shown() has it, which shells do not agree on
 
 
 class Severity(Enum):
@@ -411,5 +412,8 @@ def _cut(text: str) -> str:
 
 
 def _word(path: str) -> str:
-    """A path as one word of a shell."""
+    """A path as one word of a shell, that can be printed and typed."""
+    if not path.isprintable():
+        octal = _OCTET.sub(lambda found: f"\\{int(found[1], 16):03o}", shown(path))
+        return "$'" + octal.replace("'", "\\'") + "'"
     return path if _PLAIN.fullmatch(path) else "'" + path.replace("'", "'\\''") + "'"

@@ -24,8 +24,8 @@ set       one leaf; the value it had
 configured  of dev.xbbd.N or "": the leaves that can be written and that xbbd.conf sets;
           what it says of them
 resize    has the size of a device's disk looked at now; what its leaf "sectors" was
-clear     has a disk opened again that has lost something, by its path, or that
-          of dev.xbbd.N; nothing
+clear     has the errors of a disk counted from now on, and it opened again if it
+          has lost something, by its path, or that of dev.xbbd.N; nothing
 reload    reads the configuration again; by key what has changed: before, after, a note
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
           them; with the value "latency" the histograms too

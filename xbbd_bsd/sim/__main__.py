@@ -36,7 +36,7 @@ def _add_disk(command: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m xbbd_bsd.sim", description=__doc__)
+    parser = program.Parser(prog="python -m xbbd_bsd.sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("machine", help="run a machine: a store, and domains that come")

@@ -114,7 +114,12 @@ class Guest:
         self._blkfront.on_resized = self._resized.set
 
     def run(self) -> None:
-        """From birth to the end of input."""
+        """From birth to the end of input; ValueError if nobody can wait for that."""
+        try:  # asyncio asks later, and nobody gets the answer: of /dev/null for one
+            self._loop.add_reader(sys.stdin, int)
+            self._loop.remove_reader(sys.stdin)
+        except OSError:
+            raise ValueError("standard input must be a pipe or a terminal") from None
         transport, _ = self._loop.run_until_complete(
             self._loop.connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(self._input, loop=self._loop), sys.stdin
@@ -249,7 +254,7 @@ class Guest:
 
     async def _command(self, name: str, words: list[str]) -> None:
         if (name == "copy" and len(words) != 1) or (words and name not in ("copy", "exercise")):
-            raise ValueError(f"the words after it are not those of: {COMMANDS[name]}")
+            raise ValueError(f"these words do not follow {name}: {COMMANDS[name]}")
         if name == "copy":
             say("copied", **await asyncio.to_thread(copy_out, self._blkfront, words[0]))
         elif name == "exercise":
@@ -295,7 +300,7 @@ def main(options: argparse.Namespace) -> int:
         return 1
     try:
         guest.run()
-    except (XbbdError, OSError, ValueError) as error:  # ValueError: standard input is no pipe
+    except (XbbdError, OSError, ValueError) as error:  # ValueError: of standard input
         print(f"guest: {in_words(error)}", file=sys.stderr)
         return 1
     finally:
