@@ -123,19 +123,25 @@ def faults(
         except XbbdError as error:
             found.append(reading.fault(("daemon", key), value, str(error)))
 
+    def is_meant(key: str) -> bool:
+        """Not where something else stands: its default would be blamed for that."""
+        return reading.says(key) or reading.is_silent(key)
+
+    def is_asked(key: str) -> bool:
+        return host is not None or reading.says(key)
+
     if host is not None:
         for place, transport in reading.transports():
             if transport not in host.transports:
                 ways = ", ".join(map(spelled, host.transports))
                 found.append(reading.fault(place, transport, f"this host has only {ways}"))
-    if host is not None and not reading.is_wrong("kinds"):
+    if host is not None and is_meant("kinds"):
         look("kinds", config.kinds, lambda: host.check_kinds(config.kinds))
-    if not reading.is_wrong("state_dir"):
-        named = host is not None or reading.says("state_dir")
-        if named and (kept is None or kept.state_dir != places.state_dir):
+    if is_meant("state_dir"):
+        if is_asked("state_dir") and (kept is None or kept.state_dir != places.state_dir):
             look("state_dir", places.state_dir, lambda: _check_state_dir(places))
-        named = host is not None or reading.says("pidfile")
-        if named and (kept is None or kept.pidfile != places.pidfile):
+        moved = kept is None or kept.pidfile != places.pidfile
+        if is_meant("pidfile") and is_asked("pidfile") and moved:
             look("pidfile", places.pidfile, lambda: _check_pidfile(places))
     if config.group is not None:
         look("group", config.group, lambda: _check_group(config.group))

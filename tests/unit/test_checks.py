@@ -184,6 +184,18 @@ def test_a_key_that_is_wrong_is_not_looked_at_as_well(tmp_path: Path) -> None:
     assert faults(reading, nowhere, Elsewhere("")) == ()
 
 
+def test_defaults_are_not_blamed_for_what_could_not_be_read(tmp_path: Path) -> None:
+    """A line that is no TOML may have been the key."""
+    nowhere = Places(f"{tmp_path}/a/b", f"{tmp_path}/a/b/xbbd.pid")
+    for text in ("[daemon]\nkinds = [vbd3]", "[daemon\nkinds = ['vbd3']"):
+        reading = examine(text, "f")
+        assert len(reading.faults) == 1
+        assert faults(reading, nowhere, Elsewhere("")) == ()
+    reading = examine("[daemon]\nlog = [data]\nkinds = ['vbd']", "f")
+    (fault,) = faults(reading, nowhere, Elsewhere(""))
+    assert str(fault) == 'f:3: [daemon] kinds = ["vbd"]: the kernel serves vbd'
+
+
 def test_all_at_once_for_a_start_and_a_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
