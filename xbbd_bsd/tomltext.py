@@ -190,8 +190,10 @@ def _leave_out(lines: list[str], text: str, bad: int) -> tuple[int, int]:
         first = starts[after - 1]
     end = bad + 1
     if first < bad or lines[bad].lstrip().startswith("["):
-        while end < len(lines) and not lines[end].lstrip().startswith("["):
-            end += 1
+        rest = _Scanner("\n".join(lines[end:]))  # what is in a string there is no heading
+        rest.statements()
+        begins = (end + line for line in rest.starts)
+        end = next((n for n in begins if lines[n].lstrip().startswith("[")), len(lines))
     while end > bad + 1 and lines[end - 1].split("#")[0].strip() == "":
         end -= 1
     lines[first:end] = [""] * (end - first)

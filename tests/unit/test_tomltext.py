@@ -205,6 +205,14 @@ def test_what_is_no_toml_is_left_out_and_the_rest_is_read() -> None:
     assert reasons[9].endswith("(at the end); lines 17 to 19 are not checked")
 
 
+@pytest.mark.parametrize("bad", ["[a]", "x = 2", 'x = """\n"""'])
+def test_what_stands_in_a_string_is_no_heading(bad: str) -> None:
+    document = read(f'[a]\nx = 1\n{bad}\ny = """\n[z]\n"""\nw = [\n[1],\n]\n[b]\nc = 3')
+    assert len(document.faults) == 1
+    assert "z" not in document.values
+    assert document.values["b"] == {"c": 3}
+
+
 def test_there_is_an_end_to_it() -> None:
     document = read("=\n" * (3 * MOST))
     assert len(document.faults) == MOST + 1
