@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from xbbd_bsd.conffile import CONFIG_FILE, read_file
 from xbbd_bsd.config import Config, parse_address
@@ -27,6 +27,8 @@ from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.places import already_running, check_directory, check_pidfile, owner_of
 from xbbd_bsd.tomltext import spelled
 from xbbd_bsd.xenstore.client import Store, StoreError
+
+_OURS: Final = re.compile(r"control|xbbd\.[0-9]+|lost\..*", re.DOTALL)  # in state_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +125,25 @@ def faults(
         except XbbdError as error:
             found.append(reading.fault(("daemon", key), value, str(error)))
 
+    def is_meant(key: str) -> bool:
+        """Not where something else stands: its default would be blamed for that."""
+        return reading.says(key) or reading.is_silent(key)
+
+    def is_asked(key: str) -> bool:
+        return host is not None or reading.says(key)
+
     if host is not None:
         for place, transport in reading.transports():
             if transport not in host.transports:
                 ways = ", ".join(map(spelled, host.transports))
                 found.append(reading.fault(place, transport, f"this host has only {ways}"))
-    if host is not None and not reading.is_wrong("kinds"):
+    if host is not None and is_meant("kinds"):
         look("kinds", config.kinds, lambda: host.check_kinds(config.kinds))
-    if not reading.is_wrong("state_dir"):
-        named = host is not None or reading.says("state_dir")
-        if named and (kept is None or kept.state_dir != places.state_dir):
+    if is_meant("state_dir"):
+        if is_asked("state_dir") and (kept is None or kept.state_dir != places.state_dir):
             look("state_dir", places.state_dir, lambda: _check_state_dir(places))
-        named = host is not None or reading.says("pidfile")
-        if named and (kept is None or kept.pidfile != places.pidfile):
+        moved = kept is None or kept.pidfile != places.pidfile
+        if is_meant("pidfile") and is_asked("pidfile") and moved:
             look("pidfile", places.pidfile, lambda: _check_pidfile(places))
     if config.group is not None:
         look("group", config.group, lambda: _check_group(config.group))
@@ -228,7 +236,7 @@ def _check_state_dir(places: Places) -> None:
 
 def _check_pidfile(places: Places) -> None:
     name = _name_in_state_dir(places.pidfile, places)
-    if name is not None and re.fullmatch(r"control|xbbd\.[0-9]+|lost\..*", name):
+    if name is not None and _OURS.fullmatch(name):
         raise OperatorError("is another file of ours")
     if name is None or os.path.isdir(places.state_dir):  # else it will be made
         check_pidfile(places.pidfile)
@@ -251,7 +259,8 @@ def _check_metrics(value: str | None, places: Places, running: Running | None) -
     address = parse_address(value)
     if isinstance(address, str):
         name = _name_in_state_dir(address, places)
-        if name == "control" or os.path.normpath(address) == os.path.normpath(places.pidfile):
+        ours = name is not None and _OURS.fullmatch(name)
+        if ours or _place(address) == _place(places.pidfile):
             raise OperatorError("is another file of ours")
         if name is not None and not os.path.isdir(places.state_dir):
             return  # it will be made
@@ -261,5 +270,11 @@ def _check_metrics(value: str | None, places: Places, running: Running | None) -
 
 def _name_in_state_dir(path: str, places: Places) -> str | None:
     """What a file is called there; None if it is elsewhere."""
+    directory, name = _place(path)
+    return name if directory == os.path.realpath(places.state_dir) else None
+
+
+def _place(path: str) -> tuple[str, str]:
+    """Where a file is or will be, whatever links lead there, as /var/run on Linux; its name."""
     directory, name = os.path.split(os.path.normpath(path))
-    return name if directory == os.path.normpath(places.state_dir) else None
+    return os.path.realpath(directory), name

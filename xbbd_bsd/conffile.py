@@ -3,6 +3,8 @@
 What its text means is not known here.  The main thread, or the control thread.
 """
 
+import os
+import stat
 from typing import Final
 
 from xbbd_bsd.conftext import Fault, Reading, examine
@@ -19,7 +21,9 @@ def read_file(path: str | None) -> Reading:
     """
     name = path or CONFIG_FILE
     try:
-        with open(name, "rb") as file:
+        with open(name, "rb", opener=_at_once) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                raise OperatorError(f"{name}: a pipe, but it must be there to be read again")
             octets = file.read(LARGEST + 1)
         if len(octets) > LARGEST:
             raise OperatorError(f"{name}: larger than {LARGEST} bytes, no configuration is")
@@ -34,3 +38,8 @@ def read_file(path: str | None) -> Reading:
         raise Refused((str(fault),)) from None
     except OSError as error:
         raise OperatorError(f"{name}: {reason(error)}", error.errno or 0) from None
+
+
+def _at_once(name: str, flags: int) -> int:
+    """open(2) that waits for no writer of a pipe, nor for a terminal."""
+    return os.open(name, flags | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -26,7 +26,7 @@ from xbbd_bsd.config import (
     parse_address,
 )
 from xbbd_bsd.errors import OperatorError, Refused
-from xbbd_bsd.tomltext import Key, read, spelled
+from xbbd_bsd.tomltext import Key, cut, read, spelled
 from xbbd_bsd.vdev import vdev_name, vdev_number
 
 _SECTIONS: Final[Mapping[str, type[DaemonConfig | DiskConfig]]] = {
@@ -40,6 +40,7 @@ _OVERRIDE: Final = "override"
 _HEADINGS: Final = {"daemon": "[daemon]", "disk": "[disk]", _OVERRIDE: "[[override]]"}
 _LARGEST_DOMID: Final = 0x7FEF  # the last before xen.h's reserved ones
 _RESERVED_VDEV: Final = 2 << 28  # and more: xen-vbd-interface(7)
+MOST_TOLD: Final = 100  # faults: a file that is something else has thousands
 
 
 _NOTHING: Final = Config()  # all keys have their defaults
@@ -64,6 +65,7 @@ class Reading:
 
     `source` names the file, "" if there is none.  `wrong`: keys that have a fault.
     `kept`: which sections [[override]] of the text, from 0, those of `config` are.
+    `left_out`: there is more, which is no TOML, so that nobody knows which keys it has.
     """
 
     config: Config = _NOTHING
@@ -72,14 +74,15 @@ class Reading:
     lines: Mapping[Key, int] = field(default_factory=dict)
     wrong: frozenset[Key] = frozenset()
     kept: tuple[int, ...] = ()
+    left_out: bool = False
 
     def says(self, key: str) -> bool:
         """Whether it has a key of [daemon], and that is good."""
-        return ("daemon", key) in self.lines and not self.is_wrong(key)
+        return ("daemon", key) in self.lines and ("daemon", key) not in self.wrong
 
-    def is_wrong(self, key: str) -> bool:
-        """Whether it has a key of [daemon] that cannot be."""
-        return ("daemon", key) in self.wrong
+    def is_silent(self, key: str) -> bool:
+        """Whether it has no such key of [daemon], for certain: its default is meant."""
+        return ("daemon", key) not in self.lines and not self.left_out
 
     def fault(self, path: Key, value: object, reason: str) -> Fault:
         """That a value will not do, also where it is a default."""
@@ -102,7 +105,10 @@ class Reading:
         """Refused with all faults, and these, in the order of their lines, if there are any."""
         faults = (*self.faults, *more)
         if faults:
-            raise Refused(str(fault) for fault in sorted(faults, key=_in_order))
+            lines = [str(fault) for fault in sorted(faults, key=_in_order)]
+            if len(lines) > MOST_TOLD:
+                lines[MOST_TOLD:] = [f"{self.source}: {len(lines) - MOST_TOLD} more faults"]
+            raise Refused(lines)
 
 
 def _in_order(fault: Fault) -> tuple[bool, int]:
@@ -124,7 +130,7 @@ def examine(text: str, source: str) -> Reading:
         found.faults.append(Fault(source, fault.line, fault.reason))
     config = found.config(document.values)
     faults, wrong, kept = tuple(found.faults), frozenset(found.wrong), tuple(found.kept)
-    return Reading(config, source, faults, document.lines, wrong, kept)
+    return Reading(config, source, faults, document.lines, wrong, kept, bool(document.faults))
 
 
 class _Examination:
@@ -224,7 +230,7 @@ def _unknown(key: str, known: Mapping[str, object]) -> str:
 
 
 def _shown(name: str) -> str:
-    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else spelled(name)
+    return cut(name) if re.fullmatch("[A-Za-z0-9_-]+", name) else spelled(name)
 
 
 def _close(word: str, known: tuple[str, ...]) -> str | None:

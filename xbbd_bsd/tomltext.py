@@ -20,8 +20,11 @@ from typing import Any, Final
 Key = tuple[str | int, ...]
 """Where a value is: names of tables and of the key; of an array its index."""
 
-MOST: Final = 100  # lines that are left out, before the rest is given up
+MOST: Final = 100  # statements that are left out, before the rest is given up
+WORK: Final = 1 << 20  # characters that are gone through for these: fewer of a large text
+LONGEST: Final = 1 << 13  # characters of a line: of a key of thousands tomllib makes gigabytes
 LENGTH: Final = 160  # characters of a value that is shown
+DEEPEST: Final = 64  # names in a key whose line is known
 _DEPTH: Final = 3  # of arrays in arrays that are shown
 
 _SPACE: Final = re.compile(r"[ \t]*")
@@ -64,31 +67,42 @@ def read(text: str) -> Document:
     """What is in a text, as far as it is TOML.
 
     A statement that is none is left out; if it goes over several lines, or is a heading,
-    so is what follows up to the next heading.
+    so is what follows up to the next heading.  After so many of them that it would take
+    long, nothing is read.
     """
+    most = max(1, min(MOST, WORK // (len(text) + 1)))
     lines = text.replace("\r\n", "\n").split("\n")
     faults: list[Fault] = []
+    for number, line in enumerate(lines):
+        if len(line) > LONGEST:
+            faults.append(Fault(number + 1, f"longer than {LONGEST} characters, not checked"))
+            lines[number] = ""
     while True:
         whole = "\n".join(lines)
         try:
             values = tomllib.loads(whole)
         except (ValueError, RecursionError) as error:  # a number may be too long for Python
-            if not _is_positioned(error) or len(faults) >= MOST:
-                return Document({}, {}, (*faults, Fault(0, f"is no TOML: {error}")))
-            line, reason = _told(str(error), lines)
-            statement = lines[line - 1]
-            first, end = _leave_out(lines, whole, line - 1)
+            if not _is_positioned(error) or len(faults) >= most:
+                reason = f"is no TOML: {cut(str(error))}; the rest is not checked"
+                return Document({}, {}, (*faults, Fault(0, reason)))
+            at, reason = _told(str(error), lines)
+            statement = lines[at - 1]
+            first, end = _leave_out(lines, whole, at - 1)
             if end > first + 1:
                 reason += f"; lines {first + 1} to {end} are not checked"
             key = _PAIR.match(statement)
-            faults.append(Fault(line, f"{key[1]}: {reason}" if key else reason))
+            faults.append(Fault(at, f"{cut(key[1])}: {reason}" if key else reason))
         else:
             return Document(values, _lines(whole), tuple(faults))
 
 
 def spelled(value: object) -> str:
     """A value as TOML has it, cut if it is long; None, which TOML has not, is "none"."""
-    text = _spelled(value, _DEPTH)
+    return cut(_spelled(value, _DEPTH))
+
+
+def cut(text: str) -> str:
+    """What somebody wrote, no longer than is fit to be shown."""
     return text if len(text) <= LENGTH else f"{text[: LENGTH - 3]}..."
 
 
@@ -145,13 +159,13 @@ def _told(message: str, lines: list[str]) -> tuple[int, str]:
     """What tomllib says of a text: on which line, and why."""
     match = _AT.search(message)
     assert match is not None
-    reason = _TUPLE.sub(_dotted, message[: match.start()])
+    reason = cut(_TUPLE.sub(_dotted, message[: match.start()]))
     if match[1] is None:
         return len(lines), f"is no TOML: {reason} (at the end)"
     line = int(match[1])
     bare = _UNQUOTED.fullmatch(lines[line - 1])
     if bare is not None:
-        word = bare[1].lower() if bare[1].lower() in ("true", "false") else _quoted(bare[1])
+        word = bare[1].lower() if bare[1].lower() in ("true", "false") else spelled(bare[1])
         reason += f", did you mean {word}?"
     return line, f"is no TOML: {reason} (column {match[2]})"
 
@@ -169,12 +183,17 @@ def _leave_out(lines: list[str], text: str, bad: int) -> tuple[int, int]:
     scanner = _Scanner(text)
     scanner.statements()
     starts = [0, *(line for line in scanner.starts if line < bad), bad]
-    # What is before a statement is TOML by itself, up to the bad one.
-    first = starts[bisect_left(starts, True, lo=1, key=lambda line: not _parses(lines[:line])) - 1]
+    first = bad
+    if not _parses(lines[:bad]):
+        # What is before a statement is TOML by itself, up to the bad one.
+        after = bisect_left(starts, True, lo=1, key=lambda line: not _parses(lines[:line]))
+        first = starts[after - 1]
     end = bad + 1
     if first < bad or lines[bad].lstrip().startswith("["):
-        while end < len(lines) and not lines[end].lstrip().startswith("["):
-            end += 1
+        rest = _Scanner("\n".join(lines[end:]))  # what is in a string there is no heading
+        rest.statements()
+        begins = (end + line for line in rest.starts)
+        end = next((n for n in begins if lines[n].lstrip().startswith("[")), len(lines))
     while end > bad + 1 and lines[end - 1].split("#")[0].strip() == "":
         end -= 1
     lines[first:end] = [""] * (end - first)
@@ -282,9 +301,9 @@ class _Scanner:
         return (*array, index)
 
     def _table(self, path: tuple[str, ...], above: Key) -> Key:
-        """A key in full; of an array of tables it is the last one."""
+        """A key in full, or as much as anybody asks for; of an array of tables the last one."""
         name = above
-        for part in path:
+        for part in path[: max(DEEPEST - len(above), 0)]:
             name = (*name, part)
             self._note(name)
             if name in self._elements:
@@ -292,7 +311,9 @@ class _Scanner:
         return name
 
     def _note(self, name: Key) -> None:
-        self.lines.setdefault(name, bisect_right(self._ends, self._at_of_key) + 1)
+        if len(name) <= DEEPEST:
+            line = bisect_right(self._ends, self._at_of_key) + 1
+            self.lines.setdefault(name, line)
 
     def _line(self) -> int:
         return bisect_right(self._ends, self._at) + 1

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,15 @@ from tests.waiting import eventually
 from xbbd_bsd.host import control_path
 
 PORTED = ROOT / "port" / "sysutils" / "xbbd" / "files" / "xbbd.in"
+
+# A ps(1) that never sees xbbd, as if each one had ended before anybody could look.
+TOO_LATE = """#!/bin/sh
+shown=$({ps} "$@") || exit
+case $shown in
+*/bin/xbbd*) case $shown in daemon:*) ;; *) exit 1 ;; esac ;;
+esac
+echo "$shown"
+"""
 
 # As xbbd that does not get as far as to say something: "die" ends at once, "hang"
 # neither serves nor ends, nor hears SIGTERM if it is "deaf".
@@ -203,6 +213,8 @@ def test_a_start_that_comes_to_nothing_ends(
     service: Service, mode: str, reason: str, like: str
 ) -> None:
     service.install("bin/xbbd", 0o755, BROKEN.replace("MODE", mode))
+    if mode == "die":
+        service.install("bin/ps", 0o755, TOO_LATE.format(ps=shutil.which("ps")))
     timeout = "30" if mode == "die" else "2"
     service.set_rc_conf(xbbd_enable="YES", xbbd_start_timeout=timeout)
     pids: list[int] = []
@@ -230,6 +242,19 @@ def test_a_time_limit_is_a_number_of_seconds(service: Service, value: str) -> No
     else:
         service("start")  # empty is unset, as everywhere in rc.conf
         service("stop")
+
+
+@pytest.mark.slow
+def test_a_time_limit_that_is_none_stops_nothing(service: Service) -> None:
+    service("start")
+    pids = service.supervisor, service.child
+    service.set_rc_conf(xbbd_enable="YES", xbbd_start_timeout="1h")
+    said = service("restart", 1)
+    assert 'xbbd_start_timeout="1h" is no number of seconds' in said
+    assert "Stopping" not in said
+    assert (service.supervisor, service.child) == pids
+    assert not service.gone(pids[1])
+    service("stop")
 
 
 @pytest.mark.slow

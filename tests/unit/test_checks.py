@@ -162,7 +162,8 @@ def test_metrics(places: Places, short_path: Path, taken: int) -> None:
         assert refusal(str(short_path / "file")) == "there is something else of that name"
         assert refusal(str(short_path / "no" / "x")) == "No such file or directory"
         assert refusal(str(short_path / ("x" * 120))) == "AF_UNIX path too long"
-        assert refusal(str(short_path / "control")) == "is another file of ours"
+        for name in ("control", "xbbd.0", "lost.x"):
+            assert refusal(str(short_path / name)) == "is another file of ours"
         assert refusal(places.pidfile) == "is another file of ours"
         for address in (f"127.0.0.1:{taken}", str(busy)):
             assert refusal(address, running=Running(places, address)) == ""
@@ -182,6 +183,30 @@ def test_a_key_that_is_wrong_is_not_looked_at_as_well(tmp_path: Path) -> None:
     assert len(reading.faults) == 3
     nowhere = Places(f"{tmp_path}/a/b", f"{tmp_path}/a/b/xbbd.pid")
     assert faults(reading, nowhere, Elsewhere("")) == ()
+
+
+def test_defaults_are_not_blamed_for_what_could_not_be_read(tmp_path: Path) -> None:
+    """A line that is no TOML may have been the key."""
+    nowhere = Places(f"{tmp_path}/a/b", f"{tmp_path}/a/b/xbbd.pid")
+    for text in ("[daemon]\nkinds = [vbd3]", "[daemon\nkinds = ['vbd3']"):
+        reading = examine(text, "f")
+        assert len(reading.faults) == 1
+        assert faults(reading, nowhere, Elsewhere("")) == ()
+    reading = examine("[daemon]\nlog = [data]\nkinds = ['vbd']", "f")
+    (fault,) = faults(reading, nowhere, Elsewhere(""))
+    assert str(fault) == 'f:3: [daemon] kinds = ["vbd"]: the kernel serves vbd'
+
+
+def test_the_state_directory_by_another_way(tmp_path: Path) -> None:
+    """As /run/xbbd, which Linux has as /var/run/xbbd too, and not before it is started."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("run")
+    head = f"[daemon]\nstate_dir = '{tmp_path}/link/x'\n"
+    text = f"{head}pidfile = '{tmp_path}/run/x/our.pid'"
+    assert found(text, of(text)) == []
+    text = f"{head}pidfile = '{tmp_path}/run/x/control'"
+    (line,) = found(text, of(text))
+    assert line.endswith("is another file of ours")
 
 
 def test_all_at_once_for_a_start_and_a_check(

@@ -1,5 +1,6 @@
 """The file of the configuration: there or not, and what is in it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: Is a directory"
 
 
+def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
+    """A daemon that serves reads its file too."""
+    path = tmp_path / "f"
+    os.mkfifo(path)
+    assert refusal(path) == f"{path}: a pipe, but it must be there to be read again"
+
+
 def test_what_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"[disk]\n# caf\xe9\n")
@@ -38,7 +46,7 @@ def test_what_is_no_text(tmp_path: Path) -> None:
 
 def test_what_is_too_large(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_bytes(b"#" * LARGEST)
+    path.write_bytes(b"#\n" * (LARGEST // 2))
     assert read_file(str(path)).faults == ()
-    path.write_bytes(b"#" * (LARGEST + 1))
+    path.write_bytes(b"#\n" * (LARGEST // 2) + b"#")
     assert refusal(path) == f"{path}: larger than {LARGEST} bytes, no configuration is"

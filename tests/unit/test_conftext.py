@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbbd_bsd.config import Config, can_fit
-from xbbd_bsd.conftext import Fault, examine, parse
+from xbbd_bsd.conftext import MOST_TOLD, Fault, examine, parse
 from xbbd_bsd.errors import Refused
 
 
@@ -144,6 +144,19 @@ def test_what_has_no_line_comes_last() -> None:
         examine("[disk]\nworkers = 0\n", "f").refuse(Fault("", 0, "no Xen"), Fault("f", 1, "x"))
     assert raised.value.lines[0] == "f:1: x"
     assert raised.value.lines[2] == "no Xen"
+
+
+def test_of_thousands_of_faults_the_first_are_told() -> None:
+    with pytest.raises(Refused) as raised:
+        parse("[disk]\n" + "".join(f"a{number} = 1\n" for number in range(MOST_TOLD + 7)), "f")
+    assert len(raised.value.lines) == MOST_TOLD + 1
+    assert raised.value.lines[0].startswith("f:2: [disk] a0: ")
+    assert raised.value.lines[-1] == "f: 7 more faults"
+
+
+def test_a_long_name_is_cut() -> None:
+    (fault,) = examine("[disk]\n" + "a" * 3000 + " = 1", "f").faults
+    assert len(fault.reason) < 800
 
 
 def test_a_misspelt_key_of_an_override_is_one_fault() -> None:

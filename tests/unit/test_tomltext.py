@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbbd_bsd.tomltext import LENGTH, MOST, Key, read, spelled
+from xbbd_bsd.tomltext import LENGTH, LONGEST, MOST, WORK, Key, read, spelled
 
 SIMPLE = st.one_of(
     st.booleans(),
@@ -205,7 +205,39 @@ def test_what_is_no_toml_is_left_out_and_the_rest_is_read() -> None:
     assert reasons[9].endswith("(at the end); lines 17 to 19 are not checked")
 
 
+@pytest.mark.parametrize("bad", ["[a]", "x = 2", 'x = """\n"""'])
+def test_what_stands_in_a_string_is_no_heading(bad: str) -> None:
+    document = read(f'[a]\nx = 1\n{bad}\ny = """\n[z]\n"""\nw = [\n[1],\n]\n[b]\nc = 3')
+    assert len(document.faults) == 1
+    assert "z" not in document.values
+    assert document.values["b"] == {"c": 3}
+
+
 def test_there_is_an_end_to_it() -> None:
     document = read("=\n" * (3 * MOST))
     assert len(document.faults) == MOST + 1
     assert document.values == {}
+
+
+def test_of_a_large_text_less_is_gone_through() -> None:
+    """Each fault has all of it parsed again, and a daemon reads it while it serves."""
+    document = read("=\n" * (WORK // 8))
+    assert len(document.faults) == 4
+    assert document.faults[-1].reason.endswith("; the rest is not checked")
+
+
+def test_a_key_of_thousands_of_names_is_not_read() -> None:
+    document = read("a" + ".a" * LONGEST + " = 1\n[b]\nc = 2")
+    assert document.values == {"b": {"c": 2}}
+    assert [fault.line for fault in document.faults] == [1]
+    deep = read("a" + ".a" * 1000 + " = 1")
+    assert deep.faults == ()
+    assert max(map(len, deep.lines)) < 100
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 3000 + " = = 1", "a = " + "b" * 3000, "[b]\n[" + "b." * 900]
+)
+def test_what_is_said_of_a_long_line_is_short(text: str) -> None:
+    (fault,) = read(text).faults
+    assert len(fault.reason) < 3 * LENGTH
