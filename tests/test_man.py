@@ -73,15 +73,6 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
-def verb_parsers() -> dict[str, argparse.ArgumentParser]:
-    (verbs,) = (
-        action
-        for action in xbbctl._verb_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    return dict(verbs.choices)
-
-
 # Form.
 
 
@@ -185,9 +176,9 @@ def test_options_of_xbbctl() -> None:
 
 def test_verbs_of_xbbctl() -> None:
     texts = verb_texts()
-    assert tuple(texts) == xbbctl.VERBS == tuple(verb_parsers())
+    assert tuple(texts) == xbbctl.VERBS == tuple(xbbctl.verb_parsers())
     common = {"-j", "--help", "--host", "--state-dir"}
-    for verb, parser in verb_parsers().items():
+    for verb, parser in xbbctl.verb_parsers().items():
         head = texts[verb].partition(".Xc")[0] if ".Xc" in texts[verb] else ""
         head = head or texts[verb].partition("\n")[0]
         assert {f"-{o}" for o in re.findall(r"\bFl (-?[\w-]+)", head)} == (
@@ -197,12 +188,12 @@ def test_verbs_of_xbbctl() -> None:
         operands = [word for word in given.split() if not word.startswith(".")]
         assert operands == [a.dest for a in parser._actions if not a.option_strings], verb
     for verb in ("attach", "health"):
-        assert flags(texts[verb]) == options_of(verb_parsers()[verb]) - common
+        assert flags(texts[verb]) == options_of(xbbctl.verb_parsers()[verb]) - common
 
 
 def test_choices_and_defaults_of_attach() -> None:
     text = plain(verb_texts()["attach"])
-    for action in verb_parsers()["attach"]._actions:
+    for action in xbbctl.verb_parsers()["attach"]._actions:
         if not action.option_strings or action.dest in ("help", "json", "host", "state_dir"):
             continue
         (option,) = action.option_strings

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_man import verb_parsers
 from xbbd_bsd import daemon, xbbctl, xbbstat
 
 ROOT = Path(__file__).parent.parent
@@ -175,7 +174,7 @@ def test_commands_that_sentences_quote_are_understood() -> None:
         if command == "xbbctl":
             first = xbbctl._first_word(words)
             if first in xbbctl.VERBS:
-                known = verb_parsers()[first]._option_string_actions.keys()
+                known = xbbctl.verb_parsers()[first]._option_string_actions.keys()
             else:
                 assert not first or re.match(r"(?:dev|hw)\.xbbd\b", first), (document, text)
         letters = {f"-{letter}" for word in options if word[:2] != "--" for letter in word[1:]}

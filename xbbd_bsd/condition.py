@@ -76,6 +76,7 @@ class Condition:
             store_since=float(values.get("store_since", 0)),
             refused=str(values.get("configuration_refused", "")),
             refused_since=float(values.get("configuration_refused_since", 0)),
+            shortage=str(values.get("shortage", "")),
             limits=[
                 Limit(limit.what, limit.where, began + limit.since)
                 for limit in self._limits.reached()

@@ -333,6 +333,16 @@ def _verb_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def verb_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The command line of each verb; for whoever writes or checks documents and completion."""
+    (verbs,) = (
+        action
+        for action in _verb_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return dict(verbs.choices)
+
+
 def _help(
     parser: argparse.ArgumentParser,
     verbs: Mapping[str, argparse.ArgumentParser],

@@ -56,20 +56,10 @@ def kind_of(action: argparse.Action, verb: str = "") -> str:
     return KINDS.get((verb, action.dest)) or KINDS.get(action.dest, "word")
 
 
-def verb_parsers() -> dict[str, argparse.ArgumentParser]:
-    """xbbctl's verbs."""
-    (verbs,) = (
-        action
-        for action in xbbctl._verb_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    return dict(verbs.choices)
-
-
 def tables() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
     """Command, verb ("" of names and of those without verbs), and parser."""
     yield "xbbctl", "", xbbctl._parser()
-    for verb, parser in verb_parsers().items():
+    for verb, parser in xbbctl.verb_parsers().items():
         yield "xbbctl", verb, parser
     yield "xbbd", "", daemon._parser()
     yield "xbbstat", "", xbbstat._parser()
@@ -105,7 +95,7 @@ def quoted(text: str) -> str:
 
 def bash() -> Iterator[str]:
     """Three functions that answer with words."""
-    yield from (f"_xbbctl_verbs={quoted(' '.join(verb_parsers()))}", "")
+    yield from (f"_xbbctl_verbs={quoted(' '.join(xbbctl.verb_parsers()))}", "")
     yield from ("# The options of a command and verb.", "_xbb_options()", "{", "\tcase $1,$2 in")
     for command, verb, parser in tables():
         names = spellings(parser)
@@ -194,7 +184,7 @@ def zsh_lines(parser: argparse.ArgumentParser, verb: str, leave: Iterable[str] =
 def zsh() -> Iterator[str]:
     """Two functions: which verbs there are, and the arguments of _arguments in `specs`."""
     yield from ("_xbbctl_verbs() {", "\tverbs=(")
-    for verb, parser in verb_parsers().items():
+    for verb, parser in xbbctl.verb_parsers().items():
         yield f"\t\t{quoted(f'{verb}:{parser.description}')}"
     yield from ("\t)", "}", "", "_xbb_specs() {", "\tcase $1,$2 in")
     for command, verb, parser in tables():
@@ -280,7 +270,7 @@ def tcsh() -> Iterator[str]:
     """Three completes; this shell knows only the word before."""
     by_kind: dict[str, list[str]] = {}
     second = []
-    for verb, parser in verb_parsers().items():
+    for verb, parser in xbbctl.verb_parsers().items():
         found = operands("xbbctl", verb, parser)
         kind = found[0][0] if found else ""
         what = next((a.dest for a in parser._actions if not a.option_strings), "")
@@ -296,7 +286,7 @@ def tcsh() -> Iterator[str]:
     for value, verbs in by_kind.items():
         pattern = verbs[0] if len(verbs) == 1 else "{" + ",".join(verbs) + "}"
         first.append(f"n@{pattern}@{value}@")
-    verbs_echoed = "; ".join(f"echo {verb}" for verb in verb_parsers())
+    verbs_echoed = "; ".join(f"echo {verb}" for verb in xbbctl.verb_parsers())
     names = f'( {ASKED}; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]"'
     yield from tcsh_command("xbbctl", [], [*first, *second, f"p@*@`( {verbs_echoed}; {names} )`@"])
     yield ""

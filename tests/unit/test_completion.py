@@ -97,17 +97,8 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {option for action in parser._actions for option in action.option_strings}
 
 
-def verb_parsers() -> dict[str, argparse.ArgumentParser]:
-    (verbs,) = (
-        action
-        for action in xbbctl._verb_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    return dict(verbs.choices)
-
-
 COMMANDS = {
-    "xbbctl": [xbbctl._parser(), *verb_parsers().values()],
+    "xbbctl": [xbbctl._parser(), *xbbctl.verb_parsers().values()],
     "xbbd": [daemon._parser()],
     "xbbstat": [xbbstat._parser()],
 }
@@ -142,7 +133,9 @@ def test_zsh_has_every_option_of_every_verb() -> None:
         name: set(re.findall(r"^\t\t\t'(?:\([^)]*\)|\*)?(-[\w-]+)", text, re.M))
         for name, text in zip(parts[1::2], parts[2::2], strict=True)
     }
-    wanted = {f"xbbctl,{verb}": options_of(parser) for verb, parser in verb_parsers().items()}
+    wanted = {
+        f"xbbctl,{verb}": options_of(parser) for verb, parser in xbbctl.verb_parsers().items()
+    }
     names = options_of(xbbctl._parser())
     assert found == wanted | {
         "xbbctl,first": names,
@@ -198,7 +191,7 @@ def test_bash_offers_verbs_and_the_tops_of_the_tree(place: Place) -> None:
 
 def test_bash_offers_every_option(place: Place) -> None:
     assert set(bash(place, "xbbctl -")) == options_of(xbbctl._parser())
-    for verb, parser in verb_parsers().items():
+    for verb, parser in xbbctl.verb_parsers().items():
         assert set(bash(place, f"xbbctl {verb} -")) == options_of(parser), verb
     assert set(bash(place, "xbbd -")) == options_of(daemon._parser())
     assert set(bash(place, "/usr/local/bin/xbbstat xbb0 -")) == options_of(xbbstat._parser())

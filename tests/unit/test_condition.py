@@ -149,10 +149,15 @@ def lose(bench: Bench, disk: Path) -> None:
 def test_what_is_known_of_the_daemon(bench: Bench) -> None:
     clears = Clears(bench)
     assert clears.facts() == DaemonFacts(limits=[], losses=[], past=[])
-    refused: dict[str, Value] = {"configuration_refused": "x", "configuration_refused_since": 78}
+    refused: dict[str, Value] = {
+        "configuration_refused": "x",
+        "configuration_refused_since": 78,
+        "shortage": "descriptors",
+    }
     found = clears.facts(store_connected=0, store_since=77, **refused)
     assert (found.store_connected, found.store_since) == (False, 77.0)
     assert (found.refused, found.refused_since) == ("x", 78.0)
+    assert found.shortage == "descriptors"
     assert clears.facts(store_connected=1).store_connected
 
 

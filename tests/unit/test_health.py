@@ -184,6 +184,15 @@ def test_what_a_disk_can_have(
             "mend it, see that xbbd -t has nothing to say, then run: xbbctl reload",
         ),
         (
+            DaemonFacts(shortage="file descriptors of the process (limits -n, ulimit -n)"),
+            Severity.WARNING,
+            Kind.LIMIT,
+            "xbbd",
+            "out of file descriptors of the process (limits -n, ulimit -n): whoever connects"
+            " waits, disks are refused",
+            "raise that limit and restart xbbd, or end what has so many",
+        ),
+        (
             DaemonFacts(limits=[Limit("3 of 4 threads", "max_threads in xbbd.conf", 5.0)]),
             Severity.WARNING,
             Kind.LIMIT,

@@ -134,13 +134,15 @@ class DaemonFacts:
 
     `store_since`: seconds since 1970 since when the store is there, or is not; 0 if that is not
     known.  `refused`: why the configuration was refused when it was last read, "" if it was
-    not; `refused_since`: since when that is so, likewise.
+    not; `refused_since`: since when that is so, likewise.  `shortage`: what the daemon is out
+    of, so that clients wait, "" if of nothing.
     """
 
     store_connected: bool = True
     store_since: float = 0.0
     refused: str = ""
     refused_since: float = 0.0
+    shortage: str = ""
     limits: Sequence[Limit] = ()
     losses: Sequence[Loss] = ()
     past: Sequence[Past] = ()
@@ -211,6 +213,17 @@ def of_daemon(facts: DaemonFacts) -> list[Finding]:
                 f" {_cut(facts.refused)}",
                 "mend it, see that xbbd -t has nothing to say, then run: xbbctl reload",
                 facts.refused_since or None,
+            )
+        )
+    if facts.shortage:
+        found.append(
+            Finding(
+                Severity.WARNING,
+                Kind.LIMIT,
+                DAEMON,
+                f"out of {facts.shortage}: whoever connects waits, disks are refused",
+                "raise that limit and restart xbbd, or end what has so many",
+                None,
             )
         )
     for limit in facts.limits:
