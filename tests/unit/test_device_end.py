@@ -56,7 +56,7 @@ def test_a_guest_whose_driver_never_came_needs_no_wait(bench: Bench) -> None:
     bench.until(lambda: bench.node("hotplug-status") == b"connected")
     bench.detach()
     bench.state(6)
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
 
 
 def test_the_guest_is_destroyed(bench: Bench) -> None:

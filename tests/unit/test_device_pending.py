@@ -41,7 +41,7 @@ def test_a_disk_that_is_being_opened(bench: Bench) -> None:
     bench.guest(3)
     bench.rest()
     assert (bench.node("state"), bench.node("hotplug-status")) == (b"2", None)
-    steps = [line for line in bench.lines if "open the disk" in line]
+    steps = [line for line in bench.lines if "open the medium" in line]
     assert len(steps) == 1, "asked for again it is no other step"
     assert "abandon" not in backend.deeds
     finish(bench, "open")
@@ -115,7 +115,7 @@ def test_a_guest_that_dies_while_its_ring_is_connected(bench: Bench) -> None:
     bench.state(6)
     assert "abandon" in backend.deeds
     assert backend.queue is Queue.NONE
-    assert not backend.disk_open
+    assert not backend.medium_open
 
 
 def test_a_disk_that_is_being_closed(bench: Bench) -> None:
@@ -148,4 +148,4 @@ def test_a_store_that_is_lost_while_a_disk_is_opened(bench: Bench) -> None:
     bench.server.start()
     bench.until(lambda: bench.store.connected)
     bench.until(lambda: not bench.bus.devices)  # an empty store
-    assert not backend.disk_open
+    assert not backend.medium_open

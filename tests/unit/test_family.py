@@ -184,7 +184,7 @@ def test_no_mode_no_disk(bench: Bench) -> None:
     del bench.backend_nodes["mode"]
     with pytest.raises(OperatorError, match=r"node backend/vbd/5/51712/mode is missing"):
         bench.open()
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
 
 
 def test_the_medium_is_named_by_its_node(bench: Bench) -> None:
@@ -335,7 +335,7 @@ def test_a_disk_that_is_gone_is_noticed_without_io(bench: Bench, number: int) ->
     assert str(fault) == f"the disk is gone: {os.strerror(number)}"
     bench.down()
     assert bench.backend.fault is None
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
 
 
 def test_a_look_that_fails_otherwise_takes_no_disk_away(bench: Bench) -> None:
@@ -364,7 +364,7 @@ def test_a_disk_whose_close_fails_is_closed(bench: Bench, monkeypatch: pytest.Mo
     bench.backend.close()
     assert len(closed) == 1
     assert len(open_descriptors()) == len(before) - 1
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
     bench.open()
 
 

@@ -93,7 +93,7 @@ def test_a_disk_without_a_descriptor_left(bench: Bench) -> None:
     bench.limits.configure(few(descriptors=0))
     with pytest.raises(LimitError, match="see max_descriptors"):
         bench.open()
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
 
 
 def test_fewer_queues_are_offered_when_little_is_left(bench: Bench) -> None:

@@ -57,7 +57,7 @@ def test_a_disk_in_use_is_refused(bench: Bench) -> None:
     other.capabilities(bench.backend_nodes.get)
     with pytest.raises(OperatorError, match=r"in use by xbbd0 \(vbd/5/51712\), writable"):
         other.open(bench.backend_nodes.get)
-    assert not other.disk_open
+    assert not other.medium_open
     assert "writable" in other.open({**bench.backend_nodes, "mode": b"w!"}.get)
     other.close()
     bench.backend.close()
@@ -246,7 +246,7 @@ def test_parts_of_sectors_of_a_shared_disk_are_not_written(
         ) as error:
             bench.open()
         assert error.value.errno == EINVAL
-        assert not bench.backend.disk_open
+        assert not bench.backend.medium_open
     else:
         bench.open()
 

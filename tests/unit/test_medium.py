@@ -42,7 +42,7 @@ class SlowBench(Bench):
             self.backend.drain()
             self.drained()
         self.backend.disconnect()
-        if self.backend.disk_open:
+        if self.backend.medium_open:
             with pytest.raises(Pending):
                 self.backend.close()
             self.slow.finish_all()
@@ -63,11 +63,11 @@ def test_up_and_down(bench: SlowBench) -> None:
         with pytest.raises(Pending):
             bench.open()
     assert bench.slow.waiting == ["opening the disk"]
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
     bench.slow.finish()
     assert bench.wakes == 1
     assert "writable" in bench.open()
-    assert bench.backend.disk_open
+    assert bench.backend.medium_open
     with pytest.raises(Pending):
         bench.connect()
     assert bench.queue() is Queue.NONE
@@ -79,9 +79,9 @@ def test_up_and_down(bench: SlowBench) -> None:
     bench.backend.disconnect()
     with pytest.raises(Pending):
         bench.backend.close()
-    assert bench.backend.disk_open, "it may still have something to write"
+    assert bench.backend.medium_open, "it may still have something to write"
     bench.slow.finish()
-    assert not bench.backend.disk_open
+    assert not bench.backend.medium_open
 
 
 def test_a_disk_that_is_being_closed_is_still_in_use(bench: SlowBench) -> None:

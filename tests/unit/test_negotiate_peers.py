@@ -363,7 +363,7 @@ READERS = [
     Reader("minios", "init_blkfront(): and mode", DISK | FLUSHES),
     Reader("uboot", "init_blkfront(): and mode", DISK | FLUSHES),
     Reader("ovmf", "XenPvBlockFrontInitialization()", DISK | FLUSHES),
-    Reader("grub", "grub_virtdisk_open()", SIZE),
+    Reader("grub", "grub_virtmedium_open()", SIZE),
     Reader("mirage", "plug(): and mode, but no info", SIZE | ORDER | INDIRECT),
 ]
 

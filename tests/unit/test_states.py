@@ -65,8 +65,8 @@ def up(**changes: object) -> Facts:
         S.CONNECTED,
         S.CONNECTED,
         announced=True,
+        named=True,
         medium=True,
-        disk=True,
         queue=Queue.RUNNING,
         guest_ready=True,
     )
@@ -82,11 +82,11 @@ def up(**changes: object) -> Facts:
         (Facts(S.INITIALISING, S.GONE), None),
         (Facts(S.INIT_WAIT, S.INITIALISING, announced=True), None),
         (
-            Facts(S.INIT_WAIT, S.INITIALISING, announced=True, medium=True),
+            Facts(S.INIT_WAIT, S.INITIALISING, announced=True, named=True),
             Decision(Action.OPEN, None),
         ),
         (
-            Facts(S.INIT_WAIT, S.INITIALISED, announced=True, medium=True, guest_ready=True),
+            Facts(S.INIT_WAIT, S.INITIALISED, announced=True, named=True, guest_ready=True),
             Decision(Action.OPEN, None),
         ),
         (up(ours=S.INIT_WAIT, queue=Queue.NONE), Decision(Action.CONNECT, S.CONNECTED)),
@@ -128,7 +128,7 @@ def up(**changes: object) -> Facts:
         ),
         # and cannot have its disk just now
         (up(ours=S.INIT_WAIT, queue=Queue.NONE, held_back=True), None),
-        (up(ours=S.INIT_WAIT, queue=Queue.NONE, disk=False, held_back=True), None),
+        (up(ours=S.INIT_WAIT, queue=Queue.NONE, medium=False, held_back=True), None),
         (
             up(ours=S.INIT_WAIT, guest=S.CLOSED, queue=Queue.NONE, held_back=True),
             Decision(Action.NONE, S.CLOSING),
@@ -220,8 +220,8 @@ FACTS = st.builds(
     present=st.booleans(),
     online=st.booleans(),
     announced=st.booleans(),
+    named=st.booleans(),
     medium=st.booleans(),
-    disk=st.booleans(),
     queue=st.sampled_from(list(Queue)),
     guest_ready=st.booleans(),
     failure=st.sampled_from(list(Failure)),

@@ -29,22 +29,22 @@ def test_what_nobody_has_said_is_not_so() -> None:
 
 
 @pytest.mark.parametrize("queue", Queue)
-@pytest.mark.parametrize("disk", [False, True])
-def test_a_device_holds_its_disk_and_its_queue(disk: bool, queue: Queue) -> None:
-    facts = Facts(S.CLOSING, S.CLOSED, disk=disk, queue=queue)
-    assert facts.holding is (disk or queue is not Queue.NONE)
+@pytest.mark.parametrize("medium", [False, True])
+def test_a_device_holds_its_medium_and_its_queue(medium: bool, queue: Queue) -> None:
+    facts = Facts(S.CLOSING, S.CLOSED, medium=medium, queue=queue)
+    assert facts.holding is (medium or queue is not Queue.NONE)
 
 
 def test_a_connection_without_a_queue_was_lost_whatever_the_guest_says() -> None:
     for guest in S:
         if guest not in (S.RECONFIGURING, S.RECONFIGURED):
-            facts = Facts(S.CONNECTED, guest, disk=True)
+            facts = Facts(S.CONNECTED, guest, medium=True)
             assert decide(facts) == Decision(Action.ABANDON, S.CLOSING), guest
 
 
 @pytest.mark.parametrize("guest", [S.INITIALISED, S.CONNECTED])
 def test_news_are_told_by_a_queue_that_runs(guest: State) -> None:
-    facts = Facts(S.CONNECTED, guest, disk=True, queue=Queue.RUNNING, news=True)
+    facts = Facts(S.CONNECTED, guest, medium=True, queue=Queue.RUNNING, news=True)
     assert decide(facts) == Decision(Action.TELL, None)
     assert decide(dataclasses.replace(facts, news=False)) is None
     for queue in STOPPED:
@@ -61,7 +61,7 @@ def test_a_connected_device_is_not_forgotten_when_the_daemon_stops() -> None:
 @pytest.mark.parametrize("ours", [S.CLOSING, S.CLOSED])
 def test_a_disk_that_is_held_is_closed_before_anything_else(ours: State) -> None:
     for guest in (S.GONE, S.CLOSED, S.INITIALISING, S.INITIALISED):
-        assert decide(Facts(ours, guest, disk=True)) == Decision(Action.CLOSE, None), guest
+        assert decide(Facts(ours, guest, medium=True)) == Decision(Action.CLOSE, None), guest
 
 
 def test_a_device_is_closed_once_no_driver_uses_it() -> None:

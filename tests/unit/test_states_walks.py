@@ -22,8 +22,8 @@ class World:
     present: bool = True
     online: bool = True
     announced: bool = False
-    medium: bool = True
-    disk: bool = False
+    named: bool = True
+    medium: bool = False
     queue: Queue = Queue.NONE
     failure: Failure = Failure.NONE
     withdrawn: bool = False
@@ -37,7 +37,7 @@ class World:
         shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(Facts)
                  if hasattr(self, field.name)}  # fmt: skip
         if not self.present:
-            shown |= {"ours": S.UNKNOWN, "guest": S.GONE, "online": False, "medium": False}
+            shown |= {"ours": S.UNKNOWN, "guest": S.GONE, "online": False, "named": False}
         facts = Facts(**shown)
         return dataclasses.replace(facts, guest_ready=facts.guest in ALIVE)
 
@@ -65,14 +65,14 @@ class World:
                 assert not self.stopping
                 self.announced = True
             case Action.OPEN:
-                assert self.medium
-                assert not self.disk
+                assert self.named
+                assert not self.medium
                 if self.open_fails:
                     self.failure = Failure.ATTACH
                     return
-                self.disk = True
+                self.medium = True
             case Action.CONNECT:
-                assert self.disk
+                assert self.medium
                 assert self.queue is Queue.NONE
                 assert self.guest in ALIVE
                 assert decision.next is S.CONNECTED
@@ -88,8 +88,8 @@ class World:
                 self.queue = Queue.NONE
             case Action.CLOSE:
                 assert self.queue is Queue.NONE
-                assert self.disk
-                self.disk = False
+                assert self.medium
+                self.medium = False
             case Action.FAIL:
                 self.failure = Failure.REPORTED_ATTACH
                 self.online = False
@@ -100,7 +100,7 @@ class World:
                 self.failure = Failure.NONE
                 self.withdrawn = False
             case Action.FORGET:
-                assert not self.disk
+                assert not self.medium
                 assert self.queue is Queue.NONE
                 self.forgotten = True
             case Action.NONE:
@@ -109,7 +109,7 @@ class World:
             assert self.present, "a state was written to nodes that are gone"
             assert decision.next is not self.ours
             if decision.next is S.CLOSED:
-                assert not self.disk
+                assert not self.medium
                 assert self.queue is Queue.NONE
             if decision.next is S.CONNECTED:
                 assert decision.action is Action.CONNECT
@@ -133,13 +133,13 @@ class World:
                 self.present = False
                 self.guest = S.GONE
             case "offer":
-                self.present = self.online = self.medium = True
+                self.present = self.online = self.named = True
                 self.ours = S.INITIALISING
                 self.guest = S.INITIALISING
             case "write" if self.present:
                 self.ours = State[detail]
             case "hotplug":
-                self.medium = True
+                self.named = True
             case "open":
                 self.open_fails = detail == "fails"
             case "connect":
@@ -168,7 +168,7 @@ WORLDS = st.builds(
     ours=st.sampled_from([state for state in State if state is not S.GONE]),
     guest=st.sampled_from(list(State)),
     online=st.booleans(),
-    medium=st.booleans(),
+    named=st.booleans(),
 )
 WALKS = st.lists(EVENTS, max_size=25)
 walks = settings(max_examples=1000, deadline=None)
@@ -176,7 +176,7 @@ walks = settings(max_examples=1000, deadline=None)
 
 def test_attach_serve_detach() -> None:
     world = World().run("guest INITIALISED")
-    assert (world.ours, world.queue, world.disk) == (S.CONNECTED, Queue.RUNNING, True)
+    assert (world.ours, world.queue, world.medium) == (S.CONNECTED, Queue.RUNNING, True)
     world.run("guest CONNECTED", "detach")
     assert (world.ours, world.queue) == (S.CLOSING, Queue.RUNNING)
     world.run("guest CLOSING", "drained")
@@ -184,7 +184,7 @@ def test_attach_serve_detach() -> None:
     world.run("guest CLOSED")
     assert (world.ours, world.queue) == (S.CLOSING, Queue.DRAINING)
     world.run("drained")
-    assert (world.ours, world.disk) == (S.CLOSED, False)
+    assert (world.ours, world.medium) == (S.CLOSED, False)
     assert world.run("delete").forgotten
 
 
@@ -202,7 +202,7 @@ def test_a_guest_that_refuses_to_close_keeps_its_ring() -> None:
 def test_a_guest_that_starts_over_while_it_is_closing_is_served_again() -> None:
     world = World().run("guest INITIALISED", "guest CONNECTED", "guest CLOSING")
     world.run("guest INITIALISING", "drained", "guest INITIALISED")
-    assert (world.ours, world.queue, world.disk) == (S.CONNECTED, Queue.RUNNING, True)
+    assert (world.ours, world.queue, world.medium) == (S.CONNECTED, Queue.RUNNING, True)
 
 
 def test_a_disk_that_does_not_open() -> None:
@@ -231,7 +231,7 @@ def test_after_any_walk_a_new_offer_serves_the_guest(world: World, events: list[
     if world.forgotten:
         world = World()
     world.run("open works", "connect works", "offer", "drained", "guest INITIALISED")
-    assert (world.ours, world.queue, world.disk) == (S.CONNECTED, Queue.RUNNING, True)
+    assert (world.ours, world.queue, world.medium) == (S.CONNECTED, Queue.RUNNING, True)
     assert world.failure is Failure.NONE
 
 
@@ -243,7 +243,7 @@ def test_after_any_walk_the_daemon_can_leave(world: World, events: list[str]) ->
     world.overdue = True
     world.run("drained")
     assert world.forgotten
-    assert not world.disk
+    assert not world.medium
     assert world.queue is Queue.NONE
 
 
@@ -258,4 +258,4 @@ def test_after_any_walk_a_detach_of_a_dead_guest_ends_closed(
         return
     world.run("guest GONE", "detach", "drained")
     assert world.ours is S.CLOSED
-    assert not world.disk
+    assert not world.medium

@@ -198,13 +198,13 @@ class Backend(FakeBackend):
     def open(self, backend: Nodes) -> str:
         if (medium := backend("physical-device-path")) is None:
             raise OperatorError("node physical-device-path is missing")
-        assert (self.queue, self.disk_open) == NOTHING
+        assert (self.queue, self.medium_open) == NOTHING
         return super().open({"physical-device-path": medium}.get)
 
     def connect(self, frontend: Nodes) -> Connection:
         if frontend("ring-ref") is None:
             raise GuestError("frontend node ring-ref is missing")
-        assert (self.queue, self.disk_open) == (Queue.NONE, True)
+        assert (self.queue, self.medium_open) == (Queue.NONE, True)
         self.news = {}
         return super().connect(lambda name: None)
 
@@ -276,7 +276,7 @@ class World:
     @property
     def held(self) -> tuple[Queue, bool]:
         backend = self.family.backend
-        return (backend.queue, backend.disk_open) if backend is not None else NOTHING
+        return (backend.queue, backend.medium_open) if backend is not None else NOTHING
 
     def walk(self, steps: Iterable[str]) -> None:
         for step in steps:

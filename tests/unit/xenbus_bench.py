@@ -59,7 +59,7 @@ class FakeBackend:
         self.identity = identity
         self.wake = wake
         self.deeds: list[str] = []
-        self.disk_open = False
+        self.medium_open = False
         self.queue = Queue.NONE
         self.fault: XbbdError | None = None
         self.news: Mapping[str, bytes] = {}
@@ -91,7 +91,7 @@ class FakeBackend:
 
     def open(self, backend: Nodes) -> str:
         self._deed("open")
-        self.disk_open = True
+        self.medium_open = True
         return str(backend("physical-device-path"))
 
     def connect(self, frontend: Nodes) -> Connection:
@@ -124,10 +124,10 @@ class FakeBackend:
     def close(self) -> None:
         assert self.queue is Queue.NONE
         self._deed("close")
-        self.disk_open = False
+        self.medium_open = False
 
     def forget(self) -> None:
-        assert not self.disk_open
+        assert not self.medium_open
         self._deed("forget")
 
 

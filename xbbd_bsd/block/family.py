@@ -173,7 +173,7 @@ class BlockBackend:
         self._news: Mapping[str, bytes] = {}
 
     @property
-    def disk_open(self) -> bool:
+    def medium_open(self) -> bool:
         return self._medium.disk is not None
 
     @property
@@ -219,7 +219,7 @@ class BlockBackend:
 
     def _plan_look(self) -> None:
         interval = self._config.resize_interval
-        wanted = self.disk_open and interval > 0
+        wanted = self.medium_open and interval > 0
         self.look_due = self._family.loop.time() + interval if wanted else inf
 
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
@@ -261,7 +261,7 @@ class BlockBackend:
     def medium_named(self, backend: Nodes) -> bool:
         """Also tells the operator of an attempt to change it under a guest."""
         named = self._named(backend)
-        if self.disk_open and named is not None and named != self._opened:
+        if self.medium_open and named is not None and named != self._opened:
             self._opened = named
             self._journal(MediumIgnored(self.name, named[0]))
         return named is not None
@@ -420,7 +420,7 @@ class BlockBackend:
         # What is still to be undone is undone before this device begins anything else.
         if self._rings is None:
             self._share.give_back(Part.CONNECTION)
-        if not self.disk_open:
+        if not self.medium_open:
             self._share.give_back(Part.DISK)
 
     def drain(self) -> None:

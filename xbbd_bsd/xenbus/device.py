@@ -99,7 +99,7 @@ class Device:
         self._error: XbbdError | None = None
         self._introduced = False
         self._announced = False
-        self._served = False  # it had its disk once, by us or by an earlier daemon
+        self._served = False  # it had its medium once, by us or by an earlier daemon
         self._withdrawn = False
         self._retry: asyncio.TimerHandle | None = None  # held back until then
         self._held_for = ""
@@ -153,7 +153,7 @@ class Device:
 
     @property
     def held_back(self) -> str:
-        """Why a guest that came back does not have its disk yet; "" if nothing is in its way."""
+        """Why a guest that came back does not have what it wants yet; "" if nothing is in its way."""
         waits = self._retry is not None and self.states[0] is not State.CONNECTED
         return self._held_for if waits else ""
 
@@ -238,7 +238,7 @@ class Device:
             present=present,
             queue=queue,
             online=self._own("online") == b"1",
-            medium=present and self._backend.medium_named(self._own),
+            named=present and self._backend.medium_named(self._own),
         )
 
     def _facts_of(
@@ -249,7 +249,7 @@ class Device:
         present: bool,
         queue: Queue,
         online: bool = False,
-        medium: bool = False,
+        named: bool = False,
     ) -> Facts:
         """What the nodes say, and what we know ourselves."""
         return Facts(
@@ -258,8 +258,8 @@ class Device:
             present=present,
             online=online,
             announced=self._announced,
-            medium=medium,
-            disk=self._backend.disk_open,
+            named=named,
+            medium=self._backend.medium_open,
             queue=queue,
             news=bool(self._backend.news),
             guest_ready=guest in self._connect_on,
@@ -418,7 +418,7 @@ class Device:
             self._fail(Failure.CONNECTION, error)
 
     def _hold_back(self, reason: str, seconds: float) -> None:
-        """Try again later, as often as it takes: the guest waits, and its disk stays online."""
+        """Try again later, as often as it takes: the guest waits, and its device stays online."""
         if reason != self._held_for:
             self._held_for = reason
             self._journal(HeldBack(self.name, reason, LAST_WAIT))

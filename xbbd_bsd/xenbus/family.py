@@ -3,7 +3,7 @@
 Pure: interfaces only.  Bus and device know these and nothing of disks or
 rings; a family knows its nodes and its data path and nothing of states, watches
 or other devices.  All methods are called on the control thread, and none waits for
-a disk or a guest: what has to is begun, and raises Pending (errands.py) until it is
+a medium or a guest: what has to is begun, and raises Pending (errands.py) until it is
 done; `wake` says when to ask again, with the same arguments.
 """
 
@@ -57,7 +57,7 @@ class Backend(Protocol):
     """
 
     @property
-    def disk_open(self) -> bool:
+    def medium_open(self) -> bool:
         """Whether the medium is held."""
 
     @property

@@ -5,7 +5,7 @@ which kind of device it is, or how an action is done.  Pure, any thread.
 
 Theory of operation.  A watch only says "look again" and may hide several
 changes, so the rules look at levels: our state, the guest's state, and facts
-such as "disk open".  `decide` returns what the first row that fits says: an
+such as "medium open".  `decide` returns what the first row that fits says: an
 action, the state to write after it, or both.  The caller does it, looks again,
 and goes on until the answer is None.  An action that fails changes the facts
 (`failure`), and the table goes on from there.
@@ -23,7 +23,7 @@ xen-blkback/xenbus.c and QEMU's xen-bus.c and xen-block.c.  Where they differ:
 - A guest that starts over is seen by its Initialising while we are Connected,
   since its Closed may have been hidden (none of the three can see this).  One
   that is already at Initialised when we are Closed is taken too (Linux).
-- Closed means that nothing is held, not even the disk; it is opened again for the
+- Closed means that nothing is held, not even the medium; it is opened again for the
   next connection (all three keep it open while the device is online).
 - Frontend states that no frontend has (7, 8) end the connection (FreeBSD,
   Linux), InitWait does not (QEMU).  What is not a number counts as Unknown.
@@ -102,12 +102,12 @@ class Action(Enum):
     NONE = "-"
     WAIT = "wait"
     PUBLISH = "publish capabilities"
-    OPEN = "open the disk"
+    OPEN = "open the medium"
     CONNECT = "connect the ring"
     TELL = "tell what has changed"
     DRAIN = "drain"
     DISCONNECT = "disconnect the ring"
-    CLOSE = "close the disk"
+    CLOSE = "close the medium"
     FAIL = "report, take offline"
     REPORT = "report"
     REFUSE = "report the guest's state"
@@ -122,7 +122,7 @@ class Facts:
 
     ours, guest: the two state nodes.  present: our nodes are there.  online:
     the toolstack wants the device.  announced: capabilities were published by
-    this daemon.  medium: the node that names the disk is there.  disk: it is
+    this daemon.  named: the node that names the medium is there.  medium: it is
     open.  news: the frontend is to be told of a change.  guest_ready: the guest is
     in a state in which its kind of frontend wants to be connected.  withdrawn:
     the toolstack has written our state since an attach failure.  held_back: what
@@ -135,8 +135,8 @@ class Facts:
     present: bool = True
     online: bool = True
     announced: bool = False
+    named: bool = False
     medium: bool = False
-    disk: bool = False
     queue: Queue = Queue.NONE
     news: bool = False
     guest_ready: bool = False
@@ -149,7 +149,7 @@ class Facts:
     @property
     def holding(self) -> bool:
         """Whether anything would be lost if the device were forgotten."""
-        return self.disk or self.queue is not Queue.NONE
+        return self.medium or self.queue is not Queue.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +202,8 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: not f.present and f.queue is Queue.DRAINING, Action.WAIT),
     Row(_ANY, _ANY, "no nodes, queue stopped",
         lambda f: not f.present and f.queue in _STOPPED, Action.DISCONNECT),
-    Row(_ANY, _ANY, "no nodes, disk open",
-        lambda f: not f.present and f.disk, Action.CLOSE),
+    Row(_ANY, _ANY, "no nodes, medium open",
+        lambda f: not f.present and f.medium, Action.CLOSE),
     Row(_ANY, _ANY, "no nodes",
         lambda f: not f.present, Action.FORGET),
 
@@ -220,8 +220,8 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: f.overdue and f.queue is Queue.RUNNING, Action.DRAIN),
     Row(_CONNECTED, _ALIVE, "stopping, queue running",
         lambda f: f.stopping and f.queue is Queue.RUNNING, Action.NONE, _S.CLOSING),
-    Row(_NOT_CONNECTED, _ANY, "stopping, no queue, disk open",
-        lambda f: f.stopping and f.queue is Queue.NONE and f.disk, Action.CLOSE),
+    Row(_NOT_CONNECTED, _ANY, "stopping, no queue, medium open",
+        lambda f: f.stopping and f.queue is Queue.NONE and f.medium, Action.CLOSE),
     Row(_ANY - _states(_S.CONNECTED, _S.CLOSING), _ANY, "stopping, nothing held",
         lambda f: f.stopping and not f.holding, Action.FORGET),
     Row(_states(_S.CLOSING), _ALIVE | _DRIVERLESS, "stopping, nothing held",
@@ -256,8 +256,8 @@ TABLE: Final[tuple[Row, ...]] = (
     # Offered, for the first time or again.  From here on there is no queue.
     Row(_states(_S.INITIALISING), _ANY, "failure reported",
         lambda f: f.failure.reported, Action.RESET),
-    Row(_states(_S.INITIALISING), _ANY, "disk open",
-        lambda f: f.disk, Action.CLOSE),
+    Row(_states(_S.INITIALISING), _ANY, "medium open",
+        lambda f: f.medium, Action.CLOSE),
     Row(_states(_S.INITIALISING), _ANY - _states(_S.GONE), "always",
         lambda f: True, Action.PUBLISH, _S.INIT_WAIT),
 
@@ -268,14 +268,14 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: not f.announced, Action.PUBLISH, _S.INIT_WAIT),
     Row(_states(_S.INIT_WAIT), _ANY, "held back",
         lambda f: f.held_back, Action.WAIT),
-    Row(_states(_S.INIT_WAIT), _ANY, "medium named, disk closed",
-        lambda f: f.medium and not f.disk, Action.OPEN),
-    Row(_states(_S.INIT_WAIT), _ALIVE, "disk open, ready",
-        lambda f: f.disk and f.guest_ready, Action.CONNECT, _S.CONNECTED),
+    Row(_states(_S.INIT_WAIT), _ANY, "medium named, medium closed",
+        lambda f: f.named and not f.medium, Action.OPEN),
+    Row(_states(_S.INIT_WAIT), _ALIVE, "medium open, ready",
+        lambda f: f.medium and f.guest_ready, Action.CONNECT, _S.CONNECTED),
 
     # On the way down.
-    Row(_states(_S.CLOSING, _S.CLOSED), _ANY, "disk open",
-        lambda f: f.disk, Action.CLOSE),
+    Row(_states(_S.CLOSING, _S.CLOSED), _ANY, "medium open",
+        lambda f: f.medium, Action.CLOSE),
     Row(_states(_S.CLOSING), _DRIVERLESS, "attach failed, not withdrawn",
         lambda f: f.failure is Failure.REPORTED_ATTACH and not f.withdrawn, Action.WAIT),
     Row(_states(_S.CLOSING), _LEFT, "always",
