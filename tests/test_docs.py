@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.lab.figures import RECORD
 from xbbd_bsd.config import RANGES, Config, DaemonConfig, DiskConfig, Override
 from xbbd_bsd.conftext import parse
-from xbbd_bsd.host import run_directory
+from xbbd_bsd.host.choice import run_directory
 from xbbd_bsd.sim.__main__ import _parser
 from xbbd_bsd.xbbctl import VERBS
 from xbbd_bsd.xenbus.states import draw

@@ -22,7 +22,8 @@ from xbbd_bsd.conftext import Fault, Reading
 from xbbd_bsd.control.client import ask
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, reason
-from xbbd_bsd.host import Host, NoXen, control_path, detect, run_directory
+from xbbd_bsd.host import Host, NoXen, control_path
+from xbbd_bsd.host.choice import detect, run_directory
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.places import already_running, check_directory, check_pidfile, owner_of
 from xbbd_bsd.tomltext import spelled

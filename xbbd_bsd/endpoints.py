@@ -21,7 +21,8 @@ from xbbd_bsd.control.server import ControlServer, Rights, Visitor
 from xbbd_bsd.control.tree import DaemonView, DeviceView, Tree
 from xbbd_bsd.errors import OperatorError, in_words
 from xbbd_bsd.events import Event
-from xbbd_bsd.host import control_path, platform
+from xbbd_bsd.host import control_path
+from xbbd_bsd.host.choice import platform
 from xbbd_bsd.oids import DAEMON_ROOT, ROOT
 from xbbd_bsd.tomltext import spelled
 

@@ -28,7 +28,7 @@ from xbbd_bsd.ctl.daemon import connect, device_name, short
 from xbbd_bsd.ctl.disks import MODES, run_attach, run_detach
 from xbbd_bsd.ctl.log import run_log
 from xbbd_bsd.errors import OperatorError, one_line, shown
-from xbbd_bsd.host import check_spec
+from xbbd_bsd.host.choice import check_spec
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.toolstack import KINDS, LIMIT
 

@@ -25,7 +25,8 @@ from typing import TypeVar
 
 from xbbd_bsd import __version__, program
 from xbbd_bsd.errors import OperatorError, one_line
-from xbbd_bsd.host import control_path, run_directory
+from xbbd_bsd.host import control_path
+from xbbd_bsd.host.choice import run_directory
 from xbbd_bsd.stat.choice import Choice, checked_filter, names_of, sort_of, types_of
 from xbbd_bsd.stat.gstat import Latency
 from xbbd_bsd.stat.iostat import MOST_ABREAST

@@ -13,7 +13,7 @@ import pytest
 from tests.test_man import OURS
 from xbbd_bsd.conffile import CONFIG_FILE
 from xbbd_bsd.daemon import STOP_SECONDS
-from xbbd_bsd.host import run_directory
+from xbbd_bsd.host.choice import run_directory
 
 UNIT = Path(__file__).parent.parent.parent / "etc" / "systemd" / "xbbd.service"
 

@@ -19,7 +19,8 @@ from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself, platform
+from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself
+from xbbd_bsd.host.choice import platform
 from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_format, sim_mapped
 from xbbd_bsd.xenbus.family import Identity

@@ -31,7 +31,8 @@ from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.events import Event, NotAccepted
 from xbbd_bsd.feed import LIMIT as WAITING
 from xbbd_bsd.feed import Feed, Record
-from xbbd_bsd.host import Peer, platform
+from xbbd_bsd.host import Peer
+from xbbd_bsd.host.choice import platform
 
 GET = Request(Verb.GET, "a")
 SET = Request(Verb.SET, "a", 1)

@@ -18,7 +18,8 @@ from xbbd_bsd import daemon, logs
 from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.daemon import Daemon, main
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, detect, run_directory
+from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors
+from xbbd_bsd.host.choice import detect, run_directory
 from xbbd_bsd.host.resources import Resources
 from xbbd_bsd.native import HvKind
 from xbbd_bsd.places import locked, make_directory

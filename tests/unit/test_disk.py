@@ -10,7 +10,8 @@ import pytest
 from tests.descriptors import open_descriptors
 from xbbd_bsd.block.disk import Disk, open_disk
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.host import DiskGeometry, Medium, platform
+from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.host.choice import platform
 
 prepare = platform().prepare_disk
 

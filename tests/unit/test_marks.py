@@ -8,7 +8,7 @@ import pytest
 
 from xbbd_bsd.block.disk import key_of, open_disk
 from xbbd_bsd.block.marks import MarkedError, Marks
-from xbbd_bsd.host import platform
+from xbbd_bsd.host.choice import platform
 from xbbd_bsd.native import SegmentMedium, State
 
 

@@ -10,7 +10,8 @@ import pytest
 from xbbd_bsd.block.disk import Disk, open_disk
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.host import Medium, platform
+from xbbd_bsd.host import Medium
+from xbbd_bsd.host.choice import platform
 
 
 class Guest:

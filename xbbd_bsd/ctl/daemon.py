@@ -10,7 +10,8 @@ from xbbd_bsd.control.client import LIMIT, Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.tree import NOTE_LENGTH
 from xbbd_bsd.errors import OperatorError, one_line
-from xbbd_bsd.host import control_path, run_directory
+from xbbd_bsd.host import control_path
+from xbbd_bsd.host.choice import run_directory
 from xbbd_bsd.oids import ROOT
 
 _NOTE_SECONDS = 2.0  # that a daemon has to take a note

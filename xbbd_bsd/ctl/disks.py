@@ -18,7 +18,7 @@ from typing import Final
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.ctl.daemon import connect, device_name, note, short
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, printable, shown
-from xbbd_bsd.host import detect
+from xbbd_bsd.host.choice import detect
 from xbbd_bsd.toolstack import (
     DiskOffer,
     detach,

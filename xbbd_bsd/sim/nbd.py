@@ -19,7 +19,8 @@ import _cffi_backend
 
 import xbbd_bsd
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, in_words
-from xbbd_bsd.host import DiskGeometry, Medium, platform
+from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.host.choice import platform
 from xbbd_bsd.native import PAGE_SIZE
 from xbbd_bsd.sim.chain import LIMIT, Chain
 from xbbd_bsd.toolstack import DiskOffer
