@@ -4,7 +4,7 @@
     python man/oids.py xbbd.4     puts it between the two marks in that page
 
 Only the names, types, access and descriptions come from the program (oids.py
-there); the words around them are here.  tests/test_man.py compares the page.
+and block/oids.py there); the words around them are here.  tests/test_man.py compares the page.
 """
 
 import sys
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from xbbd_bsd.oids import DAEMON, GROUPS, RING, Leaf
+from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.oids import DAEMON, Leaf
 
 BEGIN: Final = '.\\" Written by oids.py from here'
 END: Final = '.\\" to here.'
@@ -82,9 +83,9 @@ def section(group: str, node: str, leaves: Iterable[Leaf]) -> Iterator[str]:
 def page() -> str:
     """All of the list."""
     lines: list[str] = []
-    for group, leaves in GROUPS.items():
+    for group, leaves in DRIVER.groups.items():
         lines += section(group, UNIT, leaves)
-    lines += section("ring", rf"{UNIT} Ns .ring.\& Ns Ar M", RING)
+    lines += section("ring", rf"{UNIT} Ns .ring.\& Ns Ar M", DRIVER.ring)
     lines += section("daemon", "hw.xbbd", DAEMON)
     return "\n".join(lines) + "\n"
 

@@ -20,8 +20,9 @@ from xbbd_bsd import config, daemon, xbbctl, xbbstat
 from xbbd_bsd.block.queues import most_of_ring
 from xbbd_bsd.config import Config, DaemonConfig, DiskConfig
 from xbbd_bsd.conftext import parse
-from xbbd_bsd.control.health import BOUND, MOST_BOUND, DaemonFacts, Kind, Severity, of_daemon
+from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.errors import OperatorError, Refused
+from xbbd_bsd.findings import BOUND, MOST_BOUND, Kind, Severity
 from xbbd_bsd.native import HvKind
 from xbbd_bsd.stat import choice, view
 from xbbd_bsd.stats import TUNABLES

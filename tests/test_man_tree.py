@@ -13,6 +13,7 @@ import pytest
 from tests.pages import MAN, PAGES, ROOT, plain, source
 from tests.test_reference import section as promised
 from xbbd_bsd import config, events, journal, oids
+from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RECORDS
 from xbbd_bsd.conffile import CONFIG_FILE
 from xbbd_bsd.control import families, metrics
 from xbbd_bsd.control.protocol import LIMIT, VERSION, Request, Verb
@@ -43,7 +44,7 @@ def test_every_name_with_its_type_access_and_description() -> None:
             + (", tunable" if leaf.tunable else ""),
             leaf.description,
         )
-        for name, leaf in oids.declared()
+        for name, leaf in oids.declared(DRIVER)
     }
     assert said == wanted
 
@@ -56,7 +57,7 @@ def test_the_list_is_what_its_generator_writes() -> None:
 
 def test_names_in_examples_and_words_exist() -> None:
     """Whatever looks like a name of the tree, in any page."""
-    known = {name for name, _ in oids.declared()}
+    known = {name for name, _ in oids.declared(DRIVER)}
     nodes = {name.rsplit(".", i)[0] for name in known for i in range(1, 6)}
     for path in PAGES:
         text = path.read_text().replace(r".\& Ns Ar N", ".N").replace(r".\& Ns Ar M", ".M")
@@ -81,8 +82,8 @@ def test_nodes_in_xenstore() -> None:
 def test_records_and_kinds() -> None:
     text = source("xbbd.4")
     statistics = text.partition(".Sh STATISTICS")[2].partition("\n.Sh ")[0]
-    assert re.findall(r"^\.It Li (\w+) Ns Ar N$", statistics, re.M) == list(oids.RECORDS)
-    for operation in oids.OPERATIONS:
+    assert re.findall(r"^\.It Li (\w+) Ns Ar N$", statistics, re.M) == list(RECORDS)
+    for operation in OPERATIONS:
         assert f".Li {operation}" in statistics
     kinds = text.partition(".Ss Kinds")[2].partition(".El")[0]
     assert tuple(re.findall(r"^\.It Li (\w+)$", kinds, re.M)) == config.KINDS
@@ -136,7 +137,9 @@ def test_messages_of_commands_are_in_the_program(page: str) -> None:
 def test_protocol_of_the_control_socket() -> None:
     part = source("xbbd.8").partition(".Sh CONTROL SOCKET\n")[2].partition("\n.Sh ")[0]
     assert re.findall(r"^\.It Cm (\w+)$", part, re.M) != []
-    assert set(re.findall(r"^\.It Cm (\w+)$", part, re.M)) == {verb.value for verb in Verb}
+    assert set(re.findall(r"^\.It Cm (\w+)$", part, re.M)) == {verb.value for verb in Verb} | set(
+        DRIVER.verbs
+    )
     assert f"which is {VERSION}," in part
     assert f"no longer than {LIMIT} bytes" in part
     assert f"There may be {MOST} connections at once; {RESERVED} of these" in part

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
+from xbbd_bsd.block.oids import ERRORS
 from xbbd_bsd.errors import GuestError
 from xbbd_bsd.native import Op
-from xbbd_bsd.oids import ERRORS
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT = Path(__file__).parent.parent
@@ -230,7 +230,7 @@ def test_every_node_read_of_a_frontend_is_there() -> None:
 def test_every_node_read_of_our_own_is_there() -> None:
     source = "".join(
         (ROOT / "xbbd_bsd" / name).read_text()
-        for name in ("xenbus/device.py", "block/family.py", "host/linux.py", "families.py")
+        for name in ("xenbus/device.py", "block/backend.py", "block/entry.py", "host/linux.py")
     )
     found = set(re.findall(r'(?:self\._own|[^_]backend)\("([a-z-]+)"\)', source))
     found |= set(re.findall(r'"((?:physical-device|params)[a-z-]*)": ', source))

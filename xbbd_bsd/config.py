@@ -233,10 +233,17 @@ class Change:
         return str(value) if self.key == "override" else spelled(value)
 
 
+SECTIONS: Final[Mapping[str, type[DaemonConfig | DiskConfig]]] = {
+    "daemon": DaemonConfig,
+    "disk": DiskConfig,
+}
+"""What may stand in the file besides overrides: fields of Config, by the names of both."""
+
+
 def difference(old: Config, new: Config) -> tuple[Change, ...]:
     """What changed between two configurations, in the order of their fields."""
     changes = []
-    for section in ("daemon", "disk"):
+    for section in SECTIONS:
         before, after = getattr(old, section), getattr(new, section)
         for key in fields(before):
             values = getattr(before, key.name), getattr(after, key.name)

@@ -17,10 +17,9 @@ from xbbd_bsd.config import (
     LOGS,
     MATCHES,
     RANGES,
+    SECTIONS,
     TRANSPORTS,
     Config,
-    DaemonConfig,
-    DiskConfig,
     Override,
     can_fit,
     parse_address,
@@ -29,15 +28,11 @@ from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.tomltext import Key, cut, read, spelled
 from xbbd_bsd.vdev import vdev_name, vdev_number
 
-_SECTIONS: Final[Mapping[str, type[DaemonConfig | DiskConfig]]] = {
-    "daemon": DaemonConfig,
-    "disk": DiskConfig,
-}
 _DEFAULTS: Final = {
-    name: {key.name: key.default for key in fields(section)} for name, section in _SECTIONS.items()
+    name: {key.name: key.default for key in fields(section)} for name, section in SECTIONS.items()
 }
 _OVERRIDE: Final = "override"
-_HEADINGS: Final = {"daemon": "[daemon]", "disk": "[disk]", _OVERRIDE: "[[override]]"}
+_HEADINGS: Final = {**{name: f"[{name}]" for name in SECTIONS}, _OVERRIDE: "[[override]]"}
 _LARGEST_DOMID: Final = 0x7FEF  # the last before xen.h's reserved ones
 _RESERVED_VDEV: Final = 2 << 28  # and more: xen-vbd-interface(7)
 MOST_TOLD: Final = 100  # faults: a file that is something else has thousands
@@ -147,11 +142,10 @@ class _Examination:
         for name, value in document.items():
             if name not in _HEADINGS:
                 self._blame((name,), _stray(name, value))
-        return Config(
-            DaemonConfig(**self._section(document, "daemon")),
-            DiskConfig(**self._section(document, "disk")),
-            self._overrides(document.get(_OVERRIDE, [])),
-        )
+        sections: dict[str, Any] = {
+            name: section(**self._section(document, name)) for name, section in SECTIONS.items()
+        }
+        return Config(**sections, overrides=self._overrides(document.get(_OVERRIDE, [])))
 
     def _blame(self, key: Key, reason: str) -> None:
         self.wrong.add(key)

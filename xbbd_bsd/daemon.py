@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import logging
 import os
-import re
 import resource
 import signal
 import sys
@@ -19,12 +18,10 @@ from contextlib import suppress
 from typing import Final
 
 from xbbd_bsd import __version__, logs, program
-from xbbd_bsd.block.limits import Accounts, Limits
-from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.checks import Places, check_start, prepare, silent_store
-from xbbd_bsd.condition import Condition
 from xbbd_bsd.conffile import CONFIG_FILE
 from xbbd_bsd.config import Config, DaemonConfig
+from xbbd_bsd.control.tree import Key
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import Refused, XbbdError, in_words, one_line
@@ -36,15 +33,15 @@ from xbbd_bsd.events import (
     Stopped,
     Stopping,
     StoreBack,
-    WritesLost,
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
-from xbbd_bsd.families import block_families
+from xbbd_bsd.families import families, sweep
 from xbbd_bsd.host import Host
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.native import bound_io, budget_used, name_thread, set_budget
+from xbbd_bsd.native import budget_used, name_thread, set_budget
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
+from xbbd_bsd.surroundings import Surroundings
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
@@ -74,18 +71,18 @@ class Daemon:
         self._configuration = Configuration(
             config, config_file, places, host=host, journal=self._journal, wall=time.time
         )
-        self._marks = Marks(state_dir)
-        self._run = Threads(self._loop, name_thread)
-        self._limits = Accounts(
-            Limits.of(config.daemon, host.resources),
-            bound_beyond=bound_io,
-            freed=lambda units: self._bus.try_again(units),
-            journal=self._journal,
-            clock=time.monotonic,
+        self._families = families(
+            Surroundings(
+                host=host,
+                config=config,
+                state_dir=state_dir,
+                loop=self._loop,
+                run=Threads(self._loop, name_thread),
+                journal=self._journal,
+                try_again=lambda driver, units: self._bus.try_again(driver.name, units),
+            )
         )
-        self._families = block_families(
-            host, config, state_dir, self._loop, self._run, self._marks, self._limits
-        )
+        each = tuple(dict.fromkeys(self._families.values()))
         self._store = Store(
             host.store_path,
             loop=self._loop,
@@ -93,15 +90,6 @@ class Daemon:
             on_connected=self._store_back,
         )
         self._bus = Bus(self._store, self._families, loop=self._loop, journal=self._journal)
-        condition = Condition(
-            marks=self._marks,
-            limits=self._limits,
-            families=tuple(self._families.values()),
-            run=self._run,
-            loop=self._loop,
-            journal=self._journal,
-            try_again=lambda: self._bus.try_again(d.identity.unit for d in self._bus.devices),
-        )
         view = DaemonView(
             host.name,
             self._journal,
@@ -110,10 +98,8 @@ class Daemon:
             configuration=self._configuration.leaves,
             devices=lambda: len(self._bus.devices),
             clock=time.monotonic,
-            clear=condition.clear,
-            health=condition.facts,
+            families=each,
             reload=lambda who: self._configuration.read_again(self, who),
-            limits=self._limits.values,
             budget=budget_used,
             store=lambda: (self._store.connected, self._store_since),
         )
@@ -122,6 +108,7 @@ class Daemon:
             self._endpoints = Endpoints(
                 view,
                 self._devices,
+                {family.driver.name: family.driver for family in each},
                 config=config.daemon,
                 state_dir=state_dir,
                 loop=self._loop,
@@ -146,22 +133,14 @@ class Daemon:
     def _config(self) -> Config:
         return self._configuration.config
 
-    def _devices(self) -> dict[int, DeviceView]:
-        """All devices by unit, which is the bus's number and so of one kind."""
-        found = {}
-        for device in self._bus.devices:
-            identity = device.identity
-            family = self._families[identity.kind]
-            numbers, backend = family.devices.get(identity.unit), family.known[identity.unit]
-            found[identity.unit] = DeviceView(
-                device,
-                numbers,
-                backend.medium_facts,
-                self._journal,
-                family.ledger,
-                backend.configured,
+    def _devices(self) -> dict[Key, DeviceView]:
+        """All devices there are."""
+        return {
+            (device.identity.driver, device.identity.unit): DeviceView(
+                device, self._families[device.identity.kind], self._journal
             )
-        return found
+            for device in self._bus.devices
+        }
 
     def run(self) -> bool:
         """Until a signal ends it; whether everything was given back."""
@@ -212,9 +191,8 @@ class Daemon:
 
     def apply(self, config: Config) -> None:
         """Have everything else as it says."""
-        self._limits.configure(Limits.of(config.daemon, self._host.resources))
         _set_budget(config)
-        for family in self._families.values():
+        for family in dict.fromkeys(self._families.values()):
             family.configure(config)
         self._journal.switches = _switches(config)
         self._serve()
@@ -384,18 +362,9 @@ def _report(path: str, outcome: str) -> None:
 
 
 def _sweep(state_dir: str) -> None:
-    """Remove the state segments of a daemon that died: nobody takes its devices over yet.
-
-    But what they say of a loss is kept.
-    """
-    marks = Marks(state_dir)
-    for name in os.listdir(state_dir):
-        if re.fullmatch(r"xbbd\.\d+", name):
-            path = os.path.join(state_dir, name)
-            if (mark := marks.take_over(path)) is not None:
-                event = WritesLost(name.replace(".", ""), mark.path, cause_of_loss(mark.errno))
-                logs.sink(event.severity, one_line(str(event)))
-            os.unlink(path)
+    """Remove what a daemon that died has left, and log what there is to say of it."""
+    for event in sweep(state_dir):
+        logs.sink(event.severity, one_line(str(event)))
 
 
 def _switches(config: Config) -> frozenset[Path]:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from xbbd_bsd.config import DaemonConfig, parse_address
 from xbbd_bsd.control.health import counted, examine
 from xbbd_bsd.control.server import ControlServer, Rights, Visitor
-from xbbd_bsd.control.tree import DaemonView, DeviceView, Tree
+from xbbd_bsd.control.tree import DaemonView, DeviceView, Key, Tree
 from xbbd_bsd.errors import OperatorError, in_words
 from xbbd_bsd.events import Event
 from xbbd_bsd.host import control_path
 from xbbd_bsd.host.choice import platform
-from xbbd_bsd.oids import DAEMON_ROOT, ROOT
+from xbbd_bsd.oids import DAEMON_ROOT, Driver
 from xbbd_bsd.tomltext import spelled
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Endpoints:
     def __init__(
         self,
         view: DaemonView,
-        devices: Callable[[], Mapping[int, DeviceView]],
+        devices: Callable[[], Mapping[Key, DeviceView]],
+        drivers: Mapping[str, Driver],
         *,
         config: DaemonConfig,
         state_dir: str,
@@ -45,7 +46,7 @@ class Endpoints:
     ) -> None:
         """Listen from now on; OperatorError, and nothing is left then."""
         self._view = view
-        self._devices = devices
+        self._tree = Tree(view, devices, drivers)
         self._state_dir = state_dir
         self._loop = loop
         self._group = group_number(config.group)
@@ -55,11 +56,12 @@ class Endpoints:
         self._metrics: MetricsServer | None = None
         self._control = ControlServer(
             control_path(state_dir),
-            Tree(view, devices).perform,
+            self._tree.perform,
             loop,
             visitor=self._visitor,
             group=self._group,
             journal=journal,
+            verbs=[verb for driver in drivers.values() for verb in driver.verbs],
         )
         try:
             self._let_in(self._group)
@@ -108,14 +110,14 @@ class Endpoints:
         return MetricsServer(parse_address(address), self._snapshot, self._loop, group=group)
 
     def _snapshot(self) -> dict[str, Mapping[str, Any]]:
-        devices = sorted(self._devices().items())
+        devices = list(self._tree.devices())
         examined = examine(self._view.health(), devices)
         health = counted(finding for _, findings in examined for finding in findings)
         found: dict[str, Mapping[str, Any]] = {
             DAEMON_ROOT: {**self._view.values(), "health": health}
         }
-        for unit, device in devices:
-            found[f"{ROOT}.{unit}"] = device.stat(latency=True)
+        for node, device in devices:
+            found[node] = device.stat(latency=True)
         return found
 
     def _visitor(self, channel: socket.socket) -> Visitor:

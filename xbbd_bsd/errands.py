@@ -8,7 +8,7 @@ is is not known here.  Control thread, but for the work.
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EAGAIN
@@ -28,6 +28,12 @@ class Pending(Exception):
 
 Ended = Callable[[], bool]
 """Whether something has ended, for who asks every so often; raises what it failed of."""
+
+
+def until(ended: Ended) -> Iterator[None]:
+    """Nothing, as often as it takes until something has ended; raises what it failed of."""
+    while not ended():
+        yield None
 
 
 @dataclass(frozen=True, slots=True)

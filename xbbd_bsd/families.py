@@ -1,46 +1,25 @@
-"""The registry of backend kinds: which directory of XenStore is served by what.
+"""The registry of families: which directory of XenStore is served by what.
 
-A new kind is one line here.  Control thread.
+A new one is a line here.  Control thread.
 """
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from xbbd_bsd.block.family import BlockFamily, tap_params
-from xbbd_bsd.block.limits import Accounts
-from xbbd_bsd.block.marks import Marks
-from xbbd_bsd.block.sharing import Sharing
-from xbbd_bsd.config import Config
-from xbbd_bsd.errands import Run
-from xbbd_bsd.host import Host
+from xbbd_bsd.block.entry import BLOCK
+from xbbd_bsd.events import Event
+from xbbd_bsd.surroundings import Entry, Surroundings
+from xbbd_bsd.xenbus.family import Family
+
+ENTRIES: Final[tuple[Entry, ...]] = (BLOCK,)
 
 
-def block_families(
-    host: Host,
-    config: Config,
-    state_dir: str,
-    loop: asyncio.AbstractEventLoop,
-    run: Run,
-    marks: Marks,
-    limits: Accounts,
-) -> Mapping[str, BlockFamily]:
-    """Every kind of block backend, by the name of its directory.
+def families(given: Surroundings) -> Mapping[str, Family]:
+    """The family of every kind that could be served, by the name of its directory."""
+    return {kind: family for entry in ENTRIES for kind, family in entry.make(given).items()}
 
-    `run` does what may have to wait.
-    """
-    media = {"vbd": host.media, "vbd3": {"params": tap_params}}
-    sharing = Sharing()
-    return {
-        kind: BlockFamily(
-            named_by,
-            host=host,
-            config=config,
-            state_dir=state_dir,
-            loop=loop,
-            run=run,
-            sharing=sharing,
-            marks=marks,
-            limits=limits,
-        )
-        for kind, named_by in media.items()
-    }
+
+def sweep(state_dir: str) -> Iterator[Event]:
+    """Remove what a daemon that died has left there, and say what there is to say of it."""
+    for entry in ENTRIES:
+        yield from entry.sweep(state_dir)

@@ -1,37 +1,33 @@
 """What the tree shows of devices and of the daemon: joins bus, families and journal.
 
 Reads what others know already: no store is asked, no data path disturbed.
-Control thread.
+What kind of device it is, only its family knows.  Control thread.
 """
 
 import os
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from xbbd_bsd import __version__
-from xbbd_bsd.block.numbers import Numbers, Value
-from xbbd_bsd.condition import disk_facts
-from xbbd_bsd.config import Config, DaemonConfig, DiskConfig
+from xbbd_bsd.config import SECTIONS, Config, DaemonConfig
 from xbbd_bsd.control.accept import shortage
-from xbbd_bsd.control.health import DaemonFacts, DiskFacts
+from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.control.protocol import Part
 from xbbd_bsd.control.tree import LogLine
-from xbbd_bsd.deeds import DiskNoted, Noted, SizeAsked, SwitchSet, ValueSet
-from xbbd_bsd.errands import Ended
+from xbbd_bsd.deeds import DiskNoted, Noted, SwitchSet, ValueSet
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Path
+from xbbd_bsd.findings import Finding
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.ledger import Ledger
-from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, RECORDS, oid
+from xbbd_bsd.oids import DAEMON_ROOT, Value
 from xbbd_bsd.xenbus.device import Device
+from xbbd_bsd.xenbus.family import Family, Numbers, Standing
 from xbbd_bsd.xenbus.states import State
 
-# As the in-kernel driver and its bus say it.
-_NEWBUS: Mapping[str, Value] = {
-    "%desc": "Backend Virtual Block Device",
-    "%driver": "xbbd",
+# As newbus says it of a backend's device, besides what its driver is.
+_NEWBUS: Final[Mapping[str, Value]] = {
     "%location": "",
     "%pnpinfo": "",
     "%parent": "xenbusb_back0",
@@ -53,75 +49,55 @@ _WITHOUT = {
     State.CLOSED: "the guest has closed it",
 }
 
-_OF_STAT = ("guest", "vdev", "path", "mode", "hung_seconds")
-
 
 class DeviceView:
-    """One device; `numbers` is None until it has a state segment, `facts` are there before."""
+    """One device, of whatever family."""
 
-    def __init__(
-        self,
-        device: Device,
-        numbers: Numbers | None,
-        facts: Callable[[], Mapping[str, Value]],
-        journal: Journal,
-        ledger: Ledger,
-        configured: Callable[[], Mapping[str, Value]],
-    ) -> None:
-        """`facts`: the group "medium" as far as it is known without a segment.
-
-        `configured`: the tunables as xbbd.conf has them for this disk.
-        """
+    def __init__(self, device: Device, family: Family, journal: Journal) -> None:
         self._device = device
-        self._numbers = numbers
-        self._facts = facts
+        self._family = family
         self._journal = journal
-        self._ledger = ledger
-        self._configured = configured
+
+    @property
+    def _numbers(self) -> Numbers:
+        return self._family.numbers(self._device.identity.unit)
 
     def group(self, name: str) -> Mapping[str, Value]:
         """The values there are of a group of leaves."""
-        if name == "xenbus":
-            identity = self._device.identity
-            ours, guest = self._device.states
-            return {
-                **_NEWBUS,
-                "xenstore_path": identity.path,
-                "xenbus_dev_type": identity.kind,
-                "xenbus_connection_state": _STATES.get(ours, "InvalidState"),
-                "xenbus_peer_domid": identity.domid,
-                "xenstore_peer_path": self._device.frontend,
-                "xenbus_peer_state": _STATES.get(guest, "InvalidState"),
-                "held_back": self._device.held_back,
-                "closed_reason": self._device.closed_reason,
-            }
-        if self._numbers is not None:
+        if name != "xenbus":
             return self._numbers.group(name)
-        return self._facts() if name == "medium" else {}
+        identity, driver = self._device.identity, self._family.driver
+        ours, guest = self._device.states
+        return {
+            "%desc": driver.description,
+            "%driver": driver.name,
+            **_NEWBUS,
+            "xenstore_path": identity.path,
+            "xenbus_dev_type": identity.kind,
+            "xenbus_connection_state": _STATES.get(ours, "InvalidState"),
+            "xenbus_peer_domid": identity.domid,
+            "xenstore_peer_path": self._device.frontend,
+            "xenbus_peer_state": _STATES.get(guest, "InvalidState"),
+            "held_back": self._device.held_back,
+            "closed_reason": self._device.closed_reason,
+        }
 
     def rings(self) -> Sequence[int]:
-        return self._numbers.rings() if self._numbers is not None else ()
+        return self._numbers.rings()
 
     def ring(self, number: int) -> Mapping[str, Value]:
-        assert self._numbers is not None
         return self._numbers.ring(number)
 
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
-        identity = self._device.identity
-        found: dict[str, Any] = {
-            "names": [f"{record}{identity.unit}" for record in RECORDS],
-            "domid": identity.domid,
+        return {
+            "domid": self._device.identity.domid,
             "state": _STATES.get(self._device.states[0], "InvalidState"),
             "reason": self._why_closed(),
+            **self._numbers.stat(latency=latency),
         }
-        facts = self._facts()
-        found.update({name: facts[name] for name in _OF_STAT if name in facts})
-        if self._numbers is not None:
-            found.update(self._numbers.stat(latency=latency))
-        return found
 
     def _why_closed(self) -> str:
-        """Why the guest does not have its disk, if it had it or should; "" if that is not so."""
+        """Why the guest does not have its device, if it had it or should; "" if that is not so."""
         device = self._device
         if told := device.closed_reason or device.held_back:
             return told
@@ -129,7 +105,7 @@ class DeviceView:
         return _WITHOUT.get(guest, "") if ours in (State.CLOSING, State.CLOSED) else ""
 
     def inflight(self) -> Sequence[Mapping[str, Value]]:
-        return self._numbers.inflight() if self._numbers is not None else ()
+        return self._numbers.inflight()
 
     def log(self) -> Sequence[LogLine]:
         return self._journal.last(self._device.name)
@@ -138,34 +114,20 @@ class DeviceView:
         return _followed(self._journal, self._device.name, last)
 
     def configured(self) -> Mapping[str, Value]:
-        return self._configured() if self._numbers is not None else {}
+        return self._numbers.configured()
 
     def set(self, name: str, value: int, who: str) -> None:
-        if self._numbers is None:
-            raise OperatorError(f"{self._device.name} has no state segment")
-        before = int(self._numbers.group(GROUP_OF[name])[name])
-        self._numbers.set(name, value, oid(self._device.identity.unit, name))
+        driver, unit = self._family.driver, self._device.identity.unit
+        before = int(self._numbers.group(driver.group_of[name]).get(name, 0))
+        self._numbers.set(name, value, driver.oid(unit, name))
         self._journal(ValueSet(self._device.name, name, before, value, who))
 
-    def health(self) -> DiskFacts:
-        return disk_facts(self._device, self.group, self._numbers, self._ledger)
+    def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
+        standing = Standing.of(self._device.held_back, self._device.failed)
+        return self._numbers.health(standing, bound, shared, alone=alone)
 
-    def resize(self, who: str) -> Ended:
-        if self._numbers is None:
-            return lambda: True
-        before, looked = self._sectors(), self._numbers.resize()
-
-        def ended() -> bool:
-            if not looked():
-                return False
-            self._journal(SizeAsked(self._device.name, before, self._sectors(), who))
-            return True
-
-        return ended
-
-    def _sectors(self) -> int:
-        """Of the disk; 0 as long as none is open."""
-        return int(self._facts().get("sectors", 0))
+    def perform(self, verb: str, who: str) -> Iterator[Part]:
+        yield from self._family.perform(verb, self._device.identity.unit, who)
 
     def note(self, words: str, who: str) -> None:
         self._journal(DiskNoted(self._device.name, who, words))
@@ -184,19 +146,16 @@ class DaemonView:
         configuration: Callable[[], Mapping[str, Value]],
         devices: Callable[[], int],
         clock: Callable[[], float],
-        clear: Callable[[str, str], Ended],
+        families: Sequence[Family],
         reload: Callable[[str], Mapping[str, Any]],
-        limits: Callable[[], Mapping[str, Value]],
         budget: Callable[[], tuple[int, int]],
         store: Callable[[], tuple[bool, float]],
-        health: Callable[[Mapping[str, Value]], DaemonFacts],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `configuration`:
         leaves about the file; `devices` counts them; `clock` gives seconds and stands at
-        the start now; `clear` and `reload` do what the verbs of these names want; `limits`:
-        what all disks have taken, and may take; `budget` counts mappings and grants in use;
-        `store`: whether XenStore answers, and since when (seconds since 1970); `health`: how
-        the daemon is that has these leaves.
+        the start now; `families`: each once; `reload` does what the verb of that name wants;
+        `budget` counts mappings and grants in use; `store`: whether XenStore answers, and
+        since when (seconds since 1970).
         """
         self._places = places
         self._host = host
@@ -207,11 +166,9 @@ class DaemonView:
         self._started = clock()
         self._budget = budget
         self._store = store
-        self.clear = clear
-        self._health = health
+        self._families = families
         self.reload = reload
         self._configuration = configuration
-        self._limits = limits
 
     def values(self) -> Mapping[str, Value]:
         """All leaves."""
@@ -240,15 +197,31 @@ class DaemonView:
             },
             **self._places,
             **self._configuration(),
-            **self._limits(),
+            **{name: value for family in self._families for name, value in family.values().items()},
             **{
-                f"disk.{key.name}": _shown(getattr(config.disk, key.name))
-                for key in fields(DiskConfig)
+                f"{section}.{key.name}": _shown(getattr(getattr(config, section), key.name))
+                for section, keys in SECTIONS.items()
+                if keys is not DaemonConfig
+                for key in fields(keys)
             },
         }
 
-    def health(self) -> DaemonFacts:
-        return self._health(self.values())
+    def health(self) -> list[Finding]:
+        """What is wrong with the daemon, and with what no device has."""
+        values = self.values()
+        facts = DaemonFacts(
+            store_connected=bool(values["store_connected"]),
+            store_since=float(values["store_since"]),
+            refused=str(values["configuration_refused"]),
+            refused_since=float(values["configuration_refused_since"]),
+            shortage=str(values["shortage"]),
+        )
+        return [*of_daemon(facts), *(f for family in self._families for f in family.findings())]
+
+    def perform(self, verb: str, operand: str, who: str) -> Iterator[Part]:
+        """Do a verb to what no device has; the first family that knows it does."""
+        family = next(family for family in self._families if verb in family.driver.verbs)
+        yield from family.perform(verb, operand, who)
 
     def log(self) -> Sequence[LogLine]:
         return self._journal.last()

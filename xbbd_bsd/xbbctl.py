@@ -18,16 +18,17 @@ from errno import ENOENT
 from typing import Any, Final
 
 from xbbd_bsd import __version__, program
+from xbbd_bsd.block.oids import CLEAR, RESIZE
 from xbbd_bsd.control.client import Connection
-from xbbd_bsd.control.health import BOUND
-from xbbd_bsd.control.protocol import Request, Verb
+from xbbd_bsd.control.protocol import FamilyVerb, Request, Verb
 from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
 from xbbd_bsd.control.tree import MOST_BEFORE
-from xbbd_bsd.ctl.daemon import connect, device_name, short
+from xbbd_bsd.ctl.daemon import connect, device_name, find_device, short
 from xbbd_bsd.ctl.disks import MODES, run_attach, run_detach
 from xbbd_bsd.ctl.log import run_log
 from xbbd_bsd.errors import OperatorError, one_line, shown
+from xbbd_bsd.findings import BOUND
 from xbbd_bsd.host.choice import check_spec
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.toolstack import KINDS, LIMIT
@@ -115,7 +116,7 @@ def _by_hand(connection: Connection, device: str) -> dict[str, tuple[Any, Any]]:
 
 def _inflight(options: argparse.Namespace) -> None:
     """One line a request, the oldest of each device first."""
-    name = device_name(options.device) if options.device else ""
+    name = find_device(options, options.device) if options.device else ""
     with connect(options) as connection:
         found = connection.whole(Request(Verb.INFLIGHT, name))
     if options.json:
@@ -135,7 +136,7 @@ def _resize(options: argparse.Namespace) -> None:
     name = device_name(options.device)
     leaf = f"{name}.sectors"
     with connect(options) as connection:
-        before = connection.whole(Request(Verb.RESIZE, name)).get(leaf)
+        before = connection.whole(Request(FamilyVerb(RESIZE), name)).get(leaf)
         if before is None:
             raise OperatorError(f"{short(name)}: no disk is open")
         after = connection.whole(Request(Verb.GET, leaf))
@@ -152,14 +153,14 @@ def _clear(options: argparse.Namespace) -> None:
     except OperatorError:
         name = os.path.abspath(options.disk)
     with connect(options) as connection:
-        connection.whole(Request(Verb.CLEAR, name))
+        connection.whole(Request(FamilyVerb(CLEAR), name))
 
 
 def _health(options: argparse.Namespace) -> int:
     """Say what is wrong, if anything is."""
 
     def ask() -> dict[str, Any]:
-        name = device_name(options.device) if options.device else ""
+        name = find_device(options, options.device) if options.device else ""
         with connect(options) as connection:
             return connection.whole(Request(Verb.HEALTH, name, f"{options.age:g}"))
 

@@ -46,9 +46,9 @@ def temporary() -> Iterator[Path]:
 class Machine:
     """A chain with a running daemon, and what the test did to it."""
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, daemon: str) -> None:
         self.chain = chain
-        self.daemon: Process = chain.start_daemon()
+        self.daemon: Process = chain.start_daemon(daemon)
         self.offers: list[DiskOffer] = []
         self.guests: list[Guest] = []
         eventually(lambda: "serving" in self.log(), "the daemon serves")
@@ -142,10 +142,13 @@ class Machine:
 
 
 @contextmanager
-def running_machine(config: str = "") -> Iterator[Machine]:
-    """A machine whose daemon runs with this configuration; afterwards nothing may be left."""
+def running_machine(config: str = "", daemon: str = "xbbd_bsd.daemon") -> Iterator[Machine]:
+    """A machine whose daemon runs with this configuration; afterwards nothing may be left.
+
+    `daemon` is the module that is its program.
+    """
     with Chain(config) as chain:
-        running = Machine(chain)
+        running = Machine(chain, daemon)
         yield running
         running.check_nothing_left()
 

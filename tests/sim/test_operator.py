@@ -19,10 +19,10 @@ import pytest
 from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.sim.soak import FAULTS, build_faulty_disk
 from tests.waiting import eventually
+from xbbd_bsd.block.oids import DRIVER, RING
 from xbbd_bsd.control.client import ask
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.host import control_path
-from xbbd_bsd.oids import GROUPS, RING
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer, offer, see_opened
 
@@ -69,7 +69,7 @@ def test_the_whole_tree_under_load(machine: Machine, image: Path) -> None:
     guest = busy(machine, image, "depth=16 flush_every=20", "--queues", "2")
     found = json.loads(xbbctl(machine, "-aj"))
     below = {name.removeprefix("dev.xbbd.0.") for name in found if name.startswith("dev.")}
-    device = {leaf.name for group in GROUPS.values() for leaf in group}
+    device = {leaf.name for group in DRIVER.groups.values() for leaf in group}
     assert below == device | {f"ring.{n}.{leaf.name}" for n in (0, 1) for leaf in RING}
     assert found["dev.xbbd.0.queues"] == 2
     assert found["dev.xbbd.0.xenbus_connection_state"] == "Connected"

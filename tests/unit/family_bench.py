@@ -11,7 +11,9 @@ from errno import EBUSY
 from pathlib import Path
 
 from tests.waiting import GIVE_UP
-from xbbd_bsd.block.family import BlockBackend, BlockFamily
+from xbbd_bsd.block.backend import BlockBackend
+from xbbd_bsd.block.entry import tap_params
+from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
@@ -27,7 +29,7 @@ from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
 PORT = 3
-IDENTITY = Identity("vbd", 5, 51712, 0)
+IDENTITY = Identity("vbd", 5, 51712, "xbbd", 0)
 
 
 def at_once(
@@ -129,17 +131,19 @@ class Bench:
             "protocol": b"x86_64-abi",
         }
 
-    def make(self, config: Config, sharing: Sharing | None = None) -> BlockFamily:
+    def make(self, config: Config) -> BlockFamily:
         return BlockFamily(
-            self.host.media,
+            {"vbd": self.host.media, "vbd3": {"params": tap_params}},
             host=self.host,
             config=config,
             state_dir=str(self.run),
             loop=self.loop,
             run=self._run,
-            sharing=sharing or Sharing(),
+            sharing=Sharing(),
             marks=Marks(str(self.run)),
             limits=self.limits,
+            journal=self.events.append,
+            try_again=self.freed.extend,
         )
 
     def create(self, identity: Identity) -> BlockBackend:

@@ -1,11 +1,24 @@
 """The bus: which directories become devices, their numbers, their end."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.unit import xenbus_bench
 from tests.unit.xenbus_bench import Bench
+from xbbd_bsd.oids import Driver
+from xbbd_bsd.xenbus.device import Device
 
 bench = xenbus_bench.bench
+
+
+@pytest.fixture
+def two_drivers(short_path: Path) -> Iterator[Bench]:
+    """A bench where vbd3 is another driver's."""
+    bench = Bench(short_path, other=Driver("other", "thing", "Something Else", own={}))
+    yield bench
+    bench.close()
 
 
 def names(bench: Bench) -> list[str]:
@@ -35,6 +48,62 @@ def test_units_are_the_smallest_free_number(bench: Bench) -> None:
         "xbbd1 (vbd/5/51760)",
         "xbbd2 (vbd/5/51744)",
     ]
+
+
+def attach_to(bench: Bench, kind: str, domid: int) -> None:
+    """A device of another kind than vbd, found when its frontend is there."""
+    root = f"/local/domain/0/backend/{kind}/{domid}/0"
+    bench.toolstack.write(f"/local/domain/{domid}/device/{kind}/0/state", b"1")
+    for name, value in (
+        ("state", "1"),
+        ("online", "1"),
+        ("frontend-id", str(domid)),
+        ("frontend", f"/local/domain/{domid}/device/{kind}/0"),
+    ):
+        bench.toolstack.write(f"{root}/{name}", value.encode())
+    bench.until(lambda: bench.toolstack.get(f"{root}/state") == b"2")
+
+
+def test_two_kinds_of_one_driver_are_counted_together(bench: Bench) -> None:
+    bench.bus.serve(["vbd", "vbd3"])
+    bench.attach()
+    bench.state(2)
+    attach_to(bench, "vbd3", 5)
+    assert names(bench) == ["xbbd0 (vbd/5/51712)", "xbbd1 (vbd3/5/0)"]
+
+
+def test_each_driver_counts_from_nought(two_drivers: Bench) -> None:
+    bench = two_drivers
+    bench.bus.serve(["vbd", "vbd3"])
+    bench.attach()
+    bench.state(2)
+    for domid in (5, 7):
+        attach_to(bench, "vbd3", domid)
+    bench.attach(number=51728)
+    bench.state(2, number=51728)
+    assert names(bench) == [
+        "other0 (vbd3/5/0)",
+        "other1 (vbd3/7/0)",
+        "xbbd0 (vbd/5/51712)",
+        "xbbd1 (vbd/5/51728)",
+    ]
+    assert {identity.driver for identity in bench.other_family.backends} == {"other"}
+
+
+def test_units_are_tried_again_of_their_driver_alone(
+    two_drivers: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = two_drivers
+    bench.bus.serve(["vbd", "vbd3"])
+    bench.attach()
+    bench.state(2)
+    attach_to(bench, "vbd3", 5)
+    tried: list[str] = []
+    monkeypatch.setattr(Device, "try_again", lambda device: tried.append(device.name))
+    bench.bus.try_again("other", [1, 0])
+    assert tried == ["other0 (vbd3/5/0)"]
+    bench.bus.try_again("xbbd", [0])
+    assert tried[1:] == ["xbbd0 (vbd/5/51712)"]
 
 
 @pytest.mark.parametrize(

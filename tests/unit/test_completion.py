@@ -20,6 +20,7 @@ import pytest
 
 from tests.waiting import GIVE_UP
 from xbbd_bsd import daemon, xbbctl, xbbstat
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.oids import declared
 
 FILES = Path(__file__).parents[2] / "etc" / "completion"
@@ -27,7 +28,7 @@ BASH, ZSH, TCSH = FILES / "xbbctl.bash", FILES / "_xbbctl", FILES / "xbbctl.csh"
 NAMES = sorted(
     {
         name.replace(".N.", f".{unit}.").replace(".M.", ".0.")
-        for name, _ in declared()
+        for name, _ in declared(DRIVER)
         for unit in (0, 12)
     }
 )

@@ -1,4 +1,4 @@
-"""How disks and daemon are, from real marks, limits and a block device; and what clears it."""
+"""How disks are, from real marks, limits and a block device; and what clears it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import pytest
 
 from tests.unit.family_bench import IDENTITY, Bench
 from tests.unit.slow_run import SlowRun
+from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.disk import key_of
+from xbbd_bsd.block.health import DiskFacts, Limit, SharedFacts
 from xbbd_bsd.block.limits import LimitError, Need, Part
-from xbbd_bsd.block.numbers import Value
-from xbbd_bsd.condition import Condition, disk_facts
-from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Limit
+from xbbd_bsd.block.shown import disk_facts
 from xbbd_bsd.deeds import DiskCleared, ErrorsCleared
 from xbbd_bsd.errands import HUNG_SECONDS, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError
 from xbbd_bsd.ledger import Errors, Ledger
 from xbbd_bsd.native import SegmentMedium, State
-from xbbd_bsd.xenbus.family import Identity
+from xbbd_bsd.oids import Value
+from xbbd_bsd.xenbus.family import Standing
 from xbbd_bsd.xenbus.pace import RESTLESS
 
 WHO = "root"
@@ -32,7 +33,6 @@ WHO = "root"
 class FakeDevice:
     """What a device says of itself."""
 
-    identity: Identity = IDENTITY
     held_back: str = ""
     failed: XbbdError | None = None
 
@@ -53,7 +53,9 @@ class FakeNumbers:
 
 def facts_of(device: FakeDevice, numbers: FakeNumbers, *, segment: bool = True) -> DiskFacts:
     known = numbers if segment else None
-    return disk_facts(device, numbers.group, known, Ledger())  # type: ignore[arg-type]
+    standing = Standing.of(device.held_back, device.failed)
+    unit = IDENTITY.unit
+    return disk_facts(unit, standing, numbers.group, known, Ledger())  # type: ignore[arg-type]
 
 
 def test_a_device_that_is_well() -> None:
@@ -107,7 +109,8 @@ class Clears:
         self.condition = Condition(
             marks=bench.family.marks,
             limits=bench.limits,
-            families=[bench.family],
+            ledger=bench.family.ledger,
+            devices=bench.family.devices,
             run=run or bench.family.run,
             loop=bench.loop,
             journal=bench.events.append,
@@ -123,8 +126,8 @@ class Clears:
     def told(self) -> list[object]:
         return [e for e in self.bench.events if isinstance(e, DiskCleared | ErrorsCleared)]
 
-    def facts(self, **values: Value) -> DaemonFacts:
-        return self.condition.facts(values)
+    def facts(self) -> SharedFacts:
+        return self.condition.facts()
 
 
 def fail(bench: Bench, monkeypatch: pytest.MonkeyPatch, **counts: int) -> dict[str, int]:
@@ -146,19 +149,8 @@ def lose(bench: Bench, disk: Path) -> None:
     path.unlink()
 
 
-def test_what_is_known_of_the_daemon(bench: Bench) -> None:
-    clears = Clears(bench)
-    assert clears.facts() == DaemonFacts(limits=[], losses=[], past=[])
-    refused: dict[str, Value] = {
-        "configuration_refused": "x",
-        "configuration_refused_since": 78,
-        "shortage": "descriptors",
-    }
-    found = clears.facts(store_connected=0, store_since=77, **refused)
-    assert (found.store_connected, found.store_since) == (False, 77.0)
-    assert (found.refused, found.refused_since) == ("x", 78.0)
-    assert found.shortage == "descriptors"
-    assert clears.facts(store_connected=1).store_connected
+def test_nothing_is_wrong_at_first(bench: Bench) -> None:
+    assert Clears(bench).facts() == SharedFacts(limits=[], losses=[], past=[])
 
 
 def test_a_loss_is_known_until_it_is_cleared(bench: Bench) -> None:
@@ -184,8 +176,8 @@ def test_a_loss_is_cleared_by_another_name_of_the_disk(bench: Bench) -> None:
 
 def test_a_limit_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     clears = Clears(bench)
-    monkeypatch.setattr("xbbd_bsd.condition.time.time", lambda: 1000.0)
-    monkeypatch.setattr("xbbd_bsd.condition.time.monotonic", lambda: 40.0)
+    monkeypatch.setattr("xbbd_bsd.block.condition.time.time", lambda: 1000.0)
+    monkeypatch.setattr("xbbd_bsd.block.condition.time.monotonic", lambda: 40.0)
     bench.limits._clock = lambda: 30.0
     bench.limits.configure(replace(bench.limits.limits, event_channels=4))
     with pytest.raises(LimitError):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbbd_bsd.control.protocol import (
+    FamilyVerb,
     Request,
     Verb,
     decode_reply,
@@ -28,14 +29,14 @@ from xbbd_bsd.errors import OperatorError, Refused
             b'{"version": 1, "verb": "set", "name": "dev.xbbd.0.flush_interval", "value": 8}\n',
         ),
         (
-            Request(Verb.RESIZE, "dev.xbbd.3"),
+            Request(FamilyVerb("resize"), "dev.xbbd.3"),
             b'{"version": 1, "verb": "resize", "name": "dev.xbbd.3"}\n',
         ),
     ],
 )
 def test_requests(request_: Request, line: bytes) -> None:
     assert request_.encode() == line
-    assert Request.decode(line) == request_
+    assert Request.decode(line, ("clear", "resize")) == request_
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_requests(request_: Request, line: bytes) -> None:
         (b'{"version": 2, "verb": "get", "name": ""}\n', "speaks version 1"),
         (b'{"version": 1, "verb": "put", "name": ""}\n', "known are get, describe, set"),
         (b'{"version": 1, "verb": [], "name": ""}\n', "known are get, describe, set"),
+        (b'{"version": 1, "verb": "resize", "name": ""}\n', "known are get, describe, set"),
         (b'{"version": 1, "verb": "get", "name": 5}\n', "name must be a string"),
         (b'{"version": 1, "verb": "set", "name": "a"}\n', "value is missing"),
         (b'{"version": 1, "verb": "set", "name": "a", "value": 0.5}\n', "value must be a number"),
@@ -99,4 +101,12 @@ def test_replies() -> None:
 
 @pytest.mark.parametrize("verb", Verb)
 def test_only_some_verbs_change_anything(verb: Verb) -> None:
-    assert verb.writes == (verb.value in ("set", "resize", "clear", "note", "reload"))
+    assert verb.writes == (verb.value in ("set", "note", "reload"))
+
+
+def test_verbs_of_families_are_for_who_may_write() -> None:
+    """They are known only where there is such a family, and are named then."""
+    assert FamilyVerb("resize").writes
+    line = Request(FamilyVerb("resize"), "dev.xbbd.3").encode()
+    with pytest.raises(OperatorError, match=r"known are .*, note, clear$"):
+        Request.decode(line, ("clear",))

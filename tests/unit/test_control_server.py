@@ -17,7 +17,7 @@ from tests.waiting import eventually
 from xbbd_bsd.control import server as module
 from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.client import Connection, ask
-from xbbd_bsd.control.protocol import DENIED, LIMIT, Part, Request, Verb
+from xbbd_bsd.control.protocol import DENIED, LIMIT, FamilyVerb, Part, Request, Verb
 from xbbd_bsd.control.server import (
     FOLLOWERS,
     FOLLOWERS_RESERVED,
@@ -50,7 +50,12 @@ class Daemon:
         self.asked: list[Request] = []
         self.events: list[Event] = []
         self.server = ControlServer(
-            path, self.perform, self.loop, visitor=self.visitor, journal=self.events.append
+            path,
+            self.perform,
+            self.loop,
+            visitor=self.visitor,
+            journal=self.events.append,
+            verbs=("resize",),
         )
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -163,7 +168,7 @@ def test_rights(daemon: Daemon) -> None:
     with pytest.raises(
         OperatorError, match=r"^dev\.xbbd\.0: Operation not permitted: only root may$"
     ):
-        ask(daemon.path, Request(Verb.RESIZE, "dev.xbbd.0"))
+        ask(daemon.path, Request(FamilyVerb("resize"), "dev.xbbd.0"))
     with pytest.raises(OperatorError, match=r"^reload: Operation not permitted: only root may$"):
         ask(daemon.path, Request(Verb.RELOAD))
     daemon.rights = Rights.NONE

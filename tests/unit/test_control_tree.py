@@ -1,17 +1,22 @@
 """Names and values of a daemon with a few devices that are none."""
 
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Loss
-from xbbd_bsd.control.protocol import Part, Request, Value, Verb
-from xbbd_bsd.control.tree import MOST_BEFORE, NOTE_LENGTH, LogLine, Tree
+from xbbd_bsd.block.health import DiskFacts, Loss, SharedFacts, of_one, of_shared
+from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.control.health import DaemonFacts, of_daemon
+from xbbd_bsd.control.protocol import FamilyVerb, Part, Request, Value, Verb
+from xbbd_bsd.control.tree import MOST_BEFORE, NOTE_LENGTH, Key, LogLine, Tree
 from xbbd_bsd.errors import OperatorError, XbbdError
-from xbbd_bsd.oids import DAEMON, GROUPS, RING, Type, declared, leaf_of, split
+from xbbd_bsd.findings import Finding
+from xbbd_bsd.oids import DAEMON, Driver, Leaf, Type, declared, leaf_of, split
 
+RESIZE, CLEAR = FamilyVerb("resize"), FamilyVerb("clear")
+DRIVERS = {DRIVER.name: DRIVER}
 NAMES = ("abi", "flush_interval", "disable_flush", "workers", "wr_req")
 
 
@@ -31,6 +36,7 @@ class Device:
         self.unit = 0
         self.ages: list[float] = []
         self.noted: list[tuple[str, str]] = []
+        self.cleared: list[str] = []
 
     def group(self, name: str) -> Mapping[str, Value]:
         self.asked.append(name)
@@ -69,19 +75,30 @@ class Device:
         group = "tunables" if name in self.values["tunables"] else "counters"
         self.values[group][name] = value
 
-    def health(self) -> DiskFacts:
+    def facts(self) -> DiskFacts:
         path = str(self.values["medium"].get("path", ""))
         return DiskFacts(self.unit, path=path, ages=self.ages)
 
-    def resize(self, who: str) -> Callable[[], bool]:
-        self.looks += 1
-        if "sectors" in self.values["medium"]:
-            self.values["medium"]["sectors"] = 16
-        return self._ended
+    def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
+        return of_one(self.facts(), bound, shared, alone=alone)
 
-    def _ended(self) -> bool:
-        self.waited += 1
-        return self.waited >= 3
+    def perform(self, verb: str, who: str) -> Iterator[Part]:
+        """A look at its size ends at the third time of asking."""
+        if verb == "clear":
+            if "path" not in self.values["medium"]:
+                raise OperatorError(": it is not known to have lost anything", errno.ENOENT)
+            self.cleared.append(str(self.values["medium"]["path"]))
+            return
+        assert verb == "resize"
+        self.looks += 1
+        before = self.values["medium"].get("sectors")
+        if before is not None:
+            self.values["medium"]["sectors"] = 16
+        self.waited += 2
+        yield None
+        yield None
+        if before is not None:
+            yield {DRIVER.oid(self.unit, "sectors"): before}
 
 
 class Daemon:
@@ -91,11 +108,12 @@ class Daemon:
         self.leaves: dict[str, Value] = {"version": "1.0", "devices": 2, "log.data": 0}
         self.cleared: list[str] = []
         self.facts = DaemonFacts()
+        self.shared = SharedFacts()
         self.noted: list[tuple[str, str]] = []
         self.changes: Mapping[str, Any] | XbbdError = {"disk.workers": ("8", "3", "")}
 
-    def health(self) -> DaemonFacts:
-        return self.facts
+    def health(self) -> list[Finding]:
+        return [*of_daemon(self.facts), *of_shared(self.shared)]
 
     def values(self) -> Mapping[str, Value]:
         return self.leaves
@@ -116,16 +134,28 @@ class Daemon:
         self.noted.append((f"{name}={value}", who))
         self.leaves[name] = value
 
-    def clear(self, path: str, who: str) -> Callable[[], bool]:
-        if path not in ("/vm.img", "/disk"):
-            raise OperatorError(f"{path}: it is not known to have lost anything", errno.ENOENT)
-        self.cleared.append(path)
-        return lambda: True
+    def perform(self, verb: str, operand: str, who: str) -> Iterator[Part]:
+        assert verb == "clear"
+        if operand not in ("/vm.img", "/disk"):
+            raise OperatorError(f"{operand}: it is not known to have lost anything", errno.ENOENT)
+        self.cleared.append(operand)
+        yield None
 
     def reload(self, who: str) -> Mapping[str, Any]:
         if isinstance(self.changes, XbbdError):
             raise self.changes
         return self.changes
+
+
+def tree_of(daemon: Daemon, devices: Mapping[int, Device]) -> Tree:
+    """The names of that daemon, and of those disks by unit, whatever they are when it is asked."""
+
+    def found() -> dict[Key, Device]:
+        for unit, device in devices.items():
+            device.unit = unit
+        return {(DRIVER.name, unit): device for unit, device in devices.items()}
+
+    return Tree(daemon, found, DRIVERS)
 
 
 @pytest.fixture
@@ -135,10 +165,12 @@ def devices() -> dict[int, Device]:
 
 @pytest.fixture
 def tree(devices: dict[int, Device]) -> Tree:
-    return Tree(Daemon(), lambda: devices)
+    return tree_of(Daemon(), devices)
 
 
-def perform(tree: Tree, verb: Verb, name: str = "", value: Value | None = None) -> dict[str, Any]:
+def perform(
+    tree: Tree, verb: Verb | FamilyVerb, name: str = "", value: Value | None = None
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for values in tree.perform(Request(verb, name, value)):
         if not isinstance(values, Mapping):
@@ -158,7 +190,7 @@ def test_all_names_in_order_of_units(tree: Tree) -> None:
         "dev.xbbd.1.ring.1.req_cons",
         *(f"dev.xbbd.10.{name}" for name in NAMES),
     ]
-    assert list(perform(Tree(Daemon(), dict), Verb.GET, "dev.xbbd")) == []
+    assert list(perform(tree_of(Daemon(), {}), Verb.GET, "dev.xbbd")) == []
 
 
 def test_the_beginning_of_names_ends_at_a_dot(tree: Tree) -> None:
@@ -260,7 +292,7 @@ def test_a_device_that_goes_while_an_answer_is_taken(
 
 
 def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
-    assert perform(tree, Verb.RESIZE, "dev.xbbd.10") == {}
+    assert perform(tree, RESIZE, "dev.xbbd.10") == {}
     assert (devices[10].looks, devices[1].looks) == (1, 0)
     both = {"domid": 7, "state": "Connected"}
     plain, whole = {**both, "latency": False}, {**both, "latency": True}
@@ -269,7 +301,7 @@ def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
     assert perform(tree, Verb.INFLIGHT, "dev.xbbd.1") == {"dev.xbbd.1": [{"ring": 0}]}
     assert perform(tree, Verb.LOG, "dev.xbbd.1") == {"dev.xbbd.1": [(1.5, "info", "found")]}
     assert perform(tree, Verb.LOG) == {"": [(0.5, "info", "serving")]}
-    for verb in (Verb.RESIZE, Verb.STAT, Verb.INFLIGHT, Verb.LOG, Verb.EVENTS, Verb.CONFIGURED):
+    for verb in (RESIZE, Verb.STAT, Verb.INFLIGHT, Verb.LOG, Verb.EVENTS, Verb.CONFIGURED):
         for name in ("dev.xbbd.2", "dev.xbbd.1.wr_req", "x"):
             message = "^no disk xbbd2$" if name == "dev.xbbd.2" else "unknown oid"
             with pytest.raises(OperatorError, match=message):
@@ -279,11 +311,12 @@ def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
 def test_what_is_wrong(devices: dict[int, Device]) -> None:
     """Of all, or of one with what is known of its path; no request is older than is asked."""
     daemon = Daemon()
-    daemon.facts = DaemonFacts(store_connected=False, losses=[Loss("/vm.img", "x")])
+    daemon.facts = DaemonFacts(store_connected=False)
+    daemon.shared = SharedFacts(losses=[Loss("/vm.img", "x")])
     devices[1].values["medium"]["path"] = "/vm.img"
     devices[1].unit, devices[10].unit = 1, 10
     devices[10].ages = [12.0]
-    tree = Tree(daemon, lambda: devices)
+    tree = tree_of(daemon, devices)
 
     def kinds(name: str = "", value: Value | None = None) -> dict[str, list[str]]:
         found = perform(tree, Verb.HEALTH, name, value)
@@ -306,20 +339,22 @@ def test_what_is_wrong(devices: dict[int, Device]) -> None:
 
 
 def test_every_leaf_is_declared_once() -> None:
-    names = [name for name, _ in declared()]
+    names = [name for name, _ in declared(DRIVER)]
     assert len(set(names)) == len(names)
-    for name, leaf in declared():
-        assert leaf_of(name.replace(".N.", ".0.").replace(".M.", ".1.")) is leaf
+    for name, leaf in declared(DRIVER):
+        assert leaf_of(name.replace(".N.", ".0.").replace(".M.", ".1."), DRIVERS) is leaf
         assert leaf.description == leaf.description.strip() != ""
         assert "\n" not in leaf.description
-    assert leaf_of("dev.xbbd.0") is None
-    assert leaf_of("dev.xbbd.x.inflight") is None
-    assert sum(map(len, GROUPS.values())) + len(RING) + len(DAEMON) == len(names)
+    assert leaf_of("dev.xbbd.0", DRIVERS) is None
+    assert leaf_of("dev.xbbd.x.inflight", DRIVERS) is None
+    assert sum(map(len, DRIVER.groups.values())) + len(DRIVER.ring) + len(DAEMON) == len(names)
 
 
 def test_names_of_devices() -> None:
-    assert split("dev.xbbd.3.ring.0.inflight") == (3, "ring.0.inflight")
-    assert split("dev.xbbd.0") == (0, "")
+    assert split("dev.xbbd.3.ring.0.inflight") == ("xbbd", 3, "ring.0.inflight")
+    assert split("dev.xbbd.0") == ("xbbd", 0, "")
+    assert DRIVER.split("dev.xbbd.3.abi") == (3, "abi")
+    assert DRIVER.split("dev.other.3.abi") is None
     for name in ("dev.xbbd", "dev.xbbd.", "dev.xbbd.-1", "dev.xbbd.00", "hw.xbbd.0", ""):
         assert split(name) is None
 
@@ -343,7 +378,7 @@ KERNEL = {
 
 @pytest.mark.parametrize("name", KERNEL)
 def test_the_kernels_leaves_keep_type_and_access(name: str) -> None:
-    leaf = leaf_of(f"dev.xbbd.0.{name}")
+    leaf = leaf_of(f"dev.xbbd.0.{name}", DRIVERS)
     assert leaf is not None
     assert (leaf.type, leaf.writable) == KERNEL[name]
 
@@ -354,20 +389,20 @@ def test_the_kernels_leaves_keep_type_and_access(name: str) -> None:
      "mode"],
 )  # fmt: skip
 def test_the_leaves_of_linux_are_there(name: str) -> None:
-    assert leaf_of(f"dev.xbbd.0.{name}") is not None
+    assert leaf_of(f"dev.xbbd.0.{name}", DRIVERS) is not None
 
 
 def test_a_disk_is_cleared_by_path_or_by_device(devices: dict[int, Device]) -> None:
     daemon = Daemon()
-    tree = Tree(daemon, lambda: devices)
+    tree = tree_of(daemon, devices)
     devices[1].values["medium"]["path"] = "/vm.img"
-    assert perform(tree, Verb.CLEAR, "/disk") == {}
-    assert perform(tree, Verb.CLEAR, "dev.xbbd.1") == {}
-    assert daemon.cleared == ["/disk", "/vm.img"]
+    assert perform(tree, CLEAR, "/disk") == {}
+    assert perform(tree, CLEAR, "dev.xbbd.1") == {}
+    assert (daemon.cleared, devices[1].cleared) == (["/disk"], ["/vm.img"])
     for name in ("/other", "dev.xbbd.10", "dev.xbbd.7", "dev.xbbd.1.path", ""):
         with pytest.raises(OperatorError):
-            perform(tree, Verb.CLEAR, name)
-    assert len(daemon.cleared) == 2
+            perform(tree, CLEAR, name)
+    assert len(daemon.cleared) == len(devices[1].cleared) == 1
 
 
 def test_who_does_something_is_passed_on(tree: Tree, devices: dict[int, Device]) -> None:
@@ -382,7 +417,7 @@ def test_who_does_something_is_passed_on(tree: Tree, devices: dict[int, Device])
 def test_a_note_goes_to_its_disk_and_is_bounded_text() -> None:
     daemon, device = Daemon(), Device(5)
     device.values["xenbus"] = {"xenstore_path": "backend/vbd/5/1"}
-    tree = Tree(daemon, lambda: {3: device})
+    tree = tree_of(daemon, {3: device})
     long = "attached \x1b[2J" + "x" * 500
     assert list(tree.perform(Request(Verb.NOTE, "backend/vbd/5/1", long, "root"))) == [
         {"device": "dev.xbbd.3"}
@@ -416,7 +451,7 @@ def test_lines_to_begin_with(tree: Tree) -> None:
 
 def test_a_look_at_the_size_says_what_it_was(tree: Tree, devices: dict[int, Device]) -> None:
     devices[1].values["medium"]["sectors"] = 8
-    assert perform(tree, Verb.RESIZE, "dev.xbbd.1") == {"dev.xbbd.1.sectors": 8}
+    assert perform(tree, RESIZE, "dev.xbbd.1") == {"dev.xbbd.1.sectors": 8}
     assert perform(tree, Verb.GET, "dev.xbbd.1.sectors") == {"dev.xbbd.1.sectors": 16}
 
 
@@ -424,3 +459,59 @@ def test_the_configuration_is_read_again(tree: Tree) -> None:
     assert perform(tree, Verb.RELOAD) == {"disk.workers": ("8", "3", "")}
     with pytest.raises(OperatorError, match=r"^dev\.xbbd\.1: all of the configuration is read$"):
         perform(tree, Verb.RELOAD, "dev.xbbd.1")
+
+
+OTHER = Driver(
+    "other",
+    "thing",
+    "Something Else",
+    own={"medium": (Leaf("abi", Type.STRING, "layout of another ring"),)},
+    verbs=("shake",),
+)
+
+
+@pytest.fixture
+def two() -> Tree:
+    """A disk 0, and two of another driver's, 0 and 1."""
+    things = {("xbbd", 0): Device(5), ("other", 0): Device(6), ("other", 1): Device(7)}
+    for driver, unit in things:
+        if driver == "other":
+            things[driver, unit].values = {"medium": {"abi": f"other {unit}"}}
+    return Tree(Daemon(), lambda: things, {**DRIVERS, "other": OTHER})
+
+
+def test_units_of_two_drivers_are_two_devices(two: Tree) -> None:
+    assert perform(two, Verb.GET, "dev.other.0") == {"dev.other.0.abi": "other 0"}
+    assert perform(two, Verb.GET, "dev.xbbd.0.abi") == {"dev.xbbd.0.abi": "native"}
+    assert list(perform(two, Verb.GET, "dev.other")) == ["dev.other.0.abi", "dev.other.1.abi"]
+    nodes = [name for name in perform(two, Verb.GET, "dev") if name.endswith(".abi")]
+    assert nodes == ["dev.other.0.abi", "dev.other.1.abi", "dev.xbbd.0.abi"]
+    assert list(perform(two, Verb.STAT)) == ["dev.other.0", "dev.other.1", "dev.xbbd.0"]
+    assert list(perform(two, Verb.STAT, "dev.xbbd")) == ["dev.xbbd.0"]
+    assert list(perform(two, Verb.HEALTH, "dev.other")) == [
+        "hw.xbbd",
+        "dev.other.0",
+        "dev.other.1",
+    ]
+    with pytest.raises(OperatorError, match=r"^no thing other2$"):
+        perform(two, Verb.LOG, "dev.other.2")
+    with pytest.raises(OperatorError, match=r"^unknown oid 'dev\.third\.0'$"):
+        perform(two, Verb.LOG, "dev.third.0")
+
+
+def test_leaves_are_those_of_the_driver(two: Tree) -> None:
+    """Names that both have are each as its own driver says; what the other has it has not."""
+    described = perform(two, Verb.DESCRIBE)
+    assert described["dev.other.0.abi"][3] == "layout of another ring"
+    assert described["dev.xbbd.0.abi"][3] == "layout of the ring (negotiated)"
+    with pytest.raises(OperatorError, match="unknown oid"):
+        perform(two, Verb.SET, "dev.other.0.flush_interval", 1)
+
+
+def test_verbs_are_those_of_the_driver(two: Tree) -> None:
+    with pytest.raises(OperatorError, match=r"^shake: a disk of xbbd has no such verb$") as error:
+        perform(two, FamilyVerb("shake"), "dev.xbbd.0")
+    assert error.value.errno == errno.EOPNOTSUPP
+    with pytest.raises(OperatorError, match=r"^resize: a thing of other has no such verb$"):
+        perform(two, RESIZE, "dev.other.1")
+    assert perform(two, RESIZE, "dev.xbbd.0") == {}

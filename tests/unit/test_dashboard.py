@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.unit.test_metrics import SNAPSHOT
+from xbbd_bsd.block.oids import RECORDS
 from xbbd_bsd.control.families import Collector, library
-from xbbd_bsd.oids import RECORDS
 
 FILE = Path(__file__).parents[2] / "etc" / "grafana" / "xbbd.json"
 DASHBOARD: dict[str, Any] = json.loads(FILE.read_text())

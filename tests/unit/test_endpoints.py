@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_control_tree import Daemon, Device
+from tests.unit.test_control_tree import DRIVERS, Daemon, Device
 from xbbd_bsd.config import DaemonConfig
 from xbbd_bsd.control import metrics
 from xbbd_bsd.control.health import DaemonFacts
@@ -33,7 +33,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def endpoints(path: Path, loop: asyncio.AbstractEventLoop, config: DaemonConfig) -> Endpoints:
-    return Endpoints(Daemon(), dict, config=config, state_dir=str(path), loop=loop)
+    return Endpoints(Daemon(), dict, DRIVERS, config=config, state_dir=str(path), loop=loop)
 
 
 def mode(path: Path) -> int:
@@ -109,7 +109,12 @@ def test_metrics_say_how_much_is_wrong(short_path: Path, loop: asyncio.AbstractE
     daemon.facts = DaemonFacts(store_connected=False, refused="x")
     slow.ages = [9.0, 11.0]
     running = Endpoints(
-        daemon, lambda: {0: slow}, config=DaemonConfig(), state_dir=str(short_path), loop=loop
+        daemon,
+        lambda: {("xbbd", 0): slow},
+        DRIVERS,
+        config=DaemonConfig(),
+        state_dir=str(short_path),
+        loop=loop,
     )
     snapshot = running._snapshot()
     assert snapshot["hw.xbbd"]["health"] == {"error": 1, "warning": 2}

@@ -12,14 +12,14 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from tests.waiting import GIVE_UP
-from xbbd_bsd.block.family import tap_params
-from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.entry import make, tap_params
 from xbbd_bsd.config import KINDS, Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized, SizeRounded
-from xbbd_bsd.families import block_families
+from xbbd_bsd.families import families
 from xbbd_bsd.host import DiskGeometry, Medium
 from xbbd_bsd.native import Op, State, sim_mapped
+from xbbd_bsd.surroundings import Surroundings
 from xbbd_bsd.xenbus.states import Queue
 
 
@@ -212,7 +212,8 @@ def test_no_room_for_the_segment(bench: Bench) -> None:
 
 def test_the_best_of_several_names_of_a_medium_counts(bench: Bench) -> None:
     """As Linux's hotplug script writes it: first the numbers, then the path."""
-    bench.family.media = {"first": lambda _: os.fsencode(bench.disk), "second": lambda _: b"/x"}
+    media = {"first": lambda _: os.fsencode(bench.disk), "second": lambda _: b"/x"}
+    bench.family.media = {"vbd": media}
     assert not bench.backend.medium_named(bench.backend_nodes.get)
     bench.backend_nodes["second"] = b"1"
     assert bench.backend.medium_named(bench.backend_nodes.get)
@@ -236,21 +237,23 @@ def test_tap_formats_that_are_not_served(params: bytes) -> None:
 
 
 def test_the_registry(bench: Bench) -> None:
-    families = block_families(
-        bench.host,
-        Config(),
-        str(bench.run),
-        bench.loop,
-        at_once,
-        Marks(str(bench.run)),
-        bench.limits,
+    given = Surroundings(
+        host=bench.host,
+        config=Config(),
+        state_dir=str(bench.run),
+        loop=bench.loop,
+        run=at_once,
+        journal=bench.events.append,
+        try_again=lambda driver, units: None,
     )
-    assert tuple(families) == KINDS == ("vbd", "vbd3")
-    assert [list(family.media) for family in families.values()] == [
-        ["physical-device-path"],
-        ["params"],
-    ]
-    assert {state.name for state in families["vbd"].connect_on} == {"INITIALISED", "CONNECTED"}
+    assert tuple(families(given)) == KINDS == ("vbd", "vbd3")
+    assert [family.driver.name for family in families(given).values()] == ["xbbd", "xbbd"]
+    block = make(given)["vbd"]
+    assert {kind: list(nodes) for kind, nodes in block.media.items()} == {
+        "vbd": ["physical-device-path"],
+        "vbd3": ["params"],
+    }
+    assert {state.name for state in block.connect_on} == {"INITIALISED", "CONNECTED"}
 
 
 def test_from_attach_to_detach(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
-from xbbd_bsd.block.family import BlockBackend
+from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.limits import LimitError, Limits, Need, Part
 from xbbd_bsd.block.queues import RING_DESCRIPTORS, WAKE_DESCRIPTORS
 from xbbd_bsd.config import Config, DiskConfig
@@ -26,7 +26,7 @@ def few(**bounds: int) -> Limits:
 @pytest.fixture
 def other(bench: Bench) -> Iterator[BlockBackend]:
     """Another disk of the bench's guest."""
-    other = bench.create(Identity("vbd", 5, 51728, 1))
+    other = bench.create(Identity("vbd", 5, 51728, "xbbd", 1))
     yield other
     other.forget()
 
@@ -80,7 +80,7 @@ def test_a_disk_too_many_of_one_guest(bench: Bench, other: BlockBackend) -> None
         other.capabilities(bench.backend_nodes.get)
     assert error.value.passes
     bench.backend.capabilities(bench.backend_nodes.get)  # who is in may be offered again
-    another = bench.create(Identity("vbd", 6, 51728, 2))
+    another = bench.create(Identity("vbd", 6, 51728, "xbbd", 2))
     another.capabilities(bench.backend_nodes.get)
     another.forget()
     bench.backend.close()

@@ -1,5 +1,6 @@
 """What an operator sees of a disk and says about it: numbers, overrides, who may share it."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from errno import EINVAL, EIO
@@ -8,13 +9,14 @@ import pytest
 
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
-from xbbd_bsd.block.family import BlockBackend
+from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.marks import MarkedError
+from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RING
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import Op, State
-from xbbd_bsd.oids import GROUPS, OPERATIONS, RING, Type
+from xbbd_bsd.oids import Type
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -52,7 +54,7 @@ def test_overrides_by_path_guest_and_vdev(bench: Bench) -> None:
 
 def test_a_disk_in_use_is_refused(bench: Bench) -> None:
     bench.open()
-    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other = bench.create(Identity("vbd", 6, 51712, "xbbd", 1))
     other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
     other.capabilities(bench.backend_nodes.get)
     with pytest.raises(OperatorError, match=r"in use by xbbd0 \(vbd/5/51712\), writable"):
@@ -78,7 +80,7 @@ def test_a_machine_hands_its_disk_over_to_itself(bench: Bench) -> None:
     bench.backend.open(bench.backend_nodes.get)
     assert (len(locks), len(open_descriptors())) == (1, nobody + 2)
     bench.host.locked = True
-    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other = bench.create(Identity("vbd", 6, 51712, "xbbd", 1))
     other.introduce(bench.backend_nodes.get, "vm", "/vm/aa")
     other.capabilities(bench.backend_nodes.get)
     assert "writable" in other.open(bench.backend_nodes.get)
@@ -90,7 +92,7 @@ def test_a_machine_hands_its_disk_over_to_itself(bench: Bench) -> None:
     other.measure()
     assert len(locks) == 2, "and once"
     # A third machine has to stay away all the time.
-    third = bench.create(Identity("vbd", 7, 51712, 2))
+    third = bench.create(Identity("vbd", 7, 51712, "xbbd", 2))
     third.introduce(bench.backend_nodes.get, "thief", "/vm/bb")
     third.capabilities(bench.backend_nodes.get)
     with pytest.raises(OperatorError, match=r"in use by xbbd1 \(vbd/6/51712\), writable"):
@@ -118,7 +120,7 @@ def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
 def test_numbers_of_a_disk(bench: Bench) -> None:
     bench.open()
     numbers = bench.family.devices[0]
-    for name, leaves in GROUPS.items():
+    for name, leaves in DRIVER.groups.items():
         values = numbers.group(name)
         assert set(values) == ({leaf.name for leaf in leaves} if name != "xenbus" else set())
         for leaf in leaves if values else ():
@@ -261,12 +263,12 @@ def test_what_cannot_flush_is_not_offered_to(bench: Bench, monkeypatch: pytest.M
 
 @pytest.fixture
 def other(bench: Bench) -> Iterator[BlockBackend]:
-    """A guest that has the bench's disk as well, by a family of another kind."""
+    """A guest that has the bench's disk as well, by another kind of directory."""
     bench.backend_nodes["mode"] = b"w!"
+    bench.backend_nodes["params"] = b"aio:" + os.fsencode(bench.disk)
     bench.open()
     bench.connect()
-    family = bench.make(Config(), sharing=bench.family.sharing)
-    other = family.create(Identity("vbd3", 6, 51712, 1), bench.wake, bench.events.append)
+    other = bench.create(Identity("vbd3", 6, 51712, "xbbd", 1))
     other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
     other.capabilities(bench.backend_nodes.get)
     other.open(bench.backend_nodes.get)

@@ -7,28 +7,24 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from xbbd_bsd.control.health import (
-    BOUND,
-    DaemonFacts,
+from xbbd_bsd.block.health import (
     DiskFacts,
-    Finding,
-    Kind,
     Limit,
     Loss,
-    Severity,
-    bound_of,
-    counted,
-    examine,
-    of_daemon,
+    SharedFacts,
     of_disk,
     of_one,
+    of_shared,
 )
+from xbbd_bsd.control.health import DaemonFacts, bound_of, counted, examine, of_daemon
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.findings import BOUND, Finding, Kind, Severity
 from xbbd_bsd.ledger import Errors, Past
 
 BASH = shutil.which("bash")
@@ -40,10 +36,15 @@ def only(findings: list[Finding]) -> Finding:
     return finding
 
 
+def judged(facts: DaemonFacts | SharedFacts) -> list[Finding]:
+    """What is wrong with the daemon, or with what no device has."""
+    return of_daemon(facts) if isinstance(facts, DaemonFacts) else of_shared(facts)
+
+
 def test_a_disk_that_is_well() -> None:
     assert of_disk(WELL) == []
     assert of_disk(DiskFacts(3)) == []
-    assert of_daemon(DaemonFacts()) == []
+    assert of_daemon(DaemonFacts()) == of_shared(SharedFacts()) == []
 
 
 WRITES = Errors({"write": 311, "flush": 1}, "write of 512 bytes failed", errno.EIO, 1000.5)
@@ -193,7 +194,7 @@ def test_what_a_disk_can_have(
             "raise that limit and restart xbbd, or end what has so many",
         ),
         (
-            DaemonFacts(limits=[Limit("3 of 4 threads", "max_threads in xbbd.conf", 5.0)]),
+            SharedFacts(limits=[Limit("3 of 4 threads", "max_threads in xbbd.conf", 5.0)]),
             Severity.WARNING,
             Kind.LIMIT,
             "xbbd",
@@ -201,7 +202,7 @@ def test_what_a_disk_can_have(
             "see max_threads in xbbd.conf, or detach what is not needed",
         ),
         (
-            DaemonFacts(losses=[Loss("/tank/a b.img", "a flush failed (x)", "vm1", 9.0)]),
+            SharedFacts(losses=[Loss("/tank/a b.img", "a flush failed (x)", "vm1", 9.0)]),
             Severity.ERROR,
             Kind.LOST,
             "/tank/a b.img",
@@ -209,7 +210,7 @@ def test_what_a_disk_can_have(
             "check the disk or restore it, then run: xbbctl clear '/tank/a b.img'",
         ),
         (
-            DaemonFacts(losses=[Loss("PATH", "a flush failed (x)")]),
+            SharedFacts(losses=[Loss("PATH", "a flush failed (x)")]),
             Severity.ERROR,
             Kind.LOST,
             "xbbd",
@@ -218,7 +219,7 @@ def test_what_a_disk_can_have(
             " xbbctl clear with its path",
         ),
         (
-            DaemonFacts(past=[Past("/tank/it's", "vm1", WRITES)]),
+            SharedFacts(past=[Past("/tank/it's", "vm1", WRITES)]),
             Severity.ERROR,
             Kind.ERRORS,
             "/tank/it's",
@@ -229,9 +230,14 @@ def test_what_a_disk_can_have(
     ],
 )
 def test_what_the_daemon_and_disks_without_a_device_can_have(
-    facts: DaemonFacts, severity: Severity, kind: Kind, subject: str, what: str, action: str
+    facts: DaemonFacts | SharedFacts,
+    severity: Severity,
+    kind: Kind,
+    subject: str,
+    what: str,
+    action: str,
 ) -> None:
-    finding = only(of_daemon(facts))
+    finding = only(judged(facts))
     assert (finding.severity, finding.kind, finding.subject) == (severity, kind, subject)
     assert finding.what == what
     assert finding.action == action
@@ -245,9 +251,9 @@ def test_times() -> None:
     assert only(of_daemon(DaemonFacts(store_connected=False))).when is None
     assert only(of_daemon(DaemonFacts(refused="x", refused_since=6.0))).when == 6.0
     assert only(of_daemon(DaemonFacts(refused="x"))).when is None
-    assert only(of_daemon(DaemonFacts(losses=[Loss("/a", "x")]))).when is None
-    assert only(of_daemon(DaemonFacts(limits=[Limit("x", "y", 5.0)]))).when == 5.0
-    assert only(of_daemon(DaemonFacts(past=[Past("/a", "", WRITES)]))).when == 1000.5
+    assert only(of_shared(SharedFacts(losses=[Loss("/a", "x")]))).when is None
+    assert only(of_shared(SharedFacts(limits=[Limit("x", "y", 5.0)]))).when == 5.0
+    assert only(of_shared(SharedFacts(past=[Past("/a", "", WRITES)]))).when == 1000.5
 
 
 def test_a_configuration_with_many_faults_does_not_fill_the_screen() -> None:
@@ -280,11 +286,13 @@ def test_a_bound_that_cannot_be(value: int | str) -> None:
 def test_a_disk_that_waits_for_its_loss_is_told_once(field: str) -> None:
     reasons: dict[str, Any] = {field: "unable to open it: a flush failed"}
     facts = replace(WELL, **reasons)
-    daemon = DaemonFacts(losses=[Loss(WELL.path, "a flush failed"), Loss("/other", "x")])
-    found = dict(examine(daemon, [(0, Fixed(facts))]))
+    losses = [Loss(WELL.path, "a flush failed"), Loss("/other", "x")]
+    shared = of_shared(SharedFacts(losses=losses))
+    found = dict(examine(shared, [("dev.xbbd.0", Fixed(facts))]))
     assert [finding.kind for finding in found["hw.xbbd"]] == [Kind.LOST, Kind.LOST]
     assert found["dev.xbbd.0"] == []
-    assert [finding.subject for finding in of_one(daemon, facts)] == [WELL.path]
+    alone = of_one(facts, BOUND, shared, alone=True)
+    assert [finding.subject for finding in alone] == [WELL.path]
     assert len(of_disk(facts)) == 1
 
 
@@ -294,15 +302,15 @@ class Fixed:
     def __init__(self, facts: DiskFacts) -> None:
         self._facts = facts
 
-    def health(self) -> DiskFacts:
-        return self._facts
+    def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
+        return of_one(self._facts, bound, shared, alone=alone)
 
 
 def test_what_is_asked_of_one_disk() -> None:
     """Also what is known of its path; nothing of others, nor of the daemon."""
     past = (Past(WELL.path, "vm0", WRITES), Past("/other", "vm0", WRITES))
-    daemon = DaemonFacts(store_connected=False, past=past)
-    found = of_one(daemon, replace(WELL, ages=[5.0]), 4.0)
+    shared = [*of_daemon(DaemonFacts(store_connected=False)), *of_shared(SharedFacts(past=past))]
+    found = of_one(replace(WELL, ages=[5.0]), 4.0, shared, alone=True)
     assert [(finding.kind, finding.subject) for finding in found] == [
         (Kind.SLOW, "xbbd0 (vm1 xvda)"),
         (Kind.ERRORS, WELL.path),
@@ -311,8 +319,9 @@ def test_what_is_asked_of_one_disk() -> None:
 
 def test_all_of_a_daemon() -> None:
     bad = replace(WELL, unit=7, errors=WRITES, guest_errors=Errors({"grants": 2}))
-    daemon = DaemonFacts(refused="x")
-    found = list(examine(daemon, [(0, Fixed(WELL)), (7, Fixed(bad))], 11.0))
+    shared = of_daemon(DaemonFacts(refused="x"))
+    disks = [("dev.xbbd.0", Fixed(WELL)), ("dev.xbbd.7", Fixed(bad))]
+    found = list(examine(shared, disks, 11.0))
     assert [(root, [f.kind for f in findings]) for root, findings in found] == [
         ("hw.xbbd", [Kind.CONFIGURATION]),
         ("dev.xbbd.0", []),
@@ -321,7 +330,7 @@ def test_all_of_a_daemon() -> None:
     everything = [finding for _, findings in found for finding in findings]
     assert counted(everything) == {"error": 1, "warning": 1}
     assert counted([]) == {"error": 0, "warning": 0}
-    slow = list(examine(DaemonFacts(), [(0, Fixed(WELL))], 9.0))
+    slow = list(examine([], disks[:1], 9.0))
     assert [len(findings) for _, findings in slow] == [0, 1]
 
 
@@ -342,7 +351,7 @@ def test_as_json() -> None:
 @pytest.mark.parametrize("name", [b"/a\n1b", b"/\xff7", b"/it's\x1b[2J", b"/\\x41\t", b"/a 'b' $c"])
 def test_what_is_to_be_typed_names_the_path(name: bytes) -> None:
     """Whatever its octets are, what stands there can be printed, and the shell makes it of it."""
-    found = only(of_daemon(DaemonFacts(losses=[Loss(os.fsdecode(name), "x")])))
+    found = only(of_shared(SharedFacts(losses=[Loss(os.fsdecode(name), "x")])))
     word = found.action.partition("xbbctl clear ")[2]
     assert word.isprintable()
     assert BASH is not None
@@ -352,5 +361,5 @@ def test_what_is_to_be_typed_names_the_path(name: bytes) -> None:
 
 def test_a_path_that_is_no_octets() -> None:
     """Somebody has damaged what is kept of it."""
-    found = only(of_daemon(DaemonFacts(losses=[Loss("/\ud800", "x")])))
+    found = only(of_shared(SharedFacts(losses=[Loss("/\ud800", "x")])))
     assert found.action.endswith("xbbctl clear $'/\\355\\240\\200'")

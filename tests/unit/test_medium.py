@@ -86,7 +86,7 @@ def test_up_and_down(bench: SlowBench) -> None:
 
 def test_a_disk_that_is_being_closed_is_still_in_use(bench: SlowBench) -> None:
     bench.opened()
-    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other = bench.create(Identity("vbd", 6, 51712, "xbbd", 1))
     other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
     other.capabilities(bench.backend_nodes.get)
     with pytest.raises(Pending):
@@ -203,7 +203,7 @@ def test_a_device_that_is_gone_is_not_spoken_of(
     bench: SlowBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its disk was being opened, and hangs still."""
-    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other = bench.create(Identity("vbd", 6, 51712, "xbbd", 1))
     other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
     other.capabilities(bench.backend_nodes.get)
     with pytest.raises(Pending):
@@ -232,7 +232,7 @@ def test_a_close_for_which_there_is_no_thread_is_tried_again(
 
 def test_a_disk_that_may_not_be_had_is_closed(bench: SlowBench) -> None:
     bench.opened()
-    other = bench.create(Identity("vbd", 6, 51712, 1))
+    other = bench.create(Identity("vbd", 6, 51712, "xbbd", 1))
     other.introduce(bench.backend_nodes.get, "vm2", "/vm/2")
     other.capabilities(bench.backend_nodes.get)
     with pytest.raises(Pending):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xbbd_bsd.block.numbers import Numbers
+from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.native import Abi, RequestState, State
 from xbbd_bsd.native._xbb import lib
 
@@ -25,7 +25,7 @@ class Damaged:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = State.create(str(path), rings=2, table_entries=32)
-        self.numbers = Numbers(self.state, dict, dict, lambda: lambda: True)
+        self.numbers = SegmentNumbers(self.state, dict, dict, lambda: lambda: True)
 
     def overwrite(self, seed: int, alphabet: bytes) -> None:
         size = self.path.stat().st_size - FIRST

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbbd_bsd.oids import OPERATIONS
+from xbbd_bsd.block.oids import OPERATIONS
 from xbbd_bsd.stat.sample import Rate, Sample, compare, read_sample
 from xbbd_bsd.stats import bucket_limit
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbbd_bsd import native
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.native.state import COUNTERS as FIELDS
 from xbbd_bsd.native.state import TUNABLES as TUNABLE_FIELDS
-from xbbd_bsd.oids import leaf_of, oid
 from xbbd_bsd.stats import (
     COUNTERS,
     GAUGES,
@@ -42,7 +42,7 @@ KERNEL = {
 
 @pytest.mark.parametrize("name", KERNEL)
 def test_the_kernels_names_keep_the_kernels_descriptions(name: str) -> None:
-    leaf = leaf_of(oid(3, name))
+    leaf = DRIVER.leaf_of(name)
     assert leaf is not None
     assert leaf.description == KERNEL[name]
 

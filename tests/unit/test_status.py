@@ -11,7 +11,8 @@ from tests.unit import test_xbbctl
 from tests.unit.test_control_tree import Device
 from tests.unit.test_xbbctl import Running
 from xbbd_bsd import xbbctl
-from xbbd_bsd.control.health import DaemonFacts, DiskFacts, Loss
+from xbbd_bsd.block.health import DiskFacts, Loss, SharedFacts
+from xbbd_bsd.control.health import DaemonFacts
 from xbbd_bsd.control.protocol import DENIED
 from xbbd_bsd.control.server import Rights
 from xbbd_bsd.ledger import Errors
@@ -21,7 +22,7 @@ WRITES = Errors({"write": 3}, "no room\x1b[2J", 5, 1_000_000_000.0)
 
 
 def give(device: Device, monkeypatch: pytest.MonkeyPatch, facts: DiskFacts) -> None:
-    monkeypatch.setattr(device, "health", lambda: facts)
+    monkeypatch.setattr(device, "facts", lambda: facts)
 
 
 def test_one_line_if_all_is_well(daemon: Running) -> None:
@@ -34,9 +35,8 @@ def test_one_line_if_all_is_well(daemon: Running) -> None:
 
 
 def test_what_is_not(daemon: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    daemon.leaves.facts = DaemonFacts(
-        store_connected=False, losses=[Loss("/a\n\udcff", "a flush failed")]
-    )
+    daemon.leaves.facts = DaemonFacts(store_connected=False)
+    daemon.leaves.shared = SharedFacts(losses=[Loss("/a\n\udcff", "a flush failed")])
     give(daemon.devices[1], monkeypatch, DiskFacts(1, "vm1", "xvda", "/b", errors=WRITES))
     status, out, error = daemon.run("health")
     assert (status, error) == (1, "")

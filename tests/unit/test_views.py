@@ -1,14 +1,26 @@
-"""Why a guest does not have its disk, as xbbctl list says it."""
+"""Why a guest does not have its disk, as xbbctl list says it, and how the daemon is."""
 
+from collections.abc import Mapping
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.unit.xenbus_bench import FakeFamily
+from xbbd_bsd.config import Config
+from xbbd_bsd.findings import DAEMON, Finding, Kind, Severity
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.ledger import Ledger
-from xbbd_bsd.views import DeviceView
+from xbbd_bsd.oids import Value
+from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import State
+
+
+class Nothing:
+    """A device that has nothing to show."""
+
+    def stat(self, *, latency: bool) -> Mapping[str, Any]:
+        return {}
 
 
 @pytest.mark.parametrize(
@@ -25,15 +37,73 @@ from xbbd_bsd.xenbus.states import State
         (State.CLOSED, State.INITIALISING, "", "", ""),
     ],
 )
-def test_why(ours: State, guest: State, failed: str, waits: str, reason: str) -> None:
+def test_why(
+    monkeypatch: pytest.MonkeyPatch,
+    ours: State,
+    guest: State,
+    failed: str,
+    waits: str,
+    reason: str,
+) -> None:
     device = SimpleNamespace(
-        identity=Identity("vbd", 5, 51712, 0),
+        identity=Identity("vbd", 5, 51712, "xbbd", 0),
         states=(ours, guest),
         closed_reason=failed,
         held_back=waits,
         frontend="",
     )
     journal = Journal(lambda severity, line: None, lambda: 0.0)
-    view = DeviceView(device, None, dict, journal, Ledger(), dict)  # type: ignore[arg-type]
+    family = FakeFamily()
+    monkeypatch.setattr(family, "numbers", lambda unit: Nothing())
+    view = DeviceView(device, family, journal)  # type: ignore[arg-type]
     assert view.stat(latency=False)["reason"] == reason
     assert view.group("xenbus")["closed_reason"] == failed
+
+
+LOST = Finding(Severity.ERROR, Kind.LOST, "/a", "writes may be lost", "check it")
+
+
+class Lossy(FakeFamily):
+    """A family that has lost something, and has a leaf of the daemon's."""
+
+    def findings(self) -> list[Finding]:
+        return [LOST]
+
+    def values(self) -> Mapping[str, Value]:
+        return {"threads": 9}
+
+
+def daemon_view(monkeypatch: pytest.MonkeyPatch, connected: bool, short_of: str) -> DaemonView:
+    monkeypatch.setattr("xbbd_bsd.views.shortage", lambda: short_of)
+    refused: dict[str, Value] = {
+        "configuration_refused": "x" if short_of else "",
+        "configuration_refused_since": 78 if short_of else 0,
+    }
+    return DaemonView(
+        "test",
+        Journal(lambda severity, line: None, lambda: 0.0),
+        config=Config,
+        places={},
+        configuration=lambda: refused,
+        devices=lambda: 0,
+        clock=lambda: 0.0,
+        families=[FakeFamily(), Lossy()],
+        reload=lambda who: {},
+        budget=lambda: (0, 0),
+        store=lambda: (connected, 77.0),
+    )
+
+
+def test_how_the_daemon_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Itself first, then what its families say of what no device has."""
+    well = daemon_view(monkeypatch, True, "")
+    assert well.health() == [LOST]
+    assert well.values()["threads"] == 9
+    found = daemon_view(monkeypatch, False, "descriptors").health()
+    assert [(one.kind, one.subject, one.when) for one in found] == [
+        (Kind.STORE, DAEMON, 77.0),
+        (Kind.CONFIGURATION, DAEMON, 78.0),
+        (Kind.LIMIT, DAEMON, None),
+        (Kind.LOST, "/a", None),
+    ]
+    assert "out of descriptors" in found[2].what

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_control_tree import NAMES, Device
+from tests.unit.test_control_tree import NAMES, Device, tree_of
 from tests.unit.test_control_tree import Daemon as DaemonLeaves
 from xbbd_bsd import xbbctl
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.control import protocol
 from xbbd_bsd.control.server import ControlServer, Rights, Visitor
-from xbbd_bsd.control.tree import Tree
 from xbbd_bsd.ctl.daemon import device_name
 from xbbd_bsd.errors import OperatorError, Refused
 
@@ -33,12 +33,13 @@ class Running:
         self.rights = Rights.WRITE
         self.loop = asyncio.new_event_loop()
         self.leaves = DaemonLeaves()
-        tree = Tree(self.leaves, lambda: self.devices)
+        tree = tree_of(self.leaves, self.devices)
         self.server = ControlServer(
             str(directory / "control"),
             tree.perform,
             self.loop,
             visitor=lambda _: Visitor(self.rights, "root (uid 0)"),
+            verbs=DRIVER.verbs,
         )
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -414,7 +415,7 @@ def test_a_daemon_that_is_short_of_something_says_so(daemon: Running) -> None:
     assert daemon.run("list")[2] == ""
     leaves = DaemonLeaves()
     leaves.leaves["shortage"] = "file descriptors"
-    daemon.server._perform = Tree(leaves, lambda: daemon.devices).perform
+    daemon.server._perform = tree_of(leaves, daemon.devices).perform
     status, out, said = daemon.run("list")
     assert (status, said) == (0, "xbbctl: the daemon is out of file descriptors\n")
     assert out.startswith("NAME")

@@ -5,19 +5,24 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from tests.waiting import GIVE_UP
 from xbbd_bsd.block.family import BlockFamily
+from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import XbbdError
 from xbbd_bsd.events import Event, InternalError, Severity
 from xbbd_bsd.events import Path as EventPath
+from xbbd_bsd.findings import Finding
 from xbbd_bsd.journal import Journal
+from xbbd_bsd.oids import Driver, Value
 from xbbd_bsd.sim.xenstore import StoreServer
 from xbbd_bsd.xenbus.bus import Bus
-from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
+from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes, Numbers
 from xbbd_bsd.xenbus.states import Queue, State
 from xbbd_bsd.xenstore.client import Store, Transaction
 
@@ -139,7 +144,8 @@ class FakeFamily:
 
     connect_on = frozenset((State.INITIALISED, State.CONNECTED))
 
-    def __init__(self) -> None:
+    def __init__(self, driver: Driver = DRIVER) -> None:
+        self.driver = driver
         self.backends: dict[Identity, FakeBackend] = {}
         self.errors: dict[str, Exception] = {}
         self.pending: set[str] = set()
@@ -153,12 +159,31 @@ class FakeFamily:
         self.backends[identity] = backend
         return backend
 
+    def configure(self, config: Config) -> None:
+        """Nothing is as configured here."""
+
+    def numbers(self, unit: int) -> Numbers:
+        raise AssertionError("nobody looks")
+
+    def values(self) -> Mapping[str, Value]:
+        return {}
+
+    def findings(self) -> list[Finding]:
+        return []
+
+    def perform(
+        self, verb: str, operand: int | str, who: str
+    ) -> Iterator[Mapping[str, Any] | None]:
+        raise AssertionError("nobody asks")
+
 
 class Bench:
     """Everything around a bus, on one loop."""
 
-    def __init__(self, directory: Path, block: BlockFamily | None = None) -> None:
-        """`block` takes the place of the family without disks for vbd."""
+    def __init__(
+        self, directory: Path, block: BlockFamily | None = None, other: Driver = DRIVER
+    ) -> None:
+        """`block` takes the place of the family without disks for vbd; `other` serves vbd3."""
         self.server = ServerThread(directory)
         self.loop = block.loop if block is not None else asyncio.new_event_loop()
         self.owns_loop = block is None
@@ -176,7 +201,7 @@ class Bench:
         self.store.connect()
         self.toolstack.connect()
         self.family = FakeFamily()
-        self.other_family = FakeFamily()
+        self.other_family = FakeFamily(other)
         self.journal = Journal(self._log, lambda: 0.0, frozenset(EventPath))
         self.bus = Bus(
             self.store,

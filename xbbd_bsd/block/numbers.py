@@ -1,7 +1,7 @@
 """What an operator sees of one disk, and may change: read off its state segment.
 
 Costs the data path nothing.  Who asks, and by which names, is not known here;
-the names are those of oids.py.  Control thread.
+the names are those of block/oids.py.  Control thread.
 """
 
 import time
@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.negotiate import DiskInfo
+from xbbd_bsd.block.oids import OPERATIONS, PERCENTILES, RECORDS
 from xbbd_bsd.config import DiskConfig, check_tunable
 from xbbd_bsd.errands import Ended
 from xbbd_bsd.native import Devstat, State, Transport
-from xbbd_bsd.oids import OPERATIONS, PERCENTILES, RECORDS
+from xbbd_bsd.oids import Value
 from xbbd_bsd.stats import GAUGES, TUNABLES, bucket_limit, percentile
 
-Value = int | str
 Facts = Callable[[], Mapping[str, Value]]
 
 _MODULUS: Final = 1 << 64
@@ -27,7 +27,7 @@ _DATA_PATHS: Final[dict[int, str]] = {Transport.MAP: "map", Transport.COPY: "cop
 _SUMMED: Final = ("max_requests", "inflight", "grants_mapped", "grants_persistent")
 
 
-class Numbers:
+class SegmentNumbers:
     """The numbers of a device that has a state segment."""
 
     def __init__(

@@ -7,6 +7,7 @@ Control thread.
 import os
 from contextlib import suppress
 
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.queues import requests_of_order
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError
@@ -15,7 +16,7 @@ from xbbd_bsd.native import State
 
 def make_segment(directory: str, unit: int, config: DiskConfig) -> State:
     """A fresh one, in place of what an earlier daemon left; HostError."""
-    path = os.path.join(directory, f"xbbd.{unit}")
+    path = os.path.join(directory, f"{DRIVER.name}.{unit}")
     try:
         return State.create(
             path,

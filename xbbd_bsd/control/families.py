@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, Final
 
+from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RECORDS
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
-from xbbd_bsd.oids import DAEMON_ROOT, OPERATIONS, RECORDS, ROOT
+from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.stats import bucket_limit
 
 Snapshot = Mapping[str, Mapping[str, Any]]
@@ -41,7 +42,7 @@ class Collector:
     def __init__(self, snapshot: Snapshot, prometheus: ModuleType) -> None:
         self._daemon = snapshot.get(DAEMON_ROOT, {})
         self._devices = {
-            oid: values for oid, values in snapshot.items() if oid.startswith(f"{ROOT}.")
+            oid: values for oid, values in snapshot.items() if oid.startswith(f"{DRIVER.root}.")
         }
         self._core = prometheus.metrics_core
 

@@ -23,9 +23,6 @@ describe  the same names: [type, writable, tunable, description]
 set       one leaf; the value it had
 configured  of dev.xbbd.N or "": the leaves that can be written and that xbbd.conf sets;
           what it says of them
-resize    has the size of a device's disk looked at now; what its leaf "sectors" was
-clear     has the errors of a disk counted from now on, and it opened again if it
-          has lost something, by its path, or that of dev.xbbd.N; nothing
 reload    reads the configuration again; by key what has changed: before, after, a note
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
           them; with the value "latency" the histograms too
@@ -37,6 +34,12 @@ events    of dev.xbbd.N or "": each line that is logged from now on, and as many
           before as the value says; see below
 note      has a line logged that says what an operator did elsewhere, to the device whose
           directory in XenStore the name is; "device", which is dev.xbbd.N or ""
+
+and those that only the devices of one driver know, here of disks:
+
+resize    has the size of a device's disk looked at now; what its leaf "sectors" was
+clear     has the errors of a disk counted from now on, and it opened again if it
+          has lost something, by its path, or that of dev.xbbd.N; nothing
 
 The answer of "events" has no end but that of the device: a part for each line,
 
@@ -55,10 +58,10 @@ Pure: whoever moves the bytes is not known here.  Any thread.
 
 import errno
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from xbbd_bsd.errors import OperatorError, Refused, XbbdError
 
@@ -77,8 +80,6 @@ class Verb(Enum):
     GET = "get"
     DESCRIBE = "describe"
     SET = "set"
-    RESIZE = "resize"
-    CLEAR = "clear"
     RELOAD = "reload"
     STAT = "stat"
     INFLIGHT = "inflight"
@@ -91,7 +92,15 @@ class Verb(Enum):
     @property
     def writes(self) -> bool:
         """Whether it changes anything."""
-        return self in (Verb.SET, Verb.RESIZE, Verb.CLEAR, Verb.NOTE, Verb.RELOAD)
+        return self in (Verb.SET, Verb.NOTE, Verb.RELOAD)
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyVerb:
+    """A verb that devices of some driver know (oids.Driver): for who may write."""
+
+    value: str
+    writes: ClassVar[bool] = True
 
 
 class Awaited(Protocol):
@@ -113,7 +122,7 @@ class Request:
     `who` sends it, in words and as the kernel says; that is not in its line.
     """
 
-    verb: Verb
+    verb: Verb | FamilyVerb
     name: str = ""
     value: Value | None = None
     who: str = ""
@@ -130,8 +139,11 @@ class Request:
         return json.dumps(fields).encode() + b"\n"
 
     @classmethod
-    def decode(cls, line: bytes) -> "Request":
-        """Of a line; OperatorError that says what is wrong with it."""
+    def decode(cls, line: bytes, more: Collection[str] = ()) -> "Request":
+        """Of a line; OperatorError that says what is wrong with it.
+
+        `more`: verbs of families.
+        """
         fields = _object(line)
         if fields.get("version") != VERSION:
             raise OperatorError(
@@ -139,11 +151,7 @@ class Request:
                 f" not {json.dumps(fields.get('version')):.20}: restart it, or use its own tools",
                 errno.EPROTONOSUPPORT,
             )
-        try:
-            verb = Verb(fields.get("verb"))
-        except ValueError:
-            known = ", ".join(verb.value for verb in Verb)
-            raise OperatorError(f"unknown verb: known are {known}", errno.EINVAL) from None
+        verb = _verb(fields.get("verb"), more)
         name, value = fields.get("name"), fields.get("value")
         if not isinstance(name, str):
             raise OperatorError("name must be a string", errno.EINVAL)
@@ -156,6 +164,16 @@ class Request:
                 "a request has version, verb, name and value, nothing else", errno.EINVAL
             )
         return cls(verb, name, value)
+
+
+def _verb(name: object, more: Collection[str]) -> Verb | FamilyVerb:
+    if isinstance(name, str) and name in more:
+        return FamilyVerb(name)
+    try:
+        return Verb(name)
+    except ValueError:
+        known = ", ".join((*(verb.value for verb in Verb), *more))
+        raise OperatorError(f"unknown verb: known are {known}", errno.EINVAL) from None
 
 
 def encode_values(values: Values) -> bytes:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -75,17 +75,19 @@ class ControlServer:
         visitor: Callable[[socket.socket], Visitor],
         group: int | None = None,
         journal: Callable[[Event], None] = lambda _: None,
+        verbs: Collection[str] = (),
     ) -> None:
         """Listen at `path`, in place of what an earlier daemon left; OperatorError.
 
         `visitor` says who a connection is from; members of `group` may connect
-        besides the daemon's own user.
+        besides the daemon's own user.  `verbs`: those of families.
         """
         self._path = path
         self._perform = perform
         self._loop = loop
         self._visitor = visitor
         self._journal = journal
+        self.verbs = verbs
         self._clients: set[_Client] = set()
         self._coming: set[asyncio.Task[None]] = set()
         try:
@@ -314,7 +316,7 @@ class _Client(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _performed(self, line: bytes) -> Generator[Part, None, None]:
-        request = Request.decode(line)
+        request = Request.decode(line, self._server.verbs)
         if request.verb.writes and self.rights < Rights.WRITE:
             what = request.name or request.verb.value
             what += "" if request.value is None else f"={request.value}"

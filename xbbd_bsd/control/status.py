@@ -7,13 +7,15 @@ what to do.  What is wrong is the daemon's to judge.  Blocking; runs in xbbctl.
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
-from xbbd_bsd.control.health import Severity
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.errors import OperatorError, one_line
-from xbbd_bsd.oids import DAEMON_ROOT
+from xbbd_bsd.findings import Severity
+from xbbd_bsd.oids import split
 
 Found = Mapping[str, list[dict[str, Any]]]
 """What the verb answers: findings by names of the tree."""
@@ -39,8 +41,7 @@ def tell(ask: Callable[[], Found], *, verbose: bool, as_json: bool) -> Exit:
         return Exit.UNKNOWN
     well = not any(_unwell(finding) for finding in _all(found))
     if as_json:
-        disks = sum(root != DAEMON_ROOT for root in found)
-        print(json.dumps({"well": well, "disks": disks, "findings": found}, indent=2))
+        print(json.dumps({"well": well, "disks": _disks(found), "findings": found}, indent=2))
     else:
         _print(found, well=well, verbose=verbose)
     return Exit.WELL if well else Exit.UNWELL
@@ -48,14 +49,27 @@ def tell(ask: Callable[[], Found], *, verbose: bool, as_json: bool) -> Exit:
 
 def _print(found: Found, *, well: bool, verbose: bool) -> None:
     if well:
-        disks = sum(root != DAEMON_ROOT for root in found)
-        print(f"all is well: {disks} disk{'' if disks == 1 else 's'}" if disks else "no disks")
+        print(f"all is well: {told}" if (told := _counted(found)) else "no disks")
     for finding in _all(found):
         if verbose or _unwell(finding):
             print(
                 one_line("{severity}: {subject}: {what}".format(**finding)) + _date(finding["when"])
             )
             print(one_line(f"    {finding['action']}"))
+
+
+def _disks(found: Found) -> int:
+    return sum(DRIVER.split(node) is not None for node in found)
+
+
+def _counted(found: Found) -> str:
+    """How many devices there are, disks first; "" if none."""
+    disks = _disks(found)
+    others = Counter(
+        parts[0] for node in found if (parts := split(node)) is not None and parts[0] != DRIVER.name
+    )
+    told = [f"{disks} disk{'' if disks == 1 else 's'}"] if disks else []
+    return ", ".join([*told, *(f"{number} {name}" for name, number in others.items())])
 
 
 def _all(found: Found) -> Iterable[dict[str, Any]]:

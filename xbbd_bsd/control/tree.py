@@ -2,7 +2,7 @@
 
 Where values come from is hidden behind `DaemonView` and `DeviceView`, so that
 neither rings nor disks are known here; names, types and descriptions are in
-oids.py.  An answer is made device by device, as it is taken.  Errors are in
+oids.py, and in each driver's.  An answer is made device by device, as it is taken.  Errors are in
 sysctl's words.  Pure, control thread.
 """
 
@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from xbbd_bsd.control.health import DaemonFacts, DiskFacts, bound_of, examine, of_one
-from xbbd_bsd.control.protocol import Part, Request, Value, Values, Verb
+from xbbd_bsd.control.health import bound_of, examine
+from xbbd_bsd.control.protocol import FamilyVerb, Part, Request, Value, Values, Verb
 from xbbd_bsd.errors import OperatorError, one_line
-from xbbd_bsd.oids import DAEMON_ROOT, GROUP_OF, GROUPS, ROOT, Leaf, Type, leaf_of, oid, split
+from xbbd_bsd.findings import Finding
+from xbbd_bsd.oids import DAEMON_ROOT, Driver, Leaf, Type, leaf_of, split
 
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
 _LONGEST: Final = 80  # digits of a number, far more than any range has
@@ -24,6 +25,9 @@ _RANGES: Final = {
     Type.U64: (0, (1 << 64) - 1),
 }
 
+Key = tuple[str, int]
+"""A device: its driver's name, and its unit."""
+
 LogLine = tuple[float, str, str]
 """When (seconds since 1970), how severe, what."""
 
@@ -32,13 +36,13 @@ NOTE_LENGTH: Final = 300  # characters of a note
 
 
 class DeviceView(Protocol):
-    """What a device has to show; all but the last three only read.
+    """What a device has to show; all but `set`, `perform` and `note` only read.
 
     `who` of these is logged, with what was before and after.
     """
 
     def group(self, name: str) -> Mapping[str, Value]:
-        """The values there are of a group of leaves (oids.GROUPS)."""
+        """The values there are of a group of its driver's leaves."""
 
     def rings(self) -> Sequence[int]:
         """The numbers of the rings in use."""
@@ -64,11 +68,11 @@ class DeviceView(Protocol):
     def set(self, name: str, value: int, who: str) -> None:
         """Change a tunable or a counter; OperatorError that says what is allowed."""
 
-    def health(self) -> DiskFacts:
-        """How it is."""
+    def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
+        """What is wrong with it: see family.Numbers."""
 
-    def resize(self, who: str) -> Callable[[], bool]:
-        """Look at the size of the disk now; whether that has ended, or XbbdError."""
+    def perform(self, verb: str, who: str) -> Iterator[Part]:
+        """Do one of its driver's verbs; the answer in parts, or XbbdError."""
 
     def note(self, words: str, who: str) -> None:
         """Log what somebody has done to it elsewhere."""
@@ -92,14 +96,11 @@ class DaemonView(Protocol):
     def set(self, name: str, value: int, who: str) -> None:
         """Change a leaf that is writable; OperatorError."""
 
-    def health(self) -> DaemonFacts:
-        """How it is."""
+    def health(self) -> list[Finding]:
+        """What is wrong with it, and with what no device has."""
 
-    def clear(self, path: str, who: str) -> Callable[[], bool]:
-        """Have a disk opened again that has lost something, and its errors forgotten.
-
-        Whether that has ended, or XbbdError; OperatorError if there is neither.
-        """
+    def perform(self, verb: str, operand: str, who: str) -> Iterator[Part]:
+        """Do a verb of some driver to what is no device; the answer in parts, or XbbdError."""
 
     def note(self, words: str, who: str) -> None:
         """Log what somebody has done elsewhere."""
@@ -111,10 +112,17 @@ class DaemonView(Protocol):
 class Tree:
     """All names of a daemon."""
 
-    def __init__(self, daemon: DaemonView, devices: Callable[[], Mapping[int, DeviceView]]) -> None:
-        """`devices`: those there are now, by unit."""
+    def __init__(
+        self,
+        daemon: DaemonView,
+        devices: Callable[[], Mapping[Key, DeviceView]],
+        drivers: Mapping[str, Driver],
+    ) -> None:
+        """`devices`: those there are now; `drivers`, by name: of all that there could be."""
         self._daemon = daemon
         self._devices = devices
+        self._drivers = drivers
+        self._all = ("", *(driver.root for driver in drivers.values()))
 
     def perform(self, request: Request) -> Iterator[Part]:
         """Do what a request wants; the answer in parts, or XbbdError."""
@@ -124,36 +132,36 @@ class Tree:
                 yield from self._get(name)
             case Verb.DESCRIBE:
                 for values in self._get(name):
-                    yield {oid: _described(oid) for oid in values}
+                    yield {oid: self._described(oid) for oid in values}
             case Verb.SET:
                 yield self._set(name, request.value, who)
             case Verb.CONFIGURED:
                 if name in ("", DAEMON_ROOT):
                     yield {f"{DAEMON_ROOT}.{n}": v for n, v in self._daemon.configured().items()}
                 if name != DAEMON_ROOT:
-                    for unit, device in self._some(name):
-                        yield {oid(unit, n): v for n, v in device.configured().items()}
-            case Verb.RESIZE:
-                device = self._device(name)
-                before = device.group("medium").get("sectors")
-                yield from _until(device.resize(who))
-                if before is not None:
-                    yield {f"{name}.sectors": before}
-            case Verb.CLEAR if name.startswith("/"):
-                yield from _until(self._daemon.clear(name, who))
-            case Verb.CLEAR:
-                yield from _until(self._daemon.clear(self._path(name), who))
+                    for node, device in self._some(name):
+                        yield {f"{node}.{n}": v for n, v in device.configured().items()}
+            case FamilyVerb(verb) if name.startswith("/"):
+                yield from self._daemon.perform(verb, name, who)
+            case FamilyVerb(verb):
+                device, driver = self._device(name), self._driver(name)
+                if verb not in driver.verbs:
+                    raise OperatorError(
+                        f"{verb}: a {driver.noun} of {driver.name} has no such verb",
+                        errno.EOPNOTSUPP,
+                    )
+                yield from device.perform(verb, who)
             case Verb.RELOAD if name:
                 raise OperatorError(f"{name}: all of the configuration is read", errno.EINVAL)
             case Verb.RELOAD:
                 yield self._daemon.reload(who)
             case Verb.STAT:
                 latency = request.value == "latency"
-                for unit, device in self._some(name):
-                    yield {_root(unit): device.stat(latency=latency)}
+                for node, device in self._some(name):
+                    yield {node: device.stat(latency=latency)}
             case Verb.INFLIGHT:
-                for unit, device in self._some(name):
-                    yield {_root(unit): device.inflight()}
+                for node, device in self._some(name):
+                    yield {node: device.inflight()}
             case Verb.HEALTH:
                 yield from self._health(name, bound_of(request.value))
             case Verb.LOG if name:
@@ -166,16 +174,24 @@ class Tree:
             case Verb.NOTE:
                 yield {"device": self._note(name, str(request.value), who)}
 
-    def _health(self, name: str, bound: float) -> Iterator[Values]:
-        facts = self._daemon.health()
-        found = examine(facts, self._each(), bound)
-        if name not in ("", ROOT):
-            found = iter([(name, of_one(facts, self._device(name).health(), bound))])
-        for root, findings in found:
-            yield {root: [finding.to_values() for finding in findings]}
+    def devices(self, name: str = "") -> Iterator[tuple[str, DeviceView]]:
+        """The devices in order, by node: all, or those of the driver whose root is named.
 
-    def _path(self, name: str) -> str:
-        return str(self._device(name).group("medium").get("path", ""))
+        Those that go while an answer is taken are left out.
+        """
+        for driver, unit in sorted(self._devices()):
+            device = self._devices().get((driver, unit))
+            if device is not None and name in ("", self._drivers[driver].root):
+                yield self._drivers[driver].node(unit), device
+
+    def _health(self, name: str, bound: float) -> Iterator[Values]:
+        shared = self._daemon.health()
+        if name in self._all:
+            found = examine(shared, self.devices(name), bound)
+        else:
+            found = iter([(name, self._device(name).health(bound, shared, alone=True))])
+        for node, findings in found:
+            yield {node: [finding.to_values() for finding in findings]}
 
     def _get(self, name: str) -> Iterator[Values]:
         found = False
@@ -184,13 +200,13 @@ class Tree:
             if chosen := _below(values, name):
                 found = True
                 yield chosen
-        for unit, device in self._each():
-            if not (_covers(name, _root(unit)) or name.startswith(f"{_root(unit)}.")):
+        for node, device in self.devices():
+            if not (_covers(name, node) or name.startswith(f"{node}.")):
                 continue
-            if chosen := _below(_leaves(unit, device, name), name):
+            if chosen := _below(_leaves(self._driver(node), node, device, name), name):
                 found = True
                 yield chosen
-        if not found and name not in ("", ROOT):
+        if not found and name not in self._all:
             raise _unknown(name)
 
     def _note(self, path: str, words: str, who: str) -> str:
@@ -198,17 +214,17 @@ class Tree:
         words = one_line(words)
         if len(words) > NOTE_LENGTH:
             words = f"{words[:NOTE_LENGTH]}..."
-        for unit, device in self._each():
+        for node, device in self.devices():
             if device.group("xenbus").get("xenstore_path") == path:
                 device.note(words, who)
-                return _root(unit)
+                return node
         self._daemon.note(words, who)
         return ""
 
     def _set(self, name: str, value: Value | None, who: str) -> Values:
-        leaf = leaf_of(name)
+        leaf = leaf_of(name, self._drivers)
         parts = split(name)
-        device = self._devices().get(parts[0]) if parts is not None else None
+        device = self._devices().get(parts[:2]) if parts is not None else None
         if leaf is None or (parts is not None and device is None):
             raise self._no_leaf(name)
         before = next(iter(self._get(name)))
@@ -219,8 +235,8 @@ class Tree:
                 )
             raise OperatorError(f"oid '{name}' is read only", errno.EPERM)
         number = _number(name, leaf, value)
-        below = f"{DAEMON_ROOT}." if device is None else f"{ROOT}.{parts[0] if parts else ''}."
-        (self._daemon if device is None else device).set(name.removeprefix(below), number, who)
+        rest = name.removeprefix(f"{DAEMON_ROOT}.") if parts is None else parts[2]
+        (self._daemon if device is None else device).set(rest, number, who)
         return before
 
     def _no_leaf(self, name: str) -> OperatorError:
@@ -231,28 +247,35 @@ class Tree:
             pass
         return _unknown(name)
 
-    def _device(self, name: str) -> DeviceView:
+    def _driver(self, name: str) -> Driver:
+        """That of a device, or of something below it; OperatorError."""
         parts = split(name)
-        if parts is None or parts[1]:
+        driver = self._drivers.get(parts[0]) if parts is not None else None
+        if driver is None:
             raise _unknown(name)
-        if parts[0] not in self._devices():
-            raise OperatorError(f"no disk xbbd{parts[0]}", errno.ENOENT)
-        return self._devices()[parts[0]]
+        return driver
 
-    def _each(self) -> Iterator[tuple[int, DeviceView]]:
-        """The devices in order; those that go while an answer is taken are left out."""
-        for unit in sorted(self._devices()):
-            device = self._devices().get(unit)
-            if device is not None:
-                yield unit, device
+    def _device(self, name: str) -> DeviceView:
+        driver = self._driver(name)
+        unit, rest = driver.split(name) or (0, name)
+        if rest:
+            raise _unknown(name)
+        device = self._devices().get((driver.name, unit))
+        if device is None:
+            raise OperatorError(f"no {driver.noun} {driver.name}{unit}", errno.ENOENT)
+        return device
 
-    def _some(self, name: str) -> Iterator[tuple[int, DeviceView]]:
-        """All devices, or the one that is named."""
-        if name in ("", ROOT):
-            yield from self._each()
-            return
-        parts = split(name)
-        yield (parts[0] if parts else 0), self._device(name)
+    def _some(self, name: str) -> Iterator[tuple[str, DeviceView]]:
+        """All devices, those of a driver, or the one that is named."""
+        if name in self._all:
+            yield from self.devices(name)
+        else:
+            yield name, self._device(name)
+
+    def _described(self, name: str) -> list[object]:
+        leaf = leaf_of(name, self._drivers)
+        assert leaf is not None, name
+        return [leaf.type.value, leaf.writable, leaf.tunable, leaf.description]
 
 
 def _number_of_lines(value: Value | None) -> int:
@@ -262,15 +285,6 @@ def _number_of_lines(value: Value | None) -> int:
     if not isinstance(value, int) or not 0 <= value <= MOST_BEFORE:
         raise OperatorError(f"lines to begin with: must be 0 to {MOST_BEFORE}", errno.EINVAL)
     return value
-
-
-def _until(ended: Callable[[], bool]) -> Iterator[None]:
-    while not ended():
-        yield None
-
-
-def _root(unit: int) -> str:
-    return f"{ROOT}.{unit}"
 
 
 def _unknown(name: str) -> OperatorError:
@@ -286,29 +300,22 @@ def _below(values: Mapping[str, Value], name: str) -> dict[str, Value]:
     return {leaf: value for leaf, value in values.items() if _covers(name, leaf)}
 
 
-def _leaves(unit: int, device: DeviceView, name: str) -> dict[str, Value]:
+def _leaves(driver: Driver, node: str, device: DeviceView, name: str) -> dict[str, Value]:
     """The leaves of a device, of those groups that a name asks for."""
-    root = _root(unit)
-    rest = "" if _covers(name, root) else name.removeprefix(f"{root}.")
-    if rest in GROUP_OF:
-        values = device.group(GROUP_OF[rest])
+    rest = "" if _covers(name, node) else name.removeprefix(f"{node}.")
+    if rest in driver.group_of:
+        values = device.group(driver.group_of[rest])
         return {name: values[rest]} if rest in values else {}
     found: dict[str, Value] = {}
-    for group, leaves in GROUPS.items():
+    for group, leaves in driver.groups.items():
         if not rest or any(_covers(rest, leaf.name) for leaf in leaves):
             values = device.group(group)
-            found.update({f"{root}.{leaf}": value for leaf, value in values.items()})
+            found.update({f"{node}.{leaf}": value for leaf, value in values.items()})
     if not rest or rest.split(".")[0] == "ring":
         for number in device.rings():
             values = device.ring(number)
-            found.update({oid(unit, f"ring.{number}.{n}"): v for n, v in values.items()})
+            found.update({f"{node}.ring.{number}.{n}": v for n, v in values.items()})
     return found
-
-
-def _described(name: str) -> list[object]:
-    leaf = leaf_of(name)
-    assert leaf is not None, name
-    return [leaf.type.value, leaf.writable, leaf.tunable, leaf.description]
 
 
 def _number(name: str, leaf: Leaf, value: Value | None) -> int:

@@ -1,18 +1,19 @@
-"""Where xbbctl finds its daemon, and how its words name the daemon's disks.
+"""Where xbbctl finds its daemon, and how its words name the daemon's devices.
 
 What is asked there is not known here.  Runs in xbbctl's process.
 """
 
 import argparse
 import re
+from errno import ENOENT
 
+from xbbd_bsd.block.oids import DRIVER, RECORDS
 from xbbd_bsd.control.client import LIMIT, Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.control.tree import NOTE_LENGTH
 from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.host import control_path
 from xbbd_bsd.host.choice import run_directory
-from xbbd_bsd.oids import ROOT
 
 _NOTE_SECONDS = 2.0  # that a daemon has to take a note
 
@@ -24,15 +25,38 @@ def connect(options: argparse.Namespace, limit: float = LIMIT) -> Connection:
 
 def device_name(word: str) -> str:
     """dev.xbbd.N of any of its spellings: that, xbbdN, xbbN, xbbiN or N; OperatorError."""
-    match = re.fullmatch(rf"(?:{re.escape(ROOT)}\.|xbbd|xbbi?)?(\d{{1,9}})", word)
+    names = "|".join((DRIVER.name, *RECORDS))
+    match = re.fullmatch(rf"(?:{re.escape(DRIVER.root)}\.|{names})?(\d{{1,9}})", word)
     if match is None:
         raise OperatorError(f"{word}: no disk of xbbd, write xbbdN as in xbbctl list")
-    return f"{ROOT}.{int(match[1])}"
+    return DRIVER.node(int(match[1]))
 
 
-def short(device: str) -> str:
+def find_device(options: argparse.Namespace, word: str) -> str:
+    """The same of a device of any driver, by its name or node; OperatorError.
+
+    Only the daemon knows its drivers, so it is asked for what is no disk.
+    """
+    try:
+        return device_name(word)
+    except OperatorError:
+        match = re.fullmatch(r"(?:dev\.([a-z]+)\.|([a-z]+))(\d{1,9})", word)
+        if match is None:
+            raise
+        node = f"dev.{match[1] or match[2]}.{int(match[3])}"
+        with connect(options) as daemon:
+            try:
+                daemon.whole(Request(Verb.GET, f"{node}.%driver"))
+            except OperatorError as error:
+                if error.errno == ENOENT:
+                    return device_name(word)
+                raise
+        return node
+
+
+def short(node: str) -> str:
     """xbbdN of dev.xbbd.N."""
-    return f"xbbd{device.rpartition('.')[2]}"
+    return node.removeprefix("dev.").replace(".", "")
 
 
 def note(options: argparse.Namespace, directory: str, words: str) -> str:

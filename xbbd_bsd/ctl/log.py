@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from xbbd_bsd.control.protocol import Request, Verb
-from xbbd_bsd.ctl.daemon import connect, device_name
+from xbbd_bsd.ctl.daemon import connect, find_device
 from xbbd_bsd.errors import one_line
 
 BEFORE: Final = 10  # lines that a follower sees first, as of tail(1)
@@ -17,7 +17,7 @@ BEFORE: Final = 10  # lines that a follower sees first, as of tail(1)
 
 def run_log(options: argparse.Namespace) -> None:
     """The verb."""
-    name = device_name(options.device) if options.device else ""
+    name = find_device(options, options.device) if options.device else ""
     if options.follow:
         _follow(options, name)
         return

@@ -179,10 +179,10 @@ class Chain:
     ) -> None:
         self._stack.close()
 
-    def start_daemon(self) -> Process:
-        """xbbd in the foreground, on this machine."""
+    def start_daemon(self, module: str = "xbbd_bsd.daemon") -> Process:
+        """xbbd in the foreground, on this machine; `module` is its program."""
         return self._start(
-            Process, "xbbd", "xbbd_bsd.daemon", "-d", "-f", self.config_file,
+            Process, "xbbd", module, "-d", "-f", self.config_file,
             "--host", f"sim:{self.layout.directory}", talks=False,
         )  # fmt: skip
 

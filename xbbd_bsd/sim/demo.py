@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.errors import XbbdError, in_words
 from xbbd_bsd.native import State, sim_mapped
-from xbbd_bsd.oids import oid
 from xbbd_bsd.sim import image
 from xbbd_bsd.sim.chain import Chain, Guest
 from xbbd_bsd.toolstack import DiskOffer
@@ -111,7 +111,7 @@ def show_counters(chain: Chain) -> None:
     state = State.open(chain.layout.state_segment(0))
     try:
         for name, value in state.counters().items():
-            print(f"  {oid(0, name)}: {value}")
+            print(f"  {DRIVER.oid(0, name)}: {value}")
     finally:
         state.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from xbbd_bsd.oids import RECORDS, ROOT, split
+from xbbd_bsd.block.oids import DRIVER, RECORDS
 from xbbd_bsd.stat.sample import Rate
 
 LEAST_BUSY: Final = 0.1  # per cent, of what is active
@@ -96,12 +96,12 @@ class Choice:
 
 def names_of(operand: str) -> tuple[str, ...]:
     """The records that an operand names: xbb0, xbbi0 or, of both, dev.xbbd.0; ValueError."""
-    parts = split(operand)
+    parts = DRIVER.split(operand)
     if parts is not None and not parts[1]:
         return tuple(f"{record}{parts[0]}" for record in RECORDS)
     match = re.fullmatch(r"([a-z]+)(0|[1-9][0-9]*)", operand)
     if match is None or match[1] not in RECORDS:
-        raise ValueError(f"{operand}: must be like xbb0, xbbi0 or {ROOT}.0")
+        raise ValueError(f"{operand}: must be like xbb0, xbbi0 or {DRIVER.node(0)}")
     return (operand,)
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from xbbd_bsd.oids import ROOT
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.stat.sample import KindRate, Rate
 
 
@@ -54,7 +54,7 @@ def _object(rate: Rate, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {
         "time": round(seconds, 6),
         "name": record.name,
-        "device": f"{ROOT}.{record.unit}",
+        "device": DRIVER.node(record.unit),
         "record": record.record,
         "domid": record.domid,
         "guest": record.guest,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 
+from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RECORDS
 from xbbd_bsd.errors import one_line
-from xbbd_bsd.oids import OPERATIONS, RECORDS, ROOT, split
+from xbbd_bsd.oids import split
 from xbbd_bsd.stats import percentile
 
 _NS: Final = 1_000_000_000
@@ -146,12 +147,14 @@ PERCENTS: Final = (50.0, 90.0, 99.0, 99.9)
 def read_sample(stat: Mapping[str, Any], daemon: Mapping[str, Any]) -> Sample:
     """Of the answers to `stat` and to `get hw.xbbd`; ValueError if they are not such answers.
 
-    Devices without a state segment have no records yet and are left out.
+    Devices without a state segment have no records yet and are left out, and so are those
+    that are no disks.
     """
     try:
+        disks = {oid: values for oid, values in stat.items() if not _of_another(oid)}
         records = {
             record.name: record
-            for oid, values in sorted(stat.items(), key=lambda item: _unit(item[0]))
+            for oid, values in sorted(disks.items(), key=lambda item: _unit(item[0]))
             if any(name in values for name in RECORDS)
             for record in _records(_unit(oid), values)
         }
@@ -259,10 +262,16 @@ def _busy_ns(record: Record, before: Record | None) -> int:
     return max(0, *(now - then for now, then in pairs))
 
 
-def _unit(oid: str) -> int:
+def _of_another(oid: str) -> bool:
+    """Whether it is a device of some driver that is not ours."""
     parts = split(oid)
+    return parts is not None and not parts[2] and parts[0] != DRIVER.name
+
+
+def _unit(oid: str) -> int:
+    parts = DRIVER.split(oid)
     if parts is None or parts[1]:
-        raise ValueError(f"unexpected answer: {one_line(oid):.40} is not {ROOT}.N")
+        raise ValueError(f"unexpected answer: {one_line(oid):.40} is not {DRIVER.root}.N")
     return parts[0]
 
 

@@ -70,9 +70,9 @@ class Bus:
         for device in self.devices:
             device.look()
 
-    def try_again(self, units: Iterable[int]) -> None:
+    def try_again(self, driver: str, units: Iterable[int]) -> None:
         """What held those devices back may be over, in the order in which they shall try."""
-        devices = {device.identity.unit: device for device in self.devices}
+        devices = {d.identity.unit: d for d in self.devices if d.identity.driver == driver}
         for unit in units:
             if unit in devices:
                 devices[unit].try_again()
@@ -130,7 +130,8 @@ class Bus:
                 if key in self._devices:
                     continue
                 if self._store.get(f"{root}/{domid}/{number}/frontend") is not None:
-                    self._add(Identity(kind, domid, number, self._free_unit()))
+                    driver = self._families[kind].driver.name
+                    self._add(Identity(kind, domid, number, driver, self._free_unit(driver)))
 
     def _numbers(self, path: str, largest: int) -> Iterator[int]:
         """The children of a node that are numbers in plain decimal; none if it is not there."""
@@ -145,9 +146,9 @@ class Bus:
             if number is not None and number <= largest:
                 yield number
 
-    def _free_unit(self) -> int:
-        """The smallest number free, as newbus counts."""
-        used = {device.identity.unit for device in self.devices}
+    def _free_unit(self, driver: str) -> int:
+        """The smallest number free, as newbus counts: each driver from 0."""
+        used = {d.identity.unit for d in self.devices if d.identity.driver == driver}
         return next(unit for unit in itertools.count() if unit not in used)
 
     def _add(self, identity: Identity) -> None:

@@ -153,7 +153,7 @@ class Device:
 
     @property
     def held_back(self) -> str:
-        """Why a guest that came back does not have what it wants yet; "" if nothing is in its way."""
+        """Why a guest that came back does not have its device yet; "" if nothing is in its way."""
         waits = self._retry is not None and self.states[0] is not State.CONNECTED
         return self._held_for if waits else ""
 

@@ -7,12 +7,16 @@ a medium or a guest: what has to is begun, and raises Pending (errands.py) until
 done; `wake` says when to ask again, with the same arguments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from xbbd_bsd.errors import XbbdError
+from xbbd_bsd.config import Config
+from xbbd_bsd.errors import GuestError, XbbdError
 from xbbd_bsd.events import Event
+from xbbd_bsd.findings import Finding
+from xbbd_bsd.oids import Driver, Value
+from xbbd_bsd.xenbus.pace import RESTLESS
 from xbbd_bsd.xenbus.states import Queue, State
 
 Nodes = Callable[[str], bytes | None]
@@ -25,11 +29,15 @@ Changes = Mapping[str, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a device is: kind of directory, guest, device number there, and our unit number."""
+    """Who a device is: kind of directory, guest, device number there, our driver's name and unit.
+
+    A driver may serve several kinds, and counts all their devices as its own.
+    """
 
     kind: str
     domid: int
     number: int
+    driver: str
     unit: int
 
     @property
@@ -38,7 +46,7 @@ class Identity:
         return f"backend/{self.kind}/{self.domid}/{self.number}"
 
     def __str__(self) -> str:
-        return f"xbbd{self.unit} ({self.kind}/{self.domid}/{self.number})"
+        return f"{self.driver}{self.unit} ({self.kind}/{self.domid}/{self.number})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +124,75 @@ class Backend(Protocol):
         """The device is gone: undo what `capabilities` made."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Why a device does not have what its guest wants.
+
+    `held_back` and `closed` are reasons, "" if it is neither; `by_guest`: the guest is to
+    blame for that.
+    """
+
+    held_back: str = ""
+    closed: str = ""
+    by_guest: bool = False
+
+    @classmethod
+    def of(cls, held_back: str, failed: XbbdError | None) -> "Standing":
+        """Of a device that is held back, or has failed: what keeps it now comes first."""
+        if held_back:
+            return cls(held_back, by_guest=held_back == RESTLESS)
+        return cls("", "" if failed is None else str(failed), isinstance(failed, GuestError))
+
+
+class Numbers(Protocol):
+    """What an operator sees of a device, and may change: by the names of its driver's leaves.
+
+    Costs the data path nothing, waits for nobody, and is there as long as the device.
+    """
+
+    def group(self, name: str) -> Mapping[str, Value]:
+        """The values there are of one of the driver's own groups; none of any other."""
+
+    def rings(self) -> Sequence[int]:
+        """The numbers of the rings in use."""
+
+    def ring(self, number: int) -> Mapping[str, Value]:
+        """The values of one."""
+
+    def stat(self, *, latency: bool) -> Mapping[str, Any]:
+        """What a list of devices and a look at their work say of it, "guest" above all.
+
+        `latency`: with histograms, where there are any.
+        """
+
+    def inflight(self) -> Sequence[Mapping[str, Value]]:
+        """The requests in flight, the oldest first."""
+
+    def configured(self) -> Mapping[str, Value]:
+        """What the configuration says of the leaves that can be written."""
+
+    def set(self, name: str, value: int, where: str) -> None:
+        """Change a leaf that can be written.
+
+        OperatorError that says what is allowed, of what the operator calls `where`.
+        """
+
+    def health(
+        self, standing: Standing, bound: float, shared: Sequence[Finding], *, alone: bool
+    ) -> list[Finding]:
+        """What is wrong with it, where a request may take `bound` seconds.
+
+        `shared` is what is found of the daemon and of what no device has, and is not said
+        again; `alone`: it is not told besides, so that what is about this device belongs here.
+        """
+
+
 class Family(Protocol):
-    """A kind of backend, e.g. "vbd"."""
+    """What serves the devices of a driver, of one kind or several: all that is its own."""
+
+    @property
+    def driver(self) -> Driver:
+        """What its devices are called, and have to show."""
 
     @property
     def connect_on(self) -> frozenset[State]:
@@ -127,3 +202,23 @@ class Family(Protocol):
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
     ) -> Backend:
         """A device's own part, nothing opened.  `wake`: called on the loop when to look again."""
+
+    def configure(self, config: Config) -> None:
+        """Go by another configuration from now on.  Raises nothing."""
+
+    def numbers(self, unit: int) -> Numbers:
+        """Those of a device there is, that is after `create` and before `forget`; KeyError."""
+
+    def values(self) -> Mapping[str, Value]:
+        """The leaves of the daemon that are this family's to fill."""
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with what none of its devices has alone."""
+
+    def perform(
+        self, verb: str, operand: int | str, who: str
+    ) -> Iterator[Mapping[str, Any] | None]:
+        """Do one of the driver's verbs: to a device, by its unit, or to what a path names.
+
+        The answer in parts, None to be asked again in a moment; XbbdError.  `who` is logged.
+        """

@@ -1,0 +1,440 @@
+"""One disk for one guest: the disk, the negotiation, and rings served in C.
+
+It does not know states, watches or other devices but by what all disks have in common;
+the data path it knows as descriptors and numbers.  Control thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from errno import EINVAL
+from math import inf
+from typing import Protocol
+
+from xbbd_bsd.block.disk import disk_path
+from xbbd_bsd.block.limits import Accounts, Need, Part, Share
+from xbbd_bsd.block.lookout import Lookout
+from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.block.medium import Medium, Wanted
+from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
+from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of
+from xbbd_bsd.block.progress import Progress
+from xbbd_bsd.block.queues import (
+    describe,
+    info_of,
+    most_of_ring,
+    need_of,
+    queue_maker,
+    requests_of_order,
+)
+from xbbd_bsd.block.rings import Rings
+from xbbd_bsd.block.segments import make_segment, remove_segment
+from xbbd_bsd.block.sharing import Owner, Sharing
+from xbbd_bsd.config import Config
+from xbbd_bsd.errands import Ended, Pending, Run
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
+from xbbd_bsd.events import QueueStatus as QueueWoke
+from xbbd_bsd.host import Host, MediumName
+from xbbd_bsd.ledger import Ledger
+from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
+from xbbd_bsd.oids import Value
+from xbbd_bsd.vdev import vdev_name
+from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
+from xbbd_bsd.xenbus.states import Queue
+
+
+class Common(Protocol):
+    """What all disks of a daemon have in common: see BlockFamily, which is this.
+
+    `media`: by kind, nodes that may name the disk, best first.  `devices`: numbers by unit,
+    of those with a state segment; `known`: all there are, by unit.
+    """
+
+    media: Mapping[str, Mapping[str, MediumName]]
+    host: Host
+    config: Config
+    state_dir: str
+    loop: asyncio.AbstractEventLoop
+    run: Run
+    sharing: Sharing
+    marks: Marks
+    limits: Accounts
+    ledger: Ledger
+    devices: dict[int, SegmentNumbers]
+    known: "dict[int, BlockBackend]"
+
+    def opened(self, backend: "BlockBackend") -> None:
+        """Its disk is open."""
+
+    def closes(self, backend: "BlockBackend") -> None:
+        """Its disk is about to be closed."""
+
+
+class BlockBackend:
+    """One disk for one guest."""
+
+    def __init__(
+        self,
+        family: Common,
+        identity: Identity,
+        wake: Callable[[], None],
+        journal: Callable[[Event], None],
+    ) -> None:
+        self._family = family
+        self._identity = identity
+        self._wake = wake
+        self._journal = journal
+        self._config = family.config.disk
+        self.name = str(identity)
+        self._share = Share(family.limits, identity.unit, identity.domid)
+        self._owner = Owner(identity.domid, "")
+        self._guest = ""
+        self._vdev = vdev_name(identity.number)
+        self._path = ""  # as far as it is known yet
+        self._given: dict[str, int] = {}  # tunables, as last written by us
+        self.look_due = inf  # on the loop's clock, when to measure the disk again
+        self._offer = Offer()
+        self._sector_size = 0  # presented; what was configured when the offer was made
+        self._segment: State | None = None
+        self._medium = Medium(
+            self.name,
+            self,
+            host=family.host,
+            loop=family.loop,
+            run=family.run,
+            sharing=family.sharing,
+            marks=family.marks,
+            journal=journal,
+        )
+        self._info: DiskInfo | None = None
+        self._disk_fault: HostError | None = None  # that the data path has not seen
+        self._opened: tuple[str, bytes] | None = None
+        self._rings: Rings | None = None
+        self._progress = Progress()
+        self._lookout = Lookout(self.name, family.loop, journal)
+        self._news: Mapping[str, bytes] = {}
+
+    @property
+    def medium_open(self) -> bool:
+        return self._medium.disk is not None
+
+    @property
+    def queue(self) -> Queue:
+        if self._rings is None:
+            return Queue.NONE
+        status = self._rings.status
+        if status.state is QueueState.RUNNING:
+            return Queue.RUNNING
+        if status.state is QueueState.DRAINING:
+            return Queue.DRAINING
+        return Queue.DRAINED if status.reason is StopReason.NONE else Queue.FAILED
+
+    @property
+    def fault(self) -> XbbdError | None:
+        if self._rings is None:
+            return None
+        return self._rings.fault or self._disk_fault
+
+    @property
+    def news(self) -> Mapping[str, bytes]:
+        return self._news
+
+    def told(self) -> None:
+        self._news = {}
+
+    def configure(self) -> None:
+        """Go by the family's configuration as it is now.
+
+        What was agreed with a guest stays until it connects again.
+        """
+        domid, number = str(self._identity.domid), str(self._identity.number)
+        self._config = self._family.config.disk_for(
+            self._path, (self._guest, domid), (self._vdev, number)
+        )
+        if self._segment is not None:
+            for name, value in self._config.tunables().items():
+                # What has not changed may have been set by the operator meanwhile.
+                if value != self._given.get(name):
+                    self._segment.set_tunable(name, value)
+                    self._given[name] = value
+        self._plan_look()
+
+    def _plan_look(self) -> None:
+        interval = self._config.resize_interval
+        wanted = self.medium_open and interval > 0
+        self.look_due = self._family.loop.time() + interval if wanted else inf
+
+    def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
+        self._guest, self._owner = guest, Owner(self._identity.domid, vm)
+        self._path = self._named_path(backend)
+
+    def capabilities(self, backend: Nodes) -> Changes:
+        self._share.take(Part.DEVICE, Need(disks=1))
+        self._path = self._named_path(backend)
+        self.configure()
+        config = self._config
+        if self._segment is not None and self._segment.damaged:
+            self._forget_segment()
+        if self._segment is None:
+            self._segment = make_segment(self._family.state_dir, self._identity.unit, config)
+            self.configure()
+            self._family.devices[self._identity.unit] = SegmentNumbers(
+                self._segment,
+                self.medium_facts,
+                lambda: limits_of(self._config),
+                lambda: self.measure(meant=True),
+            )
+        self._sector_size = config.sector_size
+        # The segment is as large as the configuration wanted it when the device was found.
+        orders = range(config.max_ring_page_order + 1)
+        order = max(n for n in orders if requests_of_order(n) <= self._segment.table_entries)
+        # Sectors that are parts of the disk's are read and written within one queue.
+        queues = 1 if self._sector_size else min(config.max_queues, self._segment.rings)
+        ring = most_of_ring(config, order, self._family.host.hv)
+        self._offer = Offer(
+            max_ring_page_order=order,
+            # A guest with fewer rings is better than one that is refused.
+            max_queues=self._share.rings(ring, queues),
+            max_indirect_segments=config.max_indirect_segments,
+            persistent=config.max_persistent_grants > 0,
+        )
+        return self._offer.to_nodes()
+
+    def medium_named(self, backend: Nodes) -> bool:
+        """Also tells the operator of an attempt to change it under a guest."""
+        named = self._named(backend)
+        if self.medium_open and named is not None and named != self._opened:
+            self._opened = named
+            self._journal(MediumIgnored(self.name, named[0]))
+        return named is not None
+
+    @property
+    def _media(self) -> Mapping[str, MediumName]:
+        return self._family.media[self._identity.kind]
+
+    def _named(self, backend: Nodes) -> tuple[str, bytes] | None:
+        """The best node that names a medium, with its value."""
+        for node in self._media:
+            if (value := backend(node)) is not None:
+                return node, value
+        return None
+
+    def _named_path(self, backend: Nodes) -> str:
+        """The path of the medium before it is opened: the toolstack's word, maybe a script's."""
+        named = self._named(backend)
+        try:
+            if named is not None:
+                return disk_path(self._media[named[0]](named[1]))
+            return disk_path(backend("params") or b"")
+        except OperatorError:
+            return ""
+
+    def open(self, backend: Nodes) -> str:
+        with self._share.or_give_back(Part.DISK, but=Pending):
+            # The disk, and one that keeps others off.
+            self._share.take(Part.DISK, Need(descriptors=2))
+            return self._open(backend)
+
+    def _open(self, backend: Nodes) -> str:
+        # All nodes first: what is open must be ours before the store can fail.
+        named, mode = self._named(backend), backend("mode")
+        self._path = self._named_path(backend)
+        self.configure()
+        discard = self._config.discard and backend("discard-enable") != b"0"
+        cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
+        if named is None or mode is None:
+            missing = "mode" if mode is None else " or ".join(self._media)
+            raise OperatorError(f"node {self._identity.path}/{missing} is missing", EINVAL)
+        wanted = Wanted(
+            self._media[named[0]](named[1]),
+            read_only=b"w" not in mode,
+            shared=self._config.shared or b"!" in mode,
+            sector_size=self._sector_size,
+        )
+        disk = self._medium.open(wanted, self._owner)
+        self._opened = named
+        self._disk_fault = None
+        if self._segment is not None:
+            self._segment.forget_loss()
+            self._segment.medium = SegmentMedium(disk.key, self._path, self._guest)
+        self._info = info_of(
+            disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
+        )
+        if self._segment is not None:
+            self._segment.resize(self._info.sectors)  # known before a guest connects
+        self._plan_look()
+        self._family.opened(self)
+        return str(disk)
+
+    def _keep_loss(self) -> None:
+        """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
+        if self._segment is not None and (mark := self._family.marks.note(self._segment)):
+            self._journal(WritesLost(self.name, mark.path, cause_of_loss(mark.errno)))
+            self._medium.tell_others(mark.errno)
+
+    def distrust(self, errno: int) -> None:
+        if self._segment is not None and not self._segment.lost_errno:
+            self._segment.lose(errno)
+            self.lost_disk(HostError(f"writes may be lost: {cause_of_loss(errno)}", errno))
+
+    def lost_disk(self, fault: HostError) -> None:
+        """End the data path for a fault of the disk that it has not seen itself."""
+        self._disk_fault = fault
+        self.drain()
+        self._wake()
+
+    def woken(self) -> None:
+        self._wake()
+
+    def measure(self, *, meant: bool = False) -> Ended:
+        """See whether the open disk has grown or shrunk, and go by what it is now.
+
+        `meant`: an operator says that its size is as it should be.
+        """
+        self._plan_look()
+        self._medium.tell_progress(self._waits())
+        return self._medium.measure(meant=meant)
+
+    def _waits(self) -> float:
+        """Seconds for which a ring has answered nothing that it was asked."""
+        views = (
+            [(n, self._segment.ring(n)) for n in range(self._segment.rings)]
+            if self._segment and self._rings
+            else []
+        )
+        return self._progress.look(
+            self._family.loop.time(), ((n, view.inflight, view.rsp_prod) for n, view in views)
+        )
+
+    def resized(self, before: int) -> None:
+        assert self._medium.disk is not None
+        assert self._info is not None
+        self._info = replace(self._info, sectors=self._medium.disk.sectors)
+        if self._segment is not None:
+            self._segment.resize(self._info.sectors)
+        if self._rings is not None:
+            self._news = self._info.size_nodes()
+            self._wake()
+
+    def connect(self, frontend: Nodes) -> Connection:
+        with self._share.or_give_back(Part.CONNECTION, but=Pending):
+            return self._connect(frontend)
+
+    def _connect(self, frontend: Nodes) -> Connection:
+        disk, info, segment = self._medium.disk, self._info, self._segment
+        assert disk is not None
+        assert info is not None
+        assert segment is not None
+        if self._disk_fault is not None:
+            raise self._disk_fault
+        wanted = FrontendParams.from_nodes(frontend, self._offer)
+        segment.resize(info.sectors)
+        make = queue_maker(
+            wanted,
+            disk,
+            info,
+            identity=self._identity,
+            hv=self._family.host.hv,
+            config=self._config,
+            max_indirect_segments=self._offer.max_indirect_segments,
+        )
+        self._share.take(Part.CONNECTION, need_of(wanted.rings, make))
+        host, domid = self._family.host, self._identity.domid
+
+        def work() -> Rings:
+            try:
+                return Rings(wanted.rings, make, host=host, domid=domid, segment=segment)
+            except OSError as error:
+                reason = f"unable to start a queue: {error.strerror}"
+                raise HostError(reason, error.errno or 0) from None
+
+        # Mapping waits where a guest's page is paged out (GNTST_eagain).
+        self._rings = self._medium.errands.ask(
+            "mapping the guest's pages", wanted, work, Rings.close
+        )
+        self._rings.listen(self._family.loop, self._woken)
+        self._lookout.begin(segment, self._path)
+        self._news = {}
+        for ring in wanted.rings:
+            refs = " ".join(str(ref) for ref in ring.refs)
+            name = self.name
+            self._journal(QueueStarted(name, ring.port, wanted.protocol.value, refs))
+        return Connection(info.to_nodes(), describe(wanted))
+
+    def abandon(self) -> None:
+        self._medium.errands.abandon()
+        # What is still to be undone is undone before this device begins anything else.
+        if self._rings is None:
+            self._share.give_back(Part.CONNECTION)
+        if not self.medium_open:
+            self._share.give_back(Part.DISK)
+
+    def drain(self) -> None:
+        if self._rings is not None:
+            self._rings.drain()
+
+    def disconnect(self) -> None:
+        if self._rings is not None:
+            rings, self._rings = self._rings, None
+            rings.close()
+            self._lookout.end()
+            self._share.give_back(Part.CONNECTION)
+            self._keep_loss()
+
+    def close(self) -> None:
+        self.look_due = inf
+        self._family.closes(self)
+        self._medium.close()
+
+    def closed(self) -> None:
+        self._disk_fault = None
+        self._share.give_back(Part.DISK)
+
+    def forget(self) -> None:
+        self.abandon()
+        self._medium.forget()
+        self._family.known.pop(self._identity.unit, None)
+        self._forget_segment()
+        self._share.forget()
+
+    def _forget_segment(self) -> None:
+        if self._segment is not None:
+            numbers = self._family.devices.pop(self._identity.unit)
+            sound = not self._segment.damaged
+            self._family.ledger.leave(self._identity.unit, numbers.group, sound=sound)
+            remove_segment(self._segment)
+            self._segment, self._given = None, {}
+
+    def medium_facts(self) -> dict[str, Value]:
+        """Leaves of the group "medium" that are known here."""
+        disk, info = self._medium.disk, self._info
+        facts: dict[str, Value] = {
+            "guest": self._guest,
+            "vdev": self._vdev,
+            "path": self._path,
+            "path_state": self._medium.path_state.value,
+            "hung_seconds": self._medium.hung_seconds(self._waits()),
+        }
+        if disk is None or info is None:
+            return facts
+        return {**facts, **facts_of(disk, info)}
+
+    def configured(self) -> Mapping[str, Value]:
+        """The tunables as they are configured for it."""
+        return self._config.tunables()
+
+    def _woken(self) -> None:
+        self._keep_loss()
+        self._family.limits.look()
+        if self._rings is not None:
+            status = self._rings.status
+            self._journal(
+                QueueWoke(
+                    self.name,
+                    status.state.name.lower(),
+                    status.reason.name.lower(),
+                    status.errno,
+                )
+            )
+        self._wake()
