@@ -180,10 +180,12 @@ class Daemon:
 
     # What a new configuration is applied to (reload.Parts).
 
-    def closes(self, kinds: frozenset[str]) -> tuple[int, int]:
-        """How many disks of these kinds there are, and of how many guests."""
+    def closes(self, kinds: frozenset[str]) -> tuple[int, int, str]:
+        """How many devices of these kinds there are, of how many guests, and what one is."""
         found = [device.identity for device in self._bus.devices if device.identity.kind in kinds]
-        return len(found), len({identity.domid for identity in found})
+        nouns = {self._families[identity.kind].driver.noun for identity in found}
+        noun = nouns.pop() if len(nouns) == 1 else "device"
+        return len(found), len({identity.domid for identity in found}), noun
 
     def listen(self, config: DaemonConfig) -> None:
         """Have the sockets for operators as it says; OperatorError, OSError."""
@@ -219,7 +221,7 @@ class Daemon:
 
 
 def _set_budget(config: Config) -> None:
-    """Have the data path keep no more than what is configured, whatever disk it is for."""
+    """Have the data path keep no more than what is configured, whatever device it is for."""
     set_budget(
         mappings=config.daemon.max_mappings,
         grants=config.daemon.max_grants,

@@ -99,18 +99,22 @@ class Configured(Event):
 
 @dataclass(frozen=True)
 class KindsLeftOut(Event):
-    """The new configuration serves fewer kinds: disks that guests have are about to be closed."""
+    """The new configuration serves fewer kinds: what guests have of them is about to be closed.
+
+    `disks` counts devices, each of which is a `noun`.
+    """
 
     severity = Severity.WARNING
     text = "{kinds} is not served any more: {closes}"
     kinds: str
     disks: int
     guests: int
+    noun: str = "disk"
 
     @property
     def closes(self) -> str:
         """How much that is."""
-        disks = f"{self.disks} disk" + "s" * (self.disks != 1)
+        disks = f"{self.disks} {self.noun}" + "s" * (self.disks != 1)
         return f"closes {disks} of {self.guests} guest" + "s" * (self.guests != 1)
 
     def __str__(self) -> str:

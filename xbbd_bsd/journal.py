@@ -1,7 +1,7 @@
 """Gives events to a log: which are worth a line, how many a device may have, which are kept.
 
 Two switches let the chatter through, one for the control path (XenStore, states)
-and one for the data path (rings, disks).  Guests can cause events at will, so
+and one for the data path (rings, media).  Guests can cause events at will, so
 those of one device are limited in rate, and cannot hide what an operator has to
 know.  Whoever follows gets each line as it is logged (feed.py).  Pure: log and
 clock are handed in.  Control thread.

@@ -22,8 +22,8 @@ Answer = Mapping[str, tuple[str, str, str]]
 class Parts(Protocol):
     """What a configuration is applied to."""
 
-    def closes(self, kinds: frozenset[str]) -> tuple[int, int]:
-        """How many disks of these kinds there are, and of how many guests."""
+    def closes(self, kinds: frozenset[str]) -> tuple[int, int, str]:
+        """How many devices of these kinds there are, of how many guests, and what one is."""
 
     def listen(self, config: DaemonConfig) -> None:
         """Have the sockets for operators as it says; XbbdError or OSError, and nothing changes."""
@@ -82,9 +82,9 @@ class Configuration:
         self._refused = ("", 0)
         notes = dict.fromkeys(LATER, "at the next start")
         left_out = frozenset(self.config.daemon.kinds) - frozenset(new.daemon.kinds)
-        disks, guests = parts.closes(left_out)
-        if disks:
-            event = KindsLeftOut(", ".join(sorted(left_out)), disks, guests)
+        devices, guests, noun = parts.closes(left_out)
+        if devices:
+            event = KindsLeftOut(", ".join(sorted(left_out)), devices, guests, noun)
             self._journal(event)
             notes["daemon.kinds"] = event.closes
         changes = {

@@ -42,7 +42,7 @@ _STATES = {
     State.CLOSED: "Closed",
 }
 
-# Of a guest whose disk is closed though nothing failed.
+# Of a guest whose device is closed though nothing failed.
 _WITHOUT = {
     State.GONE: "the guest is gone",
     State.CLOSING: "the guest is closing it",

@@ -189,7 +189,7 @@ def test_its_kind_alone_can_be_left_out(
     machine: Machine, disk: Guest, counter: CounterGuest, image: Path
 ) -> None:
     Path(machine.chain.config_file).write_text('[daemon]\nkinds = ["vbd"]\n')
-    xbbctl(machine, "reload")
+    assert "(closes 1 counter of 1 guest)" in xbbctl(machine, "reload")
     counter.await_state(State.CLOSING)
     unharmed(machine, disk, image)
 

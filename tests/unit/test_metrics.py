@@ -59,7 +59,7 @@ DAEMON = {
     "version": "1.2",
     "host": "xen",
     "uptime": 77,
-    "devices": 2,
+    "devices": 3,
     "maxrss_kb": 1000,
     "store_connected": 1,
     "lines_left_out": 4,
@@ -71,6 +71,7 @@ SNAPSHOT: Snapshot = {
     "hw.xbbd": DAEMON,
     "dev.xbbd.0": DEVICE,
     "dev.xbbd.1": {"names": ["xbb1", "xbbi1"], "domid": 4, "state": "InitWait"},
+    "dev.other.0": {"domid": 4, "state": "Connected", "inflight": 9, "sectors": 8},
 }
 WHO = {"device": "dev.xbbd.0", "guest": "vm", "vdev": "xvda"}
 

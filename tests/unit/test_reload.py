@@ -22,8 +22,8 @@ class Parts:
         self.done: list[str] = []
         self.log: list[str] = []
 
-    def closes(self, kinds: frozenset[str]) -> tuple[int, int]:
-        return (2, 1) if "vbd3" in kinds else (0, 0)
+    def closes(self, kinds: frozenset[str]) -> tuple[int, int, str]:
+        return (2, 1, "disk") if "vbd3" in kinds else (0, 0, "device")
 
     def listen(self, config: DaemonConfig) -> None:
         if self.refusal is not None:

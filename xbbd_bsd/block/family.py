@@ -146,16 +146,16 @@ class BlockFamily:
     def perform(
         self, verb: str, operand: int | str, who: str
     ) -> Iterator[Mapping[str, Any] | None]:
-        match verb, operand:
-            case (_, int(unit)) if verb == RESIZE:
-                yield from self._resize(unit, who)
-            case (_, int(unit)) if verb == CLEAR:
-                path = str(self.numbers(unit).group("medium").get("path", ""))
-                yield from until(self._condition.clear(path, who))
-            case (_, str(path)) if verb == CLEAR:
-                yield from until(self._condition.clear(path, who))
-            case _:
-                raise OperatorError(f"unknown oid '{operand}'", ENOENT)
+        if verb == CLEAR:
+            path = operand if isinstance(operand, str) else self._path(operand)
+            yield from until(self._condition.clear(path, who))
+        elif verb == RESIZE and isinstance(operand, int):
+            yield from self._resize(operand, who)
+        else:
+            raise OperatorError(f"unknown oid '{operand}'", ENOENT)
+
+    def _path(self, unit: int) -> str:
+        return str(self.numbers(unit).group("medium").get("path", ""))
 
     def _resize(self, unit: int, who: str) -> Iterator[Mapping[str, Any] | None]:
         """Have a disk measured now; says how large it was, if one is open."""

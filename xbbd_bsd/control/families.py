@@ -55,14 +55,15 @@ class Collector:
         yield self._latency()
 
     def _of_daemon(self) -> Iterator[Any]:
-        core, daemon = self._core, self._daemon
+        # Of its devices, those that are shown.
+        core, daemon = self._core, {**self._daemon, "disks": len(self._devices)}
         build = core.InfoMetricFamily("xbbd_build", "Version of the daemon, and what it serves")
         build.add_metric([], {name: _text(daemon.get(name, "")) for name in ("version", "host")})
         yield build
         for name, text, leaf, unit in (
             ("xbbd_uptime_seconds", "Seconds since the daemon started", "uptime", 1),
             ("xbbd_resident_memory_max_bytes", "Most memory resident so far", "maxrss_kb", 1024),
-            ("xbbd_disks", "Disks there are", "devices", 1),
+            ("xbbd_disks", "Disks there are", "disks", 1),
             ("xbbd_store_connected", "Whether XenStore answers", "store_connected", 1),
             ("xbbd_mappings", "Mappings of guests' memory, kept or set aside", "mappings", 1),
             ("xbbd_grants", "Grants that stay mapped", "grants", 1),
