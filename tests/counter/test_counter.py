@@ -98,6 +98,8 @@ def test_an_operator_sees_both(
     rows = [line.split() for line in xbbctl(machine, "list").splitlines()]
     assert [row[0] for row in rows] == ["NAME", "xbbd0", "xcount0"]
     assert "Connected" in rows[2]
+    shown = tool(machine, "xbbstat", "-x").stdout
+    assert ("xbb0" in shown, "xcount" in shown) == (True, False), "what it shows is of disks"
     assert xbbctl(machine, "health") == "all is well: 1 disk, 1 xcount\n"
     assert xbbctl(machine, "health", "xcount0") == "all is well: 1 xcount\n"
     unharmed(machine, disk, image)

@@ -251,6 +251,16 @@ def test_devices_are_in_order_of_unit() -> None:
     assert list(found.records) == ["xbb2", "xbbi2", "xbb9", "xbbi9", "xbb10", "xbbi10"]
 
 
+def test_devices_of_other_drivers_are_left_out() -> None:
+    """Whatever their records are called: they are no disks'."""
+    stat = {"dev.other.0": device(0, NEW), "dev.xbbd.0": device(0, OLD), "dev.other.1": {"x": 1}}
+    assert list(read_sample(stat, DAEMON).records) == ["xbb0", "xbbi0"]
+    assert (
+        read_sample(stat, DAEMON).records
+        == read_sample({"dev.xbbd.0": device(0, OLD)}, DAEMON).records
+    )
+
+
 def test_a_device_without_a_state_segment_is_left_out() -> None:
     bare = {"names": ["xbb1", "xbbi1"], "domid": 3, "state": "InitWait"}
     assert list(sample(device(0, OLD), bare).records) == ["xbb0", "xbbi0"]
