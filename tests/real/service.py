@@ -26,6 +26,7 @@ from xbbd_bsd.vdev import vdev_number
 from xbbd_bsd.xenstore.client import Store, Transaction
 
 LIMIT = 60.0  # seconds; the lab is an emulated machine
+START_LIMIT = 240.0  # seconds that a daemon gets, whose modules are read first
 
 
 def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> None:
@@ -96,7 +97,7 @@ class Service:
                 stdout=log,
                 stderr=log,
             )
-        eventually(lambda: "serving" in self.log()[before:], "the daemon serves")
+        eventually(lambda: "serving" in self.log()[before:], "the daemon serves", START_LIMIT)
         if self.base is None:
             self.base = self.holdings()
 

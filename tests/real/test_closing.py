@@ -88,7 +88,9 @@ def operations(progress: Progress) -> int:
     return progress.reads + progress.writes
 
 
-@pytest.mark.parametrize("way", [Xbbctl(), Xl()], ids=["xbbctl", "xl"])
+@pytest.mark.parametrize(
+    "way", [pytest.param(Xbbctl(), marks=pytest.mark.more), Xl()], ids=["xbbctl", "xl"]
+)
 def test_a_disk_that_is_in_use_stays(
     service: Service, toolstack: Toolstack, loop_device: str, way: Way
 ) -> None:

@@ -49,7 +49,13 @@ def limit(guest: DomU, name: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("asked", "got", "persistent"), [(32, 32, 1), (256, 256, 0), (256, 256, 1), (1000, 256, 1)]
+    ("asked", "got", "persistent"),
+    [
+        pytest.param(32, 32, 1, marks=pytest.mark.more),
+        (256, 256, 0),
+        pytest.param(256, 256, 1, marks=pytest.mark.more),
+        (1000, 256, 1),
+    ],
 )
 def test_indirect_segments(
     service: Service,

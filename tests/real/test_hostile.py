@@ -99,7 +99,10 @@ def granted(domid: int, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-@pytest.mark.parametrize(("ring_order", "transport"), [(0, "copy"), (4, "copy"), (2, "map")])
+@pytest.mark.parametrize(
+    ("ring_order", "transport"),
+    [(0, "copy"), pytest.param(4, "copy", marks=pytest.mark.more), (2, "map")],
+)
 def test_random_io_against_a_model(
     service: Service, toolstack: Toolstack, image: Path, ring_order: int, transport: str
 ) -> None:
@@ -142,8 +145,19 @@ def check_alive(home: Home, ring: RawRing) -> None:
     assert ring.responses(1, 30.0) == [(77, Op.READ, OKAY)]
 
 
-@pytest.mark.parametrize("op", [Op.READ, Op.WRITE])
-@pytest.mark.parametrize("bad", ["revoked", "foreign", "out of range", "never made"])
+@pytest.mark.parametrize(
+    ("bad", "op"),
+    [
+        ("revoked", Op.READ),
+        pytest.param("revoked", Op.WRITE, marks=pytest.mark.more),
+        pytest.param("foreign", Op.READ, marks=pytest.mark.more),
+        ("foreign", Op.WRITE),
+        ("out of range", Op.READ),
+        pytest.param("out of range", Op.WRITE, marks=pytest.mark.more),
+        pytest.param("never made", Op.READ, marks=pytest.mark.more),
+        ("never made", Op.WRITE),
+    ],
+)
 def test_grants_that_are_none(home: Home, op: Op, bad: str) -> None:
     """Only the request that names it fails, in whichever place, and the ring lives on."""
     ring = raw(home)
@@ -215,6 +229,7 @@ def test_the_frontend_learns_that_the_daemon_died(service: Service, home: Home) 
     service.log_line("connected by an earlier daemon")
 
 
+@pytest.mark.more
 def test_attached_and_detached_many_times(
     service: Service, toolstack: Toolstack, image: Path, figures: list[str]
 ) -> None:

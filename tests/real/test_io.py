@@ -43,7 +43,16 @@ def check_fio(guest: DomU, command: str) -> None:
     assert "read:" in text.lower(), text
 
 
-@pytest.mark.parametrize("size", ["512", "4k", "11k", "64k", "1M"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param("512", marks=pytest.mark.more),
+        "4k",
+        "11k",
+        pytest.param("64k", marks=pytest.mark.more),
+        pytest.param("1M", marks=pytest.mark.more),
+    ],
+)
 def test_fio_finds_what_it_wrote(toolstack: Toolstack, guest: DomU, image: Path, size: str) -> None:
     """Random writes of one size after another, 32 at a time, with flushes in between."""
     amount = "--number_ios=2000" if size in ("512", "4k", "11k") else ""

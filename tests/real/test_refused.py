@@ -19,7 +19,13 @@ from xbbd_bsd.errors import HostError
 XL_LIMIT = 40.0  # seconds that xl gives a hotplug script
 
 
-@pytest.fixture(params=["missing", "directory", "forbidden"])
+@pytest.fixture(
+    params=[
+        "missing",
+        pytest.param("directory", marks=pytest.mark.more),
+        pytest.param("forbidden", marks=pytest.mark.more),
+    ]
+)
 def bad_image(request: pytest.FixtureRequest, image: Path) -> Iterator[tuple[str, str]]:
     """A path that cannot be served, and the reason in the system's words."""
     if request.param == "missing":

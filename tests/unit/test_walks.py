@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 SEED: Final = os.environ.get("XBBD_TEST_SEED", "1")
 # In parts, none of which takes long on a slow machine.
-WALKS: Final = int(os.environ.get("XBBD_TEST_WALKS", "5000"))
+WALKS: Final = int(os.environ.get("XBBD_TEST_WALKS", "3000"))
 PARTS: Final = 8
 
 HOME: Final = "/local/domain/0"
