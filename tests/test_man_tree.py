@@ -90,7 +90,7 @@ def test_records_and_kinds() -> None:
 
 
 def test_probes() -> None:
-    code = (ROOT / "xbbd_bsd" / "native" / "probes.c").read_text()
+    code = (ROOT / "xbbd_bsd" / "native" / "block" / "probes.c").read_text()
     declared = re.findall(r"^void\t(xbb_dispatch_\w+)\((.*)\);$", code, re.M)
     said = re.findall(r"^\.It Fn (\w+) (.*)$", source("xbbd.4"), re.M)
     assert [(name, ", ".join(re.findall(r'"([^"]*)"', rest))) for name, rest in said] == declared

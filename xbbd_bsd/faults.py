@@ -1,7 +1,7 @@
 """What went wrong with requests, as data, in words and as events: host's and guest's, apart.
 
 The host's is that a disk failed; the guest's, that it asked for what it cannot have.
-Where that is counted (native/faults.h), who is told and who shows it is not known
+Where that is counted (native/block/faults.h), who is told and who shows it is not known
 here.  Pure; any thread.
 """
 

@@ -28,8 +28,8 @@ device_open(struct device *device, uint64_t sectors, uint32_t nrings)
 	device->sectors = sectors;
 	device->disk_fd = scratch_file(sectors * XBB_SECTOR_SIZE);
 	device->state_fd = scratch_file(0);
-	CHECK_EQ(xbb_state_format(device->state_fd, nrings, XBB_MAX_REQUESTS),
-	    0);
+	CHECK_EQ(xbb_state_format(device->state_fd,
+	    &(const struct xbb_identity){ 0 }, nrings, XBB_MAX_REQUESTS), 0);
 	CHECK_EQ(xbb_state_map(device->state_fd, 1, &device->state), 0);
 	CHECK_EQ(xbb_state_resize(device->state, sectors), 0);
 }
@@ -91,8 +91,8 @@ open_front(struct pair *pair, const struct device *device,
 	};
 	struct xbb_error error;
 
-	params.depth = either(options->depth, xbb_ring_slots(
-	    xbb_layout(options->abi), params.ring_pages));
+	params.depth = either(options->depth,
+	    xbb_max_requests(options->abi, params.ring_pages));
 	strcpy(address.sun_path, "port");
 	pair->listen_fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	CHECK(pair->listen_fd >= 0);
@@ -115,22 +115,22 @@ pair_try(struct pair *pair, struct device *device, uint32_t ring,
     const struct pair_options *options)
 {
 	struct xbb_queue_params params = {
-		.grant_fd = device->domain_fd,
+		.conn.grant_fd = device->domain_fd,
 		.disk_fd = device->disk_fd,
-		.hv = XBB_HV_SIM,
-		.domid = either(options->domid, 1),
-		.remote_port = 1,
+		.conn.hv = XBB_HV_SIM,
+		.conn.domid = either(options->domid, 1),
+		.conn.remote_port = 1,
 		.abi = options->abi,
-		.ring = ring,
-		.ring_pages = either(options->ring_pages, 1),
+		.conn.ring = ring,
+		.conn.ring_pages = either(options->ring_pages, 1),
 		.disk_kind = options->device ? XBB_DISK_DEVICE : XBB_DISK_FILE,
 		.discard = options->secure ? 2 : options->discard,
-		.max_persistent = options->persistent,
-		.transport = options->transport,
+		.conn.max_persistent = options->persistent,
+		.conn.transport = options->transport,
 		.read_only = options->read_only,
 		.sector_size = either(options->sector_size, XBB_SECTOR_SIZE),
 		.block_size = either(options->sector_size, 512),
-		.workers = either(options->workers, 4),
+		.conn.workers = either(options->workers, 4),
 		.max_batch_segments = either(options->max_batch_segments, 64),
 		.max_grants = either(options->max_grants, 2816),
 		.max_indirect_segments = options->max_indirect_segments,
@@ -143,12 +143,14 @@ pair_try(struct pair *pair, struct device *device, uint32_t ring,
 		CHECK(pipe(pair->wake) == 0);
 		CHECK(fcntl(pair->wake[1], F_SETFL, O_NONBLOCK) == 0);
 	}
-	params.event_fd = pair->event_fd;
-	params.wake_fd = pair->wake[1];
-	xbb_front_ring_refs(pair->front, params.ring_ref);
+	params.conn.event_fd = pair->event_fd;
+	params.conn.wake_fd = pair->wake[1];
+	xbb_front_ring_refs(pair->front, params.conn.ring_ref);
 	pair->abi = options->abi;
 	pair->rs = &device->state->ring[ring];
 	memset(&pair->rs->counters, 0, sizeof(pair->rs->counters));
+	memset(&pair->rs->common.counters, 0,
+	    sizeof(pair->rs->common.counters));
 	memset(&pair->rs->faults, 0, sizeof(pair->rs->faults));
 	e = xbb_queue_open(&params, device->state, &error, &pair->queue);
 	if (e == 0) {
@@ -182,13 +184,16 @@ pair_wait_drained(struct pair *pair, enum xbb_stop_reason reason)
 		xbb_queue_status(pair->queue, &status);
 	} while (status.state != XBB_QUEUE_DRAINED);
 	CHECK_EQ(status.reason, reason);
-	CHECK_EQ(XBB_GET(pair->rs->connected), 0);
+	CHECK_EQ(XBB_GET(pair->rs->common.status.state), XBB_QUEUE_DRAINED);
+	CHECK_EQ(XBB_GET(pair->rs->common.status.reason), reason);
+	CHECK_EQ(XBB_GET(pair->rs->common.status.errnum), status.errnum);
+	CHECK_EQ(XBB_GET(pair->rs->common.connected), 0);
 	CHECK_EQ(XBB_GET(pair->rs->inflight), 0);
 	CHECK_EQ(XBB_GET(pair->rs->grants_mapped), 0);
 	CHECK_EQ(COUNTER(pair, reqs_queued_for_completion), 0);
 	CHECK_EQ(COUNTER(pair, reqs_received), COUNTER(pair, reqs_completed));
-	CHECK_EQ(COUNTER(pair, grants_mapped_total),
-	    COUNTER(pair, grants_unmapped_total));
+	CHECK_EQ(COMMON(pair, grants_mapped_total),
+	    COMMON(pair, grants_unmapped_total));
 	CHECK_EQ(COUNTER(pair, total_dispatch), COUNTER(pair, forced_dispatch) +
 	    COUNTER(pair, normal_dispatch));
 }

@@ -10,7 +10,7 @@
 #ifndef HARNESS_H
 #define HARNESS_H
 
-#include "internal.h"
+#include "front/front.h"
 
 /* Nothing that is waited for takes so long, even under a sanitizer. */
 #define LIMIT_MS	120000	/* for what takes milliseconds when a machine is idle */
@@ -94,6 +94,7 @@ struct pair {
 
 /* Counters that precede a response are right once it is there; all, drained. */
 #define COUNTER(pair, name)	XBB_GET((pair)->rs->counters.name)
+#define COMMON(pair, name)	XBB_GET((pair)->rs->common.counters.name)
 
 void	device_open(struct device *device, uint64_t sectors, uint32_t nrings);
 void	device_close(struct device *device);
@@ -193,7 +194,10 @@ struct hypervisor {
 	atomic_int	 copy_errnum;
 	atomic_uint	 most_mappings;	/* of the process; 0: any */
 	atomic_uint	 most_pages;	/* of one of them; 0: any */
+	atomic_bool	 hold_notify;	/* calls begin and stay */
+	atomic_bool	 hold_map;
 	/* What has happened. */
+	atomic_uint	 held;		/* calls that stay now */
 	atomic_uint	 mappings;	/* there are now */
 	atomic_uint	 map_calls;
 	atomic_int	 unmap_errnum;

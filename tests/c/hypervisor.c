@@ -1,7 +1,7 @@
 /*
  * hypervisor.c - the simulated hypervisor, whose event channels and unmapping can
- * be made to fail, and which can be short of mappings, of memory for large ones, or of
- * everything: it counts each map as one mapping of the process, as a gntdev
+ * be made to fail, or to take long, and which can be short of mappings, of memory for
+ * large ones, or of everything: it counts each map as one mapping of the process, as a gntdev
  * does.  The linker puts __wrap_xbb_hv_lookup() in the place of the function of
  * that name (test_native.py).  And threads that cannot be made.  Any thread.
  */
@@ -23,10 +23,24 @@ either(atomic_int *errnum, int (*call)(struct xbb_hv *), struct xbb_hv *hv)
 	return (e != 0 ? -e : call(hv));
 }
 
+/* Stay in a call for as long as it is held. */
+static void
+stay(atomic_bool *hold)
+{
+
+	if (!atomic_load(hold))
+		return;
+	atomic_fetch_add(&hypervisor.held, 1);
+	while (atomic_load(hold))
+		check_pause();
+	atomic_fetch_sub(&hypervisor.held, 1);
+}
+
 static int
 notify(struct xbb_hv *hv)
 {
 
+	stay(&hypervisor.hold_notify);
 	return (either(&hypervisor.notify_errnum, real.notify, hv));
 }
 
@@ -73,6 +87,7 @@ map(struct xbb_hv *hv, struct xbb_map *map, bool writable)
 	int error;
 
 	map->base = NULL;
+	stay(&hypervisor.hold_map);
 	error = admit(map->npages);
 	if (error != 0)
 		return (error);
@@ -98,8 +113,7 @@ unmap(struct xbb_hv *hv, struct xbb_map *map)
 }
 
 static int
-copy(struct xbb_hv *hv, const struct xbb_copy *pieces, uint32_t n,
-    bool to_guest)
+copy(struct xbb_hv *hv, struct xbb_copy *pieces, uint32_t n, bool to_guest)
 {
 	int e = atomic_load(&hypervisor.copy_errnum);
 
@@ -141,6 +155,8 @@ hypervisor_reset(void)
 	atomic_store(&hypervisor.copy_errnum, 0);
 	atomic_store(&hypervisor.most_mappings, 0);
 	atomic_store(&hypervisor.most_pages, 0);
+	atomic_store(&hypervisor.hold_notify, false);
+	atomic_store(&hypervisor.hold_map, false);
 }
 
 /* A stack for which there is no room anywhere. */

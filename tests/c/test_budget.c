@@ -30,7 +30,7 @@ static uint32_t
 kept(const struct site *site, uint32_t ring)
 {
 
-	return (XBB_GET(site->pair[ring].rs->grants_persistent));
+	return (XBB_GET(site->pair[ring].rs->common.grants_persistent));
 }
 
 static uint32_t
@@ -220,7 +220,7 @@ check_pressure(void)
 	CHECK(kept_by_all(&site) <= 64);
 	CHECK(kept(&site, 0) > 0);
 	/* Nothing is lacking now, so nobody gives more. */
-	CHECK_EQ(COUNTER(&site.pair[1], kva_shortages), 0);
+	CHECK_EQ(COMMON(&site.pair[1], kva_shortages), 0);
 	site_close(&site);
 }
 

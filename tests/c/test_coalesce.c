@@ -114,7 +114,7 @@ check_begin(void)
 	CHECK(!batch.persistent);
 	CHECK_EQ(batch.begun_ns, 0);
 	CHECK_EQ(batch.ended_ns, 0);
-	CHECK(batch.next == NULL);
+	CHECK(batch.work.next == NULL);
 	CHECK_EQ(reqs[1].next, XBB_NONE);
 }
 
@@ -198,19 +198,20 @@ static void
 check_list(void)
 {
 	struct xbb_batch batch[3];
-	struct xbb_batch_list list = { 0 };
+	struct xbb_work_list list = { 0 };
 	uint32_t i, round;
 
 	memset(batch, 0xee, sizeof(batch));
 	for (round = 0; round < 2; round++) {
-		CHECK(xbb_batch_list_take(&list) == NULL);
+		CHECK(xbb_work_take(&list) == NULL);
 		for (i = 0; i < 3; i++)
-			xbb_batch_list_put(&list, &batch[i]);
+			xbb_work_put(&list, &batch[i].work);
 		CHECK_EQ(list.count, 3);
 		for (i = 0; i < 3; i++) {
-			CHECK(list.tail == &batch[2] && list.tail->next == NULL);
-			CHECK(xbb_batch_list_take(&list) == &batch[i]);
-			CHECK(batch[i].next == NULL);
+			CHECK(list.tail == &batch[2].work);
+			CHECK(list.tail->next == NULL);
+			CHECK(xbb_batch_of(xbb_work_take(&list)) == &batch[i]);
+			CHECK(batch[i].work.next == NULL);
 			CHECK_EQ(list.count, 2 - i);
 		}
 		CHECK_EQ(list.count, 0);

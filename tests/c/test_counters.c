@@ -44,10 +44,10 @@ check_grants(uint32_t transport)
 	seg[1].gref = 0;
 	CHECK_EQ(guest_do(&rig.guest, XBB_OP_WRITE, 8, seg, 2), XBB_RSP_ERROR);
 	pair_drain(&rig.pair);
-	CHECK_EQ(COUNTER(&rig.pair, grants_copied_total), copy ? 5 : 0);
-	CHECK_EQ(COUNTER(&rig.pair, grants_mapped_total), copy ? 0 : 5);
-	CHECK_EQ(COUNTER(&rig.pair, grants_unmapped_total), copy ? 0 : 5);
-	CHECK_EQ(COUNTER(&rig.pair, grant_errors), 1);
+	CHECK_EQ(COMMON(&rig.pair, grants_copied_total), copy ? 5 : 0);
+	CHECK_EQ(COMMON(&rig.pair, grants_mapped_total), copy ? 0 : 5);
+	CHECK_EQ(COMMON(&rig.pair, grants_unmapped_total), copy ? 0 : 5);
+	CHECK_EQ(COMMON(&rig.pair, grant_errors), 1);
 	rig_close(&rig);
 }
 
@@ -58,9 +58,9 @@ wait_asleep(const struct rig *rig, uint64_t completed)
 	uint64_t sleeps;
 
 	do {
-		sleeps = COUNTER(&rig->pair, ring_sleeps);
+		sleeps = COMMON(&rig->pair, ring_sleeps);
 		check_pause();
-	} while (sleeps != COUNTER(&rig->pair, ring_sleeps) ||
+	} while (sleeps != COMMON(&rig->pair, ring_sleeps) ||
 	    COUNTER(&rig->pair, reqs_completed) != completed);
 }
 
@@ -82,15 +82,15 @@ check_events(void)
 	XBB_SET(rig.device.state->tunables.poll_max_us, 0);
 	CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
 	wait_asleep(&rig, 1);
-	sleeps = COUNTER(&rig.pair, ring_sleeps);
+	sleeps = COMMON(&rig.pair, ring_sleeps);
 	for (i = 1; i <= EVENTS; i++) {
 		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
 		wait_asleep(&rig, i + 1);
 	}
-	CHECK(COUNTER(&rig.pair, ring_sleeps) - sleeps <= EVENTS + 4);
+	CHECK(COMMON(&rig.pair, ring_sleeps) - sleeps <= EVENTS + 4);
 	pair_drain(&rig.pair);
-	CHECK(COUNTER(&rig.pair, notifies_received) >= EVENTS);
-	CHECK(COUNTER(&rig.pair, notifies_received) <= EVENTS + 2);
+	CHECK(COMMON(&rig.pair, notifies_received) >= EVENTS);
+	CHECK(COMMON(&rig.pair, notifies_received) <= EVENTS + 2);
 	rig_close(&rig);
 }
 
@@ -159,9 +159,9 @@ check_steps(void)
 	for (i = 0; i < BATCH; i++)
 		CHECK_EQ(rig.guest.status[i],
 		    i == BAD ? XBB_RSP_ERROR : XBB_RSP_OKAY);
+	pair_drain(&rig.pair);
 	CHECK_EQ(count_step(&rig, XBB_REQ_FREE),
 	    xbb_state_entries(rig.device.state));
-	pair_drain(&rig.pair);
 	rig_close(&rig);
 }
 
@@ -261,8 +261,8 @@ check_unmap_fault(uint32_t persistent)
 	    XBB_QUEUE_DRAINED);
 	CHECK_EQ(status.reason, XBB_STOP_UNMAP);
 	CHECK_EQ(status.errnum, EINVAL);
-	CHECK_EQ(COUNTER(&rig.pair, grants_mapped_total),
-	    COUNTER(&rig.pair, grants_unmapped_total) + 1);
+	CHECK_EQ(COMMON(&rig.pair, grants_mapped_total),
+	    COMMON(&rig.pair, grants_unmapped_total) + 1);
 	rig_close(&rig);
 	atomic_store(&hypervisor.unmap_errnum, 0);
 }

@@ -411,7 +411,7 @@ check_starved(int errnum)
 	rig_open(&rig, SECTORS, &options);
 	atomic_store(&hypervisor.map_errnum, errnum);
 	rig_put_batch(&rig, XBB_OP_WRITE);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	CHECK_EQ(xbb_state_failures(rig.device.state), 0);
 	pair_drain(&rig.pair);
 	guest_collect(&rig.guest);

@@ -59,7 +59,7 @@ check_whole(void)
 
 	rig_open(&rig, SECTORS, &usual);
 	pair_drain(&rig.pair);
-	queue.rs = rig.pair.rs;
+	queue.set.rs = rig.pair.rs;
 	reader = (struct reader){ .rig = &rig };
 	CHECK_EQ(pthread_create(&thread, NULL, read_on, &reader), 0);
 	limit = xbb_now_ns() + LIMIT_MS * 1000000ULL;
@@ -108,13 +108,13 @@ check_half_written(void)
 	uint8_t *pages;
 	uint32_t n;
 
-	CHECK(half < XBB_PAGE_SIZE && sizeof(*queue.rs) - half < XBB_PAGE_SIZE);
+	CHECK(half < XBB_PAGE_SIZE && sizeof(*queue.set.rs) - half < XBB_PAGE_SIZE);
 	pages = mmap(NULL, 2 * XBB_PAGE_SIZE, PROT_READ | PROT_WRITE,
 	    MAP_PRIVATE | MAP_ANON, -1, 0);
 	CHECK(pages != MAP_FAILED);
 	second_half = pages + XBB_PAGE_SIZE;
-	queue.rs = (struct xbb_ring_state *)(void *)(second_half - half);
-	watched = &queue.rs->faults.last_disk.sequence;
+	queue.set.rs = (struct xbb_ring_state *)(void *)(second_half - half);
+	watched = &queue.set.rs->faults.last_disk.sequence;
 	CHECK_EQ(sigaction(SIGSEGV, &action, &former), 0);
 	for (n = 0; n < 3; n++) {
 		CHECK_EQ(mprotect(second_half, XBB_PAGE_SIZE, PROT_READ), 0);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "harness.h"
-#include "sim_memory.h"
+#include "hv/sim_memory.h"
 
 #define SECTORS		1024		/* of the disk */
 
@@ -125,7 +125,7 @@ check_grants(uint64_t seed)
 	CHECK_EQ(guest_do(&rig.guest, XBB_OP_WRITE, 0, seg, XBB_MAX_SEGMENTS),
 	    XBB_RSP_OKAY);
 	pair_drain(&rig.pair);
-	CHECK(COUNTER(&rig.pair, grant_errors) > 0);
+	CHECK(COMMON(&rig.pair, grant_errors) > 0);
 	CHECK_EQ(COUNTER(&rig.pair, io_errors), 0);
 	rig_close(&rig);
 }
@@ -170,8 +170,8 @@ check_storm(void)
 	CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
 	pair_drain(&rig.pair);
 	periods = (xbb_now_ns() - begun) / 2000000 + 2;
-	CHECK(COUNTER(&rig.pair, notifies_received) <= 8 * periods);
-	CHECK(COUNTER(&rig.pair, ring_sleeps) <= 10 * periods);
+	CHECK(COMMON(&rig.pair, notifies_received) <= 8 * periods);
+	CHECK(COMMON(&rig.pair, ring_sleeps) <= 10 * periods);
 	rig_close(&rig);
 }
 

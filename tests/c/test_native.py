@@ -56,7 +56,7 @@ AMOUNTS = {
     "fuzz_ring": [20000],
     "hostile": [100000],
     "io": [1000],
-    "order": [60],
+    "order": [40],
 }
 
 # A fence, since gcc's thread sanitizer warns about those of the product.

@@ -18,17 +18,22 @@ static const uint32_t beginnings[] = {
 
 static uint8_t	*memory, *before;
 
+/* A response, whatever it says. */
+static const uint32_t answer[4];
+
 static struct xbb_ring
 ring_at(uint32_t abi, uint32_t pages, uint32_t index)
 {
 	struct xbb_sring *sring = (struct xbb_sring *)(void *)memory;
+	const struct xbb_layout *layout = xbb_layout(abi);
 	struct xbb_ring ring;
 
 	memset(memory, 0x5a, MOST_BYTES);
 	sring->req_prod = sring->rsp_prod = index;
 	sring->req_event = sring->rsp_event = index + 1;
-	xbb_ring_init(&ring, memory, pages, xbb_layout(abi));
-	CHECK_EQ(ring.nslots, xbb_ring_slots(xbb_layout(abi), pages));
+	xbb_ring_init(&ring, memory, pages, layout->slot_size,
+	    layout->rsp_size);
+	CHECK_EQ(ring.nslots, xbb_max_requests(abi, pages));
 	return (ring);
 }
 
@@ -36,7 +41,7 @@ static size_t
 slot_offset(const struct xbb_ring *ring, uint32_t index)
 {
 
-	return (64 + (size_t)(index % ring->nslots) * ring->layout->slot_size);
+	return (64 + (size_t)(index % ring->nslots) * ring->slot_size);
 }
 
 /* Nothing but these bytes has changed since the copy was made. */
@@ -61,7 +66,7 @@ check_around(uint32_t abi, uint32_t pages, uint32_t begin)
 		n = 1 + (uint32_t)random_below(&seed, ring.nslots);
 		for (i = 0; i < n; i++)
 			random_bytes(&seed, memory + slot_offset(&ring,
-			    ring.sring->req_prod + i), ring.layout->slot_size);
+			    ring.sring->req_prod + i), ring.slot_size);
 		ring.sring->req_prod += n;
 		CHECK_EQ(xbb_ring_unread(&ring, &unread), 0);
 		CHECK_EQ(unread, n);
@@ -69,7 +74,7 @@ check_around(uint32_t abi, uint32_t pages, uint32_t begin)
 		for (i = 0; i < n; i++) {
 			xbb_ring_copy_request(&ring, slot);
 			CHECK(memcmp(slot, before + slot_offset(&ring,
-			    ring.req_cons - 1), ring.layout->slot_size) == 0);
+			    ring.req_cons - 1), ring.slot_size) == 0);
 		}
 		check_untouched_but(0, 0);
 		CHECK_EQ(xbb_ring_unread(&ring, &unread), 0);
@@ -77,8 +82,8 @@ check_around(uint32_t abi, uint32_t pages, uint32_t begin)
 		for (i = 0; i < n; i++) {
 			xbb_response_encode(i, 1, XBB_RSP_ERROR, words);
 			memcpy(before + slot_offset(&ring, ring.rsp_prod_pvt),
-			    words, ring.layout->rsp_size);
-			xbb_ring_put_response(&ring, i, 1, XBB_RSP_ERROR);
+			    words, ring.rsp_size);
+			xbb_ring_put(&ring, words);
 		}
 		check_untouched_but(0, 0);
 		memcpy(before, memory, MOST_BYTES);
@@ -89,15 +94,15 @@ check_around(uint32_t abi, uint32_t pages, uint32_t begin)
 }
 
 /*
- * Every producer index near the truth, with some responses still owed: true is
- * what lies between the last request read and one ring beyond the last
- * response.
+ * Every producer index near the truth, with some responses still owed, of which
+ * some are put: true is what lies between the last request read and one ring
+ * beyond the last response that was published.
  */
 static void
 check_lies(uint32_t begin)
 {
 	struct xbb_ring ring;
-	uint32_t owed, slot[XBB_SLOT_WORDS], unread;
+	uint32_t owed, put, slot[XBB_SLOT_WORDS], unread;
 	int64_t ahead;
 	bool possible;
 	int error;
@@ -106,6 +111,8 @@ check_lies(uint32_t begin)
 		ring = ring_at(XBB_ABI_NATIVE, 1, begin);
 		for (unread = 0; unread < owed; unread++)
 			xbb_ring_copy_request(&ring, slot);
+		for (put = 0; put < owed / 2; put++)
+			xbb_ring_put(&ring, answer);
 		for (ahead = -70; ahead <= 70; ahead++) {
 			ring.sring->req_prod = begin + (uint32_t)ahead;
 			possible = ahead >= owed && ahead <= 32;
@@ -117,6 +124,28 @@ check_lies(uint32_t begin)
 		ring.sring->req_prod = begin + 0x80000000;
 		CHECK_EQ(xbb_ring_unread(&ring, &unread), -EPROTO);
 	}
+}
+
+/*
+ * Nor may one be ahead of what was published by more than a ring, whatever
+ * responses are filled in: there are no more table entries than slots.
+ */
+static void
+check_unpublished(uint32_t begin)
+{
+	struct xbb_ring ring = ring_at(XBB_ABI_NATIVE, 1, begin);
+	uint32_t i, slot[XBB_SLOT_WORDS], unread;
+
+	ring.sring->req_prod = begin + 32;
+	for (i = 0; i < 32; i++)
+		xbb_ring_copy_request(&ring, slot);
+	for (i = 0; i < 3; i++)
+		xbb_ring_put(&ring, answer);
+	ring.sring->req_prod = begin + 33;
+	CHECK_EQ(xbb_ring_unread(&ring, &unread), -EPROTO);
+	xbb_ring_push_responses(&ring);
+	CHECK_EQ(xbb_ring_unread(&ring, &unread), 0);
+	CHECK_EQ(unread, 1);
 }
 
 /*
@@ -135,10 +164,10 @@ check_own_indices(void)
 	CHECK_EQ(xbb_ring_unread(&ring, &unread), 0);
 	CHECK_EQ(unread, 3);
 	xbb_ring_copy_request(&ring, slot);
-	xbb_ring_put_response(&ring, 1, 0, 0);
+	xbb_ring_put(&ring, answer);
 	xbb_ring_push_responses(&ring);
 	CHECK_EQ(ring.sring->rsp_prod, 1);
-	CHECK(xbb_ring_final_check(&ring));
+	CHECK(xbb_ring_want(&ring, 1));
 	CHECK_EQ(ring.sring->req_event, 2);
 }
 
@@ -155,7 +184,7 @@ check_notify_rule(uint32_t begin)
 			ring = ring_at(XBB_ABI_NATIVE, 1, begin);
 			for (i = 0; i < pushed; i++) {
 				xbb_ring_copy_request(&ring, slot);
-				xbb_ring_put_response(&ring, i, 0, 0);
+				xbb_ring_put(&ring, answer);
 			}
 			ring.sring->rsp_event = begin + (uint32_t)event;
 			CHECK_EQ(xbb_ring_push_responses(&ring),
@@ -169,14 +198,14 @@ check_final_check(uint32_t begin)
 	struct xbb_ring ring = ring_at(XBB_ABI_X86_32, 1, begin);
 
 	memcpy(before, memory, MOST_BYTES);
-	CHECK(!xbb_ring_final_check(&ring));
+	CHECK(!xbb_ring_want(&ring, 1));
 	check_untouched_but(offsetof(struct xbb_sring, req_event), 4);
 	CHECK_EQ(ring.sring->req_event, begin + 1);
 	ring.sring->req_prod++;
-	CHECK(xbb_ring_final_check(&ring));
+	CHECK(xbb_ring_want(&ring, 1));
 	/* A lie is something to look at, too. */
 	ring.sring->req_prod = begin - 1;
-	CHECK(xbb_ring_final_check(&ring));
+	CHECK(xbb_ring_want(&ring, 1));
 }
 
 int
@@ -192,6 +221,7 @@ main(void)
 		for (a = XBB_ABI_NATIVE; a <= XBB_ABI_X86_64; a++)
 			for (p = 0; p < COUNTOF(pages); p++)
 				check_around(a, pages[p], beginnings[b]);
+		check_unpublished(beginnings[b]);
 		check_lies(beginnings[b]);
 		check_notify_rule(beginnings[b]);
 		check_final_check(beginnings[b]);

@@ -43,8 +43,8 @@ check_nothing_went_wrong(struct rig *rig, uint64_t shortages)
 {
 
 	CHECK_EQ(COUNTER(&rig->pair, reqs_completed_with_error), 0);
-	CHECK_EQ(COUNTER(&rig->pair, grant_errors), 0);
-	CHECK_EQ(COUNTER(&rig->pair, kva_shortages), shortages);
+	CHECK_EQ(COMMON(&rig->pair, grant_errors), 0);
+	CHECK_EQ(COMMON(&rig->pair, kva_shortages), shortages);
 }
 
 /* A merged batch waits, on the ring's thread or a worker's, and is done. */
@@ -65,7 +65,7 @@ check_passes(const struct pair_options *options, atomic_int *errnum, int e,
 		    XBB_PAGE_SIZE);
 	atomic_store(errnum, e);
 	put_pages(&rig.guest, operation, 0, BATCH);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	CHECK_EQ(guest_answers(&rig.guest), 0);
 	atomic_store(errnum, 0);
 	guest_collect(&rig.guest);
@@ -114,13 +114,13 @@ check_bad_reference(const struct pair_options *options, atomic_int *errnum)
 	put_pages(&rig.guest, XBB_OP_READ, 0, 3);
 	guest_put(&rig.guest, XBB_OP_READ, 3 * XBB_SECTORS_PER_PAGE, &seg, 1);
 	put_pages(&rig.guest, XBB_OP_READ, 4, 3);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) >= 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) >= 1);
 	atomic_store(errnum, 0);
 	guest_collect(&rig.guest);
 	CHECK_EQ(rig.guest.status[3], XBB_RSP_ERROR);
 	rig.guest.status[3] = XBB_RSP_OKAY;
 	guest_check_okay(&rig.guest, 7);
-	CHECK(COUNTER(&rig.pair, grant_errors) > 0);
+	CHECK(COMMON(&rig.pair, grant_errors) > 0);
 	CHECK_EQ(COUNTER(&rig.pair, reqs_completed_with_error), 1);
 	/* Without a shortage it is one at once. */
 	atomic_store(&hypervisor.map_calls, 0);
@@ -171,7 +171,7 @@ check_order(void)
 	memset(xbb_front_page(rig.pair.front, 0), 0x77, XBB_PAGE_SIZE);
 	atomic_store(&hypervisor.map_errnum, ENOSPC);
 	put_pages(&rig.guest, XBB_OP_WRITE, 0, 1);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	seg = guest_segment(&rig.guest, 1, 0, 7);
 	guest_put(&rig.guest, XBB_OP_READ, 0, &seg, 1);
 	guest_put(&rig.guest, XBB_OP_DISCARD, 0, NULL, 0);
@@ -227,7 +227,7 @@ check_indirect(const struct pair_options *options, atomic_int *errnum)
 	put_indirect(&rig, 2, 20);
 	guest_put(&rig.guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
 	guest_publish(&rig.guest);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1 &&
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1 &&
 	    guest_answers(&rig.guest) == 1);
 	CHECK_EQ(COUNTER(&rig.pair, reqs_received), 2);
 	atomic_store(errnum, 0);
@@ -249,7 +249,7 @@ check_drain_with_indirect(void)
 	rig_open(&rig, SECTORS, &keeping);
 	atomic_store(&hypervisor.map_errnum, ENOMEM);
 	put_indirect(&rig, 1, 20);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	pair_drain(&rig.pair);
 	CHECK_EQ(COUNTER(&rig.pair, reqs_received), 0);
 	CHECK_EQ(guest_answers(&rig.guest), 0);
@@ -266,19 +266,19 @@ check_drain_ends(void)
 	rig_open(&rig, SECTORS, &mapping);
 	atomic_store(&hypervisor.map_errnum, ENOMEM);
 	put_pages(&rig.guest, XBB_OP_READ, 0, BATCH);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	pair_drain(&rig.pair);
 	guest_collect(&rig.guest);
 	for (i = 0; i < BATCH; i++)
 		CHECK_EQ(rig.guest.status[i], XBB_RSP_ERROR);
-	CHECK_EQ(COUNTER(&rig.pair, grant_errors), BATCH);
+	CHECK_EQ(COMMON(&rig.pair, grant_errors), BATCH);
 	rig_close(&rig);
 
 	/* One that passes meanwhile is none. */
 	rig_open(&rig, SECTORS, &mapping);
 	atomic_store(&hypervisor.map_errnum, ENOMEM);
 	put_pages(&rig.guest, XBB_OP_READ, 0, BATCH);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	xbb_queue_drain(rig.pair.queue);
 	atomic_store(&hypervisor.map_errnum, 0);
 	pair_wait_drained(&rig.pair, XBB_STOP_NONE);
@@ -303,7 +303,7 @@ check_no_page_maps(void)
 	rig_open(&rig, SECTORS, &mapping);
 	atomic_store(&hypervisor.map_errnum, EINVAL);
 	put_pages(&rig.guest, XBB_OP_READ, 0, BATCH);
-	WAIT_UNTIL(COUNTER(&rig.pair, kva_shortages) == 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
 	xbb_queue_drain(rig.pair.queue);
 	guest_collect(&rig.guest);
 	for (i = 0; i < BATCH; i++)
@@ -324,7 +324,7 @@ rig_open_keeping(struct rig *rig)
 		put_pages(&rig->guest, XBB_OP_READ, i, 1);
 		guest_collect(&rig->guest);
 	}
-	CHECK_EQ(XBB_GET(rig->pair.rs->grants_persistent), 20);
+	CHECK_EQ(XBB_GET(rig->pair.rs->common.grants_persistent), 20);
 }
 
 /*
@@ -353,9 +353,9 @@ check_others_give_back(void)
 		guest_collect(&guest);
 		guest_check_okay(&guest, 1);
 	}
-	CHECK(COUNTER(&pair, kva_shortages) > 0);
+	CHECK(COMMON(&pair, kva_shortages) > 0);
 	CHECK_EQ(COUNTER(&pair, reqs_completed_with_error), 0);
-	CHECK(XBB_GET(rig.pair.rs->grants_persistent) < 20);
+	CHECK(XBB_GET(rig.pair.rs->common.grants_persistent) < 20);
 	pair_drain(&pair);
 	pair_close(&pair);
 	device_close(&device);
@@ -385,7 +385,7 @@ check_opening(bool threads)
 	    threads ? -EAGAIN : -ENOMEM);
 	if (threads) {
 		WAIT_UNTIL(pair_try(&pair, &device, 0, &mapping) == -EAGAIN &&
-		    XBB_GET(rig.pair.rs->grants_persistent) < 20);
+		    XBB_GET(rig.pair.rs->common.grants_persistent) < 20);
 		threads_forbid(false);
 	}
 	WAIT_UNTIL(pair_try(&pair, &device, 0, &mapping) == 0);

@@ -188,7 +188,7 @@ check_grant_limit(void)
 	guest_publish(&rig.guest);
 	disk_wait_held(options.workers);
 	CHECK_EQ(XBB_GET(rig.pair.rs->grants_mapped), 10);
-	CHECK_EQ(COUNTER(&rig.pair, kva_shortages), 1);
+	CHECK_EQ(COMMON(&rig.pair, kva_shortages), 1);
 	disk_release();
 	guest_collect(&rig.guest);
 	rig_check_statuses(&rig, BYTES, BYTES);

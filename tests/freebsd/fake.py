@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from xbbd_bsd.native.build import CFLAGS, COMMON, ffibuilder, platform_sources
+from xbbd_bsd.native.build import CFLAGS, ffibuilder, sources
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "xbbd_bsd" / "native"
 KERNEL = sorted(name for name in HERE.glob("*.c") if not name.name.startswith("test_"))
-PRODUCT = [NATIVE / name for name in (*COMMON, *platform_sources("freebsd"))]
+PRODUCT = [HERE.parents[1] / name for name in sources("freebsd")]
 WRAPPED = (
     "ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "pwrite", "fdatasync",
     "fsync", "close", "fstat",
@@ -113,6 +113,6 @@ def changed(directory: Path, name: str, old: str, new: str) -> Path:
     """A copy of a product file with one place changed."""
     text = (NATIVE / name).read_text()
     assert text.count(old) == 1, f"{name} has {text.count(old)} of {old!r}"
-    path = directory / name
+    path = directory / Path(name).name
     path.write_text(text.replace(old, new))
     return path

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "hv/hv.h"
 #include "kernel.h"
 
 /* The kernel's own numbers, written down once more: these judge the product's. */

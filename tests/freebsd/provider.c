@@ -198,7 +198,7 @@ provider_transfer(int fd, bool write, const struct iovec *iov, int niov,
 
 /*
  * A signal that is pending ends a long one early, which nobody is told.  SIGBUS
- * is a thread's own, or ends the process as SIGKILL does (native/mapping.c).
+ * is a thread's own, or ends the process as SIGKILL does (native/core/mapping.c).
  */
 static void
 check_signals(void)

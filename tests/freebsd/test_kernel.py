@@ -93,25 +93,25 @@ def test_whole_machines(tmp_path: Path, plain: Extension) -> None:
 # What is forgotten: file, what is there, what would be instead, medium, test, what is said then.
 FORGOTTEN = {
     "2: one bad grant fails all": (
-        "batch.c",
-        "if (error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&",
+        "block/batch.c",
+        "if (done.error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&",
         "if (true || (batch->tally.shortage == XBB_SHORT_NONE &&",
         "file",
         "tests/native/test_queue.py::test_bad_grant_in_a_merged_batch_hits_only_its_request",
         "AssertionError",
     ),
     "3: there is no grant copy": (
-        "open.c",
-        "q->ops->copy != NULL && q->ops->can_copy(q->hv)",
-        "q->ops->copy == NULL",
+        "core/conn.c",
+        "ops->copy != NULL && ops->can_copy(conn->hv)",
+        "ops->copy == NULL",
         "file",
         INSIDE,
         "DID NOT RAISE",
     ),
     "6: vectors go one after the other": (
-        "data.c",
-        "if (q->params.bounce || q->copies)",
-        "if (q->copies)",
+        "block/data.c",
+        "if (q->set.params.bounce || q->conn.copies)",
+        "if (q->conn.copies)",
         "device",
         "tests/native/test_queue.py::test_segments_with_gaps_between_them",
         "which a disk gets one after the other",

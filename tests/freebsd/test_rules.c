@@ -1,5 +1,5 @@
 /*
- * test_rules.c - what FreeBSD wants of hv_freebsd.c and disk_freebsd.c, one
+ * test_rules.c - what FreeBSD wants of hv/freebsd.c and disk_freebsd.c, one
  * function a device; kernel.h ends the process where it would not be content.
  * Main thread.
  */

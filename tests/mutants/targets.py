@@ -48,28 +48,28 @@ EVENTS = "tests/native/test_events.py"
 
 TARGETS = (
     Target(
-        "xbbd_bsd/native/blkif.c",
+        "xbbd_bsd/native/block/blkif.c",
         ("blkif", "validate", "fuzz_ring", "hostile"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(
-        "xbbd_bsd/native/coalesce.c",
+        "xbbd_bsd/native/block/coalesce.c",
         ("coalesce", "io", "order"),
         ((QUEUE,), (FEATURES,)),
     ),
-    Target("xbbd_bsd/native/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
+    Target("xbbd_bsd/native/core/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
     Target(
-        "xbbd_bsd/native/batch.c",
+        "xbbd_bsd/native/block/batch.c",
         ("counters", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, "tests/native/test_probes.py"), (FEATURES,)),
     ),
     Target(
-        "xbbd_bsd/native/queue.c",
+        "xbbd_bsd/native/block/queue.c",
         ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
-        "xbbd_bsd/native/intake.c",
+        "xbbd_bsd/native/block/intake.c",
         ("counters", "hostile", "fuzz_ring", "shortage", "io", "order"),
         ((QUEUE,), (FEATURES,)),
     ),

@@ -83,7 +83,7 @@ def test_usdt_notes(tmp_path: Path) -> None:
         pytest.skip("no sys/sdt.h (systemtap-sdt-dev)")
     target = tmp_path / "probes.o"
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O2", f"-I{HERE}"]
-    subprocess.run([compiler(), *flags, "-c", "-o", target, HERE / "probes.c"], check=True)
+    subprocess.run([compiler(), *flags, "-c", "-o", target, HERE / "block/probes.c"], check=True)
     notes = subprocess.run(["readelf", "-n", target], capture_output=True, text=True, check=True)
     found = re.findall(r"Provider: xbb\n\s+Name: (\w+)\n.*\n\s+Arguments:((?: \S+)*)", notes.stdout)
     assert {name for name, _ in found} == PROBES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from errno import EPROTO
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ from xbbd_bsd.native import (
     Queue,
     QueueParams,
     QueueState,
+    State,
     StopReason,
 )
+from xbbd_bsd.native._xbb import ffi
+from xbbd_bsd.native.queue import _c_params
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
 
@@ -33,6 +37,41 @@ def test_ring_indices_that_lie_stop_this_ring(tmp_path: Path, lie: int) -> None:
         r.front.notify()
         r.wait_drained()
         assert r.queue.status().reason == StopReason.RING
+
+
+def test_the_segment_says_what_a_queue_is_made_of_and_how_it_ended(tmp_path: Path) -> None:
+    """So that whoever comes next need not ask the guest, or the daemon that was."""
+    with ring(tmp_path) as r:
+        found = State.open(r.state.path)
+        shown = found._state.ring[0]
+        asked = _c_params(r.params)
+        asked.conn.grant_fd = asked.conn.event_fd = asked.conn.wake_fd = asked.disk_fd = -1
+        assert bytes(ffi.buffer(ffi.addressof(shown, "params"))) == bytes(ffi.buffer(asked))
+        assert (shown.common.status.state, shown.common.status.reason) == (
+            QueueState.RUNNING,
+            StopReason.NONE,
+        )
+
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.set_index(REQ_PROD, raw.index(REQ_PROD) + 33)
+        r.front.notify()
+        r.wait_drained()
+        assert (
+            shown.common.status.state,
+            shown.common.status.reason,
+            shown.common.status.errnum,
+        ) == (
+            QueueState.DRAINED,
+            StopReason.RING,
+            EPROTO,
+        )
+        found.close()
+
+
+def test_a_ring_without_a_queue_is_said_to_have_drained(tmp_path: Path) -> None:
+    state = State.create(str(tmp_path / "state"), rings=2, table_entries=32)
+    assert state._state.ring[1].common.status.state == QueueState.DRAINED
+    state.close()
 
 
 def test_drain_answers_what_was_accepted(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import Op, RequestState, SegmentMedium, State
+from xbbd_bsd.native import Op, RequestState, SegmentIdentity, SegmentMedium, State
+from xbbd_bsd.native._xbb import ffi, lib
 
 MEDIUM = SegmentMedium(("file", 1, 2), "/disk", "vm1")
-HEADER = struct.Struct("@IIQIIQ")  # of struct xbb_state, up to the size of the disk
+HEADER = struct.Struct("@4IQ2I32s4I")  # struct xbb_segment_head
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
 
 
@@ -47,11 +48,17 @@ def read_all(state: State) -> None:
     assert state.sectors >= 0
     assert 0 <= state.lost_errno < 4096
     assert state.medium is None or state.medium.key[0] in ("file", "device")
+    assert len(os.fsencode(state.identity.kind)) <= 32
     for received in (False, True):
         state.devstat(received=received)
         assert len(state.busy(1 << 62, received=received)) == state.rings
     for kind in range(4):
         assert len(state.latency(kind)) == 320
+
+
+def offset_of(state: State, pointer: object) -> int:
+    """Bytes from the start of a segment."""
+    return int(ffi.cast("uintptr_t", pointer)) - int(ffi.cast("uintptr_t", state._state))
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -71,11 +78,11 @@ def test_garbage_is_only_read(path: Path, seed: int, alphabet: bytes, header: bo
 
 def test_what_a_number_stands_for_or_the_number(path: Path) -> None:
     state = State.open(str(path), writable=True)
-    table = state._state.ring[1].reqs_offset
-    state._state.ring[1].max_requests = 1 << 31
+    table = offset_of(state, lib.xbb_state_table(state._state, 1))
+    state._state.ring[1].common.max_requests = 1 << 31
     state._state.ring[1].abi = 77
-    overwrite(path, table + 42, bytes((2, Op.WRITE)))  # of the first: state, operation
-    overwrite(path, table + 136 + 42, bytes((9, 200)))
+    overwrite(path, table + 46, bytes((2, Op.WRITE)))  # of the first: state, operation
+    overwrite(path, table + 144 + 46, bytes((9, 200)))
     known, odd = state.inflight(1)
     assert (known.state, known.operation) == (RequestState.DISPATCHED, Op.WRITE)
     assert (odd.state, odd.operation) == (9, 200)
@@ -83,7 +90,7 @@ def test_what_a_number_stands_for_or_the_number(path: Path) -> None:
     state.close()
 
 
-@pytest.mark.parametrize("field", range(5))
+@pytest.mark.parametrize("field", range(7))
 @pytest.mark.parametrize("value", [0, 3, 9, 1 << 31, (1 << 32) - 1])
 def test_a_header_that_lies_is_refused(path: Path, field: int, value: int) -> None:
     header = list(HEADER.unpack(path.read_bytes()[: HEADER.size]))
@@ -98,6 +105,39 @@ def test_another_size_than_it_says_is_refused(path: Path, change: int) -> None:
     os.truncate(path, path.stat().st_size + change)
     with pytest.raises(HostError, match="map state segment"):
         State.open(str(path))
+
+
+def test_whose_it_is(tmp_path: Path) -> None:
+    whose = SegmentIdentity("vbd3", 7, (1 << 32) - 1, 4)
+    made = State.create(str(tmp_path / "mine"), table_entries=32, identity=whose)
+    found = State.open(str(tmp_path / "mine"))
+    assert made.identity == found.identity == whose
+    made.close()
+    overwrite(tmp_path / "mine", 32, b"k" * 32)
+    assert found.identity == SegmentIdentity("k" * 32, 7, (1 << 32) - 1, 4)
+    found.close()
+
+
+def test_a_kind_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """Cut off, it would be another's."""
+    with pytest.raises(HostError, match="is too long"):
+        State.create(str(tmp_path / "mine"), identity=SegmentIdentity("k" * 32, 1, 2, 3))
+    assert not (tmp_path / "mine").exists()
+    State.create(str(tmp_path / "mine"), identity=SegmentIdentity("k" * 31, 1, 2, 3)).close()
+
+
+def test_where_the_parts_are_follows_from_the_counts(path: Path) -> None:
+    """The head begins the file, and nothing else in it says where to look."""
+    state = State.open(str(path))
+    first, second = (offset_of(state, lib.xbb_state_table(state._state, n)) for n in (0, 1))
+    table, histograms = 32 * 144, 4 * 320 * 8
+    assert first % 4096 == 0
+    assert ffi.sizeof("struct xbb_segment_head") == HEADER.size
+    assert first >= ffi.sizeof("struct xbb_state") > first - 4096
+    assert offset_of(state, lib.xbb_state_latency(state._state, 0)) == first + table
+    assert second == first + table + histograms
+    assert path.stat().st_size == second + table + histograms
+    state.close()
 
 
 CUTS: list[Callable[[int], int]] = [lambda size: 0, lambda size: 1, lambda size: size // 2]

@@ -18,7 +18,7 @@ from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized, SizeRounded
 from xbbd_bsd.families import families
 from xbbd_bsd.host import DiskGeometry, Medium
-from xbbd_bsd.native import Op, State, sim_mapped
+from xbbd_bsd.native import Op, SegmentIdentity, State, sim_mapped
 from xbbd_bsd.surroundings import Surroundings
 from xbbd_bsd.xenbus.states import Queue
 
@@ -201,6 +201,13 @@ def test_tunables_reach_the_segment_at_start_and_alive(bench: Bench) -> None:
     bench.family.configure(Config(disk=DiskConfig(flush_interval=7, disable_flush=True)))
     assert segment.tunables()["disable_flush"] == 1
     assert segment.tunables()["flush_interval"] == 5, "only what has changed in the file"
+    segment.close()
+
+
+def test_the_segment_says_whose_it_is(bench: Bench) -> None:
+    bench.backend.capabilities(bench.backend_nodes.get)
+    segment = State.open(str(bench.run / "xbbd.0"))
+    assert segment.identity == SegmentIdentity("vbd", 5, 51712, 0)
     segment.close()
 
 

@@ -108,7 +108,7 @@ def test_a_dom0_where_all_is_well(dom0: Kernel, tmp_path: Path) -> None:
     host.check_kinds(("vbd", "vbd3"))
     assert (host.name, host.hv) == ("Xen", HvKind.XEN)
     assert host.store_path == str(tmp_path / "socket")
-    assert "copy" not in host.transports, "hv_freebsd.c has none"
+    assert "copy" not in host.transports, "hv/freebsd.c has none"
     assert host.media["physical-device-path"](b"zvol/tank/vm") == b"zvol/tank/vm"
     ring = host.open_ring(1, 2)
     assert not os.get_inheritable(ring.grants)

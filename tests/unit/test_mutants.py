@@ -62,7 +62,7 @@ def test_most_mutants_are_c_still(made: dict[str, list[Mutant]], name: str, tmp_
     good = 0
     for mutant in some:
         file.write_text(mutant.apply(path.read_text()))
-        flags = ["-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", "-w", f"-I{path.parent}"]
+        flags = ["-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", "-w", f"-I{path.parents[1]}"]
         done = subprocess.run(
             [compiler, *flags, str(file)], capture_output=True, check=False, timeout=60
         )

@@ -16,7 +16,7 @@ from xbbd_bsd.native._xbb import lib
 
 GROUPS = ("medium", "tunables", "limits", "counters", "gauges", "errors", "devstat", "latency")
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
-FIRST = 48  # bytes; behind what says how large the segment is
+FIRST = 80  # bytes; behind what says how large the segment is, and whose
 
 
 class Damaged:
@@ -58,7 +58,7 @@ def test_garbage_is_shown(damaged: Damaged, seed: int, alphabet: bytes) -> None:
 
 def test_a_number_that_stands_for_nothing_is_shown_as_it_is(damaged: Damaged) -> None:
     ring = damaged.state._state.ring[0]
-    ring.connected, ring.abi, ring.transport = 1, Abi.X86_64, 9
+    ring.common.connected, ring.abi, ring.common.transport = 1, Abi.X86_64, 9
     assert damaged.numbers.group("medium")["abi"] == "x86_64"
     assert damaged.numbers.group("medium")["data_path"] == "9"
     ring.abi = 33
@@ -70,7 +70,7 @@ def test_ages_are_those_of_the_requests_in_flight(damaged: Damaged) -> None:
     now = time.monotonic_ns()
     for number in (0, 1):
         ring = state._state.ring[number]
-        ring.connected, ring.max_requests, ring.inflight = 1, 32, 2
+        ring.common.connected, ring.common.max_requests, ring.inflight = 1, 32, 2
         for entry in (3, 7):
             request = lib.xbb_state_table(state._state, number)[entry]
             request.state, request.received_ns = (
@@ -81,7 +81,14 @@ def test_ages_are_those_of_the_requests_in_flight(damaged: Damaged) -> None:
     assert [int(age) for age in ages] == [3, 7, 4, 8]
     table = [int(request["age_us"]) // 10**6 for request in damaged.numbers.inflight()]
     assert table == [8, 7, 4, 3]
+    lib.xbb_state_table(state._state, 0)[3].state = RequestState.ANSWERED
+    assert [int(age) for age in damaged.numbers.ages()] == [7, 4, 8]
+    assert [request["state"] for request in damaged.numbers.inflight()] == [
+        *["accepted"] * 3,
+        "answered",
+    ]
+    lib.xbb_state_table(state._state, 0)[3].state = RequestState.DISPATCHED
     state._state.ring[1].inflight = 0
     assert len(damaged.numbers.ages()) == 2, "nothing is looked for where nothing is"
-    state._state.ring[0].connected = 0
+    state._state.ring[0].common.connected = 0
     assert damaged.numbers.ages() == []

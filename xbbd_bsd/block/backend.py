@@ -177,7 +177,7 @@ class BlockBackend:
         if self._segment is not None and self._segment.damaged:
             self._forget_segment()
         if self._segment is None:
-            self._segment = make_segment(self._family.state_dir, self._identity.unit, config)
+            self._segment = make_segment(self._family.state_dir, self._identity, config)
             self.configure()
             self._family.devices[self._identity.unit] = SegmentNumbers(
                 self._segment,

@@ -103,7 +103,7 @@ class SegmentNumbers:
         return found
 
     def inflight(self) -> list[dict[str, Value]]:
-        """The requests in flight, oldest first."""
+        """The requests in flight, oldest first; and answered ones, until that is published."""
         now = time.monotonic_ns()
         found: list[dict[str, Value]] = [
             {
@@ -122,7 +122,7 @@ class SegmentNumbers:
         return sorted(found, key=lambda request: -int(request["age_us"]))
 
     def ages(self) -> list[float]:
-        """Seconds for which each request has been in flight; as `inflight`, and cheaper."""
+        """Seconds for which each request has been without an answer; cheaper than `inflight`."""
         now = time.monotonic_ns()
         return [
             max(0, now - received_ns) / 1e9

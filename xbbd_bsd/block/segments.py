@@ -1,6 +1,7 @@
 """A device's state segment, from its making to its end: a file in the daemon's directory.
 
-What is in it is the data path's; how large it has to be, the configuration's.
+What is in it is the data path's, but for whose device it is about; how large it has to
+be, the configuration's.
 Control thread.
 """
 
@@ -11,17 +12,19 @@ from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.queues import requests_of_order
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import State
+from xbbd_bsd.native import SegmentIdentity, State
+from xbbd_bsd.xenbus.family import Identity
 
 
-def make_segment(directory: str, unit: int, config: DiskConfig) -> State:
+def make_segment(directory: str, identity: Identity, config: DiskConfig) -> State:
     """A fresh one, in place of what an earlier daemon left; HostError."""
-    path = os.path.join(directory, f"{DRIVER.name}.{unit}")
+    path = os.path.join(directory, f"{DRIVER.name}.{identity.unit}")
     try:
         return State.create(
             path,
             rings=config.max_queues,
             table_entries=requests_of_order(config.max_ring_page_order),
+            identity=SegmentIdentity(identity.kind, identity.domid, identity.number, identity.unit),
         )
     except OSError as error:
         text = f"unable to make the state segment {path}: {error.strerror}"

@@ -151,7 +151,7 @@ class FreeBSDXen:
 
     name = "Xen"
     hv = HvKind.XEN
-    transports = ("best", "map")  # there is no grant copy (native/hv_freebsd.c)
+    transports = ("best", "map")  # there is no grant copy (native/hv/freebsd.c)
 
     @property
     def store_path(self) -> str:

@@ -53,6 +53,7 @@ from xbbd_bsd.native.state import (
     InflightRequest,
     RingView,
     Segment,
+    SegmentIdentity,
     SegmentMedium,
     State,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "RequestState",
     "RingView",
     "Segment",
+    "SegmentIdentity",
     "SegmentMedium",
     "State",
     "StopReason",

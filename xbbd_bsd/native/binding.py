@@ -98,12 +98,17 @@ class StopReason(IntEnum):
 
 
 class RequestState(IntEnum):
-    """Life of an entry of the in-flight table."""
+    """Life of an entry of the in-flight table.
+
+    ACCEPTED: it waits.  DISPATCHED: at the disk.  DONE: its status is known, as it is
+    at once if it was refused.  ANSWERED: its response is on the ring, not published.
+    """
 
     FREE = lib.XBB_REQ_FREE
     ACCEPTED = lib.XBB_REQ_ACCEPTED
     DISPATCHED = lib.XBB_REQ_DISPATCHED
     DONE = lib.XBB_REQ_DONE
+    ANSWERED = lib.XBB_REQ_ANSWERED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,60 +8,69 @@ program it lists the C files of this platform.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from cffi import FFI
 
 HERE = Path(__file__).parent
-CONTRACT = ("faults.h", "xbb.h")  # in the order in which they want each other
-COMMON = (
-    "batch.c",
-    "blkif.c",
-    "budget.c",
-    "coalesce.c",
-    "data.c",
-    "devstat.c",
-    "direct.c",
-    "exercise.c",
-    "faults.c",
-    "flush.c",
-    "front.c",
-    "front_transfer.c",
-    "grants.c",
-    "hv.c",
-    "hv_sim.c",
-    "hvfront_sim.c",
-    "idle.c",
-    "intake.c",
-    "mapping.c",
-    "open.c",
-    "order.c",
-    "persist.c",
-    "probes.c",
-    "queue.c",
-    "reclaim.c",
-    "ring.c",
-    "shortage.c",
-    "sim_memory.c",
-    "state.c",
-    "thread.c",
-    "workers.c",
-)
+# In the order in which they want each other.
+CONTRACT = ("xbb.h", "block/faults.h", "block/contract.h", "front/contract.h")
+# Rooms (HACKING.md): hv and core serve every family, a family is a room of its own,
+# and front is the guest's side.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "hv": ("hv.c", "sim.c", "sim_memory.c"),
+    "core": (
+        "budget.c",
+        "conn.c",
+        "devstat.c",
+        "error.c",
+        "grants.c",
+        "kick.c",
+        "latency.c",
+        "mapping.c",
+        "persist.c",
+        "reclaim.c",
+        "rest.c",
+        "ring.c",
+        "segment.c",
+        "shortage.c",
+        "thread.c",
+        "work.c",
+        "workers.c",
+    ),
+    "block": (
+        "answer.c",
+        "batch.c",
+        "blkif.c",
+        "coalesce.c",
+        "data.c",
+        "faults.c",
+        "flush.c",
+        "intake.c",
+        "medium.c",
+        "open.c",
+        "order.c",
+        "pages.c",
+        "probes.c",
+        "queue.c",
+        "speed.c",
+    ),
+    "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
+}
+# The files that exist once for each operating system.
+LINUX = {"hv": "linux.c", "core": "host_linux.c", "block": "disk_linux.c", "front": "hv_linux.c"}
+FREEBSD = {name: file.replace("linux", "freebsd") for name, file in LINUX.items()}
 # Assertions stay in: a data plane that contradicts itself must stop, not write.
 CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2", "-g", "-UNDEBUG")
 
 
-def platform_sources(platform: str = sys.platform) -> tuple[str, ...]:
-    """The files that exist once for each operating system."""
-    if platform.startswith("freebsd"):
-        return ("disk_freebsd.c", "host_freebsd.c", "hv_freebsd.c")
-    return ("disk_linux.c", "host_linux.c", "hv_linux.c", "hvfront_linux.c")
-
-
-def sources(platform: str = sys.platform) -> list[str]:
-    """All C files, relative to the project, as setuptools wants them."""
+def sources(platform: str = sys.platform, rooms: Iterable[str] = tuple(ROOMS)) -> list[str]:
+    """The C files of some rooms, relative to the project, as setuptools wants them."""
+    own = FREEBSD if platform.startswith("freebsd") else LINUX
     root = HERE.parent.parent
-    return [str((HERE / name).relative_to(root)) for name in (*COMMON, *platform_sources(platform))]
+    names = [f"{room}/{name}" for room in rooms for name in (*ROOMS[room], own[room])]
+    return [str((HERE / name).relative_to(root)) for name in names]
 
 
 ffibuilder = FFI()
@@ -69,10 +78,10 @@ for header in CONTRACT:
     ffibuilder.cdef((HERE / header).read_text())
 ffibuilder.set_source(
     "xbbd_bsd.native._xbb",
-    '#include "internal.h"',
+    '#include "front/front.h"',
     sources=sources(),
     include_dirs=[str(HERE.relative_to(HERE.parent.parent))],
-    depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.glob("*.h"))],
+    depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.rglob("*.h"))],
     extra_compile_args=list(CFLAGS),
     libraries=["pthread"],
 )

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from errno import EINVAL
 
+from xbbd_bsd.errors import HostError
 from xbbd_bsd.faults import Faults
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
@@ -30,7 +32,13 @@ from xbbd_bsd.native.binding import (
 )
 from xbbd_bsd.native.faults import count_failures, read_faults
 
-COUNTERS: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)
+COMMON_COUNTERS: tuple[str, ...] = tuple(
+    name for name, _ in ffi.typeof("struct xbb_common_counters").fields
+)
+COUNTERS: tuple[str, ...] = (
+    *(name for name, _ in ffi.typeof("struct xbb_counters").fields),
+    *COMMON_COUNTERS,
+)
 TUNABLES: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_tunables").fields)
 
 
@@ -83,9 +91,12 @@ class Devstat:
 
 @dataclass(frozen=True, slots=True)
 class InflightRequest:
-    """A request that was accepted and not yet answered.
+    """A request that was read off its ring, and whose response is not published.
 
-    The segments of an indirect one lie elsewhere, in its ``indirect_refs``.
+    That includes one that was refused, whose fields are what its guest wrote.
+    ``status`` is the response's once the state is DONE, ``rsp_index`` the
+    response's index once it is ANSWERED; 0 before that.  The segments of an
+    indirect one lie elsewhere, in its ``indirect_refs``.
     """
 
     id: int
@@ -95,8 +106,28 @@ class InflightRequest:
     nsectors: int
     received_ns: int
     ring_index: int
+    rsp_index: int
+    status: int
     segments: tuple[Segment, ...]
     indirect_refs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentIdentity:
+    """Whose device a segment is about, for whoever finds it after us.
+
+    `kind`: the backend directory's name, up to 31 bytes; `domid` and `number`: the
+    device there; `unit`: our number of it.  32 bits each, without sign.
+    """
+
+    kind: str
+    domid: int
+    number: int
+    unit: int
+
+
+NOBODYS = SegmentIdentity("", 0, 0, 0)
+"""Of a segment that is about no device of the store's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +158,35 @@ class State:
         self._medium: SegmentMedium | None = None
 
     @classmethod
-    def create(cls, path: str, *, rings: int = 1, table_entries: int = MAX_REQUESTS) -> State:
-        """Make a fresh segment, mode 0600, in place of an old one.
+    def create(
+        cls,
+        path: str,
+        *,
+        rings: int = 1,
+        table_entries: int = MAX_REQUESTS,
+        identity: SegmentIdentity = NOBODYS,
+    ) -> State:
+        """Make a fresh segment, mode 0600, in place of an old one; OSError or HostError.
 
         ``table_entries`` is the size of each ring's in-flight table: at least
         the slots of the largest ring that may connect.
         """
+        kind = os.fsencode(identity.kind)
+        if len(kind) >= lib.XBB_KIND_NAME:
+            raise HostError(f"make state segment {path}: {identity.kind} is too long", EINVAL)
+        c = ffi.new(
+            "struct xbb_identity *",
+            {
+                "kind": kind.ljust(lib.XBB_KIND_NAME, b"\0"),
+                "domid": identity.domid,
+                "number": identity.number,
+                "unit": identity.unit,
+            },
+        )
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        result = lib.xbb_state_format(fd, rings, table_entries)
+        result = lib.xbb_state_format(fd, c, rings, table_entries)
         if result < 0:
             os.close(fd)
         check(result, f"make state segment {path}")
@@ -148,6 +198,13 @@ class State:
         flags = os.O_RDWR if writable else os.O_RDONLY
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC
         return cls(path, os.open(path, flags), writable=writable)
+
+    @property
+    def identity(self) -> SegmentIdentity:
+        """Whose device it is about, as it stands there."""
+        found = self._state.head.identity
+        kind = bytes(ffi.buffer(found.kind)).partition(b"\0")[0]
+        return SegmentIdentity(os.fsdecode(kind), found.domid, found.number, found.unit)
 
     @property
     def handle(self) -> object:
@@ -164,8 +221,13 @@ class State:
 
     def counters(self, ring: int | None = None) -> dict[str, int]:
         """All counters by name, of one ring or added up."""
-        rings = [self._state.ring[i].counters for i in self._rings(ring)]
-        return {name: sum(int(getattr(c, name)) for c in rings) for name in COUNTERS}
+        rings = [self._state.ring[i] for i in self._rings(ring)]
+        own = [r.counters for r in rings]
+        common = [r.common.counters for r in rings]
+        return {
+            name: sum(int(getattr(c, name)) for c in (common if name in COMMON_COUNTERS else own))
+            for name in COUNTERS
+        }
 
     @property
     def failures(self) -> int:
@@ -179,20 +241,21 @@ class State:
     def ring(self, ring: int = 0) -> RingView:
         """What was negotiated for a ring and where it stands."""
         r = self._state.ring[ring]
+        common = r.common
         return RingView(
-            connected=bool(r.connected),
+            connected=bool(common.connected),
             abi=known(Abi, r.abi),
-            ring_pages=r.ring_pages,
-            transport=known(Transport, r.transport),
-            max_requests=r.max_requests,
+            ring_pages=common.ring_pages,
+            transport=known(Transport, common.transport),
+            max_requests=common.max_requests,
             max_request_segments=r.max_request_segments,
             max_request_size=r.max_request_size,
             inflight=r.inflight,
             grants_mapped=r.grants_mapped,
-            persistent=bool(r.persistent),
-            grants_persistent=r.grants_persistent,
-            req_cons=r.req_cons,
-            rsp_prod=r.rsp_prod,
+            persistent=bool(common.persistent),
+            grants_persistent=common.grants_persistent,
+            req_cons=common.req_cons,
+            rsp_prod=common.rsp_prod,
         )
 
     def tunables(self) -> dict[str, int]:
@@ -323,11 +386,11 @@ class State:
         lib.xbb_tunable_set(ffi.addressof(self._state.tunables, name), value)
 
     def inflight(self, ring: int = 0) -> list[InflightRequest]:
-        """The requests in flight.
+        """The requests in flight, and those whose answer is about to be published.
 
         One that ends while it is read may show as its successor, or as half of each.
         """
-        entries = min(self._state.ring[ring].max_requests, self.table_entries)
+        entries = min(self._state.ring[ring].common.max_requests, self.table_entries)
         table = lib.xbb_state_table(self._state, ring)[0:entries]
         return [
             InflightRequest(
@@ -338,6 +401,8 @@ class State:
                 nsectors=req.nsectors,
                 received_ns=req.received_ns,
                 ring_index=req.ring_index,
+                rsp_index=req.rsp_index,
+                status=req.status,
                 segments=()
                 if req.indirect
                 else tuple(
@@ -355,10 +420,11 @@ class State:
         ]
 
     def received(self, ring: int = 0) -> list[int]:
-        """When each request in flight came, in nanoseconds of CLOCK_MONOTONIC."""
-        entries = min(self._state.ring[ring].max_requests, self.table_entries)
+        """When each request that has no answer came, in nanoseconds of CLOCK_MONOTONIC."""
+        entries = min(self._state.ring[ring].common.max_requests, self.table_entries)
         table = lib.xbb_state_table(self._state, ring)[0:entries]
-        return [int(req.received_ns) for req in table if req.state != RequestState.FREE]
+        settled = (RequestState.FREE, RequestState.ANSWERED)
+        return [int(req.received_ns) for req in table if req.state not in settled]
 
     def close(self) -> None:
         """Unmap.  The file stays; harmless if done before."""

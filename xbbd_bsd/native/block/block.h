@@ -1,0 +1,411 @@
+/*
+ * block.h - a ring of the family "vbd": requests for sectors of a disk.  core.h
+ * has what every ring has.  front/ and the tests include it too, no core file
+ * does.
+ *
+ * The lists that a batch is on, one at a time but for the last row:
+ *
+ *	own.free_batch -- intake --> own.pending -- order --> started
+ *	                                |            ^
+ *	                  a flush, with |            | those have ended
+ *	                  writes before v            |
+ *	                            own.waiting -----+
+ *
+ *	started --+-- the ring's thread itself ------------+--> finish --> free
+ *	          |                                        |
+ *	          +--> pool.run -- worker --> shared.done -+--> own.starved
+ *	                  ^                                        |
+ *	                  +---------- another try -----------------+
+ *
+ *	own.started[writes]: all that are started and have not finished
+ *
+ * Threads.  As core.h says; the ring's thread touches all of own, and a worker
+ * of a started batch only that, its requests, their verdicts, the pages that
+ * are pinned for them, and what is shared.
+ *
+ * Locks beyond core's: one of the flushes of a disk, which all its rings share
+ * (flush.c), held across nothing.
+ */
+#ifndef XBB_BLOCK_H
+#define XBB_BLOCK_H
+
+#include "core/core.h"
+
+#include "block/faults.h"
+#include "block/contract.h"
+#include "block/verdict.h"
+
+_Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS, "a map holds a batch");
+_Static_assert(XBB_FETCH_PAGES >= XBB_MAX_INDIRECT_PAGES,
+    "all segments are fetched at once");
+
+#define XBB_MAX_SECTORS	(INT64_MAX / XBB_SECTOR_SIZE) /* an off_t is bytes */
+#define XBB_SLOWEST	80		/* most of a slowness, see speed.c */
+#define XBB_SLOT_WORDS	28		/* 32-bit words of the largest slot */
+
+/* Where the fields of a ring slot lie; what all ABIs share is in blkif.c. */
+struct xbb_layout {
+	uint8_t		slot_size;	/* bytes from one slot to the next */
+	uint8_t		rsp_size;	/* bytes of a response */
+	uint8_t		id;		/* offset of the request's id */
+	uint8_t		sector;		/* offset of its start sector */
+	uint8_t		seg;		/* offset of its segments */
+};
+
+/* What a valid request must keep to. */
+struct xbb_limits {
+	uint64_t	sectors;	/* size of the disk */
+	uint32_t	sector_size;	/* bytes, a power of two >= 512 */
+	uint32_t	max_indirect_segments;	/* 0: not offered */
+	bool		read_only;
+	bool		discard;	/* offered */
+	bool		secure;		/* likewise, secure ones */
+};
+
+/* How far requests may be merged. */
+struct xbb_coalesce {
+	uint32_t	max_segments;
+	bool		disabled;	/* no_coalesce_reqs */
+};
+
+/* What carrying a batch out came to; the ring's thread adds it up. */
+struct xbb_tally {
+	uint32_t	grants_mapped;
+	uint32_t	grants_unmapped;
+	uint32_t	grants_copied;
+	uint32_t	grant_errors;
+	uint32_t	flushes;
+	uint32_t	io_short;
+	uint32_t	io_errors;
+	uint32_t	io_bounced;
+	uint32_t	io_read_modify_write;
+	int16_t		gone_errno;	/* the disk is gone; 0: it is not */
+	int16_t		lost_errno;	/* of the disk's segment, as seen */
+	int16_t		failed_errno;	/* of what failed first; 0: nothing */
+	uint8_t		failed_op;	/* enum xbb_disk_op, then */
+	bool		shrunk;		/* that was beyond its end */
+	enum xbb_shortage shortage;	/* grants could not be had for now */
+};
+
+/* Adjacent requests of one operation that go to the disk together. */
+struct xbb_batch {
+	struct xbb_work	 work;		/* link of the list it is on */
+	struct xbb_tally tally;		/* result */
+	uint64_t	 sector;	/* first sector on the disk */
+	uint64_t	 nsectors;
+	uint64_t	 begun_ns;	/* when it was given to the disk */
+	uint64_t	 ended_ns;	/* and was done */
+	uint64_t	 order;		/* of starting; waiting: before it */
+	uint16_t	 nseg;
+	uint16_t	 nreq;
+	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
+	uint8_t		 operation;
+	bool		 secure;	/* a discard beyond recovery */
+	bool		 faked;		/* a flush that tunables suppress */
+	bool		 flushed;	/* a barrier, once flushed */
+	bool		 persistent;	/* all its pages are pinned */
+	bool		 starved;	/* some is to be tried again later */
+	bool		 has_starved;	/* ever */
+	struct xbb_batch *prev_started, *next_started;
+};
+
+/* Started batches, by prev_started and next_started, the oldest first. */
+struct xbb_started {
+	struct xbb_batch *oldest, *newest;
+};
+
+/* Does a thread sleep in its work?  See speed.c. */
+struct xbb_sleeper {
+	uint64_t	 count;		/* of its sleeps, when it last looked */
+	uint32_t	 extra_ns;	/* may take so long without a look */
+	bool		 relaxed;	/* was awake then: look less often */
+	bool		 stale;		/* has slept elsewhere since */
+};
+
+/* What a queue is made of: set when it is opened. */
+struct xbb_queue_setup {
+	struct xbb_queue_params params;
+	const struct xbb_layout *layout;
+	int		 disk_fd;	/* as the next, of the params */
+	uint32_t	 disk_kind;	/* enum xbb_disk_kind */
+	const uint64_t	*sectors;	/* of the disk now, in the segment */
+	struct xbb_ring_state *rs;	/* in there */
+	const struct xbb_tunables *tunables;	/* likewise */
+	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by devstat kind, too */
+	struct xbb_req	*table;		/* in-flight table, written only */
+	struct xbb_req	*reqs;		/* what we go by, safe from others */
+	struct xbb_verdict *verdicts;	/* by entry, of what failed */
+	struct xbb_segment *segments;	/* of indirect requests, by entry */
+	size_t		 segments_size;	/* bytes */
+	uint16_t	*pinned;	/* page of each segment of each entry */
+	size_t		 pinned_size;	/* bytes */
+	uint32_t	 max_segments;	/* of a request */
+	struct xbb_batch *batches;	/* as many as entries */
+	struct xbb_flushes *flushes;	/* of the disk, with its other rings */
+	uint8_t		*buffer;	/* ring thread's; workers': pool's */
+};
+
+/* The ring's thread alone. */
+struct xbb_queue_own {
+	struct xbb_ring	 ring;
+	struct xbb_persist persist;
+	struct xbb_retry retry;		/* of what starves */
+	struct xbb_limits limits;
+	uint64_t	 now_ns;	/* when the ring was last read */
+	uint16_t	 free_req;	/* list of free table entries */
+	uint16_t	 answered;	/* and to free with the next push */
+	uint32_t	 inflight;	/* valid requests, not answered */
+	struct xbb_batch *free_batch;
+	struct xbb_work_list pending;	/* merged, not yet started */
+	struct xbb_work_list waiting;	/* flushes, for writes before them */
+	struct xbb_work_list starved;	/* started, for another try */
+	struct xbb_started started[2];	/* by whether they write */
+	uint64_t	 starts;	/* batches started so far */
+	uint32_t	 nstarted;
+	uint32_t	 started_segments;
+	bool		 barrier_started;
+	bool		 short_of_grants;
+	bool		 ring_starved;	/* next request: for another try */
+	bool		 ring_has_starved;	/* and has had one */
+	uint32_t	 unpushed;	/* responses filled in, not pushed */
+	uint32_t	 flush_count;	/* of the flush_interval */
+};
+
+/* Any thread of the queue's, and whoever has it. */
+struct xbb_queue_shared {
+	_Atomic(struct xbb_work *) done;	/* stack, filled by workers */
+	atomic_uint	 slowness;	/* of reads and writes: speed.c */
+	atomic_uint	 flush_slowness;	/* of flushes and barriers */
+	struct xbb_pool	 pool;
+	pthread_t	 thread;	/* opener's, as the next */
+	bool		 has_thread;
+	/* Each thread its own: 0 the ring's, then the workers. */
+	struct xbb_sleeper sleeper[1 + XBB_MAX_WORKERS];
+};
+
+struct xbb_queue {
+	struct xbb_conn	 conn;
+	struct xbb_queue_setup set;
+	struct xbb_queue_own own;
+	struct xbb_queue_shared shared;
+};
+
+_Static_assert(offsetof(struct xbb_batch, work) == 0, "see xbb_batch_of()");
+
+/* The batch of a link, NULL for none. */
+static inline struct xbb_batch *
+xbb_batch_of(struct xbb_work *work)
+{
+
+	return ((struct xbb_batch *)(void *)work);
+}
+
+/* What devstat(9) takes a request for. */
+static inline enum xbb_devstat_kind
+xbb_request_kind(uint8_t operation, uint64_t nsectors)
+{
+
+	if (operation == XBB_OP_DISCARD)
+		return (XBB_DEVSTAT_FREE);
+	if (nsectors == 0)
+		return (XBB_DEVSTAT_NO_DATA);
+	return (operation == XBB_OP_READ ? XBB_DEVSTAT_READ :
+	    XBB_DEVSTAT_WRITE);
+}
+
+/* As the kernel driver has it: both wait for what was before them. */
+static inline bool
+xbb_request_is_ordered(uint8_t operation)
+{
+
+	return (operation == XBB_OP_WRITE_BARRIER ||
+	    operation == XBB_OP_FLUSH_DISKCACHE);
+}
+
+/* The segments of the request at a table entry. */
+static inline const struct xbb_segment *
+xbb_req_segments(const struct xbb_queue *q, uint16_t r)
+{
+
+	return (q->set.reqs[r].indirect ? q->set.segments +
+	    (size_t)r * q->set.max_segments : q->set.reqs[r].seg);
+}
+
+/*
+ * A request goes a step on, for us and for whoever reads the table, after all
+ * that was said of it before.
+ */
+static inline void
+xbb_req_step(const struct xbb_queue *q, uint16_t r, enum xbb_req_state state)
+{
+
+	q->set.reqs[r].state = (uint8_t)state;
+	XBB_PUT(q->set.table[r].state, (uint8_t)state);
+}
+
+/* Goes through the segments of a batch, in the order of its data. */
+struct xbb_walk {
+	const struct xbb_queue *q;
+	const struct xbb_segment *seg;	/* the current one */
+	uint16_t	 r, last;	/* its request, and the batch's last */
+	uint32_t	 i;		/* its number in the request */
+};
+
+static inline struct xbb_walk
+xbb_walk_batch(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	return ((struct xbb_walk){ .q = q, .r = batch->first,
+	    .last = batch->last });
+}
+
+static inline bool
+xbb_walk_next(struct xbb_walk *walk)
+{
+	const struct xbb_req *reqs = walk->q->set.reqs;
+
+	if (walk->seg != NULL)
+		walk->i++;
+	while (walk->i == reqs[walk->r].nseg) {
+		if (walk->r == walk->last)
+			return (false);
+		walk->r = reqs[walk->r].next;
+		walk->i = 0;
+	}
+	walk->seg = &xbb_req_segments(walk->q, walk->r)[walk->i];
+	return (true);
+}
+
+/* Bytes of a segment. */
+static inline uint32_t
+xbb_segment_bytes(const struct xbb_segment *seg)
+{
+
+	return (XBB_SECTOR_SIZE * (seg->last_sect - seg->first_sect + 1U));
+}
+
+/* blkif.c - layouts of the ABIs; requests, responses; what is valid.  Pure. */
+const struct xbb_layout *xbb_layout(uint32_t abi);
+void	xbb_request_decode(const struct xbb_layout *layout,
+	    const uint32_t *slot, struct xbb_req *req);
+void	xbb_request_encode(const struct xbb_layout *layout,
+	    const struct xbb_req *req, uint32_t *slot);
+enum xbb_refusal xbb_request_admit(const struct xbb_limits *limits,
+	    const struct xbb_req *req);
+enum xbb_refusal xbb_request_validate(const struct xbb_limits *limits,
+	    struct xbb_req *req, const struct xbb_segment *seg);
+int16_t	xbb_refusal_status(enum xbb_refusal why);
+uint64_t xbb_request_extent(const struct xbb_req *req);
+uint32_t xbb_indirect_pages(uint32_t nseg);
+void	xbb_response_encode(uint64_t id, uint8_t operation, int16_t status,
+	    uint32_t words[4]);
+
+/* medium.c - what a segment says of its disk: size, and what it lost. */
+uint64_t xbb_medium_sectors(struct xbb_mapping *mapping);
+uint64_t xbb_medium_had(struct xbb_mapping *mapping);
+void	xbb_medium_connect(struct xbb_mapping *mapping);
+int	xbb_medium_loss(struct xbb_mapping *mapping,
+	    const struct xbb_state *state);
+
+/* coalesce.c - requests into batches, which batches must wait.  Pure. */
+void	xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs,
+	    uint16_t req);
+bool	xbb_batch_admits(const struct xbb_batch *batch,
+	    const struct xbb_req *req, const struct xbb_coalesce *limits);
+void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
+	    uint16_t req);
+bool	xbb_batch_overlaps(const struct xbb_batch *a,
+	    const struct xbb_batch *b, uint32_t block_size);
+bool	xbb_batch_writes(const struct xbb_batch *batch);
+bool	xbb_batch_flushes(const struct xbb_batch *batch);
+bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
+bool	xbb_batch_is_flush(const struct xbb_batch *batch);
+
+/*
+ * pages.c - the pages of a batch and of a request's list of segments: pinned,
+ * mapped, copied.  Pinning and fetching on the ring's thread.
+ */
+bool	xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch);
+uint8_t	*xbb_pages_base(const struct xbb_queue *q, uint16_t r, uint32_t i);
+struct xbb_outcome xbb_pages_map(struct xbb_queue *q,
+	    struct xbb_batch *batch, struct xbb_map *map,
+	    uint32_t refs[XBB_MAP_PAGES]);
+void	xbb_pages_unmap(struct xbb_queue *q, struct xbb_batch *batch,
+	    struct xbb_map *map);
+struct xbb_outcome xbb_pages_copy(struct xbb_queue *q,
+	    struct xbb_batch *batch, uint8_t *buffer, bool to_guest);
+int	xbb_pages_fetch(struct xbb_queue *q, const struct xbb_req *req,
+	    struct xbb_segment *to, enum xbb_shortage *shortage);
+
+/* data.c - a batch's data between the guest's pages and the disk. */
+struct xbb_outcome xbb_data_move(struct xbb_queue *q,
+	    struct xbb_batch *batch, uint32_t thread);
+struct xbb_outcome xbb_data_flush(struct xbb_queue *q,
+	    struct xbb_batch *batch, uint32_t thread);
+struct xbb_outcome xbb_data_discard(struct xbb_queue *q,
+	    struct xbb_batch *batch);
+int	xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov,
+	    off_t offset, bool *was_short);
+size_t	xbb_data_buffer_size(const struct xbb_queue_params *params);
+
+/* flush.c - flushes of a disk, one at a time; what is known to be lost. */
+int	xbb_flushes_join(struct xbb_state *state,
+	    struct xbb_flushes **flushesp);
+void	xbb_flushes_leave(struct xbb_flushes *flushes);
+int	xbb_flush(struct xbb_flushes *flushes, int fd, uint32_t disk_kind,
+	    bool *done);
+int	xbb_flushes_lost(const struct xbb_flushes *flushes);
+void	xbb_flushes_lose(struct xbb_flushes *flushes, int errnum);
+bool	xbb_means_cannot(int error);
+bool	xbb_means_gone(int error);
+
+/*
+ * speed.c - is the disk one to wait for?  Any thread of the queue's, which says
+ * which it is: 0 the ring's, then the workers.
+ */
+bool	xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took);
+bool	xbb_speed_stalled(uint64_t took);
+void	xbb_speed_judge(struct xbb_queue *q, uint64_t took, bool waited);
+void	xbb_speed_judge_flush(struct xbb_queue *q, uint64_t took,
+	    uint32_t thread);
+bool	xbb_speed_flushes_slowly(const struct xbb_queue *q);
+bool	xbb_speed_is_slow(const struct xbb_queue *q,
+	    const struct xbb_batch *batch);
+void	xbb_speed_note(struct xbb_queue *q, uint32_t thread);
+void	xbb_speed_slept_elsewhere(struct xbb_queue *q, uint32_t thread);
+
+/* batch.c - one batch from start to status; any thread, as above. */
+bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
+	    uint32_t thread);
+void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
+
+/* probes.c - what a tracer may hook. */
+void	xbb_probe_dispatch(const struct xbb_queue *q,
+	    const struct xbb_batch *batch);
+
+/* order.c - which batch is started next.  Ring thread. */
+struct xbb_batch *xbb_order_next(struct xbb_queue *q);
+void	xbb_order_started(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_order_ended(struct xbb_queue *q, struct xbb_batch *batch);
+
+/* intake.c - requests taken from the ring.  Ring thread. */
+bool	xbb_queue_gather(struct xbb_queue *q);
+
+/* answer.c - requests out of the table and onto the ring.  Ring thread. */
+void	xbb_answer(struct xbb_queue *q, uint16_t r);
+void	xbb_answer_push(struct xbb_queue *q);
+
+/* queue.c - the ring's thread, and what core asks of it. */
+extern const struct xbb_family xbb_block_family;
+void	*xbb_queue_main(void *queue);
+
+/* disk_linux.c, disk_freebsd.c - what the platform names differently. */
+int	xbb_disk_flush(int fd, uint32_t disk_kind);
+int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
+int	xbb_disk_erase(int fd, off_t offset, off_t len);
+bool	xbb_disk_is_gone(int fd, uint32_t disk_kind);
+int	xbb_file_size(int fd, uint64_t *sizep);
+int	xbb_disk_size(int fd, uint32_t disk_kind, uint64_t *sizep);
+
+#endif /* XBB_BLOCK_H */

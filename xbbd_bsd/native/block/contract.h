@@ -1,0 +1,262 @@
+/*
+ * contract.h - the family "vbd" in the contract (xbb.h): requests for sectors
+ * of a disk, the state segment of a disk, and its queues.  cffi reads it after
+ * faults.h; C files get both through block.h.
+ */
+
+#define XBB_SECTOR_SIZE		512	/* the unit on the wire (blkif.h) */
+#define XBB_SECTORS_PER_PAGE	8
+/* Of a disk's segment, all but its head. */
+#define XBB_TABLE_VERSION	1
+#define XBB_MAX_REQUESTS	1024	/* slots of the largest ring */
+/* BLKIF_MAX_SEGMENTS_PER_REQUEST */
+#define XBB_MAX_SEGMENTS	11
+/* BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST */
+#define XBB_MAX_INDIRECT_PAGES	8
+#define XBB_MAX_INDIRECT_SEGMENTS 256	/* most we offer, as Linux does */
+#define XBB_MAX_BATCH_SEGMENTS	256	/* one disk operation may gather */
+/* Bytes of the largest sector a disk may have. */
+#define XBB_MAX_BLOCK_SIZE	65536
+
+/* Operations of a ring request (blkif.h). */
+enum xbb_op {
+	XBB_OP_READ		= 0,
+	XBB_OP_WRITE		= 1,
+	XBB_OP_WRITE_BARRIER	= 2,
+	XBB_OP_FLUSH_DISKCACHE	= 3,
+	XBB_OP_DISCARD		= 5,
+	/* on the ring only: says how segments are passed */
+	XBB_OP_INDIRECT		= 6
+};
+
+/* Flags of a discard (blkif.h). */
+enum xbb_discard_flag { XBB_DISCARD_SECURE = 1 };
+
+/* Status of a ring response (blkif.h). */
+enum xbb_rsp {
+	XBB_RSP_OKAY		= 0,
+	XBB_RSP_ERROR		= -1,
+	XBB_RSP_EOPNOTSUPP	= -2
+};
+
+/* Layouts of ring slots: the guest's pointer size and alignment. */
+enum xbb_abi {
+	XBB_ABI_NATIVE		= 0,
+	XBB_ABI_X86_32		= 1,
+	XBB_ABI_X86_64		= 2
+};
+
+/* What stands behind a disk descriptor. */
+enum xbb_disk_kind {
+	XBB_DISK_FILE		= 0,
+	XBB_DISK_DEVICE		= 1
+};
+
+/*
+ * Life of an entry of the in-flight table: from when its request is read off
+ * the ring, valid or not, until its response is published.  So whoever finds
+ * the table after a crash knows of each request that is owed one.
+ */
+enum xbb_req_state {
+	XBB_REQ_FREE		= 0,
+	XBB_REQ_ACCEPTED	= 1,	/* valid, waiting */
+	XBB_REQ_DISPATCHED	= 2,	/* part of a batch given to the disk */
+	XBB_REQ_DONE		= 3,	/* status known, or it was refused */
+	XBB_REQ_ANSWERED	= 4	/* response put, not published */
+};
+
+/* A run of sectors in one granted page. */
+struct xbb_segment {
+	uint32_t	gref;		/* grant reference of the page */
+	uint8_t		first_sect;	/* 0 to 7 */
+	uint8_t		last_sect;	/* first_sect to 7 */
+	uint16_t	reserved;
+};
+
+/*
+ * A private copy of one ring request: an entry of the in-flight table.  Of one
+ * that was refused the fields are what the guest wrote, whatever that is.
+ */
+struct xbb_req {
+	uint64_t	id;	/* the guest's, echoed in the response */
+	uint64_t	sector;		/* first sector on the disk */
+	/* sum over the segments, or to discard */
+	uint64_t	nsectors;
+	uint64_t	received_ns;	/* CLOCK_MONOTONIC when copied */
+	uint32_t	ring_index;	/* its request index on the ring */
+	uint32_t	rsp_index;	/* its response's, once ANSWERED */
+	int16_t		status;		/* enum xbb_rsp, once DONE */
+	uint16_t	next;		/* link of the list it is on */
+	uint16_t	nseg;
+	uint8_t		state;		/* enum xbb_req_state */
+	/* enum xbb_op; the inner one if indirect */
+	uint8_t		operation;
+	uint8_t		indirect;	/* segments lie in pages of their own */
+	uint8_t		flags;		/* enum xbb_discard_flag */
+	uint16_t	reserved;
+	union {
+		struct xbb_segment seg[XBB_MAX_SEGMENTS];
+		uint32_t indirect_ref[XBB_MAX_INDIRECT_PAGES];
+	};
+};
+
+/* Written by the control plane at any time, read by the data plane at use. */
+struct xbb_tunables {
+	int32_t		disable_flush;	/* answer flushes without doing them */
+	int32_t		flush_interval;		/* do one flush of N; 0: each */
+	/* every request a batch of its own */
+	int32_t		no_coalesce_reqs;
+	/* most time to look for work before sleeping */
+	int32_t		poll_max_us;
+	/* unmap those not used for so long; 0: never */
+	int32_t		persistent_grant_unused_seconds;
+};
+
+/* And of a disk's; descriptions are in stats.py, checked by a test. */
+struct xbb_counters {
+	uint64_t	reqs_received;
+	uint64_t	reqs_completed;
+	uint64_t	reqs_queued_for_completion;
+	uint64_t	reqs_completed_with_error;
+	uint64_t	forced_dispatch;
+	uint64_t	normal_dispatch;
+	uint64_t	total_dispatch;
+	uint64_t	request_shortages;
+	uint64_t	rd_req;
+	uint64_t	wr_req;
+	uint64_t	f_req;
+	uint64_t	br_req;
+	uint64_t	ds_req;
+	uint64_t	indirect_req;
+	uint64_t	rd_sect;
+	uint64_t	wr_sect;
+	uint64_t	ds_sect;
+	uint64_t	reqs_malformed;
+	uint64_t	flushes_done;
+	uint64_t	io_inline;
+	uint64_t	io_handed_over;
+	uint64_t	io_short;
+	uint64_t	io_errors;
+	uint64_t	io_bounced;
+	uint64_t	io_read_modify_write;
+};
+
+/* Everything a queue is made of.  Descriptors stay the caller's. */
+struct xbb_queue_params {
+	struct xbb_conn_params conn;
+	int32_t		disk_fd;
+	uint32_t	disk_kind;	/* enum xbb_disk_kind */
+	uint32_t	abi;		/* enum xbb_abi */
+	uint32_t	read_only;
+	uint32_t	sector_size;	/* the frontend must keep, bytes */
+	uint32_t	block_size;	/* the disk wants, >= sector_size */
+	uint32_t	bounce;		/* it wants one aligned buffer */
+	uint32_t	discard;	/* offered; 2: secure ones too */
+	uint32_t	max_batch_segments;	/* 11 to the most */
+	/* Offered, 0 or 11 to max_batch_segments. */
+	uint32_t	max_indirect_segments;
+	uint32_t	max_grants;	/* most data pages mapped at once */
+};
+
+/* One ring of a disk: what was negotiated, and its counters. */
+struct xbb_ring_state {
+	struct xbb_ring_common common;
+	/* What it was opened with, descriptors -1, for whoever comes next. */
+	struct xbb_queue_params params;
+	uint32_t	abi;		/* enum xbb_abi */
+	uint32_t	max_request_segments;
+	uint32_t	max_request_size;	/* bytes */
+	uint32_t	inflight;	/* neither FREE nor ANSWERED */
+	uint32_t	grants_mapped;	/* pages of requests at the disk now */
+	struct xbb_devstat dispatched;	/* as given to the disk (xbb) */
+	struct xbb_devstat received;	/* as they came in (xbbi) */
+	struct xbb_counters counters;
+	struct xbb_faults faults;	/* faults.h */
+};
+
+/* Whose disk the segment is about, for whoever finds it after us. */
+struct xbb_medium {
+	uint64_t	device;	/* st_dev of a file, st_rdev of a disk device */
+	uint64_t	inode;			/* of a file */
+	uint32_t	kind;			/* enum xbb_disk_kind */
+	uint32_t	known;	/* the rest of this is filled in */
+	uint8_t		path[1024];	/* cut to fit, as its end is NUL */
+	uint8_t		guest[64];		/* likewise, the guest's name */
+};
+
+/* The state segment of a disk: this, then a table and histograms a ring. */
+struct xbb_state {
+	struct xbb_segment_head head;
+	/* size of the disk now, 512-byte sectors */
+	uint64_t	sectors;
+	struct xbb_tunables tunables;
+	/* of the first flush that failed; EFBIG: cut off under a write */
+	int32_t		lost_errno;
+	struct xbb_medium medium;		/* the control plane's */
+	struct xbb_ring_state ring[XBB_MAX_RINGS];
+};
+
+struct xbb_queue;
+
+/*
+ * State segment.  xbb_state_format() sizes and initialises a fresh file;
+ * xbb_state_map() maps an existing one and refuses (EINVAL) what is not one.
+ * xbb_tunable_set() changes a tunable of a mapped one as a whole, at any time;
+ * xbb_state_resize() what requests may touch, before a queue opens and while
+ * it runs (EINVAL: more bytes than an off_t counts).
+ *
+ * Others may overwrite the file, or cut it off: then what is missing reads as
+ * zeros, and xbb_state_damaged() says so from then on.  So nothing in a mapped
+ * segment is good for finding one's way in it: xbb_state_rings() and
+ * xbb_state_entries() say what it was made for, xbb_state_table() and
+ * xbb_state_latency() where the parts of a ring are (NULL: no such ring).
+ * xbb_state_lose() notes that the disk has lost something, the first errno for
+ * good, xbb_state_lost() reads it, and xbb_state_believe() takes it back.
+ */
+int	xbb_state_format(int fd, const struct xbb_identity *identity,
+	    uint32_t nrings, uint32_t table_entries);
+int	xbb_state_map(int fd, int writable, struct xbb_state **statep);
+void	xbb_state_unmap(struct xbb_state *state);
+void	xbb_tunable_set(int32_t *tunable, int32_t value);
+int	xbb_state_resize(struct xbb_state *state, uint64_t sectors);
+int	xbb_state_damaged(const struct xbb_state *state);
+uint32_t xbb_state_rings(const struct xbb_state *state);
+uint32_t xbb_state_entries(const struct xbb_state *state);
+struct xbb_req *xbb_state_table(struct xbb_state *state, uint32_t ring);
+uint64_t *xbb_state_latency(struct xbb_state *state, uint32_t ring);
+int	xbb_state_lost(const struct xbb_state *state);
+void	xbb_state_lose(struct xbb_state *state, int errnum);
+void	xbb_state_believe(struct xbb_state *state);
+
+/*
+ * Queue.  xbb_queue_open() maps the ring and binds the event channel, and
+ * xbb_queue_start() starts the ring's thread: before that nothing is read from
+ * the ring, so that of several rings all can be had or none has begun.  A ring
+ * of the segment has one queue at a time.  xbb_queue_drain() and
+ * xbb_queue_status() may overlap anything but close.  xbb_queue_close() drains
+ * if nobody did, joins the threads, and gives back every mapping and the event
+ * channel: it waits for I/O in flight, so that who must not calls it once
+ * DRAINED.
+ */
+int	xbb_queue_open(const struct xbb_queue_params *params,
+	    struct xbb_state *state, struct xbb_error *error,
+	    struct xbb_queue **queuep);
+int	xbb_queue_start(struct xbb_queue *queue, struct xbb_error *error);
+void	xbb_queue_drain(struct xbb_queue *queue);
+void	xbb_queue_status(struct xbb_queue *queue,
+	    struct xbb_queue_status *status);
+void	xbb_queue_close(struct xbb_queue *queue);
+
+/*
+ * Most memory of a queue with one I/O thread, bytes; no grants, no descriptors.
+ */
+uint64_t xbb_queue_bytes(const struct xbb_queue_params *params);
+
+/* Can holes be made in this file?  Its first page is lost by that. */
+int	xbb_file_can_punch(int fd);
+
+/* Can this disk, open for writing, be flushed?  It is; 1, 0 or an errno. */
+int	xbb_can_flush(int fd, uint32_t disk_kind);
+
+/* Most requests a ring of so many pages holds; 0 for an ABI that is none. */
+uint32_t xbb_max_requests(uint32_t abi, uint32_t ring_pages);

@@ -1,0 +1,455 @@
+/*
+ * data.c - a batch's data between the guest's pages and the disk: straight from
+ * the pages, where they are mapped and the disk takes scattered memory, or by a
+ * buffer, in which a disk with larger sectors than the guest sees gets whole
+ * ones.  Runs on an I/O thread or on the ring's, and changes nothing of the
+ * queue but the batch's tally.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "block/block.h"
+
+/*
+ * Move all bytes of iov, however many calls that takes; iov is used up.
+ * Returns 0 or a negative errno; -EIO when the disk ends early, for a size
+ * that was checked against it.
+ */
+int
+xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov, off_t offset,
+    bool *was_short)
+{
+	ssize_t n;
+
+	while (niov > 0) {
+		n = to_disk ? pwritev(fd, iov, niov, offset) :
+		    preadv(fd, iov, niov, offset);
+		if (n < 0) {
+			if (errno == EINTR)
+				continue;
+			return (-errno);
+		}
+		if (n == 0)
+			return (-EIO);
+		offset += n;
+		while (niov > 0 && (size_t)n >= iov->iov_len) {
+			n -= iov->iov_len;
+			iov++;
+			niov--;
+		}
+		if (niov > 0) {
+			*was_short = true;
+			iov->iov_base = (uint8_t *)iov->iov_base + n;
+			iov->iov_len -= n;
+		}
+	}
+	return (0);
+}
+
+/* Is its end beyond that of the disk, which nobody checked it against? */
+static bool
+is_beyond_end(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	const uint32_t kind = q->set.disk_kind;
+	uint64_t size;
+
+	/* A device without a size is gone. */
+	return (xbb_disk_size(q->set.disk_fd, kind, &size) == 0 &&
+	    (size != 0 || kind == XBB_DISK_FILE) &&
+	    (batch->sector + batch->nsectors) * XBB_SECTOR_SIZE > size);
+}
+
+/*
+ * Note what the disk said, as opposed to what a guest did wrong.  A disk that
+ * is gone may call it an error like any other (Linux).
+ */
+static struct xbb_outcome
+note_error(const struct xbb_queue *q, struct xbb_batch *batch,
+    enum xbb_disk_op operation, int error)
+{
+	struct xbb_tally *tally = &batch->tally;
+
+	if (error == 0)
+		return (XBB_WELL);
+	tally->io_errors++;
+	if (tally->failed_errno == 0) {
+		tally->failed_errno = (int16_t)-error;
+		tally->failed_op = (uint8_t)operation;
+		tally->shrunk = operation != XBB_DISK_OP_FLUSH &&
+		    is_beyond_end(q, batch);
+	}
+	if (xbb_means_gone(error))
+		tally->gone_errno = (int16_t)-error;
+	else if (error == -EIO && tally->gone_errno == 0 &&
+	    xbb_disk_is_gone(q->set.disk_fd, q->set.disk_kind))
+		tally->gone_errno = ENXIO;
+	return ((struct xbb_outcome){ error, XBB_BLAME_HOST });
+}
+
+/*
+ * What the disk was given is durable afterwards.  What cannot be flushed says
+ * so, which is no error of the disk.
+ */
+struct xbb_outcome
+xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	uint64_t before;
+	bool done;
+	int error;
+
+	xbb_speed_note(q, thread);
+	before = xbb_now_ns();
+	error = xbb_flush(q->set.flushes, q->set.disk_fd, q->set.disk_kind,
+	    &done);
+	batch->tally.flushes += done;
+	xbb_speed_judge_flush(q, xbb_now_ns() - before, thread);
+	if (xbb_means_cannot(error))
+		return ((struct xbb_outcome){ error, XBB_BLAME_NOBODY });
+	batch->tally.lost_errno = (int16_t)-error;
+	return (note_error(q, batch, XBB_DISK_OP_FLUSH, error));
+}
+
+int
+xbb_file_can_punch(int fd)
+{
+
+	/* A whole page: some file systems want that. */
+	return (xbb_disk_discard(fd, XBB_DISK_FILE, 0, XBB_PAGE_SIZE) == 0);
+}
+
+/* Bytes of one discard of the disk, which no signal and no drain interrupts. */
+#define DISCARD_STEP	((uint64_t)1 << 30)
+
+/*
+ * Of a disk with larger sectors only those that lie in the range entirely.  As
+ * it is only advice the rest is left out when somebody waits for us to end; but
+ * for a secure one, which is a promise, and is not offered for such disks.
+ */
+struct xbb_outcome
+xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	const uint64_t block = q->set.params.block_size;
+	uint64_t end, n, start;
+	int error;
+
+	start = (batch->sector * XBB_SECTOR_SIZE + block - 1) / block * block;
+	end = (batch->sector + batch->nsectors) * XBB_SECTOR_SIZE / block *
+	    block;
+	error = 0;
+	for (; start < end && error == 0; start += n) {
+		n = end - start < DISCARD_STEP ? end - start : DISCARD_STEP;
+		error = batch->secure ?
+		    xbb_disk_erase(q->set.disk_fd, (off_t)start, (off_t)n) :
+		    xbb_disk_discard(q->set.disk_fd, q->set.disk_kind,
+		    (off_t)start, (off_t)n);
+		if (!batch->secure && atomic_load(&q->conn.draining))
+			break;
+	}
+	return (note_error(q, batch, XBB_DISK_OP_DISCARD, error));
+}
+
+static struct xbb_outcome
+transfer_batch(struct xbb_queue *q, struct xbb_batch *batch, bool to_disk,
+    struct iovec *iov, int niov, uint64_t offset)
+{
+	bool was_short;
+	int error;
+
+	was_short = false;
+	error = xbb_transfer(q->set.disk_fd, to_disk, iov, niov,
+	    (off_t)offset, &was_short);
+	batch->tally.io_short += was_short;
+	if (error == 0)
+		return (XBB_WELL);
+	return (note_error(q, batch,
+	    to_disk ? XBB_DISK_OP_WRITE : XBB_DISK_OP_READ, error));
+}
+
+/*
+ * A write to a file.  One that somebody made shorter would grow again, and what
+ * the guest had in the part that was cut off would read as zeros: so it must
+ * end within the file as it is now.  No system call does both at once.  If the
+ * file is shorter after the write than before, and ends where the write does
+ * (or, if that failed, where it came to), it was cut off in between and may
+ * have grown by us: then nothing of the disk is believed any more, as after a
+ * flush that failed.
+ */
+static struct xbb_outcome
+write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
+    int niov, uint64_t offset, uint64_t end)
+{
+	uint64_t after, before;
+	struct xbb_outcome done;
+
+	if (xbb_file_size(q->set.disk_fd, &before) != 0 || end > before)
+		return (note_error(q, batch, XBB_DISK_OP_WRITE, -EIO));
+	done = transfer_batch(q, batch, true, iov, niov, offset);
+	if (xbb_file_size(q->set.disk_fd, &after) != 0 || after >= before)
+		return (done);
+	if (after == end ||
+	    (done.error != 0 && after > offset && after < end)) {
+		xbb_flushes_lose(q->set.flushes, EFBIG);
+		batch->tally.lost_errno = EFBIG;
+		return (note_error(q, batch, XBB_DISK_OP_WRITE, -EIO));
+	}
+	return (done);
+}
+
+/* What a file lost must not be read as zeros. */
+static struct xbb_outcome
+read_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
+    int niov, uint64_t offset)
+{
+	struct xbb_outcome done;
+
+	done = transfer_batch(q, batch, false, iov, niov, offset);
+	if (done.error == 0 && xbb_flushes_lost(q->set.flushes) == EFBIG)
+		done = note_error(q, batch, XBB_DISK_OP_READ, -EIO);
+	return (done);
+}
+
+/*
+ * The disk's part.  A barrier is durable too, as what was before it is already
+ * (batch.c); if there is nothing to flush it is so by itself.
+ */
+static struct xbb_outcome
+move_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
+    int niov, uint64_t offset, uint64_t length, uint32_t thread)
+{
+	struct xbb_outcome done;
+
+	if (batch->operation == XBB_OP_READ)
+		return (read_disk(q, batch, iov, niov, offset));
+	if (q->set.disk_kind == XBB_DISK_FILE)
+		done = write_file(q, batch, iov, niov, offset,
+		    offset + length);
+	else
+		done = transfer_batch(q, batch, true, iov, niov, offset);
+	if (done.error == 0 && xbb_batch_is_barrier(batch)) {
+		done = xbb_data_flush(q, batch, thread);
+		if (xbb_means_cannot(done.error))
+			done = XBB_WELL;
+	}
+	return (done);
+}
+
+/*
+ * Describe the segments of the batch in pages that are pinned, or mapped one
+ * after the other from base on; neighbours become one vector.
+ */
+static int
+fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint8_t *base, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint8_t *data, *page;
+	int niov;
+
+	niov = 0;
+	page = base;
+	while (xbb_walk_next(&walk)) {
+		if (batch->persistent)
+			data = xbb_pages_base(q, walk.r, walk.i);
+		else {
+			data = page;
+			page += XBB_PAGE_SIZE;
+		}
+		data += walk.seg->first_sect * XBB_SECTOR_SIZE;
+		if (niov == 0 || data != (uint8_t *)iov[niov - 1].iov_base +
+		    iov[niov - 1].iov_len) {
+			iov[niov].iov_base = data;
+			iov[niov].iov_len = 0;
+			niov++;
+		}
+		iov[niov - 1].iov_len += xbb_segment_bytes(walk.seg);
+	}
+	return (niov);
+}
+
+static struct xbb_outcome
+move_straight(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	const uint64_t offset = batch->sector * XBB_SECTOR_SIZE;
+	const uint64_t length = batch->nsectors * XBB_SECTOR_SIZE;
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t refs[XBB_MAP_PAGES];
+	struct xbb_map map;
+	struct xbb_outcome done;
+
+	if (batch->persistent)
+		return (move_disk(q, batch, iov, fill_iov(q, batch, NULL, iov),
+		    offset, length, thread));
+	done = xbb_pages_map(q, batch, &map, refs);
+	if (done.error != 0)
+		return (done);
+	done = move_disk(q, batch, iov, fill_iov(q, batch, map.base, iov),
+	    offset, length, thread);
+	xbb_pages_unmap(q, batch, &map);
+	return (done);
+}
+
+/* By a buffer. */
+
+static void
+copy_iov(uint8_t *buffer, const struct iovec *iov, int niov, bool to_guest)
+{
+	int i;
+
+	for (i = 0; i < niov; i++) {
+		if (to_guest)
+			memcpy(iov[i].iov_base, buffer, iov[i].iov_len);
+		else
+			memcpy(buffer, iov[i].iov_base, iov[i].iov_len);
+		buffer += iov[i].iov_len;
+	}
+}
+
+/* The batch's data between the guest's pages and a buffer. */
+static struct xbb_outcome
+exchange_pages(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
+    bool to_guest)
+{
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t refs[XBB_MAP_PAGES];
+	struct xbb_map map;
+	struct xbb_outcome done;
+
+	if (batch->persistent) {
+		copy_iov(buffer, iov, fill_iov(q, batch, NULL, iov), to_guest);
+		return (XBB_WELL);
+	}
+	if (q->conn.copies)
+		return (xbb_pages_copy(q, batch, buffer, to_guest));
+	done = xbb_pages_map(q, batch, &map, refs);
+	if (done.error != 0)
+		return (done);
+	copy_iov(buffer, iov, fill_iov(q, batch, map.base, iov), to_guest);
+	xbb_pages_unmap(q, batch, &map);
+	return (XBB_WELL);
+}
+
+/* The bytes of the disk that a batch makes us move: whole blocks. */
+struct span {
+	uint64_t	 offset;	/* on the disk */
+	uint64_t	 length;
+	uint64_t	 before;	/* bytes ahead of the batch's data */
+	uint64_t	 after;		/* and behind it */
+	uint8_t		*buffer;	/* for all of it, aligned */
+	uint8_t		*scratch;	/* for one block */
+};
+
+/*
+ * A buffer has room for one block, then for the longest span, from a page on:
+ * the kernel takes the data a page at a time.
+ */
+static size_t
+scratch_size(const struct xbb_queue_params *p)
+{
+
+	return (((size_t)p->block_size + XBB_PAGE_SIZE - 1) / XBB_PAGE_SIZE *
+	    XBB_PAGE_SIZE);
+}
+
+size_t
+xbb_data_buffer_size(const struct xbb_queue_params *p)
+{
+
+	return (scratch_size(p) + 2 * (size_t)p->block_size +
+	    (size_t)p->max_batch_segments * XBB_PAGE_SIZE);
+}
+
+static struct span
+span_of(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint32_t thread)
+{
+	const uint64_t block = q->set.params.block_size;
+	const uint64_t data = batch->sector * XBB_SECTOR_SIZE;
+	const uint64_t size = batch->nsectors * XBB_SECTOR_SIZE;
+	struct span span;
+
+	span.before = data % block;
+	span.offset = data - span.before;
+	span.length = (span.before + size + block - 1) / block * block;
+	span.after = span.length - span.before - size;
+	span.scratch = thread == 0 ? q->set.buffer :
+	    q->shared.pool.buffer[thread - 1];
+	span.buffer = span.scratch + scratch_size(&q->set.params);
+	return (span);
+}
+
+/* What lies around the data in its first and last block, from the disk. */
+static struct xbb_outcome
+read_around(struct xbb_queue *q, struct xbb_batch *batch,
+    const struct span *span)
+{
+	const uint64_t block = q->set.params.block_size;
+	const uint64_t last = span->length - block;
+	struct iovec iov;
+	struct xbb_outcome done;
+
+	done = XBB_WELL;
+	if (span->before != 0) {
+		iov = (struct iovec){ span->scratch, block };
+		done = transfer_batch(q, batch, false, &iov, 1, span->offset);
+		if (done.error != 0)
+			return (done);
+		memcpy(span->buffer, span->scratch, span->before);
+	}
+	if (span->after != 0) {
+		if (span->before == 0 || last != 0) {
+			iov = (struct iovec){ span->scratch, block };
+			done = transfer_batch(q, batch, false, &iov, 1,
+			    span->offset + last);
+		}
+		memcpy(span->buffer + span->length - span->after,
+		    span->scratch + block - span->after, span->after);
+	}
+	return (done);
+}
+
+/*
+ * A write of less than whole blocks reads what is around it first.  Nothing of
+ * this queue touches these blocks meanwhile (xbb_batch_overlaps()), and a disk
+ * for which this is done has one queue.
+ */
+static struct xbb_outcome
+move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+	const struct span span = span_of(q, batch, thread);
+	struct iovec iov = { span.buffer, span.length };
+	uint8_t *data = span.buffer + span.before;
+	struct xbb_outcome done;
+
+	batch->tally.io_bounced++;
+	if (batch->operation == XBB_OP_READ) {
+		done = move_disk(q, batch, &iov, 1, span.offset, span.length,
+		    thread);
+		if (done.error == 0)
+			done = exchange_pages(q, batch, data, true);
+		return (done);
+	}
+	done = exchange_pages(q, batch, data, false);
+	if (done.error == 0 && (span.before != 0 || span.after != 0)) {
+		batch->tally.io_read_modify_write++;
+		done = read_around(q, batch, &span);
+	}
+	if (done.error == 0)
+		done = move_disk(q, batch, &iov, 1, span.offset, span.length,
+		    thread);
+	return (done);
+}
+
+/*
+ * Move the data of a batch that has some.  0 or a negative errno.  Where
+ * copying is preferred pages that stay mapped are copied too: Linux has to look
+ * up each page of a guest's that the disk is to work on, the slow way, which
+ * takes longer than to copy it.
+ */
+struct xbb_outcome
+xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
+{
+
+	if (q->set.params.bounce || q->conn.copies)
+		return (move_bounced(q, batch, thread));
+	return (move_straight(q, batch, thread));
+}

@@ -1,0 +1,186 @@
+/*
+ * pages.c - the guest's pages that a batch is about, pinned (core/persist.c),
+ * mapped or copied; and those in which a frontend lists the segments of a large
+ * request.  Must not touch the ring.  Pinning and fetching on the ring's
+ * thread, the rest on whichever carries the batch out.
+ */
+#include <assert.h>
+
+#include "block/block.h"
+
+_Static_assert(XBB_MAX_INDIRECT_SEGMENTS <= XBB_MAP_PAGES,
+    "a map holds the largest request");
+
+static uint16_t *
+pinned_at(const struct xbb_queue *q, uint16_t r, uint32_t i)
+{
+
+	return (&q->set.pinned[(size_t)r * q->set.max_segments + i]);
+}
+
+/* Pin all pages of a batch: then it is persistent, else it does without. */
+bool
+xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint16_t *pinned[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t refs[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t n;
+
+	if (q->own.persist.max == 0 || batch->nseg == 0)
+		return (false);
+	for (n = 0; xbb_walk_next(&walk); n++) {
+		assert(n < XBB_MAX_BATCH_SEGMENTS);
+		refs[n] = walk.seg->gref;
+		pinned[n] = pinned_at(q, walk.r, walk.i);
+	}
+	batch->persistent = xbb_persist_pin(&q->own.persist, refs, n, pinned);
+	return (batch->persistent);
+}
+
+void
+xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+
+	if (!batch->persistent)
+		return;
+	while (xbb_walk_next(&walk))
+		xbb_persist_unpin(&q->own.persist,
+		    *pinned_at(q, walk.r, walk.i));
+	batch->persistent = false;
+}
+
+/* The page of a segment of a persistent batch. */
+uint8_t *
+xbb_pages_base(const struct xbb_queue *q, uint16_t r, uint32_t i)
+{
+
+	return (xbb_persist_base(&q->own.persist, *pinned_at(q, r, i)));
+}
+
+/* Only a guest's fault counts as a grant that failed. */
+static struct xbb_outcome
+failed_for(struct xbb_batch *batch, int error, enum xbb_shortage shortage)
+{
+	const bool by_guest = shortage == XBB_SHORT_NONE;
+
+	batch->tally.shortage = shortage;
+	batch->tally.grant_errors += by_guest;
+	return ((struct xbb_outcome){
+		error, by_guest ? XBB_BLAME_GUEST : XBB_BLAME_NOBODY
+	});
+}
+
+/*
+ * Map every page of the batch, in the order of its segments.  Pages that the
+ * disk only reads from are mapped read-only: a frontend may have granted them
+ * so.  On failure nothing stays mapped.  refs is the map's to use until it is
+ * unmapped.
+ */
+struct xbb_outcome
+xbb_pages_map(struct xbb_queue *q, struct xbb_batch *batch,
+    struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES])
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint32_t n;
+	int error;
+
+	n = 0;
+	while (xbb_walk_next(&walk)) {
+		assert(n < XBB_MAX_BATCH_SEGMENTS);
+		refs[n++] = walk.seg->gref;
+	}
+	map->npages = n;
+	map->refs = refs;
+	error = q->conn.ops->map(q->conn.hv, map,
+	    batch->operation == XBB_OP_READ);
+	if (error != 0)
+		return (failed_for(batch, error,
+		    xbb_grants_shortage(&q->conn, error, true)));
+	batch->tally.grants_mapped += n;
+	return (XBB_WELL);
+}
+
+void
+xbb_pages_unmap(struct xbb_queue *q, struct xbb_batch *batch,
+    struct xbb_map *map)
+{
+
+	if (xbb_grants_unmap(&q->conn, map))
+		batch->tally.grants_unmapped += map->npages;
+}
+
+/*
+ * Copy the batch's data between the guest's pages and a buffer, where it lies
+ * in a row in the order of the segments.
+ */
+struct xbb_outcome
+xbb_pages_copy(struct xbb_queue *q, struct xbb_batch *batch,
+    uint8_t *buffer, bool to_guest)
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	struct xbb_copy pieces[XBB_MAP_PAGES];
+	enum xbb_shortage shortage;
+	uint32_t n;
+	int error;
+
+	for (n = 0; xbb_walk_next(&walk); n++) {
+		assert(n < XBB_MAX_BATCH_SEGMENTS);
+		pieces[n].local = buffer;
+		pieces[n].ref = walk.seg->gref;
+		pieces[n].offset = (uint16_t)(walk.seg->first_sect *
+		    XBB_SECTOR_SIZE);
+		pieces[n].len = (uint16_t)xbb_segment_bytes(walk.seg);
+		buffer += pieces[n].len;
+	}
+	error = xbb_grants_copy(&q->conn, pieces, n, to_guest, &shortage);
+	if (error != 0)
+		return (failed_for(batch, error, shortage));
+	batch->tally.grants_copied += n;
+	return (XBB_WELL);
+}
+
+/* The pages of a list of segments are kept as others are. */
+static bool
+fetch_kept(struct xbb_queue *q, const struct xbb_req *req, uint32_t npages,
+    struct xbb_segment *to, size_t bytes)
+{
+	struct xbb_persist *p = &q->own.persist;
+	uint16_t number[XBB_MAX_INDIRECT_PAGES];
+	uint16_t *pinned[XBB_MAX_INDIRECT_PAGES];
+	uint32_t i;
+
+	if (p->max == 0)
+		return (false);
+	for (i = 0; i < npages; i++)
+		pinned[i] = &number[i];
+	if (!xbb_persist_pin(p, req->indirect_ref, npages, pinned))
+		return (false);
+	for (i = 0; i < npages; i++) {
+		xbb_grants_take_page(to, xbb_persist_base(p, number[i]), i,
+		    bytes);
+		xbb_persist_unpin(p, number[i]);
+	}
+	return (true);
+}
+
+/*
+ * Copy the segments of an indirect request out, once (XSA-155); their number
+ * was found possible.  What they say is still the guest's word.  If the host is
+ * short nothing is known of the request.
+ */
+int
+xbb_pages_fetch(struct xbb_queue *q, const struct xbb_req *req,
+    struct xbb_segment *to, enum xbb_shortage *shortage)
+{
+	const size_t bytes = req->nseg * sizeof(*to);
+	const uint32_t npages = xbb_indirect_pages(req->nseg);
+
+	assert(req->nseg <= q->set.max_segments);
+	*shortage = XBB_SHORT_NONE;
+	if (fetch_kept(q, req, npages, to, bytes))
+		return (0);
+	return (xbb_grants_fetch(&q->conn, req->indirect_ref, npages, to, bytes,
+	    shortage));
+}

@@ -1,0 +1,166 @@
+/*
+ * rest.c - the ring's thread with nothing to do: it looks around for a while,
+ * asks to be told, sleeps, and is woken by the frontend's event channel, by a
+ * thread of ours (kick.c), or by whatever else its family waits for.  Whether
+ * there is work the family says.  Ring thread.
+ */
+#include <poll.h>
+#include <unistd.h>
+
+#include "core/core.h"
+
+/* Looking for work before sleeping: not for less, and when to try again. */
+#define POLL_LEAST_NS	4000
+#define POLL_MOST_US	10000	/* whatever the segment says */
+#define POLL_RETRY	16
+
+/* Events in a row that may bring nothing before we look away for a while. */
+#define IDLE_EVENTS	8
+#define IDLE_EVENTS_MS	2
+
+static bool
+look_for_work(struct xbb_conn *conn, uint64_t ns)
+{
+	uint64_t end;
+	uint32_t i;
+
+	end = xbb_now_ns() + ns;
+	do
+		for (i = 0; i < 32; i++) {
+			if (conn->family->has_work(conn->self))
+				return (true);
+			xbb_relax();
+		}
+	while (xbb_now_ns() < end);
+	return (false);
+}
+
+/*
+ * Look for work for a while without asking for an event: the frontend is
+ * spared a notification and we a wake-up.  As long as it pays, the whole time
+ * allowed; each failure halves it, and once it is nothing, one sleep in
+ * POLL_RETRY tries again.  How long a sleep was would tell less: it includes
+ * the time to wake up.
+ */
+static bool
+look_around(struct xbb_conn *conn)
+{
+	struct xbb_rest *rest = &conn->rest;
+	uint64_t most;
+	int32_t most_us;
+
+	most_us = XBB_GET(*rest->poll_max_us);
+	if (most_us > POLL_MOST_US)
+		most_us = POLL_MOST_US;
+	most = most_us > 0 ? (uint64_t)most_us * 1000 : 0;
+	if (rest->poll_ns < POLL_LEAST_NS) {
+		if (++rest->sleeps_unpolled < POLL_RETRY)
+			return (false);
+		rest->poll_ns = most;
+	}
+	rest->sleeps_unpolled = 0;
+	if (rest->poll_ns > most)
+		rest->poll_ns = most;
+	if (rest->poll_ns == 0)
+		return (false);
+	if (look_for_work(conn, rest->poll_ns)) {
+		rest->poll_ns = most;
+		return (true);
+	}
+	rest->poll_ns /= 2;
+	return (false);
+}
+
+static void
+take_event(struct xbb_conn *conn)
+{
+	int n;
+
+	n = conn->ops->take(conn->hv);
+	if (n < 0)
+		xbb_conn_stop(conn, XBB_STOP_EVENT, -n);
+	if (n > 0) {
+		conn->rest.masked = true;
+		conn->rest.idle_events++;
+		XBB_COUNT(conn->rc->counters.notifies_received, 1);
+	}
+}
+
+static void
+unmask_channel(struct xbb_conn *conn)
+{
+	int error;
+
+	conn->rest.masked = false;
+	error = conn->ops->unmask(conn->hv);
+	if (error != 0)
+		xbb_conn_stop(conn, XBB_STOP_EVENT, -error);
+}
+
+/* How long to sleep at most, milliseconds; -1 for any time. */
+static int
+longest_sleep(const struct xbb_conn *conn)
+{
+	const int ms = conn->family->may_sleep(conn->self);
+
+	return (conn->rest.masked && (ms < 0 || ms > IDLE_EVENTS_MS) ?
+	    IDLE_EVENTS_MS : ms);
+}
+
+static void
+poll_all(struct xbb_conn *conn)
+{
+	struct xbb_rest *rest = &conn->rest;
+	struct pollfd pfd[3] = {
+		{ .fd = rest->kick[0], .events = POLLIN },
+		{ .fd = rest->masked ? -1 : conn->ops->event_fd(conn->hv),
+		    .events = POLLIN },
+		{ .fd = rest->also_fd, .events = POLLIN },
+	};
+	char drop[64];
+	int n;
+
+	n = poll(pfd, rest->also_fd < 0 ? 2 : 3, longest_sleep(conn));
+	atomic_store(&rest->sleeping, false);
+	if (n == 0 && rest->masked)
+		rest->idle_events = 0;
+	if (n <= 0)
+		return;
+	if (pfd[0].revents != 0)
+		while (read(rest->kick[0], drop, sizeof(drop)) == sizeof(drop))
+			continue;
+	if (pfd[1].revents != 0)
+		take_event(conn);
+	rest->also_ready = pfd[2].revents != 0;
+}
+
+/*
+ * Sleep until the frontend or a worker has something.  A frontend that
+ * notifies without need is not listened to for a moment (XSA-332).
+ */
+static bool
+sleep_unless_work(struct xbb_conn *conn)
+{
+	struct xbb_rest *rest = &conn->rest;
+
+	atomic_store(&rest->sleeping, true);
+	/* Whoever makes work for us looks at sleeping afterwards. */
+	if (conn->family->has_work(conn->self) ||
+	    conn->family->ask(conn->self)) {
+		atomic_store(&rest->sleeping, false);
+		return (false);
+	}
+	if (rest->masked && rest->idle_events < IDLE_EVENTS)
+		unmask_channel(conn);
+	XBB_COUNT(conn->rc->counters.ring_sleeps, 1);
+	poll_all(conn);
+	return (true);
+}
+
+/* Nothing to do: back when there may be something.  Has the thread slept? */
+bool
+xbb_rest_now(struct xbb_conn *conn)
+{
+
+	return (!look_around(conn) && sleep_unless_work(conn));
+}
