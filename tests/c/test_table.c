@@ -48,6 +48,8 @@ look(struct rig *rig)
 		CHECK((int32_t)(table[i].ring_index -
 		    XBB_GET(rig->pair.rs->common.req_cons)) < 0);
 		if (state != XBB_REQ_ANSWERED) {
+			CHECK(state == XBB_REQ_DONE ||
+			    table[i].status == XBB_RSP_OKAY);
 			owed++;
 			continue;
 		}
@@ -251,9 +253,12 @@ check_status(void)
 	shown = &rig.pair.rs->common.status;
 	CHECK_EQ(XBB_GET(shown->state), XBB_QUEUE_RUNNING);
 	disk_hold();
+	guest_put(&rig.guest, REFUSED, 0, NULL, 1);
 	put_read(&rig.guest, 0);
 	guest_publish(&rig.guest);
 	disk_wait_held(1);
+	/* The refused one's status is not its neighbour's. */
+	CHECK_EQ(look(&rig).by_state[XBB_REQ_DISPATCHED], 1);
 	xbb_queue_drain(rig.pair.queue);
 	WAIT_UNTIL(XBB_GET(shown->state) == XBB_QUEUE_DRAINING);
 	disk_release();

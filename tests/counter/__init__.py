@@ -8,7 +8,7 @@ a family of the product has the same files in a package beside block/.
 
     names.py       what there is to see of a counter, and to do to it
     negotiate.py   what its guest and we tell each other
-    queue.py       its data path; a stand-in, in Python
+    queue.py       its data path, which is counter.c, on native/core and native/hv
     family.py      what joins them, and the line of the registry
     guest.py       the other end
 """

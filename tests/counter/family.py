@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.counter.names import DRIVER, RESET
 from tests.counter.negotiate import OFFER, RingParams
-from tests.counter.queue import CounterQueue, ListeningQueue, MakeQueue
+from tests.counter.queue import CounterQueue, MakeQueue, NativeQueue
 from xbbd_bsd.config import Config
 from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.events import Event
@@ -65,8 +65,10 @@ class CounterBackend:
 
     def connect(self, frontend: Nodes) -> Connection:
         ring = RingParams.from_nodes(frontend)
-        family, domid = self._family, self.identity.domid
-        self._queue = family.make_queue(family.host, domid, ring, family.loop, self._wake)
+        family, who = self._family, self.identity
+        self._queue = family.make_queue(
+            family.host, who.domid, who.unit, ring, family.loop, self._wake
+        )
         self._ring = ring
         return Connection({}, f"a ring at reference {ring.ref}, port {ring.port}")
 
@@ -93,7 +95,7 @@ class CounterBackend:
 
     @property
     def count(self) -> int:
-        """How often it was rung, by all connections."""
+        """What was counted, on all connections."""
         return self._before + (self._queue.count if self._queue is not None else 0)
 
     def group(self, name: str) -> Mapping[str, Value]:
@@ -176,7 +178,7 @@ class CounterFamily:
 
 def make(given: Surroundings) -> Mapping[str, CounterFamily]:
     """The family of the one directory of counters."""
-    return {"counter": CounterFamily(given.host, given.loop, ListeningQueue)}
+    return {"counter": CounterFamily(given.host, given.loop, NativeQueue)}
 
 
 COUNTER = Entry(DRIVER, make, sweep=lambda state_dir: ())

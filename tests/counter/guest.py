@@ -3,10 +3,11 @@
 A thread of the test; the loop is the chain's, and runs while something is waited for.
 """
 
-import os
-import socket
+import struct
 from collections.abc import Mapping
 
+from tests.waiting import eventually
+from xbbd_bsd.native import Abi, Front, FrontParams, HvKind
 from xbbd_bsd.sim.chain import Chain
 from xbbd_bsd.sim.hypervisor import Domain
 from xbbd_bsd.xenbus.states import State, parse_state
@@ -14,7 +15,8 @@ from xbbd_bsd.xenstore.client import Store, Transaction
 from xbbd_bsd.xenstore.waiting import wait_until
 
 LIMIT = 20.0  # seconds
-RING_REF = 8  # nobody maps it
+SLOT = struct.Struct("=QQ")  # id, count: to add; the sum
+SLOTS = 128  # of a page
 
 
 class CounterGuest:
@@ -27,7 +29,8 @@ class CounterGuest:
         self._domain = Domain(chain.layout, domid)
         self._store = Store(self._domain.store_path, loop=chain.loop)
         self._store.connect()
-        self._channel: socket.socket | None = None
+        self._front: Front | None = None
+        self._rings = 0
         self._offer(domid)
 
     def _offer(self, domid: int) -> None:
@@ -65,23 +68,54 @@ class CounterGuest:
         """Publish a ring, and be connected."""
         self.await_state(State.INIT_WAIT)
         port, listener = self._domain.unbound_port()
-        for name, value in (("ring-ref", RING_REF), ("event-channel", port)):
+        # Of a disk's frontend only the page, its grant and the event channel are used.
+        params = FrontParams(
+            grant_fd=self._domain.grant_fd,
+            event_fd=listener,
+            port=port,
+            hv=HvKind.SIM,
+            backend_domid=0,
+            abi=Abi.NATIVE,
+            ring_pages=1,
+            depth=1,
+        )
+        self._front = Front(params)
+        (self.ring_ref,) = self._front.ring_refs
+        for name, value in (("ring-ref", self.ring_ref), ("event-channel", port)):
             self._store.write(f"{self.frontend}/{name}", b"%d" % value)
         self._switch(State.INITIALISED)
         self.await_state(State.CONNECTED)
         self._switch(State.CONNECTED)
-        with socket.socket(fileno=os.dup(listener)) as waiting:
-            self._channel, _ = waiting.accept()
 
-    def ring(self, times: int = 1) -> None:
-        """Have it count."""
-        assert self._channel is not None
-        self._channel.sendall(b"\1" * times)
+    def ring(self, times: int = 1) -> int:
+        """Have it add so many; its answer, the sum."""
+        front = self._front
+        assert front is not None
+        at = 64 + self._rings % SLOTS * SLOT.size
+        self._rings += 1
+        front.ring[at : at + SLOT.size] = SLOT.pack(self._rings, times)
+        front.ring[12:16] = struct.pack("=I", self._rings)  # rsp_event
+        front.ring[0:4] = struct.pack("=I", self._rings)  # req_prod
+        front.notify()
+        eventually(lambda: self._answers() == self._rings, "an answer")
+        id, count = SLOT.unpack(front.ring[at : at + SLOT.size])
+        assert id == self._rings
+        return int(count)
+
+    def _answers(self) -> int:
+        assert self._front is not None
+        return int(struct.unpack("=I", self._front.ring[8:12])[0])
+
+    def lie(self) -> None:
+        """Claim more requests than a ring has."""
+        assert self._front is not None
+        self._front.ring[0:4] = struct.pack("=I", self._rings + SLOTS + 1)
+        self._front.notify()
 
     def die(self) -> None:
         """The domain ends at once, and says nothing to anybody."""
-        if self._channel is not None:
-            self._channel.close()
+        if self._front is not None:
+            self._front.close()
         self._store.close()
         self._domain.close()
 
