@@ -12,7 +12,7 @@ help:
 	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
 	@echo "make test    all tests (about 13 minutes with two processors)"
 	@echo "make mutants    a sample of one-line changes: do the tests notice (20 minutes)"
-	@echo "make mutants-all    every such change of nine files (hours)"
+	@echo "make mutants-all    every such change of a dozen files (hours)"
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"

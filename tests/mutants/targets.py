@@ -57,11 +57,18 @@ TARGETS = (
         ("coalesce", "io", "order"),
         ((QUEUE,), (FEATURES,)),
     ),
-    Target("xbbd_bsd/native/core/ring.c", ("ring", "hostile", "flipping"), ((QUEUE, EVENTS),)),
+    Target(
+        "xbbd_bsd/native/core/ring.c", ("ring", "table", "hostile", "flipping"), ((QUEUE, EVENTS),)
+    ),
     Target(
         "xbbd_bsd/native/block/batch.c",
         ("counters", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, "tests/native/test_probes.py"), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/block/speed.c",
+        ("counters", "flush", "disk*", "work*", "io"),
+        ((QUEUE,), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/native/block/queue.c",
@@ -69,8 +76,18 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
+        "xbbd_bsd/native/block/answer.c",
+        ("table", "counters", "hostile", "io", "order"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/core/conn.c",
+        ("table", "counters", "hostile", "damage", "work*", "io"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
         "xbbd_bsd/native/block/intake.c",
-        ("counters", "hostile", "fuzz_ring", "shortage", "io", "order"),
+        ("table", "counters", "hostile", "fuzz_ring", "shortage", "io", "order"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(
