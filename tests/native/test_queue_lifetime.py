@@ -100,9 +100,10 @@ def test_the_guest_vanishes(tmp_path: Path) -> None:
     with ring(tmp_path) as r:
         r.state.set_tunable("poll_max_us", 0)
         raw = RawRing(r.front, Abi.NATIVE)
-        segments = [(r.front.page_ref(0), 0, 7)]
-        raw.put(*(request(Abi.NATIVE, op=Op.READ, id=i, segments=segments) for i in range(8)))
-        del raw, segments  # nobody will look for the responses
+        # Each a page of its own: several threads may be at the disk.
+        pages = [[(r.front.page_ref(i), 0, 7)] for i in range(8)]
+        raw.put(*(request(Abi.NATIVE, op=Op.READ, id=i, segments=pages[i]) for i in range(8)))
+        del raw, pages  # nobody will look for the responses
         r.front.close()
         eventually(lambda: r.counter("reqs_completed") == 8, "what was put is carried out")
 
