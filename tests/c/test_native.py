@@ -52,8 +52,8 @@ LIMIT = 300.0 * SCALE  # seconds a program may take
 # How much each program does that lets itself be told; the seed comes last.
 AMOUNTS = {
     "coalesce": [300],
-    "flipping": [100],
-    "fuzz_ring": [20000],
+    "flipping": [60],
+    "fuzz_ring": [8000],
     "hostile": [100000],
     "io": [1000],
     "order": [40],
