@@ -131,12 +131,13 @@ check_one_wait(void)
 
 /* A thread that computes, or lost its processor, has not waited for the disk. */
 static void
-check_work_is_no_wait(void)
+check_work_is_no_wait(int32_t poll_max_us)
 {
 	struct rig rig;
 	uint32_t i;
 
 	rig_open(&rig, SECTORS, &usual);
+	XBB_SET(rig.device.state->tunables.poll_max_us, poll_max_us);
 	for (i = 0; i < 10; i++)
 		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
 	atomic_store(&disk.spin_us, 200);
@@ -249,7 +250,8 @@ main(void)
 	check_lone();
 	check_no_workers();
 	check_one_wait();
-	check_work_is_no_wait();
+	check_work_is_no_wait(XBB_POLL_MAX_US);
+	check_work_is_no_wait(0);	/* it has slept, but not for the disk */
 	check_drain_at_work(false);
 	check_drain_at_work(true);
 	check_grant_limit();
