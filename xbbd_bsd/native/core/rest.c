@@ -122,6 +122,7 @@ poll_all(struct xbb_conn *conn)
 
 	n = poll(pfd, rest->also_fd < 0 ? 2 : 3, longest_sleep(conn));
 	atomic_store(&rest->sleeping, false);
+	rest->also_ready = n > 0 && pfd[2].revents != 0;
 	if (n == 0 && rest->masked)
 		rest->idle_events = 0;
 	if (n <= 0)
@@ -131,7 +132,6 @@ poll_all(struct xbb_conn *conn)
 			continue;
 	if (pfd[1].revents != 0)
 		take_event(conn);
-	rest->also_ready = pfd[2].revents != 0;
 }
 
 /*
