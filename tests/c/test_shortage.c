@@ -102,6 +102,24 @@ check_one_at_a_time(void)
 	rig_close(&rig);
 }
 
+/* One that is alone in its batch waits as well, whomever that is about. */
+static void
+check_alone(int e)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &mapping);
+	atomic_store(&hypervisor.map_errnum, e);
+	put_pages(&rig.guest, XBB_OP_WRITE, 0, 1);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
+	atomic_store(&hypervisor.map_errnum, 0);
+	guest_collect(&rig.guest);
+	guest_check_okay(&rig.guest, 1);
+	pair_drain(&rig.pair);
+	check_nothing_went_wrong(&rig, 1);
+	rig_close(&rig);
+}
+
 /* A bad reference in a batch that had to wait is nobody else's error. */
 static void
 check_bad_reference(const struct pair_options *options, atomic_int *errnum)
@@ -434,6 +452,8 @@ main(void)
 		    errnums[i / 2], i % 2, XBB_OP_READ);
 	}
 	check_one_at_a_time();
+	for (i = 0; i < COUNTOF(errnums); i++)
+		check_alone(errnums[i]);
 	check_bad_reference(&mapping, &hypervisor.map_errnum);
 	check_bad_reference(&copying, &hypervisor.copy_errnum);
 	check_tries_are_few();
