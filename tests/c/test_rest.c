@@ -101,7 +101,7 @@ begin(void)
 	conn.family = &family;
 	conn.ops = &ops;
 	conn.rc = &rc;
-	CHECK_EQ(xbb_rest_open(&conn.rest), 0);
+	CHECK_EQ(xbb_kick_open(&conn.rest), 0);
 	conn.rest.poll_max_us = &no_polling;
 	CHECK_EQ(pipe(event_pipe), 0);
 }
@@ -110,7 +110,7 @@ static void
 end(void)
 {
 
-	xbb_rest_close(&conn.rest);
+	xbb_kick_close(&conn.rest);
 	close(event_pipe[0]);
 	close(event_pipe[1]);
 }

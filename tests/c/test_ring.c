@@ -203,6 +203,11 @@ check_final_check(uint32_t begin)
 	CHECK_EQ(ring.sring->req_event, begin + 1);
 	ring.sring->req_prod++;
 	CHECK(xbb_ring_want(&ring, 1));
+	/* Of several, one is not enough. */
+	CHECK(!xbb_ring_want(&ring, 2));
+	CHECK_EQ(ring.sring->req_event, begin + 2);
+	ring.sring->req_prod++;
+	CHECK(xbb_ring_want(&ring, 2));
 	/* A lie is something to look at, too. */
 	ring.sring->req_prod = begin - 1;
 	CHECK(xbb_ring_want(&ring, 1));

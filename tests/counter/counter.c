@@ -31,8 +31,6 @@ struct counter {
 	struct xbb_conn_params params;
 	struct counter_state *state;
 	struct xbb_ring	 ring;		/* ring thread */
-	pthread_t	 thread;
-	bool		 has_thread;
 };
 
 static const struct xbb_segment_shape shape = {
@@ -114,9 +112,7 @@ add_all(struct counter *c)
 		return (false);
 	c->conn.rest.idle_events = 0;
 	XBB_PUT(c->conn.rc->req_cons, c->ring.req_cons);
-	if (xbb_ring_push_responses(&c->ring))
-		xbb_conn_notify(&c->conn);
-	XBB_PUT(c->conn.rc->rsp_prod, c->ring.rsp_prod);
+	xbb_conn_push(&c->conn, &c->ring);
 	return (true);
 }
 
@@ -173,10 +169,7 @@ begin_to_count(struct counter *c)
 		return (e);
 	xbb_ring_init(&c->ring, c->conn.ring_map.base, 1,
 	    sizeof(struct counter_slot), sizeof(struct counter_slot));
-	xbb_conn_show(&c->conn, &c->ring);
-	e = xbb_thread_start(&c->thread, counter_main, c);
-	c->has_thread = e == 0;
-	return (e);
+	return (xbb_conn_start(&c->conn, &c->ring, counter_main));
 }
 
 /* fds: grants, events, one to wake the caller, an empty file for the segment. */
@@ -243,9 +236,7 @@ void
 counter_close(struct counter *c)
 {
 
-	xbb_conn_drain(&c->conn);
-	if (c->has_thread)
-		pthread_join(c->thread, NULL);
+	xbb_conn_join(&c->conn);
 	xbb_conn_close(&c->conn);
 	xbb_mapping_remove(c->conn.mapping);
 	free(c);

@@ -58,23 +58,18 @@ enum xbb_transport {
 enum xbb_queue_state {
 	XBB_QUEUE_RUNNING	= 0,
 	XBB_QUEUE_DRAINING	= 1,	/* takes no new request */
-	/* every accepted request answered, thread gone */
-	XBB_QUEUE_DRAINED	= 2
+	XBB_QUEUE_DRAINED	= 2	/* all is answered, thread gone */
 };
 
 /* Why a queue stopped by itself. */
 enum xbb_stop_reason {
 	XBB_STOP_NONE		= 0,
 	XBB_STOP_RING		= 1,	/* guest: its ring indices lie */
-	/* host: the disk is gone (ENXIO, ENODEV) */
-	XBB_STOP_DISK		= 2,
+	XBB_STOP_DISK		= 2,	/* host: gone (ENXIO, ENODEV) */
 	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
-	/* host: what was acknowledged may be lost (lost_errno) */
-	XBB_STOP_LOST		= 4,
-	/* host: the file of the state segment was cut off */
-	XBB_STOP_SEGMENT	= 5,
-	/* host: pages of the guest stay mapped */
-	XBB_STOP_UNMAP		= 6
+	XBB_STOP_LOST		= 4,	/* host: what was acknowledged, maybe */
+	XBB_STOP_SEGMENT	= 5,	/* host: its file was cut off */
+	XBB_STOP_UNMAP		= 6	/* host: pages stay mapped */
 };
 
 /* What failed, for the one place in Python that raises. */
@@ -175,7 +170,7 @@ struct xbb_segment_head {
 struct xbb_queue_status {
 	uint32_t	state;			/* enum xbb_queue_state */
 	uint32_t	reason;			/* enum xbb_stop_reason */
-	int32_t		errnum;	/* errno that goes with the reason */
+	int32_t		errnum;			/* that goes with the reason */
 };
 
 /* Any ring: what was negotiated, and where it stands. */
@@ -198,21 +193,21 @@ struct xbb_ring_common {
 struct xbb_io_use {
 	uint32_t	threads;
 	uint64_t	bytes;
-	/* times that the bound was in the way of one */
-	uint64_t	over_bound;
-	uint64_t	failed;	/* times that the host had none */
+	uint64_t	over_bound;	/* times that one was refused */
+	uint64_t	failed;		/* times that the host had none */
 };
 
 /* How much may stay mapped for guests; for the whole process, at any time. */
 struct xbb_budget_limits {
 	uint32_t	mappings;	/* of this process, for all guests */
-	uint32_t	grants;			/* kept of all guests */
-	/* kept of one guest, all its disks together */
-	uint32_t	guest_grants;
+	uint32_t	grants;		/* kept of all guests */
+	uint32_t	guest_grants;	/* of one guest, on all its rings */
 };
 
-/* What is kept beyond new limits is given back a little later.  Used: mappings
- * with those set aside for open queues, and grants that are kept. */
+/*
+ * What is kept beyond new limits is given back a little later.  Used: mappings
+ * with those set aside for open queues, and grants that are kept.
+ */
 void	xbb_budget_set(const struct xbb_budget_limits *limits);
 void	xbb_budget_used(uint32_t *mappingsp, uint32_t *grantsp);
 

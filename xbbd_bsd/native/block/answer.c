@@ -74,16 +74,12 @@ xbb_answer_push(struct xbb_queue *q)
 {
 	struct xbb_counters *c = &q->set.rs->counters;
 	const uint32_t n = q->own.unpushed;
-	bool wanted;
 
 	if (n == 0)
 		return;
-	wanted = xbb_ring_push_responses(&q->own.ring);
-	XBB_PUT(q->conn.rc->rsp_prod, q->own.ring.rsp_prod);
 	XBB_COUNT(c->reqs_completed, n);
 	XBB_COUNT(c->reqs_queued_for_completion, -(uint64_t)n);
 	q->own.unpushed = 0;
-	if (wanted)
-		xbb_conn_notify(&q->conn);
+	xbb_conn_push(&q->conn, &q->own.ring);
 	release_answered(q);
 }

@@ -126,8 +126,6 @@ struct xbb_sleeper {
 struct xbb_queue_setup {
 	struct xbb_queue_params params;
 	const struct xbb_layout *layout;
-	int		 disk_fd;	/* as the next, of the params */
-	uint32_t	 disk_kind;	/* enum xbb_disk_kind */
 	const uint64_t	*sectors;	/* of the disk now, in the segment */
 	struct xbb_ring_state *rs;	/* in there */
 	const struct xbb_tunables *tunables;	/* likewise */
@@ -177,8 +175,6 @@ struct xbb_queue_shared {
 	atomic_uint	 slowness;	/* of reads and writes: speed.c */
 	atomic_uint	 flush_slowness;	/* of flushes and barriers */
 	struct xbb_pool	 pool;
-	pthread_t	 thread;	/* opener's, as the next */
-	bool		 has_thread;
 	/* Each thread its own: 0 the ring's, then the workers. */
 	struct xbb_sleeper sleeper[1 + XBB_MAX_WORKERS];
 };

@@ -50,12 +50,12 @@ xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov, off_t offset,
 static bool
 is_beyond_end(const struct xbb_queue *q, const struct xbb_batch *batch)
 {
-	const uint32_t kind = q->set.disk_kind;
+	const struct xbb_queue_params *p = &q->set.params;
 	uint64_t size;
 
 	/* A device without a size is gone. */
-	return (xbb_disk_size(q->set.disk_fd, kind, &size) == 0 &&
-	    (size != 0 || kind == XBB_DISK_FILE) &&
+	return (xbb_disk_size(p->disk_fd, p->disk_kind, &size) == 0 &&
+	    (size != 0 || p->disk_kind == XBB_DISK_FILE) &&
 	    (batch->sector + batch->nsectors) * XBB_SECTOR_SIZE > size);
 }
 
@@ -67,6 +67,7 @@ static struct xbb_outcome
 note_error(const struct xbb_queue *q, struct xbb_batch *batch,
     enum xbb_disk_op operation, int error)
 {
+	const struct xbb_queue_params *p = &q->set.params;
 	struct xbb_tally *tally = &batch->tally;
 
 	if (error == 0)
@@ -81,7 +82,7 @@ note_error(const struct xbb_queue *q, struct xbb_batch *batch,
 	if (xbb_means_gone(error))
 		tally->gone_errno = (int16_t)-error;
 	else if (error == -EIO && tally->gone_errno == 0 &&
-	    xbb_disk_is_gone(q->set.disk_fd, q->set.disk_kind))
+	    xbb_disk_is_gone(p->disk_fd, p->disk_kind))
 		tally->gone_errno = ENXIO;
 	return ((struct xbb_outcome){ error, XBB_BLAME_HOST });
 }
@@ -93,14 +94,14 @@ note_error(const struct xbb_queue *q, struct xbb_batch *batch,
 struct xbb_outcome
 xbb_data_flush(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
+	const struct xbb_queue_params *p = &q->set.params;
 	uint64_t before;
 	bool done;
 	int error;
 
 	xbb_speed_note(q, thread);
 	before = xbb_now_ns();
-	error = xbb_flush(q->set.flushes, q->set.disk_fd, q->set.disk_kind,
-	    &done);
+	error = xbb_flush(q->set.flushes, p->disk_fd, p->disk_kind, &done);
 	batch->tally.flushes += done;
 	xbb_speed_judge_flush(q, xbb_now_ns() - before, thread);
 	if (xbb_means_cannot(error))
@@ -128,7 +129,8 @@ xbb_file_can_punch(int fd)
 struct xbb_outcome
 xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
 {
-	const uint64_t block = q->set.params.block_size;
+	const struct xbb_queue_params *p = &q->set.params;
+	const uint64_t block = p->block_size;
 	uint64_t end, n, start;
 	int error;
 
@@ -139,8 +141,8 @@ xbb_data_discard(struct xbb_queue *q, struct xbb_batch *batch)
 	for (; start < end && error == 0; start += n) {
 		n = end - start < DISCARD_STEP ? end - start : DISCARD_STEP;
 		error = batch->secure ?
-		    xbb_disk_erase(q->set.disk_fd, (off_t)start, (off_t)n) :
-		    xbb_disk_discard(q->set.disk_fd, q->set.disk_kind,
+		    xbb_disk_erase(p->disk_fd, (off_t)start, (off_t)n) :
+		    xbb_disk_discard(p->disk_fd, p->disk_kind,
 		    (off_t)start, (off_t)n);
 		if (!batch->secure && atomic_load(&q->conn.draining))
 			break;
@@ -156,7 +158,7 @@ transfer_batch(struct xbb_queue *q, struct xbb_batch *batch, bool to_disk,
 	int error;
 
 	was_short = false;
-	error = xbb_transfer(q->set.disk_fd, to_disk, iov, niov,
+	error = xbb_transfer(q->set.params.disk_fd, to_disk, iov, niov,
 	    (off_t)offset, &was_short);
 	batch->tally.io_short += was_short;
 	if (error == 0)
@@ -178,13 +180,14 @@ static struct xbb_outcome
 write_file(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
     int niov, uint64_t offset, uint64_t end)
 {
+	const int fd = q->set.params.disk_fd;
 	uint64_t after, before;
 	struct xbb_outcome done;
 
-	if (xbb_file_size(q->set.disk_fd, &before) != 0 || end > before)
+	if (xbb_file_size(fd, &before) != 0 || end > before)
 		return (note_error(q, batch, XBB_DISK_OP_WRITE, -EIO));
 	done = transfer_batch(q, batch, true, iov, niov, offset);
-	if (xbb_file_size(q->set.disk_fd, &after) != 0 || after >= before)
+	if (xbb_file_size(fd, &after) != 0 || after >= before)
 		return (done);
 	if (after == end ||
 	    (done.error != 0 && after > offset && after < end)) {
@@ -220,7 +223,7 @@ move_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 
 	if (batch->operation == XBB_OP_READ)
 		return (read_disk(q, batch, iov, niov, offset));
-	if (q->set.disk_kind == XBB_DISK_FILE)
+	if (q->set.params.disk_kind == XBB_DISK_FILE)
 		done = write_file(q, batch, iov, niov, offset,
 		    offset + length);
 	else

@@ -133,7 +133,7 @@ prepare_queue(struct xbb_queue *q, struct xbb_state *state)
 	return (0);
 }
 
-/* Have others see that the ring is served. */
+/* Have others see what a disk's ring has, beside what any has. */
 static void
 show_queue(struct xbb_queue *q)
 {
@@ -150,7 +150,6 @@ show_queue(struct xbb_queue *q)
 	/* What an earlier queue did not finish will never end. */
 	XBB_SET(rs->dispatched.start_count, rs->dispatched.end_count);
 	XBB_SET(rs->received.start_count, rs->received.end_count);
-	xbb_conn_show(&q->conn, &q->own.ring);
 }
 
 /*
@@ -295,8 +294,6 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 		return (xbb_fail(error, "allocate queue", ENOMEM));
 	q->set.params = *params;
 	q->set.layout = xbb_layout(params->abi);
-	q->set.disk_fd = params->disk_fd;
-	q->set.disk_kind = params->disk_kind;
 	q->set.max_segments = most_segments(params);
 	q->conn.family = &xbb_block_family;
 	q->conn.self = q;
@@ -317,14 +314,8 @@ xbb_queue_start(struct xbb_queue *q, struct xbb_error *error)
 	int e;
 
 	show_queue(q);
-	e = xbb_thread_start(&q->shared.thread, xbb_queue_main, q);
-	xbb_budget_lacked(e);
-	if (e != 0) {
-		XBB_SET(q->conn.rc->connected, 0);
-		return (xbb_fail(error, "start threads", -e));
-	}
-	q->shared.has_thread = true;
-	return (0);
+	e = xbb_conn_start(&q->conn, &q->own.ring, xbb_queue_main);
+	return (e != 0 ? xbb_fail(error, "start threads", -e) : 0);
 }
 
 void
@@ -345,9 +336,7 @@ void
 xbb_queue_close(struct xbb_queue *q)
 {
 
-	xbb_queue_drain(q);
-	if (q->shared.has_thread)
-		pthread_join(q->shared.thread, NULL);
+	xbb_conn_join(&q->conn);
 	xbb_pool_stop(&q->shared.pool);
 	release_queue(q);
 }

@@ -1,6 +1,6 @@
 /*
  * verdict.h - why a request failed, from whoever carried it out to the ring's
- * thread, which counts it.  internal.h includes it, after faults.h.
+ * thread, which counts it.  block.h includes it, after the contract.
  */
 #ifndef XBB_VERDICT_H
 #define XBB_VERDICT_H

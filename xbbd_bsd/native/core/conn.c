@@ -80,7 +80,7 @@ xbb_conn_open(struct xbb_conn *conn, const struct xbb_conn_params *params,
 
 	conn->params = params;
 	conn->ops = xbb_hv_lookup(params->hv);
-	e = xbb_rest_open(&conn->rest);
+	e = xbb_kick_open(&conn->rest);
 	if (e != 0)
 		return (xbb_fail(error, "open pipe", -e));
 	e = conn->ops->open(&conn->hv, params->grant_fd, params->event_fd,
@@ -122,8 +122,8 @@ show_status(struct xbb_conn *conn, enum xbb_queue_state state)
 }
 
 /* Have others see in the segment that the ring is served, and how. */
-void
-xbb_conn_show(struct xbb_conn *conn, const struct xbb_ring *ring)
+static void
+show_conn(struct xbb_conn *conn, const struct xbb_ring *ring)
 {
 	struct xbb_ring_common *rc = conn->rc;
 
@@ -137,6 +137,31 @@ xbb_conn_show(struct xbb_conn *conn, const struct xbb_ring *ring)
 	XBB_SET(rc->rsp_prod, ring->rsp_prod);
 	show_status(conn, atomic_load(&conn->state));
 	XBB_SET(rc->connected, 1);
+}
+
+/* And that it is not any more. */
+static void
+hide_conn(struct xbb_conn *conn)
+{
+
+	show_status(conn, XBB_QUEUE_DRAINED);
+	XBB_SET(conn->rc->connected, 0);
+}
+
+/* Begin to serve: have others see that, and make the ring's thread. */
+int
+xbb_conn_start(struct xbb_conn *conn, const struct xbb_ring *ring,
+    void *(*main)(void *self))
+{
+	int e;
+
+	show_conn(conn, ring);
+	e = xbb_thread_start(&conn->thread, main, conn->self);
+	xbb_budget_lacked(e);
+	conn->has_thread = e == 0;
+	if (e != 0)
+		hide_conn(conn);
+	return (e);
 }
 
 /* Take nothing new.  Any thread. */
@@ -165,12 +190,20 @@ xbb_conn_stop(struct xbb_conn *conn, enum xbb_stop_reason reason, int errnum)
 	xbb_conn_drain(conn);
 }
 
-/* Tell the frontend that there is something for it.  Ring thread. */
+/*
+ * Publish the responses that were put; the segment says so before the frontend
+ * is told, if it wants to be.  Ring thread.
+ */
 void
-xbb_conn_notify(struct xbb_conn *conn)
+xbb_conn_push(struct xbb_conn *conn, struct xbb_ring *ring)
 {
+	bool wanted;
 	int error;
 
+	wanted = xbb_ring_push_responses(ring);
+	XBB_PUT(conn->rc->rsp_prod, ring->rsp_prod);
+	if (!wanted)
+		return;
 	XBB_COUNT(conn->rc->counters.notifies_sent, 1);
 	error = conn->ops->notify(conn->hv);
 	if (error != 0)
@@ -214,8 +247,7 @@ xbb_conn_drained(struct xbb_conn *conn)
 {
 
 	xbb_conn_check(conn);
-	show_status(conn, XBB_QUEUE_DRAINED);
-	XBB_SET(conn->rc->connected, 0);
+	hide_conn(conn);
 	atomic_store(&conn->state, XBB_QUEUE_DRAINED);
 	xbb_conn_tell(conn);
 }
@@ -230,6 +262,17 @@ xbb_conn_status(struct xbb_conn *conn, struct xbb_queue_status *status)
 	status->errnum = atomic_load(&conn->errnum);
 }
 
+/* Drain, and wait until the ring's thread has ended, if there is one. */
+void
+xbb_conn_join(struct xbb_conn *conn)
+{
+
+	xbb_conn_drain(conn);
+	if (conn->has_thread)
+		pthread_join(conn->thread, NULL);
+	conn->has_thread = false;
+}
+
 /* Give everything back, however far opening came; no thread is left. */
 void
 xbb_conn_close(struct xbb_conn *conn)
@@ -240,5 +283,5 @@ xbb_conn_close(struct xbb_conn *conn)
 		(void)conn->ops->unmap(conn->hv, &conn->ring_map);
 	if (conn->hv != NULL)
 		conn->ops->close(conn->hv);
-	xbb_rest_close(&conn->rest);
+	xbb_kick_close(&conn->rest);
 }

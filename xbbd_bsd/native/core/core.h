@@ -78,8 +78,7 @@ struct xbb_rest {
 	uint64_t	 poll_ns;	/* how long looking for work pays */
 	uint32_t	 sleeps_unpolled;	/* without looking first */
 	const int32_t	*poll_max_us;	/* a tunable: most of that */
-	/* one more descriptor to poll for, -1 */
-	int		 also_fd;
+	int		 also_fd;	/* one more to poll for; -1 */
 	bool		 also_ready;	/* it has something */
 };
 
@@ -96,6 +95,8 @@ struct xbb_conn {
 	struct xbb_mapping *mapping;	/* of the state segment */
 	struct xbb_ring_common *rc;	/* in there */
 	unsigned int	 shown;		/* its state there; ring thread */
+	pthread_t	 thread;	/* the ring's; opener, as the next */
+	bool		 has_thread;
 	/* Any thread. */
 	struct xbb_rest	 rest;
 	atomic_bool	 draining;
@@ -112,14 +113,12 @@ struct xbb_pool {
 	pthread_cond_t	 cond;
 	struct xbb_work_list run;	/* lock */
 	uint32_t	 idle;		/* lock: threads that nobody woke yet */
-	/* lock: woken or new, not at the queue */
-	uint32_t	 waking;
+	uint32_t	 waking;	/* lock: on their way to the queue */
 	uint32_t	 begun;		/* lock: threads that have begun */
 	uint32_t	 tokens;	/* lock: wake-ups not yet noticed */
 	uint32_t	 nthreads;	/* ring thread, or close */
 	bool		 stop;		/* lock */
-	/* ring thread: it has told so */
-	bool		 short_of_threads;
+	bool		 short_of_threads;	/* it was told; ring thread */
 	size_t		 buffer_size;	/* bytes, if data goes by one, else 0 */
 	uint8_t		*buffer[XBB_MAX_WORKERS];	/* of each, as made */
 	pthread_t	 thread[XBB_MAX_WORKERS];
@@ -149,21 +148,23 @@ int	xbb_conn_bind(struct xbb_conn *conn, struct xbb_error *error);
 bool	xbb_conn_can_be(const struct xbb_conn_params *params,
 	    const struct xbb_mapping *mapping);
 bool	xbb_conn_may_copy(const struct xbb_conn_params *params);
-void	xbb_conn_show(struct xbb_conn *conn, const struct xbb_ring *ring);
+int	xbb_conn_start(struct xbb_conn *conn, const struct xbb_ring *ring,
+	    void *(*main)(void *self));
 void	xbb_conn_drain(struct xbb_conn *conn);
 void	xbb_conn_stop(struct xbb_conn *conn, enum xbb_stop_reason reason,
 	    int errnum);
-void	xbb_conn_notify(struct xbb_conn *conn);
+void	xbb_conn_push(struct xbb_conn *conn, struct xbb_ring *ring);
 void	xbb_conn_check(struct xbb_conn *conn);
 void	xbb_conn_tell(const struct xbb_conn *conn);
 void	xbb_conn_drained(struct xbb_conn *conn);
 void	xbb_conn_status(struct xbb_conn *conn,
 	    struct xbb_queue_status *status);
+void	xbb_conn_join(struct xbb_conn *conn);
 void	xbb_conn_close(struct xbb_conn *conn);
 
 /* kick.c - how a ring's thread that sleeps is woken.  Any thread. */
-int	xbb_rest_open(struct xbb_rest *rest);
-void	xbb_rest_close(struct xbb_rest *rest);
+int	xbb_kick_open(struct xbb_rest *rest);
+void	xbb_kick_close(struct xbb_rest *rest);
 void	xbb_kick(struct xbb_rest *rest);
 
 /* rest.c - the ring's thread with nothing to do. */

@@ -8,7 +8,7 @@
 #include "core/core.h"
 
 int
-xbb_rest_open(struct xbb_rest *rest)
+xbb_kick_open(struct xbb_rest *rest)
 {
 	int i;
 
@@ -23,7 +23,7 @@ xbb_rest_open(struct xbb_rest *rest)
 }
 
 void
-xbb_rest_close(struct xbb_rest *rest)
+xbb_kick_close(struct xbb_rest *rest)
 {
 
 	if (rest->kick[0] >= 0) {
