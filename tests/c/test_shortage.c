@@ -404,6 +404,10 @@ check_opening(bool threads)
 	if (threads) {
 		WAIT_UNTIL(pair_try(&pair, &device, 0, &mapping) == -EAGAIN &&
 		    XBB_GET(rig.pair.rs->common.grants_persistent) < 20);
+		/* Nor does it look as if somebody served it. */
+		CHECK_EQ(XBB_GET(pair.rs->common.connected), 0);
+		CHECK_EQ(XBB_GET(pair.rs->common.status.state),
+		    XBB_QUEUE_DRAINED);
 		threads_forbid(false);
 	}
 	WAIT_UNTIL(pair_try(&pair, &device, 0, &mapping) == 0);
