@@ -35,7 +35,7 @@ from xbbd_bsd.events import (
     StoreBack,
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
-from xbbd_bsd.families import families, sweep
+from xbbd_bsd.families import families
 from xbbd_bsd.host import Host
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.native import budget_used, name_thread, set_budget
@@ -295,7 +295,6 @@ def _serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop takes it
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    _sweep(state_dir)
     # Every device needs a handful of descriptors.
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
@@ -361,12 +360,6 @@ def _report(path: str, outcome: str) -> None:
         os.rename(new, path)
     except OSError as error:
         _log.error("report %s: %s", path, error.strerror)
-
-
-def _sweep(state_dir: str) -> None:
-    """Remove what a daemon that died has left, and log what there is to say of it."""
-    for event in sweep(state_dir):
-        logs.sink(event.severity, one_line(str(event)))
 
 
 def _switches(config: Config) -> frozenset[Path]:

@@ -238,6 +238,24 @@ class Connected(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class Adopted(DeviceEvent):
+    """A ring that an earlier daemon served is served again; its guest has seen a pause."""
+
+    text = "taken over: {ring}"
+    ring: str
+
+
+@dataclass(frozen=True)
+class SegmentLeft(Event):
+    """An earlier daemon left a state segment with which nothing can be done."""
+
+    severity = Severity.WARNING
+    text = "{file}: left by an earlier daemon, and of no use: {reason}"
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Resized(DeviceEvent):
     """The disk has another size; requests are checked against it from now on."""
 
@@ -458,9 +476,8 @@ class QueueStarted(DeviceEvent):
 
     path = Path.DATA
     severity = Severity.DEBUG
-    text = "queue started: port {port}, {abi}, ring references {refs}"
+    text = "queue started: port {port}, ring references {refs}"
     port: int
-    abi: str
     refs: str
 
 

@@ -37,11 +37,9 @@ class Surroundings:
 class Entry:
     """A line of the registry: a driver, and how its family is made.
 
-    `make` gives the family of each kind that it serves, mostly one for all.  `sweep`
-    removes what a daemon that died has left in a state directory, before anything is made,
-    and says what there is to say of it.
+    `make` gives the family of each kind that it serves, mostly one for all, and sees to
+    what a daemon that died has left in the state directory.
     """
 
     driver: Driver
     make: Callable[[Surroundings], Mapping[str, Family]]
-    sweep: Callable[[str], Iterable[Event]]

@@ -14,6 +14,7 @@ from tests.waiting import GIVE_UP
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.entry import tap_params
 from xbbd_bsd.block.family import BlockFamily
+from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.sharing import Sharing
@@ -132,6 +133,7 @@ class Bench:
         }
 
     def make(self, config: Config) -> BlockFamily:
+        marks = Marks(str(self.run))
         return BlockFamily(
             {"vbd": self.host.media, "vbd3": {"params": tap_params}},
             host=self.host,
@@ -140,7 +142,8 @@ class Bench:
             loop=self.loop,
             run=self._run,
             sharing=Sharing(),
-            marks=Marks(str(self.run)),
+            marks=marks,
+            heritage=Heritage(str(self.run), marks, self.events.append),
             limits=self.limits,
             journal=self.events.append,
             try_again=self.freed.extend,

@@ -14,6 +14,7 @@ from typing import Any
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.health import of_shared
+from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
@@ -50,6 +51,7 @@ class BlockFamily:
         run: Run,
         sharing: Sharing,
         marks: Marks,
+        heritage: Heritage,
         limits: Accounts,
         journal: Callable[[Event], None],
         try_again: Callable[[Iterable[int]], None],
@@ -61,6 +63,7 @@ class BlockFamily:
         self.ledger = Ledger()
         self.limits = limits
         self.marks = marks
+        self.heritage = heritage
         self.media = media
         self.sharing = sharing
         self.host = host
@@ -124,6 +127,16 @@ class BlockFamily:
         backend = BlockBackend(self, identity, wake, journal)
         self.known[identity.unit] = backend
         return backend
+
+    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+        return self.heritage.unit_of(kind, domid, number)
+
+    @property
+    def promised(self) -> frozenset[int]:
+        return self.heritage.units
+
+    def settle(self, kind: str) -> None:
+        self.heritage.settle(kind)
 
     def numbers(self, unit: int) -> Numbers:
         backend = self.known[unit]

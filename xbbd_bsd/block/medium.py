@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from errno import ENODEV, ENXIO, ESTALE, ETIMEDOUT
 from typing import Final, Protocol
 
-from xbbd_bsd.block.disk import Disk, disk_path, open_disk
+from xbbd_bsd.block.disk import Disk, Key, disk_path, open_disk
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.path import PathState, state_of
 from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
@@ -42,13 +42,14 @@ class Wanted:
     """Which disk, and how.
 
     `shared`: others may use it as well.  `sector_size`: bytes of the sectors that the
-    guest shall see, 0 for the disk's own.
+    guest shall see, 0 for the disk's own.  `key`: it must be this very disk (Disk.key).
     """
 
     name: bytes
     read_only: bool
     shared: bool
     sector_size: int
+    key: Key | None = None
 
 
 class Holder(Protocol):
@@ -114,6 +115,8 @@ class Medium:
             "opening the disk", wanted, lambda: self._open(wanted), lambda found: found[0].close()
         )
         try:
+            if wanted.key not in (None, disk.key):
+                raise OperatorError("it is another disk by now", ESTALE)
             self._marks.check(disk)
             if wanted.shared:
                 check_shared(disk, wanted.sector_size)

@@ -3,6 +3,7 @@
 It opens nothing and keeps nothing.  Control thread.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk
@@ -72,15 +73,17 @@ def queue_maker(
     return make
 
 
+OF_DEVICE: Final = Need(disks=1, descriptors=1)  # its segment, which is locked
+OF_DISK: Final = Need(descriptors=2)  # the disk, and one that keeps others off
 # Grants, events, and the pipe by which it is woken; two more on a simulated machine.
 RING_DESCRIPTORS: Final = 6
 WAKE_DESCRIPTORS: Final = 2  # of a connection, whatever rings it has (rings.py)
 
 
-def need_of(rings: tuple[RingParams, ...], make: MakeParams) -> Need:
+def need_of(rings: Mapping[int, RingParams], make: MakeParams) -> Need:
     """What a connection with those rings takes of what all disks share."""
     need = Need(descriptors=WAKE_DESCRIPTORS)
-    for number, ring in enumerate(rings):
+    for number, ring in rings.items():
         need += _of_ring(make(number, ring, -1, -1, -1))
     return need
 
