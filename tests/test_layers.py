@@ -345,7 +345,12 @@ FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "s
 FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
 TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack"]
 SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
-DETACHES = {"daemon": {"fork"}}  # before anything is mapped
+# Before anything is mapped; and those that never map anything.
+DETACHES = {
+    "daemon": {"fork"},
+    "native.forkserver": {"fork"},
+    "native.processes": {"posix_spawn"},
+}
 
 
 def makes_processes(path: Path, name: str) -> set[str]:
