@@ -392,14 +392,15 @@ hear_daemon(struct xbb_guest *g)
 {
 	struct xbb_message message;
 	const char *fault;
-	uint32_t serial;
 	int got;
 
 	got = xbb_message_take(g->daemon_fd, &message);
 	if (got == 0)
 		return;
-	if (got == -EMSGSIZE) {
-		answer_request(g, 0, 0, EMSGSIZE, "longer than any message");
+	if (got == -EMSGSIZE || got == -EMFILE) {
+		answer_request(g, xbb_message_serial(&message), 0, -got,
+		    got == -EMFILE ? "no room for its descriptors" :
+		    "longer than any message");
 		return;
 	}
 	if (got < 0) {
@@ -409,11 +410,9 @@ hear_daemon(struct xbb_guest *g)
 	fault = xbb_message_fault(&message, g->params->grant_fd >= 0);
 	if (fault == NULL)
 		obey_daemon(g, &message);
-	else {
-		serial = message.size >= sizeof(message.head) ?
-		    message.head.serial : 0;
-		answer_request(g, serial, 0, EBADMSG, fault);
-	}
+	else
+		answer_request(g, xbb_message_serial(&message), 0, EBADMSG,
+		    fault);
 	xbb_message_drop(&message);
 }
 

@@ -77,6 +77,7 @@ enum xbb_use {
 int	xbb_message_take(int fd, struct xbb_message *message);
 const char *xbb_message_fault(const struct xbb_message *message,
 	    bool own_grants);
+uint32_t xbb_message_serial(const struct xbb_message *message);
 int	xbb_message_fd(struct xbb_message *message, uint32_t which);
 void	xbb_message_drop(struct xbb_message *message);
 int	xbb_message_send(int fd, void *message, uint32_t type, size_t size,

@@ -51,8 +51,9 @@ take_descriptors(struct xbb_message *message, struct msghdr *msg,
 }
 
 /*
- * The next message: 1, or 0 if there is none now; EMSGSIZE if it did not fit,
- * and nothing of it is left; EPIPE if whoever sent is gone.
+ * The next message: 1, or 0 if there is none now; EPIPE if whoever sent is
+ * gone.  If all of it did not fit, EMSGSIZE, or EMFILE for want of descriptors:
+ * then only its head is good for something, to answer.
  */
 int
 xbb_message_take(int fd, struct xbb_message *message)
@@ -88,7 +89,8 @@ xbb_message_take(int fd, struct xbb_message *message)
 	if (toomany == 0 && (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0)
 		return (1);
 	xbb_message_drop(message);
-	return (-EMSGSIZE);
+	return (toomany == 0 && (msg.msg_flags & MSG_TRUNC) == 0 ?
+	    -EMFILE : -EMSGSIZE);
 }
 
 static size_t
@@ -135,6 +137,15 @@ fault_of_add(const struct xbb_message *message, bool own_grants)
 			return ("a number for a descriptor");
 	}
 	return (NULL);
+}
+
+/* The number that an answer to it has. */
+uint32_t
+xbb_message_serial(const struct xbb_message *message)
+{
+
+	return (message->size >= sizeof(message->head) ? message->head.serial :
+	    0);
 }
 
 /* What is wrong with a message, NULL if it is one of ours. */
