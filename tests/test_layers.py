@@ -62,6 +62,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("xenbus", ["errands", "errors", "events", "journal", "xenbus", "xenstore"]),
     # The data path and the platform are passed around as values.
     ("native", ["errors", "faults", "native"]),
+    ("guests.deaths", []),
+    ("guests", ["errors", "guests", "native"]),
     ("host.__init__", ["errors", "host.resources"]),
     ("host.choice", ["errors", "host", "sim.hypervisor"]),
     ("host", ["errors", "host", "native"]),
@@ -107,6 +109,7 @@ RULES: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 
 PURE = [
+    "guests.deaths",
     "errors",
     "events",
     "deeds",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tests.native.ring import DEVICE, DOMAIN_PAGES, HV
+from tests.native.ring import DEVICE, DOMAIN_PAGES, HV, SANITIZED
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
@@ -130,7 +131,11 @@ def worker(
     short = near(path)
     with listen_at(short) as listener:
         serial = found.processes.start(
-            name, listener, hv=HV, idle_seconds=IDLE_SECONDS, confinement=confinement
+            name,
+            listener,
+            hv=HV,
+            idle_seconds=IDLE_SECONDS,
+            confinement=confinement or Confinement(confined=not SANITIZED),
         )
         pid = found.wait_for(serial)
     made = Worker(found, short, pid)
@@ -141,6 +146,8 @@ def worker(
         if pid not in found.ended:
             made.kill()
         os.unlink(short)
+        # A sanitizer has something to say by another status.
+        assert found.ended[pid].status in (0, signal.SIGKILL)
 
 
 @dataclass
