@@ -8,6 +8,7 @@ import signal
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from errno import EALREADY, EBUSY, EEXIST, EINVAL, ENOENT, EPIPE, ETIMEDOUT, EWOULDBLOCK
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.descriptors import open_descriptors
-from tests.native.guests import Server, Worker, disk, near, server, wait_lost, worker
+from tests.native.guests import Disk, Server, Worker, disk, near, server, wait_lost, worker
 from tests.native.slots import REQ_PROD, RawRing
 from tests.sim.soak import build_faulty_disk
 from tests.waiting import GIVE_UP, eventually
@@ -45,7 +46,7 @@ def process(served: Server, tmp_path: Path) -> Iterator[Worker]:
 def test_two_disks_with_two_rings_each(process: Worker, tmp_path: Path) -> None:
     with disk(tmp_path, "a", rings=2) as a, disk(tmp_path, "b", rings=2) as b:
         link = process.connect()
-        before, threads = process.descriptors, process.threads
+        before, threads = quiet(process, a, link)
         devices = [a.serve(link, 7), b.serve(link, 9)]
         for served_disk in (a, b):
             for ring in (0, 1):
@@ -62,6 +63,22 @@ def test_two_disks_with_two_rings_each(process: Worker, tmp_path: Path) -> None:
         eventually(lambda: process.threads == threads, "all threads have ended")
         assert a.mapped == b.mapped == 0
         link.close()
+
+
+def quiet(process: Worker, served: Disk, link: Link) -> tuple[int, int]:
+    """Descriptors and threads of a process that has had a device: sanitizers have one more then."""
+    served.serve(link).close(limit=GIVE_UP)
+    eventually(lambda: len(thread_names(process)) <= 2, "the device's threads have ended")
+    return process.descriptors, process.threads
+
+
+def thread_names(process: Worker) -> list[str]:
+    tasks = Path(f"/proc/{process.pid}/task")
+    names = []
+    for task in tasks.iterdir():
+        with suppress(OSError):  # it has just ended
+            names.append((task / "comm").read_text())
+    return names
 
 
 def test_it_is_named_for_who_looks(served: Server, tmp_path: Path) -> None:
@@ -256,7 +273,7 @@ def test_drained_and_closed(process: Worker, tmp_path: Path) -> None:
 def test_what_cannot_be_opened_leaves_nothing(process: Worker, tmp_path: Path) -> None:
     with disk(tmp_path, rings=2) as d:
         link = process.connect()
-        before, threads = process.descriptors, process.threads
+        before, threads = quiet(process, d, link)
         good = d.params
         d.params = replace(good, sector_size=1000)
         with pytest.raises(HostError, match="check parameters") as refused:
