@@ -75,11 +75,27 @@ either(uint32_t value, uint32_t otherwise)
 	return (value != 0 ? value : otherwise);
 }
 
-/* The frontend, listening at an address that is gone once both are joined. */
+/* Connect a backend to the frontend's port, in place of the one before. */
+void
+pair_connect(struct pair *pair)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	strcpy(address.sun_path, pair->port);
+	if (pair->event_fd >= 0)
+		close(pair->event_fd);
+	pair->event_fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	CHECK(pair->event_fd >= 0);
+	CHECK(connect(pair->event_fd, (struct sockaddr *)&address,
+	    sizeof(address)) == 0);
+}
+
+/* The frontend, listening at an address of its own. */
 static void
 open_front(struct pair *pair, const struct device *device,
     const struct pair_options *options)
 {
+	static unsigned int serial;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct xbb_front_params params = {
 		.grant_fd = device->domain_fd,
@@ -93,7 +109,8 @@ open_front(struct pair *pair, const struct device *device,
 
 	params.depth = either(options->depth,
 	    xbb_max_requests(options->abi, params.ring_pages));
-	strcpy(address.sun_path, "port");
+	snprintf(pair->port, sizeof(pair->port), "port%u", serial++);
+	strcpy(address.sun_path, pair->port);
 	pair->listen_fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	CHECK(pair->listen_fd >= 0);
 	CHECK(bind(pair->listen_fd, (struct sockaddr *)&address,
@@ -102,21 +119,22 @@ open_front(struct pair *pair, const struct device *device,
 	CHECK(fcntl(pair->listen_fd, F_SETFL, O_NONBLOCK) == 0);
 	params.event_fd = pair->listen_fd;
 	CHECK_EQ(xbb_front_open(&params, &error, &pair->front), 0);
-	pair->event_fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	CHECK(pair->event_fd >= 0);
-	CHECK(connect(pair->event_fd, (struct sockaddr *)&address,
-	    sizeof(address)) == 0);
-	CHECK(unlink(address.sun_path) == 0);
+	pair->event_fd = -1;
+	pair_connect(pair);
 }
 
-/* 0, or why there is no queue yet: then it may be tried again. */
-int
-pair_try(struct pair *pair, struct device *device, uint32_t ring,
-    const struct pair_options *options)
+/* What the queue of a pair is made of, once there is a frontend. */
+void
+pair_params(const struct pair *pair, const struct device *device,
+    uint32_t ring, const struct pair_options *options,
+    struct xbb_queue_params *params)
 {
-	struct xbb_queue_params params = {
+
+	*params = (struct xbb_queue_params){
 		.conn.grant_fd = device->domain_fd,
 		.disk_fd = device->disk_fd,
+		.conn.event_fd = pair->event_fd,
+		.conn.wake_fd = pair->wake[1],
 		.conn.hv = XBB_HV_SIM,
 		.conn.domid = either(options->domid, 1),
 		.conn.remote_port = 1,
@@ -129,25 +147,43 @@ pair_try(struct pair *pair, struct device *device, uint32_t ring,
 		.conn.transport = options->transport,
 		.read_only = options->read_only,
 		.sector_size = either(options->sector_size, XBB_SECTOR_SIZE),
-		.block_size = either(options->sector_size, 512),
+		.block_size = either(options->block_size,
+		    either(options->sector_size, 512)),
+		.bounce = options->block_size > either(options->sector_size,
+		    512),
 		.conn.workers = either(options->workers, 4),
 		.max_batch_segments = either(options->max_batch_segments, 64),
 		.max_grants = either(options->max_grants, 2816),
 		.max_indirect_segments = options->max_indirect_segments,
 	};
+	xbb_front_ring_refs(pair->front, params->conn.ring_ref);
+}
+
+/* A frontend and what tells of the queue, but no queue yet. */
+void
+pair_prepare(struct pair *pair, const struct device *device, uint32_t ring,
+    const struct pair_options *options)
+{
+
+	open_front(pair, device, options);
+	CHECK(pipe(pair->wake) == 0);
+	CHECK(fcntl(pair->wake[1], F_SETFL, O_NONBLOCK) == 0);
+	pair->abi = options->abi;
+	pair->rs = &device->state->ring[ring];
+}
+
+/* 0, or why there is no queue yet: then it may be tried again. */
+int
+pair_try(struct pair *pair, struct device *device, uint32_t ring,
+    const struct pair_options *options)
+{
+	struct xbb_queue_params params;
 	struct xbb_error error;
 	int e;
 
-	if (pair->front == NULL) {
-		open_front(pair, device, options);
-		CHECK(pipe(pair->wake) == 0);
-		CHECK(fcntl(pair->wake[1], F_SETFL, O_NONBLOCK) == 0);
-	}
-	params.conn.event_fd = pair->event_fd;
-	params.conn.wake_fd = pair->wake[1];
-	xbb_front_ring_refs(pair->front, params.conn.ring_ref);
-	pair->abi = options->abi;
-	pair->rs = &device->state->ring[ring];
+	if (pair->front == NULL)
+		pair_prepare(pair, device, ring, options);
+	pair_params(pair, device, ring, options, &params);
 	memset(&pair->rs->counters, 0, sizeof(pair->rs->counters));
 	memset(&pair->rs->common.counters, 0,
 	    sizeof(pair->rs->common.counters));
@@ -210,9 +246,11 @@ void
 pair_close(struct pair *pair)
 {
 
-	xbb_queue_close(pair->queue);
+	if (pair->queue != NULL)
+		xbb_queue_close(pair->queue);
 	if (pair->front != NULL)
 		xbb_front_close(pair->front);
+	CHECK(unlink(pair->port) == 0);
 	close(pair->listen_fd);
 	close(pair->event_fd);
 	close(pair->wake[0]);

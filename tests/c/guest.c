@@ -183,16 +183,25 @@ guest_answers(struct guest *guest)
 	    guest->rsp_cons);
 }
 
+/* Take the answers that there are. */
+void
+guest_take(struct guest *guest)
+{
+	const uint32_t prod = guest->rsp_cons + guest_answers(guest);
+
+	CHECK(prod - guest->rsp_cons <= guest->outstanding);
+	while (guest->rsp_cons != prod)
+		take_response(guest);
+}
+
 /* Wait for the answer to everything that was put. */
 void
 guest_collect(struct guest *guest)
 {
-	uint32_t prod;
 
 	while (guest->outstanding > 0) {
-		prod = guest_wait(guest);
-		while (guest->rsp_cons != prod)
-			take_response(guest);
+		(void)guest_wait(guest);
+		guest_take(guest);
 	}
 	guest->ntags = 0;
 }

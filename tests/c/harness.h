@@ -79,6 +79,7 @@ struct pair_options {
 	bool		discard;
 	bool		secure;		/* likewise */
 	uint32_t	persistent;	/* grants that may stay mapped */
+	uint32_t	block_size;	/* of the disk; by a buffer if larger */
 };
 
 /* A ring: its frontend and its queue. */
@@ -87,6 +88,7 @@ struct pair {
 	struct xbb_queue *queue;
 	struct xbb_ring_state *rs;
 	uint32_t	 abi;
+	char		 port[16];	/* the frontend's address */
 	int		 listen_fd;
 	int		 event_fd;	/* the backend's */
 	int		 wake[2];
@@ -104,6 +106,12 @@ void	device_write(const struct device *device, uint64_t sector,
 	    uint64_t nsectors, const void *from);
 void	pair_open(struct pair *pair, struct device *device, uint32_t ring,
 	    const struct pair_options *options);
+void	pair_prepare(struct pair *pair, const struct device *device,
+	    uint32_t ring, const struct pair_options *options);
+void	pair_connect(struct pair *pair);
+void	pair_params(const struct pair *pair, const struct device *device,
+	    uint32_t ring, const struct pair_options *options,
+	    struct xbb_queue_params *params);
 int	pair_try(struct pair *pair, struct device *device, uint32_t ring,
 	    const struct pair_options *options);
 void	pair_wait_drained(struct pair *pair, enum xbb_stop_reason reason);
@@ -141,6 +149,7 @@ uint32_t guest_put(struct guest *guest, uint8_t operation, uint64_t sector,
 void	guest_publish(struct guest *guest);
 uint32_t guest_wait(struct guest *guest);
 uint32_t guest_answers(struct guest *guest);	/* not yet collected */
+void	guest_take(struct guest *guest);	/* what there is */
 void	guest_collect(struct guest *guest);
 void	guest_collect_blindly(struct guest *guest);
 int16_t	guest_do(struct guest *guest, uint8_t operation, uint64_t sector,
@@ -245,6 +254,19 @@ void	disk_hold_range(uint64_t from, uint64_t to);	/* those of these bytes */
 void	disk_hold_syncs(void);		/* fdatasync */
 void	disk_wait_held(uint32_t n);	/* until n are */
 void	disk_release(void);		/* all, and hold no more */
+
+/*
+ * crash.c - this process dies before a store that whoever comes next goes by.
+ * The counts are shared with processes that are forked.
+ */
+struct crash {
+	atomic_long	 left;		/* such stores until then; < 0: never */
+	atomic_long	 passed;	/* so far */
+};
+
+extern struct crash *crash;
+
+void	crash_prepare(void);
 
 /* batches.c - requests merged as the queue does it, and what must hold then. */
 struct batches {

@@ -33,6 +33,7 @@ PROGRAMS = sorted([*HERE.glob("test_*.c"), HERE / "fuzz_ring.c"])
 SHARED = [*(ROOT / name for name in sources()), *sorted(set(HERE.glob("*.c")) - set(PROGRAMS))]
 
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-O1"]
+CFLAGS += ["-DXBB_CRASH_POINTS"]  # crash.c
 VARIANTS = {
     "plain": [],
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
@@ -57,6 +58,8 @@ AMOUNTS = {
     "hostile": [100000],
     "io": [1000],
     "order": [40],
+    "recover": [60],
+    "takeover": [6],
 }
 
 # A fence, since gcc's thread sanitizer warns about those of the product.

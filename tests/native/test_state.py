@@ -17,7 +17,7 @@ from xbbd_bsd.native import Op, RequestState, SegmentIdentity, SegmentMedium, St
 from xbbd_bsd.native._xbb import ffi, lib
 
 MEDIUM = SegmentMedium(("file", 1, 2), "/disk", "vm1")
-HEADER = struct.Struct("@4IQ2I32s4I")  # struct xbb_segment_head
+HEADER = struct.Struct("@4IQ2I32s64s4I")  # struct xbb_segment_head
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
 
 

@@ -47,16 +47,9 @@ from xbbd_bsd.native.binding import (
     sim_mapped,
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
-from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus, queue_bytes
-from xbbd_bsd.native.state import (
-    Devstat,
-    InflightRequest,
-    RingView,
-    Segment,
-    SegmentIdentity,
-    SegmentMedium,
-    State,
-)
+from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus, params_of, queue_bytes
+from xbbd_bsd.native.segment import SegmentIdentity, SegmentMedium, Takeovers
+from xbbd_bsd.native.state import Devstat, InflightRequest, RingView, Segment, State
 
 __all__ = [
     "GUEST_GRANTS",
@@ -95,6 +88,7 @@ __all__ = [
     "SegmentMedium",
     "State",
     "StopReason",
+    "Takeovers",
     "Transport",
     "Workload",
     "bound_io",
@@ -106,6 +100,7 @@ __all__ = [
     "kernel_environment",
     "max_requests",
     "name_thread",
+    "params_of",
     "pseudo_file_system",
     "queue_bytes",
     "set_budget",

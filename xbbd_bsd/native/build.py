@@ -40,6 +40,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "workers.c",
     ),
     "block": (
+        "adopt.c",
         "answer.c",
         "batch.c",
         "blkif.c",
@@ -54,6 +55,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pages.c",
         "probes.c",
         "queue.c",
+        "recover.c",
         "speed.c",
     ),
     "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),

@@ -41,6 +41,16 @@
 #define XBB_IN_ORDER() \
 	atomic_signal_fence(memory_order_seq_cst)
 
+/*
+ * Before each store that whoever comes after a death goes by: tests die here
+ * (tests/c/crash.c).
+ */
+#ifdef XBB_CRASH_POINTS
+void	xbb_may_die(void);
+#else
+#define xbb_may_die()	((void)0)
+#endif
+
 /* Tell the processor that this is a loop which waits. */
 static inline void
 xbb_relax(void)

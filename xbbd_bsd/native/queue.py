@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from errno import EINVAL
 from typing import Any
 
+from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import Abi, DiskKind, HvKind, QueueState, StopReason, Transport, check
+from xbbd_bsd.native.binding import (
+    MAX_RING_PAGES,
+    Abi,
+    DiskKind,
+    HvKind,
+    QueueState,
+    StopReason,
+    Transport,
+    check,
+)
 from xbbd_bsd.native.state import State
 
 
@@ -23,7 +34,8 @@ class QueueParams:
     ``max_persistent`` the grants that may stay mapped, 0 if the frontend did
     not ask for that.  ``wake_fd`` must be non-blocking; a byte arrives there
     when the queue has drained, or would want more threads than there are.  The
-    size of the disk is the segment's.
+    size of the disk is the segment's.  ``adopt``: somebody served this ring and died;
+    what it owes its guest is in the segment.
     """
 
     grant_fd: int
@@ -50,6 +62,7 @@ class QueueParams:
     unit: int = 0
     ring: int = 0
     transport: Transport = Transport.BEST
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +117,46 @@ class Queue:
             lib.xbb_queue_close(queue)
 
 
+def params_of(state: State, ring: int) -> QueueParams:
+    """What a ring was opened with, as its segment has it; no descriptors.
+
+    HostError if it could not have been.
+    """
+    p = state.handle.ring[ring].params
+    conn = p.conn
+    try:
+        return QueueParams(
+            grant_fd=-1,
+            event_fd=-1,
+            disk_fd=-1,
+            wake_fd=-1,
+            hv=HvKind(conn.hv),
+            domid=conn.domid,
+            remote_port=conn.remote_port,
+            abi=Abi(p.abi),
+            ring_refs=tuple(conn.ring_ref[0 : min(conn.ring_pages, MAX_RING_PAGES)]),
+            disk_kind=DiskKind(p.disk_kind),
+            read_only=bool(p.read_only),
+            sector_size=p.sector_size,
+            block_size=p.block_size,
+            bounce=bool(p.bounce),
+            discard=p.discard > 0,
+            discard_secure=p.discard > 1,
+            workers=conn.workers,
+            max_batch_segments=p.max_batch_segments,
+            max_indirect_segments=p.max_indirect_segments,
+            max_grants=p.max_grants,
+            max_persistent=conn.max_persistent,
+            unit=conn.unit,
+            ring=ring,
+            transport=Transport(conn.transport),
+        )
+    except ValueError as error:
+        raise HostError(
+            f"{state.path}: ring {ring} is like none of ours: {error}", EINVAL
+        ) from None
+
+
 def queue_bytes(params: QueueParams) -> int:
     """Most memory of a queue with one I/O thread, bytes; its descriptors do not matter."""
     return int(lib.xbb_queue_bytes(_c_params(params)))
@@ -127,6 +180,7 @@ def _c_params(params: QueueParams) -> Any:
                 "workers": params.workers,
                 "max_persistent": params.max_persistent,
                 "transport": params.transport,
+                "adopt": params.adopt,
             },
             "disk_fd": params.disk_fd,
             "disk_kind": params.disk_kind,

@@ -8,10 +8,10 @@ says where to look, or raises.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass
 from errno import EINVAL
+from typing import Any
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.faults import Faults
@@ -25,12 +25,23 @@ from xbbd_bsd.native.binding import (
     Abi,
     DiskKind,
     Op,
+    QueueState,
     RequestState,
     Transport,
     check,
     known,
 )
 from xbbd_bsd.native.faults import count_failures, read_faults
+from xbbd_bsd.native.segment import (
+    NOBODYS,
+    SegmentIdentity,
+    SegmentMedium,
+    Takeovers,
+    cut,
+    lock,
+    remove,
+    text_of,
+)
 
 COMMON_COUNTERS: tuple[str, ...] = tuple(
     name for name, _ in ffi.typeof("struct xbb_common_counters").fields
@@ -112,48 +123,28 @@ class InflightRequest:
     indirect_refs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentIdentity:
-    """Whose device a segment is about, for whoever finds it after us.
-
-    `kind`: the backend directory's name, up to 31 bytes; `domid` and `number`: the
-    device there; `unit`: our number of it.  32 bits each, without sign.
-    """
-
-    kind: str
-    domid: int
-    number: int
-    unit: int
-
-
-NOBODYS = SegmentIdentity("", 0, 0, 0)
-"""Of a segment that is about no device of the store's."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentMedium:
-    """Whose disk a segment is about.
-
-    `key`: "file" or "device", device number, inode (0 of a device), as the kernel
-    tells disks apart; path and guest are for people, and may be cut.
-    """
-
-    key: tuple[str, int, int]
-    path: str
-    guest: str
-
-
 class State:
-    """A mapped state segment.  Use :meth:`create` or :meth:`open`."""
+    """A mapped state segment.  Use :meth:`create`, :meth:`take_over` or :meth:`open`.
 
-    def __init__(self, path: str, fd: int, *, writable: bool) -> None:
-        """Map the segment behind ``fd``, which is closed; :class:`HostError` if it is none."""
+    Whoever serves its device has the file locked (flock(2)): a lock that is free says that
+    no thread of theirs is in a system call any more, be it alive or not.
+    """
+
+    def __init__(self, path: str, fd: int, *, writable: bool, locked: bool = False) -> None:
+        """Map the segment behind ``fd``, which is ours; :class:`HostError` if it is none.
+
+        ``locked``: it holds the lock, and is kept for that.
+        """
         self.path = path
+        self._lock = -1
         pointer = ffi.new("struct xbb_state **")
         try:
             check(lib.xbb_state_map(fd, writable, pointer), f"map state segment {path}")
+            if locked:
+                self._lock, fd = fd, -1
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         self._state = pointer[0]
         self._medium: SegmentMedium | None = None
 
@@ -169,7 +160,8 @@ class State:
         """Make a fresh segment, mode 0600, in place of an old one; OSError or HostError.
 
         ``table_entries`` is the size of each ring's in-flight table: at least
-        the slots of the largest ring that may connect.
+        the slots of the largest ring that may connect.  An old one that somebody still
+        serves is left alone: HostError with EBUSY.
         """
         kind = os.fsencode(identity.kind)
         if len(kind) >= lib.XBB_KIND_NAME:
@@ -181,16 +173,32 @@ class State:
                 "domid": identity.domid,
                 "number": identity.number,
                 "unit": identity.unit,
+                "machine": cut(identity.machine, lib.XBB_MACHINE_NAME),
             },
         )
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        remove(path)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        result = lib.xbb_state_format(fd, c, rings, table_entries)
-        if result < 0:
+        try:
+            lock(fd, path)
+            check(lib.xbb_state_format(fd, c, rings, table_entries), f"make state segment {path}")
+        except HostError:
             os.close(fd)
-        check(result, f"make state segment {path}")
-        return cls(path, fd, writable=True)
+            raise
+        return cls(path, fd, writable=True, locked=True)
+
+    @classmethod
+    def take_over(cls, path: str) -> State:
+        """Map the segment of one that served a device and is gone; OSError or HostError.
+
+        EBUSY if it is not gone, as when a disk does not let go of its threads.
+        """
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            lock(fd, path)
+        except HostError:
+            os.close(fd)
+            raise
+        return cls(path, fd, writable=True, locked=True)
 
     @classmethod
     def open(cls, path: str, *, writable: bool = False) -> State:
@@ -203,11 +211,12 @@ class State:
     def identity(self) -> SegmentIdentity:
         """Whose device it is about, as it stands there."""
         found = self._state.head.identity
-        kind = bytes(ffi.buffer(found.kind)).partition(b"\0")[0]
-        return SegmentIdentity(os.fsdecode(kind), found.domid, found.number, found.unit)
+        return SegmentIdentity(
+            text_of(found.kind), found.domid, found.number, found.unit, text_of(found.machine)
+        )
 
     @property
-    def handle(self) -> object:
+    def handle(self) -> Any:
         """The C struct, for the queue that works on it."""
         return self._state
 
@@ -282,6 +291,22 @@ class State:
         check(lib.xbb_state_resize(self._state, sectors), f"resize to {sectors} sectors")
 
     @property
+    def served(self) -> list[int]:
+        """The rings that somebody serves, or served when he died."""
+        return [n for n in range(self.rings) if self._state.ring[n].common.connected]
+
+    @property
+    def ending(self) -> bool:
+        """Whether some of its guest's rings have ended, or are about to."""
+        states = [self._state.ring[n].common.status.state for n in self.served]
+        whole = len(states) == self._state.connection_rings
+        return not whole or any(state != QueueState.RUNNING for state in states)
+
+    def connect(self, rings: int) -> None:
+        """A guest is about to be served on so many rings."""
+        self._state.connection_rings = rings
+
+    @property
     def lost_errno(self) -> int:
         """Why what was acknowledged may be lost (xbb.h), 0 if it is not."""
         return int(lib.xbb_state_lost(self._state))
@@ -306,9 +331,9 @@ class State:
         m.known = 0
         kind, m.device, m.inode = medium.key
         m.kind = DiskKind[kind.upper()]
+        m.shared = medium.shared
         for field, text in ((m.path, medium.path), (m.guest, medium.guest)):
-            size = len(field)
-            ffi.memmove(field, os.fsencode(text)[: size - 1].ljust(size, b"\0"), size)
+            ffi.memmove(field, cut(text, len(field)), len(field))
         m.known = 1
         self._medium = self._shown_medium() or medium
 
@@ -318,9 +343,22 @@ class State:
             return None
         return SegmentMedium(
             (DiskKind(m.kind).name.lower(), int(m.device), int(m.inode)),
-            os.fsdecode(bytes(ffi.buffer(m.path)).partition(b"\0")[0]),
-            os.fsdecode(bytes(ffi.buffer(m.guest)).partition(b"\0")[0]),
+            text_of(m.path),
+            text_of(m.guest),
+            bool(m.shared),
         )
+
+    @property
+    def takeovers(self) -> Takeovers:
+        """How often somebody went on where another had died."""
+        found = self._state.takeovers
+        return Takeovers(int(found.count), int(found.longest_ns))
+
+    def note_takeover(self, waited_ns: int) -> None:
+        """One more; of its requests in flight the longest had waited so long."""
+        found = self._state.takeovers
+        found.count += 1
+        found.longest_ns = max(int(found.longest_ns), waited_ns)
 
     def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:
         """What was given to the disk (xbb), or what the frontend asked for (xbbi).
@@ -427,7 +465,10 @@ class State:
         return [int(req.received_ns) for req in table if req.state not in settled]
 
     def close(self) -> None:
-        """Unmap.  The file stays; harmless if done before."""
+        """Unmap, and let go of the lock.  The file stays; harmless if done before."""
         if self._state is not None:
             lib.xbb_state_unmap(self._state)
             self._state = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1

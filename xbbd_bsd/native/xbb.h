@@ -22,8 +22,9 @@
 #define XBB_MAX_RINGS		8	/* rings a state segment has room for */
 #define XBB_MAX_WORKERS		64
 #define XBB_STATE_MAGIC		0x58424253	/* "SBBX" in memory */
-#define XBB_STATE_VERSION	7
+#define XBB_STATE_VERSION	8
 #define XBB_KIND_NAME		32	/* bytes of a directory's, with NUL */
+#define XBB_MACHINE_NAME	64	/* of a virtual machine's, likewise */
 #define XBB_MAX_PERSISTENT	4096	/* grants that a ring may keep mapped */
 /* Half of what Linux lets a process have (vm.max_map_count). */
 #define XBB_SERVICE_MAPPINGS	32768
@@ -117,6 +118,8 @@ struct xbb_conn_params {
 	uint32_t	workers;	/* most threads, 1 to XBB_MAX_WORKERS */
 	uint32_t	max_persistent;	/* grants kept; 0: not negotiated */
 	uint32_t	transport;	/* enum xbb_transport */
+	/* Somebody served this ring and died: see what the segment has. */
+	uint32_t	adopt;
 };
 
 /* Counters of any ring; descriptions are in stats.py, checked by a test. */
@@ -144,6 +147,8 @@ enum xbb_family_kind {
  */
 struct xbb_identity {
 	uint8_t		kind[XBB_KIND_NAME];	/* backend directory */
+	/* The frontend's, "/vm/UUID"; "": none is known. */
+	uint8_t		machine[XBB_MACHINE_NAME];
 	uint32_t	domid;		/* the frontend's domain */
 	uint32_t	number;		/* of the device there */
 	uint32_t	unit;		/* ours, of the driver */

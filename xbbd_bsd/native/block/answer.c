@@ -37,9 +37,12 @@ xbb_answer(struct xbb_queue *q, uint16_t r)
 	struct xbb_req *req = &q->set.reqs[r], *shown = &q->set.table[r];
 	_Alignas(8) uint32_t words[4];
 
+	xbb_may_die();
 	XBB_SET(shown->rsp_index, q->own.ring.rsp_prod_pvt);
+	xbb_may_die();
 	XBB_PUT(shown->state, XBB_REQ_ANSWERED);
 	XBB_IN_ORDER();
+	xbb_may_die();
 	xbb_response_encode(req->id, req->operation, req->status, words);
 	xbb_ring_put(&q->own.ring, words);
 	req->next = q->own.answered;
@@ -56,6 +59,7 @@ release_answered(struct xbb_queue *q)
 
 	r = q->own.answered;
 	do {
+		xbb_may_die();
 		XBB_PUT(q->set.table[r].state, XBB_REQ_FREE);
 		last = r;
 		r = q->set.reqs[r].next;
@@ -75,7 +79,7 @@ xbb_answer_push(struct xbb_queue *q)
 	struct xbb_counters *c = &q->set.rs->counters;
 	const uint32_t n = q->own.unpushed;
 
-	if (n == 0)
+	if (q->own.answered == XBB_NONE)
 		return;
 	XBB_COUNT(c->reqs_completed, n);
 	XBB_COUNT(c->reqs_queued_for_completion, -(uint64_t)n);

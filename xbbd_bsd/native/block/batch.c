@@ -51,6 +51,7 @@ set_status(struct xbb_queue *q, const struct xbb_batch *batch, int16_t status)
 	for (n = 0, r = batch->first; n < batch->nreq;
 	    n++, r = q->set.reqs[r].next) {
 		q->set.reqs[r].status = status;
+		xbb_may_die();
 		q->set.table[r].status = status;
 		xbb_req_step(q, r, XBB_REQ_DONE);
 	}

@@ -62,6 +62,21 @@ struct xbb_limits {
 	bool		secure;		/* likewise, secure ones */
 };
 
+/* What a segment says last of the indices of a ring. */
+struct xbb_indices {
+	uint32_t	req_cons;
+	uint32_t	rsp_prod;
+};
+
+/* What a table comes to after a death; entries by their number. */
+struct xbb_recovery {
+	uint32_t	req_cons;	/* next request to read */
+	uint32_t	rsp_prod;	/* next response to put */
+	uint32_t	npublished, nowed;
+	uint16_t	published[XBB_MAX_REQUESTS];	/* the guest's */
+	uint16_t	owed[XBB_MAX_REQUESTS];	/* as they were read */
+};
+
 /* How far requests may be merged. */
 struct xbb_coalesce {
 	uint32_t	max_segments;
@@ -152,6 +167,7 @@ struct xbb_queue_own {
 	uint64_t	 now_ns;	/* when the ring was last read */
 	uint16_t	 free_req;	/* list of free table entries */
 	uint16_t	 answered;	/* and to free with the next push */
+	uint16_t	 owed;		/* by whoever died: to take up again */
 	uint32_t	 inflight;	/* valid requests, not answered */
 	struct xbb_batch *free_batch;
 	struct xbb_work_list pending;	/* merged, not yet started */
@@ -236,6 +252,7 @@ xbb_req_step(const struct xbb_queue *q, uint16_t r, enum xbb_req_state state)
 {
 
 	q->set.reqs[r].state = (uint8_t)state;
+	xbb_may_die();
 	XBB_PUT(q->set.table[r].state, (uint8_t)state);
 }
 
@@ -295,6 +312,16 @@ uint64_t xbb_request_extent(const struct xbb_req *req);
 uint32_t xbb_indirect_pages(uint32_t nseg);
 void	xbb_response_encode(uint64_t id, uint8_t operation, int16_t status,
 	    uint32_t words[4]);
+
+/* recover.c - what is owed after a death.  Pure. */
+int	xbb_recover(const struct xbb_req *reqs, uint32_t n,
+	    const struct xbb_indices *said, uint32_t rsp_prod,
+	    struct xbb_recovery *found);
+
+/* adopt.c - a ring that somebody served and died. */
+int	xbb_adopt_open(struct xbb_queue *q, uint32_t n,
+	    struct xbb_error *error);
+void	xbb_adopt_begin(struct xbb_queue *q);
 
 /* medium.c - what a segment says of its disk: size, and what it lost. */
 uint64_t xbb_medium_sectors(struct xbb_mapping *mapping);
@@ -387,6 +414,7 @@ void	xbb_order_ended(struct xbb_queue *q, struct xbb_batch *batch);
 
 /* intake.c - requests taken from the ring.  Ring thread. */
 bool	xbb_queue_gather(struct xbb_queue *q);
+bool	xbb_queue_readmit(struct xbb_queue *q);
 
 /* answer.c - requests out of the table and onto the ring.  Ring thread. */
 void	xbb_answer(struct xbb_queue *q, uint16_t r);

@@ -7,7 +7,7 @@
 #define XBB_SECTOR_SIZE		512	/* the unit on the wire (blkif.h) */
 #define XBB_SECTORS_PER_PAGE	8
 /* Of a disk's segment, all but its head. */
-#define XBB_TABLE_VERSION	1
+#define XBB_TABLE_VERSION	2
 #define XBB_MAX_REQUESTS	1024	/* slots of the largest ring */
 /* BLKIF_MAX_SEGMENTS_PER_REQUEST */
 #define XBB_MAX_SEGMENTS	11
@@ -180,8 +180,19 @@ struct xbb_medium {
 	uint64_t	inode;			/* of a file */
 	uint32_t	kind;			/* enum xbb_disk_kind */
 	uint32_t	known;	/* the rest of this is filled in */
+	uint32_t	shared;		/* others may have it as well */
+	uint32_t	reserved;
 	uint8_t		path[1024];	/* cut to fit, as its end is NUL */
 	uint8_t		guest[64];		/* likewise, the guest's name */
+};
+
+/*
+ * How often whoever served it died and another went on.  Longest: of requests
+ * in flight then, the longest that one had waited by when there was another.
+ */
+struct xbb_takeovers {
+	uint64_t	count;
+	uint64_t	longest_ns;
 };
 
 /* The state segment of a disk: this, then a table and histograms a ring. */
@@ -193,6 +204,10 @@ struct xbb_state {
 	/* of the first flush that failed; EFBIG: cut off under a write */
 	int32_t		lost_errno;
 	struct xbb_medium medium;		/* the control plane's */
+	struct xbb_takeovers takeovers;		/* likewise */
+	/* likewise: so many rings its guest connected */
+	uint32_t	connection_rings;
+	uint32_t	reserved;
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
 

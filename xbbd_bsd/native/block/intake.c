@@ -92,6 +92,17 @@ starve_ring(struct xbb_queue *q, enum xbb_shortage shortage)
 	xbb_shortage_begin(&q->own.retry, &q->own.persist, shortage);
 }
 
+/* Nobody is short any more of what the next request wanted. */
+static void
+feed_ring(struct xbb_queue *q)
+{
+
+	if (q->own.ring_has_starved) {
+		q->own.ring_has_starved = false;
+		xbb_shortage_passed(&q->own.retry);
+	}
+}
+
 /*
  * The first free entry is taken: from now on the guest is owed an answer, and
  * only then does the segment say that the request was read.
@@ -102,10 +113,13 @@ take_entry(struct xbb_queue *q, uint16_t r, enum xbb_refusal why)
 	struct xbb_req *req = &q->set.reqs[r];
 
 	q->own.free_req = req->next;
+	req->state = XBB_REQ_FREE;	/* for as long as it is half there */
 	req->status = xbb_refusal_status(why);
+	xbb_may_die();
 	q->set.table[r] = *req;
 	xbb_req_step(q, r, why == XBB_REFUSED_NOT ? XBB_REQ_ACCEPTED :
 	    XBB_REQ_DONE);
+	xbb_may_die();
 	XBB_PUT(q->conn.rc->req_cons, q->own.ring.req_cons);
 }
 
@@ -136,10 +150,7 @@ accept_request(struct xbb_queue *q, uint16_t r)
 		starve_ring(q, shortage);
 		return (false);
 	}
-	if (q->own.ring_has_starved) {
-		q->own.ring_has_starved = false;
-		xbb_shortage_passed(&q->own.retry);
-	}
+	feed_ring(q);
 	XBB_COUNT(q->set.rs->counters.reqs_received, 1);
 	xbb_devstat_start(&q->set.rs->received, req->received_ns);
 	take_entry(q, r, why);
@@ -201,4 +212,53 @@ xbb_queue_gather(struct xbb_queue *q)
 		}
 	}
 	return (n != 0);
+}
+
+/*
+ * A request that was in flight when its last server died: as one off the ring,
+ * but that it has its entry.  If it must wait, false.
+ */
+static bool
+readmit_request(struct xbb_queue *q, uint16_t r)
+{
+	enum xbb_shortage shortage = XBB_SHORT_NONE;
+	struct xbb_req *req = &q->set.reqs[r];
+	enum xbb_refusal why;
+
+	why = examine_request(q, req, r, &shortage);
+	if (shortage != XBB_SHORT_NONE &&
+	    !xbb_shortage_lasts(&q->own.retry, &q->conn)) {
+		starve_ring(q, shortage);
+		return (false);
+	}
+	feed_ring(q);
+	q->own.owed = req->next;
+	if (why == XBB_REFUSED_NOT) {
+		xbb_req_step(q, r, XBB_REQ_ACCEPTED);
+		enqueue_request(q, r);
+		return (true);
+	}
+	req->status = xbb_refusal_status(why);
+	XBB_SET(q->set.table[r].status, req->status);
+	xbb_req_step(q, r, XBB_REQ_DONE);
+	XBB_SET(q->set.rs->inflight, --q->own.inflight);
+	refuse_request(q, r, why);
+	return (true);
+}
+
+/*
+ * Take up what whoever served the ring before us owes, in its order.  True if
+ * there was any that could be.
+ */
+bool
+xbb_queue_readmit(struct xbb_queue *q)
+{
+	bool any;
+
+	q->own.now_ns = xbb_now_ns();
+	q->own.limits.sectors = disk_sectors(q);
+	for (any = false; q->own.owed != XBB_NONE; any = true)
+		if (!readmit_request(q, q->own.owed))
+			break;
+	return (any);
 }

@@ -87,30 +87,45 @@ prepare_kept(struct xbb_queue *q, uint32_t nreqs)
 	return (xbb_persist_open(p, &q->conn));
 }
 
-/* Lay out the lists of a fresh queue, once nothing else can stop it. */
+/* All entries are free. */
+static void
+clear_table(struct xbb_queue *q, uint32_t n)
+{
+	uint32_t i;
+
+	memset(q->set.table, 0, n * sizeof(*q->set.table));
+	for (i = 0; i < n; i++)
+		q->set.reqs[i].next = i + 1 < n ? (uint16_t)(i + 1) : XBB_NONE;
+	q->own.free_req = 0;
+	q->own.answered = q->own.owed = XBB_NONE;
+}
+
+/* Lay out the lists of a queue, once nothing else can stop it. */
 static int
-prepare_queue(struct xbb_queue *q, struct xbb_state *state)
+prepare_queue(struct xbb_queue *q, struct xbb_state *state,
+    struct xbb_error *error)
 {
 	const struct xbb_queue_params *p = &q->set.params;
 	uint32_t i, n;
-	int error;
+	int e;
 
 	n = xbb_max_requests(p->abi, p->conn.ring_pages);
 	q->set.batches = calloc(n, sizeof(*q->set.batches));
 	q->set.reqs = calloc(n, sizeof(*q->set.reqs));
 	q->set.verdicts = calloc(n, sizeof(*q->set.verdicts));
-	if (q->set.batches == NULL || q->set.reqs == NULL ||
-	    q->set.verdicts == NULL)
-		return (-ENOMEM);
-	error = prepare_segments(q, n);
-	if (error == 0)
-		error = prepare_kept(q, n);
-	if (error == 0)
-		error = xbb_flushes_join(state, &q->set.flushes);
-	if (error == 0)
-		error = xbb_budget_join(&q->own.persist.share, &q->conn);
-	if (error != 0)
-		return (error);
+	e = q->set.batches == NULL || q->set.reqs == NULL ||
+	    q->set.verdicts == NULL ? -ENOMEM : 0;
+	if (e == 0)
+		e = prepare_segments(q, n);
+	if (e == 0)
+		e = prepare_kept(q, n);
+	if (e == 0)
+		e = xbb_flushes_join(state, &q->set.flushes);
+	if (e == 0)
+		e = xbb_budget_join(&q->own.persist.share, &q->conn);
+	xbb_budget_lacked(e);
+	if (e != 0)
+		return (xbb_fail(error, "allocate queue", -e));
 	xbb_medium_connect(xbb_mapping_of(state));
 	q->own.limits = (struct xbb_limits){
 		.sectors = XBB_GET(state->sectors),
@@ -120,16 +135,14 @@ prepare_queue(struct xbb_queue *q, struct xbb_state *state)
 		.discard = p->discard != 0,
 		.secure = p->discard == 2,
 	};
-	memset(q->set.table, 0, n * sizeof(*q->set.table));
-	for (i = 0; i < n; i++) {
-		q->set.reqs[i].next = i + 1 < n ? (uint16_t)(i + 1) : XBB_NONE;
+	for (i = 0; i < n; i++)
 		q->set.batches[i].work.next = i + 1 < n ?
 		    &q->set.batches[i + 1].work : NULL;
-	}
-	q->own.free_req = 0;
-	q->own.answered = XBB_NONE;
 	q->own.free_batch = &q->set.batches[0];
 	atomic_init(&q->shared.flush_slowness, XBB_SLOWEST);
+	if (p->conn.adopt)
+		return (xbb_adopt_open(q, n, error));
+	clear_table(q, n);
 	return (0);
 }
 
@@ -142,6 +155,7 @@ show_queue(struct xbb_queue *q)
 	rs->params = q->set.params;
 	rs->params.conn.grant_fd = rs->params.conn.event_fd = -1;
 	rs->params.conn.wake_fd = rs->params.disk_fd = -1;
+	rs->params.conn.adopt = 0;
 	XBB_SET(rs->abi, q->set.params.abi);
 	XBB_SET(rs->max_request_segments, q->set.max_segments);
 	XBB_SET(rs->max_request_size, q->set.max_segments * XBB_PAGE_SIZE);
@@ -270,10 +284,9 @@ open_queue(struct xbb_queue *q, struct xbb_state *state,
 	e = connect_ring(q, error);
 	if (e != 0)
 		return (e);
-	e = prepare_queue(q, state);
-	xbb_budget_lacked(e);
+	e = prepare_queue(q, state, error);
 	if (e != 0)
-		return (xbb_fail(error, "allocate queue", -e));
+		return (e);
 	e = xbb_pool_init(&q->shared.pool, &q->conn);
 	return (e != 0 ? xbb_fail(error, "start threads", -e) : 0);
 }

@@ -301,7 +301,8 @@ block_has_work(void *self)
 	    xbb_budget_presses(&q->own.persist.share))
 		return (true);
 	if (atomic_load(&q->conn.draining))
-		return (q->own.nstarted == 0);
+		return (q->own.nstarted == 0 &&
+		    (q->own.owed == XBB_NONE || !q->own.ring_starved));
 	if (q->own.ring_starved)
 		return (false);
 	return (xbb_ring_unread(&q->own.ring, &unread) != 0 || unread != 0);
@@ -353,13 +354,32 @@ rest_queue(struct xbb_queue *q)
 		xbb_speed_slept_elsewhere(q, 0);
 }
 
+/*
+ * Requests that nobody has begun: those that are owed before all that is on the
+ * ring.  True if there was any.
+ */
+static bool
+take_in(struct xbb_queue *q)
+{
+
+	if (q->own.ring_starved)
+		return (false);
+	if (q->own.owed != XBB_NONE)
+		return (xbb_queue_readmit(q));
+	if (atomic_load(&q->conn.draining) || !xbb_queue_gather(q))
+		return (false);
+	q->conn.rest.idle_events = 0;
+	return (true);
+}
+
 /* Is everything answered that was taken? */
 static bool
 has_drained(const struct xbb_queue *q)
 {
 
 	return (atomic_load(&q->conn.draining) && q->own.nstarted == 0 &&
-	    q->own.pending.head == NULL && q->own.waiting.head == NULL);
+	    q->own.pending.head == NULL && q->own.waiting.head == NULL &&
+	    q->own.owed == XBB_NONE);
 }
 
 /* The thread: until drained. */
@@ -372,15 +392,13 @@ xbb_queue_main(void *arg)
 
 	xbb_thread_is("%s%u ring%u", conn->family->driver, conn->params->unit,
 	    conn->params->ring);
+	if (conn->params->adopt)
+		xbb_adopt_begin(q);
 	for (;;) {
 		xbb_conn_check(conn);
 		busy = collect_done(q);
 		busy |= retry_starved(q);
-		if (!q->own.ring_starved && !atomic_load(&conn->draining) &&
-		    xbb_queue_gather(q)) {
-			conn->rest.idle_events = 0;
-			busy = true;
-		}
+		busy |= take_in(q);
 		busy |= dispatch_batches(q);
 		xbb_persist_trim_at_work(&q->own.persist,
 		    q->own.inflight == 0);

@@ -105,6 +105,7 @@ xbb_conn_bind(struct xbb_conn *conn, struct xbb_error *error)
 		return (xbb_fail(error, "bind event channel", -e));
 	if (conn->ops->guard == NULL)
 		return (0);
+	XBB_SET(conn->ring_map.base[XBB_RING_ALIVE], 1);
 	e = conn->ops->guard(conn->hv, &conn->ring_map, XBB_RING_ALIVE);
 	return (e != 0 ? xbb_fail(error, "guard ring", -e) : 0);
 }
@@ -133,8 +134,11 @@ show_conn(struct xbb_conn *conn, const struct xbb_ring *ring)
 	XBB_SET(rc->max_requests, ring->nslots);
 	XBB_SET(rc->persistent, conn->params->max_persistent != 0);
 	XBB_SET(rc->grants_persistent, 0);
-	XBB_SET(rc->req_cons, ring->req_cons);
-	XBB_SET(rc->rsp_prod, ring->rsp_prod);
+	xbb_may_die();
+	XBB_PUT(rc->req_cons, ring->req_cons);
+	xbb_may_die();
+	XBB_PUT(rc->rsp_prod, ring->rsp_prod);
+	xbb_may_die();
 	show_status(conn, atomic_load(&conn->state));
 	XBB_SET(rc->connected, 1);
 }
@@ -190,6 +194,18 @@ xbb_conn_stop(struct xbb_conn *conn, enum xbb_stop_reason reason, int errnum)
 	xbb_conn_drain(conn);
 }
 
+/* Tell the frontend to look.  Ring thread. */
+void
+xbb_conn_notify(struct xbb_conn *conn)
+{
+	int error;
+
+	XBB_COUNT(conn->rc->counters.notifies_sent, 1);
+	error = conn->ops->notify(conn->hv);
+	if (error != 0)
+		xbb_conn_stop(conn, XBB_STOP_EVENT, -error);
+}
+
 /*
  * Publish the responses that were put; the segment says so before the frontend
  * is told, if it wants to be.  Ring thread.
@@ -198,16 +214,14 @@ void
 xbb_conn_push(struct xbb_conn *conn, struct xbb_ring *ring)
 {
 	bool wanted;
-	int error;
 
+	xbb_may_die();
 	wanted = xbb_ring_push_responses(ring);
+	xbb_may_die();
 	XBB_PUT(conn->rc->rsp_prod, ring->rsp_prod);
-	if (!wanted)
-		return;
-	XBB_COUNT(conn->rc->counters.notifies_sent, 1);
-	error = conn->ops->notify(conn->hv);
-	if (error != 0)
-		xbb_conn_stop(conn, XBB_STOP_EVENT, -error);
+	xbb_may_die();
+	if (wanted)
+		xbb_conn_notify(conn);
 }
 
 /*

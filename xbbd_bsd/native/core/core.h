@@ -154,6 +154,7 @@ void	xbb_conn_drain(struct xbb_conn *conn);
 void	xbb_conn_stop(struct xbb_conn *conn, enum xbb_stop_reason reason,
 	    int errnum);
 void	xbb_conn_push(struct xbb_conn *conn, struct xbb_ring *ring);
+void	xbb_conn_notify(struct xbb_conn *conn);
 void	xbb_conn_check(struct xbb_conn *conn);
 void	xbb_conn_tell(const struct xbb_conn *conn);
 void	xbb_conn_drained(struct xbb_conn *conn);

@@ -18,6 +18,8 @@ struct xbb_front_params {
 	/* of a request, 11 to XBB_MAX_INDIRECT_SEGMENTS */
 	uint32_t	max_segments;
 	uint32_t	persistent;		/* grants are never withdrawn */
+	/* a backend that goes may be away for so long */
+	uint32_t	patience_ms;
 };
 
 struct xbb_front;
@@ -80,7 +82,8 @@ struct xbb_progress {
  * between data and the disk and may be called by several threads at once;
  * exercise() wants the frontend for itself.  Both return -EIO when the backend
  * answers with an error, -ETIMEDOUT when it is silent for timeout_ms, and
- * -EPIPE when it goes away (event channel closed).
+ * -EPIPE when it goes away (event channel closed) and no other comes for as
+ * long as the frontend's patience lasts.
  */
 int	xbb_front_open(const struct xbb_front_params *params,
 	    struct xbb_error *error, struct xbb_front **frontp);

@@ -22,9 +22,21 @@ front_sring(const struct xbb_front *front)
 	return ((struct xbb_sring *)(void *)front->ring_base);
 }
 
+/* Is there no backend any more that would answer, and nobody to wait for? */
+static bool
+has_lost_patience(struct xbb_front *front)
+{
+	const uint64_t now = xbb_now_ns();
+
+	if (front->gone_ns == 0)
+		front->gone_ns = now;
+	return (now - front->gone_ns >=
+	    front->params.patience_ms * UINT64_C(1000000));
+}
+
 /*
- * Take an event: 1 there was one, 0 none, -EPIPE the backend has gone.  One
- * without a guard (hv.h) goes without a word.
+ * Take an event: 1 there was one, 0 none, -EPIPE the backend has gone, and for
+ * too long.  One without a guard (hv.h) goes without a word.
  */
 int
 front_take(struct xbb_front *front)
@@ -32,8 +44,11 @@ front_take(struct xbb_front *front)
 	int n;
 
 	n = front->ops->take(front->hv);
-	if (n > 0 && XBB_GET(front->ring_base[XBB_RING_ALIVE]) == 0)
-		return (-EPIPE);
+	if (n == -EPIPE ||
+	    (n > 0 && XBB_GET(front->ring_base[XBB_RING_ALIVE]) == 0) ||
+	    (n == 0 && front->gone_ns != 0))
+		return (has_lost_patience(front) ? -EPIPE : 0);
+	front->gone_ns = 0;
 	return (n);
 }
 

@@ -52,6 +52,7 @@ struct xbb_front {
 	uint32_t	 req_prod_pvt;
 	uint32_t	 req_prod;	/* what the backend was told last */
 	uint32_t	 rsp_cons;
+	uint64_t	 gone_ns;	/* since when no backend; 0: there is */
 	uint32_t	 generation;	/* makes ids unique */
 	uint32_t	 inflight;
 	struct front_slot *slots;	/* params.depth */

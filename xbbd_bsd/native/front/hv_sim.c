@@ -306,7 +306,8 @@ simfront_take(struct xbb_hvfront *hv)
 			event = -EPIPE;
 		}
 	}
-	return (accept_peer(hv) ? 1 : event);
+	/* Nobody is told of a backend that binds, but in place of another's end. */
+	return (accept_peer(hv) && event < 0 ? 0 : event);
 }
 
 static int

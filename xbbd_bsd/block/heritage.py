@@ -1,0 +1,169 @@
+"""State segments that a daemon left when it died: whose they are, and what they say.
+
+A guest whose disk was served then goes on waiting, and whoever serves it again goes by
+what its segment says of disk and rings, never by what guest or configuration say now.
+A segment is the more to be kept the less is known: it is removed once its guest is known
+to be gone, or when nothing could come of it.  Control thread.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from errno import EINVAL
+from typing import Final
+
+from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.block.medium import Wanted
+from xbbd_bsd.block.negotiate import RingParams
+from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.block.rings import MakeParams
+from xbbd_bsd.errors import HostError, XbbdError, reason
+from xbbd_bsd.events import Event, SegmentLeft, WritesLost
+from xbbd_bsd.native import QueueParams, SegmentIdentity, State, params_of
+from xbbd_bsd.xenbus.family import Identity
+
+_NAMES: Final = re.compile(rf"{DRIVER.name}\.(0|[1-9]\d{{0,8}})")
+_Key = tuple[str, int, int]  # kind, domid, number
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A segment of somebody who is gone; `refusal`: why nothing can come of it, "" if it may."""
+
+    path: str
+    unit: int
+    machine: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a segment says of a disk that was served: how to open it, and each ring by number.
+
+    `ending`: it was to be served no longer.  `waited_ns`: of the requests in flight, since
+    when the oldest has waited, CLOCK_MONOTONIC; None if there are none.
+    """
+
+    wanted: Wanted
+    rings: Mapping[int, RingParams]
+    params: Mapping[int, QueueParams]
+    ending: bool
+    inflight: int
+    oldest_ns: int | None
+
+    def maker(self, disk_fd: int) -> MakeParams:
+        """How each queue is made, with an open disk."""
+
+        def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
+            return replace(
+                self.params[number],
+                grant_fd=grants,
+                event_fd=events,
+                wake_fd=wake,
+                disk_fd=disk_fd,
+                adopt=True,
+            )
+
+        return make
+
+
+def read(segment: State) -> Served:
+    """What a segment says; HostError if that is nothing that could be served."""
+    medium = segment.medium
+    params = {number: params_of(segment, number) for number in segment.served}
+    if medium is None or not params or segment.damaged:
+        raise HostError(f"{segment.path} says nothing of what was served", EINVAL)
+    first = next(iter(params.values()))
+    times = [time for number in params for time in segment.received(number)]
+    return Served(
+        Wanted(
+            os.fsencode(medium.path),
+            read_only=first.read_only,
+            shared=medium.shared,
+            sector_size=first.sector_size,
+            key=medium.key,
+        ),
+        {number: RingParams(p.ring_refs, p.remote_port) for number, p in params.items()},
+        params,
+        segment.ending,
+        len(times),
+        min(times, default=None),
+    )
+
+
+class Heritage:
+    """The segments that a directory holds when a daemon begins."""
+
+    def __init__(self, directory: str, marks: Marks, journal: Callable[[Event], None]) -> None:
+        """Look through the directory.  What they say of a loss is kept, and said."""
+        self._journal = journal
+        self._left: dict[_Key, Left] = {}
+        for name in sorted(os.listdir(directory)):
+            if match := _NAMES.fullmatch(name):
+                path = os.path.join(directory, name)
+                if (mark := marks.take_over(path)) is not None:
+                    cause = cause_of_loss(mark.errno)
+                    journal(WritesLost(name.replace(".", ""), mark.path, cause))
+                self._look_at(path, int(match[1]))
+
+    def _look_at(self, path: str, unit: int) -> None:
+        try:
+            segment = State.open(path)
+        except (OSError, HostError) as error:
+            text = reason(error) if isinstance(error, OSError) else str(error)
+            journal, event = self._journal, SegmentLeft(path, text)
+            journal(event)
+            self._remove(path)
+            return
+        try:
+            who = segment.identity
+            left = Left(path, unit, who.machine, _refusal(segment))
+        finally:
+            segment.close()
+        if left.refusal or who.unit != unit or self._key(who) in self._left:
+            self._remove(path)
+        if who.unit == unit:
+            self._left.setdefault(self._key(who), left)
+
+    @staticmethod
+    def _key(who: SegmentIdentity | Identity) -> _Key:
+        return who.kind, who.domid, who.number
+
+    @property
+    def units(self) -> frozenset[int]:
+        """Numbers that are not free yet."""
+        return frozenset(left.unit for left in self._left.values())
+
+    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+        """The number that a device had."""
+        left = self._left.get((kind, domid, number))
+        return left.unit if left is not None else None
+
+    def claim(self, identity: Identity) -> Left | None:
+        """What is left of a device, which is that device's from now on."""
+        return self._left.pop(self._key(identity), None)
+
+    def settle(self, kind: str) -> None:
+        """All devices of a kind that there are have claimed theirs: the others are gone."""
+        for key in [key for key in self._left if key[0] == kind]:
+            self._remove(self._left.pop(key).path)
+
+    @staticmethod
+    def _remove(path: str) -> None:
+        with suppress(OSError):
+            os.unlink(path)
+
+
+def _refusal(segment: State) -> str:
+    """Why nothing can come of a segment, "" if something may."""
+    if segment.lost_errno:
+        return f"writes may be lost: {cause_of_loss(segment.lost_errno)}"
+    if not segment.served:
+        return "it was not served then"
+    try:
+        read(segment)
+    except XbbdError as error:
+        return str(error)
+    return ""

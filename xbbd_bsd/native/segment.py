@@ -1,0 +1,92 @@
+"""The file of a state segment: whose it is, who has it, and the texts in it.
+
+What is in it beside that is state.py's.  Any thread and any process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from errno import EBUSY
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native._xbb import ffi
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentIdentity:
+    """Whose device a segment is about, for whoever finds it after us.
+
+    `kind`: the backend directory's name, up to 31 bytes; `domid` and `number`: the
+    device there; `unit`: our number of it.  32 bits each, without sign.  `machine`: the
+    virtual machine that the guest is ("/vm/UUID"), cut after 63 bytes, "" if unknown.
+    """
+
+    kind: str
+    domid: int
+    number: int
+    unit: int
+    machine: str = ""
+
+
+NOBODYS = SegmentIdentity("", 0, 0, 0)
+"""Of a segment that is about no device of the store's."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentMedium:
+    """Whose disk a segment is about.
+
+    `key`: "file" or "device", device number, inode (0 of a device), as the kernel
+    tells disks apart; path and guest are for people, and may be cut.  `shared`: others
+    may have the disk as well.
+    """
+
+    key: tuple[str, int, int]
+    path: str
+    guest: str
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Takeovers:
+    """How often one who served a device died and another went on.
+
+    ``longest_ns``: of the requests in flight then, the longest that one had waited.
+    """
+
+    count: int
+    longest_ns: int
+
+
+def lock(fd: int, path: str) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HostError(f"whoever serves {path} has not ended", EBUSY) from None
+
+
+def remove(path: str) -> None:
+    """Remove a file, unless somebody has it locked; OSError, HostError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError:  # none that could be locked: a link, say
+        os.unlink(path)
+        return
+    try:
+        lock(fd, path)
+        os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def cut(text: str, size: int) -> bytes:
+    """As it lies in so many bytes, the last of which is NUL."""
+    return os.fsencode(text)[: size - 1].ljust(size, b"\0")
+
+
+def text_of(field: object) -> str:
+    return os.fsdecode(bytes(ffi.buffer(field)).partition(b"\0")[0])
