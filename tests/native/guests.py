@@ -163,7 +163,7 @@ class Disk:
     params: QueueParams
     stack: ExitStack
 
-    def rings(self) -> list[QueueParams]:
+    def rings(self, *, adopt: bool = False) -> list[QueueParams]:
         """Parameters for all of them, each with a fresh event channel.
 
         The caller closes those; see `serve`.
@@ -179,15 +179,22 @@ class Disk:
                     ring=number,
                     ring_refs=front.ring_refs,
                     event_fd=channel.detach(),
+                    adopt=adopt,
                 )
             )
         return made
 
     def serve(
-        self, link: Link, number: int = 0, *, kept: tuple[int, ...] = (), limit: float = GIVE_UP
+        self,
+        link: Link,
+        number: int = 0,
+        *,
+        kept: tuple[int, ...] = (),
+        adopt: bool = False,
+        limit: float = GIVE_UP,
     ) -> RemoteDevice:
-        """Have it served by a guest's process."""
-        rings = self.rings()
+        """Have it served by a guest's process; `adopt`: another one has died."""
+        rings = self.rings(adopt=adopt)
         try:
             return RemoteDevice.open(link, number, rings, self.state, kept=kept, limit=limit)
         finally:
@@ -215,9 +222,18 @@ class Disk:
 
 @contextmanager
 def disk(
-    tmp_path: Path, name: str = "disk", *, rings: int = 1, size: int = 4 << 20, **params: object
+    tmp_path: Path,
+    name: str = "disk",
+    *,
+    rings: int = 1,
+    size: int = 4 << 20,
+    patience: float = 0,
+    **params: object,
 ) -> Iterator[Disk]:
-    """An empty disk and a frontend with so many rings, in a domain of its own."""
+    """An empty disk and a frontend with so many rings, in a domain of its own.
+
+    `patience`: seconds that the frontend waits for another backend when one goes.
+    """
     with ExitStack() as stack:
         domain = tmp_path / f"{name}.domain"
         domain.mkdir()
@@ -237,13 +253,23 @@ def disk(
             listener.setblocking(False)
             front = Front(
                 FrontParams(
-                    domain_fd, listener.fileno(), number + 1, HvKind.SIM, 0, Abi.NATIVE, 1, 32
+                    domain_fd,
+                    listener.fileno(),
+                    number + 1,
+                    HvKind.SIM,
+                    0,
+                    Abi.NATIVE,
+                    1,
+                    32,
+                    patience_ms=int(patience * 1000),
                 )
             )
             stack.callback(front.close)
             fronts.append(front)
             listeners.append(listener)
-        state = State.create(str(tmp_path / f"{name}.state"), rings=rings)
+        path = str(tmp_path / f"{name}.state")
+        State.create(path, rings=rings).close()
+        state = State.open(path, writable=True)  # whoever serves it has it locked
         stack.callback(state.close)
         state.resize(size // 512)
         base = QueueParams(

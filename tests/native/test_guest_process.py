@@ -8,7 +8,7 @@ import signal
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from errno import EALREADY, EBUSY, EEXIST, EINVAL, ENOENT, EPIPE, ETIMEDOUT, EWOULDBLOCK
 from pathlib import Path
@@ -167,6 +167,75 @@ def test_killed_under_load_it_leaves_nothing(served: Server, tmp_path: Path) -> 
         assert device.lost is not None
         assert served.wait_end(made.pid) == signal.SIGKILL
         link.close()
+
+
+@pytest.mark.parametrize("rings", [1, 2])
+def test_killed_again_and_again_under_load_another_goes_on(
+    served: Server, tmp_path: Path, rings: int
+) -> None:
+    """The frontend waits, its requests are done or done again, and nothing is lost."""
+    with ExitStack() as stack, disk(tmp_path, rings=rings, patience=GIVE_UP) as d:
+        loads = [Load(d, ring) for ring in range(rings)]
+        for load in loads:
+            load.start()
+        for life in range(4):
+            made = stack.enter_context(worker(served, tmp_path / f"guest{life}"))
+            link = made.connect()
+            eventually(lambda: lock_is_free(d.state.path), "the last one is gone")
+            device = d.serve(link, adopt=life > 0)
+            seen = [load.progress.writes for load in loads]
+            eventually(
+                lambda seen=seen: all(  # type: ignore[misc]
+                    load.progress.writes > before + 50
+                    for load, before in zip(loads, seen, strict=True)
+                ),
+                "I/O goes on",
+            )
+            if life < 3:
+                served.processes.kill(made.pid)
+                assert served.wait_end(made.pid) == signal.SIGKILL
+                link.close()
+        for load in loads:
+            load.progress.stop()
+        for load in loads:
+            load.join(GIVE_UP)
+            assert load.failed is None
+            assert load.progress.mismatches == load.progress.errors == 0
+            assert load.progress.bad_responses == 0
+            assert load.still_right()
+        device.close(limit=GIVE_UP)
+        link.close()
+
+
+class Load(threading.Thread):
+    """Random I/O on a part of the disk of its own, until it is told to stop."""
+
+    def __init__(self, served: Disk, ring: int) -> None:
+        super().__init__()
+        self.progress, self.failed = Progress(), None
+        self._front, self._file = served.fronts[ring], served.file
+        self._sectors = 2048
+        self._first = ring * self._sectors
+        self._model = bytearray(self._sectors * 512)
+
+    def run(self) -> None:
+        work = Workload(
+            seed=self._first + 1,
+            sectors=self._sectors,
+            first_sector=self._first,
+            depth=16,
+            seconds=GIVE_UP,
+            model=self._model,
+            flush_every=40,
+        )
+        try:
+            self._front.exercise(work, self.progress, timeout=GIVE_UP)
+        except OSError as error:
+            self.failed = error  # type: ignore[assignment]
+
+    def still_right(self) -> bool:
+        begin = self._first * 512
+        return self._file.read_bytes()[begin : begin + len(self._model)] == self._model
 
 
 def lock_is_free(path: str) -> bool:

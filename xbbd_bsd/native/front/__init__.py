@@ -35,7 +35,8 @@ class FrontParams:
 
     ``port`` is the number of the event channel whose own end ``event_fd`` is.
     Requests of more than 11 segments, up to ``max_segments``, go indirect.
-    ``persistent``: grants are never withdrawn.
+    ``persistent``: grants are never withdrawn.  ``patience_ms``: how long a backend that
+    goes may be away until another comes.
     """
 
     grant_fd: int
@@ -48,6 +49,7 @@ class FrontParams:
     depth: int
     max_segments: int = MAX_SEGMENTS
     persistent: bool = False
+    patience_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
