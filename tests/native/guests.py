@@ -90,7 +90,7 @@ def server() -> Iterator[Server]:
         yield Server(processes)
     finally:
         processes.close()
-        processes.reap()
+        eventually(processes.reap, "the server ends")
 
 
 @dataclass
@@ -116,11 +116,6 @@ class Worker:
     def descriptors(self) -> int:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
-
-    @property
-    def threads(self) -> int:
-        """How many it has."""
-        return len(os.listdir(f"/proc/{self.pid}/task"))
 
 
 @contextmanager

@@ -352,7 +352,7 @@ def test_numbers_in_its_segment_are_only_numbers(tmp_path: Path) -> None:
     state = State.create(str(tmp_path / "state"))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     device = RemoteDevice(Link(ours), 1, state, 1)
-    shown = state.handle.ring[0].common.status  # type: ignore[attr-defined]
+    shown = state.handle.ring[0].common.status
     for field in ("state", "reason"):
         setattr(shown, field, 77)
         assert device.status(0).state is QueueState.DRAINED

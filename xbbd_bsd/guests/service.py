@@ -80,8 +80,10 @@ class GuestProcesses:
         self._directory = directory
         self._terms = terms
         self._clock = clock
+        self._found: Callable[[int], None] = lambda domid: None
         self._lock = threading.Lock()  # all below, but for what a guest's own is for
         self._processes: Processes | None = None
+        self._past: list[Processes] = []  # that have gone, and are not closed
         self._guests: dict[int, _Guest] = {}
         self._asked: dict[int, _Guest] = {}  # by serial, as the next
         self._started: dict[int, Started] = {}
@@ -105,7 +107,8 @@ class GuestProcesses:
             link = self._find(domid, guest, end) or self._start(domid, name, guest, end)
             guest.link = link
             guest.told = False
-            return link
+        self._found(domid)
+        return link
 
     def look(self) -> list[Loss]:
         """Hear the server and all processes; what is lost.  The loop's thread, often."""
@@ -126,12 +129,21 @@ class GuestProcesses:
             losses.append(Loss(domid, guest.how or str(link.lost), guest.deaths.reason))
         return losses
 
-    def descriptors(self) -> list[int]:
-        """What to wait for between two looks."""
+    def on_found(self, found: Callable[[int], None]) -> None:
+        """Call `found` with the guest, in whatever thread, when there is a new connection."""
+        self._found = found
+
+    @property
+    def server(self) -> int | None:
+        """A descriptor that is readable when a process has ended; None while there is no server."""
         with self._lock:
-            found = [] if self._processes is None else [self._processes.fileno()]
-            links = [guest.link for guest in self._guests.values() if guest.link is not None]
-        return found + [link.fileno() for link in links if link.lost is None]
+            return None if self._processes is None else self._processes.fileno()
+
+    def link(self, domid: int) -> Link | None:
+        """The connection to a guest's process, if there was one."""
+        with self._lock:
+            guest = self._guests.get(domid)
+        return guest.link if guest is not None else None
 
     def forget(self, domid: int) -> None:
         """The guest is gone, and no device of it is left: so is its process, soon."""
@@ -151,6 +163,14 @@ class GuestProcesses:
         if guest is not None:
             guest.deaths.forgive()
 
+    def close_past(self) -> int:
+        """Close what is kept of servers that have gone; how many have not ended yet."""
+        with self._lock:
+            for processes in self._past:
+                processes.close()
+            self._past = [processes for processes in self._past if not processes.reap()]
+            return len(self._past)
+
     def leave(self) -> None:
         """The daemon ends: the processes serve on, and wait for the next one."""
         with self._lock:
@@ -160,8 +180,8 @@ class GuestProcesses:
             if guest.link is not None:
                 guest.link.close()
         if processes is not None:
-            processes.close()
-            processes.reap()
+            self._past.append(processes)
+        self.close_past()
 
     def kill(self, domid: int) -> None:
         """One that does not do what it is told; only a child of our server's.  HostError."""
@@ -262,7 +282,7 @@ class GuestProcesses:
             try:
                 news = self._processes.news()
             except HostError:  # it has gone: the next process has a server of its own
-                self._processes.close()
+                self._past.append(self._processes)
                 self._processes = None
                 for guest in self._children.values():
                     guest.pid = 0

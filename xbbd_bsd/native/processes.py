@@ -84,6 +84,7 @@ class Processes:
         ours.setblocking(False)
         self._channel = ours
         self._serial = 0
+        self._reaped = False
 
     def fileno(self) -> int:
         """Readable when there is news."""
@@ -165,9 +166,14 @@ class Processes:
         """Let the server go; processes stay."""
         self._channel.close()
 
-    def reap(self) -> None:
-        """After `close`: wait for the server's end, which nothing delays."""
-        os.waitpid(self.pid, 0)
+    def reap(self) -> bool:
+        """After `close`: whether the server has ended, and nothing is left of it."""
+        if not self._reaped:
+            try:
+                self._reaped = os.waitpid(self.pid, os.WNOHANG)[0] != 0
+            except ChildProcessError:
+                self._reaped = True
+        return self._reaped
 
     def _send(self, fields: dict[str, Any], descriptors: list[int]) -> None:
         request = ffi.new("struct xbb_server_request *", fields)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from errno import EAGAIN, ENOENT, EPIPE, EPROTO, ETIMEDOUT
+from errno import EAGAIN, EEXIST, ENOENT, EPIPE, EPROTO, ETIMEDOUT
 from typing import Any, Final
 
 from xbbd_bsd.errors import HostError
@@ -214,6 +214,14 @@ class Link:
         """
         self._ask_about("close its rings", lib.XBB_GUEST_CLOSE, device, limit)
 
+    def wait_gone(self, device: int, *, limit: float) -> None:
+        """Wait until a device that is being closed is no more; HostError if it is not closed."""
+        end = time.monotonic() + limit
+        while (report := self.reports.get(device)) is not None:
+            if report.state != DeviceState.CLOSING:
+                raise HostError(f"device {device} is served already", EEXIST)
+            self._wait_a_moment(f"wait for device {device} to be closed", end)
+
     def bye(self, *, limit: float) -> None:
         """Have it end.  Waits; HostError, also if it has devices."""
         self._ask_about("end its process", lib.XBB_GUEST_BYE, 0, limit)
@@ -281,21 +289,23 @@ class Link:
     def _wait(self, serial: int, what: str, end: float) -> _Answer:
         while True:
             with self._lock:
-                answer, lost = self._awaited.get(serial), self._lost
+                answer = self._awaited.get(serial)
             if answer is not None:
                 return answer
-            if lost is not None:
-                raise lost
-            left = end - time.monotonic()
-            if left <= 0:
-                raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
-            poll = select.poll()
-            try:
-                poll.register(self._channel.fileno(), select.POLLIN)
-            except ValueError:  # closed by somebody else
-                continue
+            self._wait_a_moment(what, end)
+
+    def _wait_a_moment(self, what: str, end: float) -> None:
+        """Until something is said, or a moment: another thread may have heard it."""
+        if self._lost is not None:
+            raise self._lost
+        left = end - time.monotonic()
+        if left <= 0:
+            raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
+        poll = select.poll()
+        with suppress(ValueError):  # closed by somebody else
+            poll.register(self._channel.fileno(), select.POLLIN)
             poll.poll(min(left, _SLICE) * 1000)
-            self.receive()
+        self.receive()
 
     # What is said: the lock is held.
 

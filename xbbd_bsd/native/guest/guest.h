@@ -97,12 +97,15 @@ void	xbb_device_free(struct xbb_device *device);
 /* limits.c - how much this process may have. */
 int	xbb_limit(const struct xbb_guest_params *params);
 
-/* confine_*.c - what this process, and each of its descriptors, is left. */
+/*
+ * confine_linux.c, confine_freebsd.c - what this process, and each of its
+ * descriptors, is left.
+ */
 int	xbb_confine(const struct xbb_guest_params *params);
 int	xbb_confine_fd(int fd, enum xbb_use use,
 	    const struct xbb_guest_params *params);
 
-/* process_*.c - what a process asks of its system. */
+/* process_linux.c, process_freebsd.c - what a process asks of its system. */
 int	xbb_peer_uid(int fd, uint32_t *uidp);
 
 #endif /* XBB_GUEST_H */
