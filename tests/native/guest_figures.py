@@ -14,12 +14,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.native.guests import Server, Worker, disk, server, worker
 from tests.waiting import GIVE_UP
+from xbbd_bsd.native import Progress, Workload
 from xbbd_bsd.native.remote import Link
 
 
@@ -45,6 +47,47 @@ def started(found: Server, stack: ExitStack, path: Path) -> tuple[float, Worker,
     made = stack.enter_context(worker(found, path))
     link = made.connect()
     return (time.perf_counter() - begun) * 1e3, made, link
+
+
+def killed(found: Server, root: Path, times: int) -> None:
+    """How long a frontend with writes in flight waits when its process is killed, milliseconds."""
+    served: list[float] = []
+    answered: list[float] = []
+    with ExitStack() as stack:
+        d = stack.enter_context(disk(root, "killed", patience=GIVE_UP))
+        progress = Progress()
+        work = Workload(seed=1, sectors=8192, depth=8, seconds=600, read_percent=0)
+        load = threading.Thread(target=lambda: d.fronts[0].exercise(work, progress, GIVE_UP))
+        made = stack.enter_context(worker(found, root / "killed0"))
+        link = made.connect()
+        d.serve(link)
+        load.start()
+        for life in range(1, times + 1):
+            before = progress.writes
+            while progress.writes < before + 200:
+                time.sleep(0.001)
+            begun = time.perf_counter()
+            made.kill()
+            before = progress.writes
+            made = stack.enter_context(worker(found, root / f"killed{life}"))
+            link.close()
+            link = made.connect()
+            device = d.serve(link, adopt=True)
+            served.append((time.perf_counter() - begun) * 1e3)
+            while progress.writes == before:
+                time.sleep(0.0002)
+            answered.append((time.perf_counter() - begun) * 1e3)
+        progress.stop()
+        load.join()
+        device.close(limit=GIVE_UP)
+        link.close()
+    for what, numbers in (("served again", served), ("the next answer", answered)):
+        numbers.sort()
+        print(
+            f"killed under load, until {what}: median {statistics.median(numbers):.1f} ms,"
+            f" worst of {times} {numbers[-1]:.1f} ms"
+        )
+    print(f"  errors {progress.errors}, bad responses {progress.bad_responses}")
 
 
 def main(count: int) -> None:
@@ -84,6 +127,7 @@ def main(count: int) -> None:
         pss = sum(share["Pss:"] for share in shares)
         anon = sum(share["Pss_Anon:"] for share in shares)
         print(f"{count} processes and the server: in all {pss}, of these no file's {anon}")
+        killed(found, root, 40)
         for link in links:
             for device in (0, 1):
                 link.close_device(device, limit=GIVE_UP)

@@ -73,7 +73,7 @@ def threads_of_devices(process: Worker) -> list[str]:
     for task in Path(f"/proc/{process.pid}/task").iterdir():
         with suppress(OSError):  # it has just ended
             names.append((task / "comm").read_text())
-    return [name for name in names if re.match(r"(xbbd|device)\d", name)]
+    return [name for name in names if re.match(r"xbbd\d", name)]
 
 
 def test_it_is_named_for_who_looks(served: Server, tmp_path: Path) -> None:

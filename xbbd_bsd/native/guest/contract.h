@@ -76,7 +76,7 @@ struct xbb_guest_hello {
  */
 struct xbb_guest_add {
 	struct xbb_guest_head head;
-	uint32_t	device;		/* a number of the daemon's choice */
+	uint32_t	device;		/* its unit, for names too */
 	uint32_t	nrings;
 	uint32_t	nkept;
 	uint32_t	reserved;

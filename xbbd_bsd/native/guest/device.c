@@ -153,7 +153,7 @@ opening_main(void *arg)
 {
 	struct xbb_device *d = arg;
 
-	xbb_thread_is("device%u opening", d->number);
+	xbb_thread_is("%s%u opening", xbb_block_family.driver, d->number);
 	if (open_device(d) == 0) {
 		end_stage(d, XBB_STAGE_OPEN);
 		return (NULL);
@@ -168,7 +168,7 @@ closing_main(void *arg)
 {
 	struct xbb_device *d = arg;
 
-	xbb_thread_is("device%u closing", d->number);
+	xbb_thread_is("%s%u closing", xbb_block_family.driver, d->number);
 	release_device(d);
 	end_stage(d, XBB_STAGE_CLOSED);
 	return (NULL);
