@@ -19,6 +19,7 @@ from tests.native.ring import DEVICE, DOMAIN_PAGES, HV, SANITIZED
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
+    MAX_SEGMENTS,
     Abi,
     DiskKind,
     Front,
@@ -215,6 +216,26 @@ class Disk:
         return progress
 
 
+def _params(domain_fd: int, disk_fd: int) -> QueueParams:
+    """Of a plain ring, but for what each has of its own."""
+    return QueueParams(
+        grant_fd=domain_fd,
+        event_fd=-1,
+        disk_fd=disk_fd,
+        wake_fd=-1,
+        hv=HV,
+        domid=1,
+        remote_port=1,
+        abi=Abi.NATIVE,
+        ring_refs=(0,),
+        disk_kind=DiskKind.DEVICE if DEVICE else DiskKind.FILE,
+        read_only=False,
+        sector_size=512,
+        bounce=DEVICE,
+        workers=4,
+    )
+
+
 @contextmanager
 def disk(
     tmp_path: Path,
@@ -227,7 +248,8 @@ def disk(
 ) -> Iterator[Disk]:
     """An empty disk and a frontend with so many rings, in a domain of its own.
 
-    `patience`: seconds that the frontend waits for another backend when one goes.
+    `patience`: seconds that the frontend waits for another backend when one goes;
+    `params`: what is otherwise than of a plain ring, which the frontend goes by too.
     """
     with ExitStack() as stack:
         domain = tmp_path / f"{name}.domain"
@@ -240,6 +262,7 @@ def disk(
         disk_fd = os.open(file, os.O_RDWR)
         stack.callback(os.close, disk_fd)
         sim_format(domain_fd, DOMAIN_PAGES)
+        asked = replace(_params(domain_fd, disk_fd), **params)  # type: ignore[arg-type]
         fronts, listeners = [], []
         for number in range(rings):
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -256,6 +279,8 @@ def disk(
                     Abi.NATIVE,
                     1,
                     32,
+                    max_segments=asked.max_indirect_segments or MAX_SEGMENTS,
+                    persistent=asked.max_persistent > 0,
                     patience_ms=int(patience * 1000),
                 )
             )
@@ -267,27 +292,7 @@ def disk(
         state = State.open(path, writable=True)  # whoever serves it has it locked
         stack.callback(state.close)
         state.resize(size // 512)
-        base = QueueParams(
-            grant_fd=domain_fd,
-            event_fd=-1,
-            disk_fd=disk_fd,
-            wake_fd=-1,
-            hv=HV,
-            domid=1,
-            remote_port=1,
-            abi=Abi.NATIVE,
-            ring_refs=(0,),
-            disk_kind=DiskKind.DEVICE if DEVICE else DiskKind.FILE,
-            read_only=False,
-            sector_size=512,
-            bounce=DEVICE,
-            workers=4,
-        )
-        made = Disk(
-            state, file, domain_fd, disk_fd, fronts, listeners,
-            replace(base, **params),  # type: ignore[arg-type]
-            stack,
-        )  # fmt: skip
+        made = Disk(state, file, domain_fd, disk_fd, fronts, listeners, asked, stack)
         yield made
         eventually(lambda: made.mapped == 0, "nothing is mapped any more")
 

@@ -1,6 +1,6 @@
 """A guest's process whose code is somebody else's: a program that a test starts.
 
-``python -m tests.native.hostile HV CONFINED LISTENER ORDERS ANSWERS DIRECTORY``: the
+``python -m tests.native.hostile HV CONFINED LISTENER ORDERS ANSWERS DIRECTORY GRANTS``: the
 first thread is a guest's process as forkserver.py makes one, and a second one, which stands
 for what an adversary got to run there, waits for a byte and then tries what it should not be able
 to.  It answers with a line for each: what, and the errno that it got, 0 for none.
@@ -91,7 +91,10 @@ def adversary(orders: int, answers: int, tries: dict[str, Callable[[], object]])
     os.close(answers)
 
 
-def main(hv: int, confined: int, listener: int, orders: int, answers: int, directory: int) -> int:
+def main(
+    hv: int, confined: int, listener: int, orders: int, answers: int, directory: int, grants: int
+) -> int:
+    """`grants`: a grant device of its own, or -1."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     tries = attempts(directory, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     arguments = (orders, answers, tries)
@@ -100,7 +103,7 @@ def main(hv: int, confined: int, listener: int, orders: int, answers: int, direc
         "struct xbb_guest_params *",
         {
             "listen_fd": listener,
-            "grant_fd": -1,
+            "grant_fd": grants,
             "hv": hv,
             "daemon_uid": os.geteuid(),
             "uid": lib.XBB_GUEST_STAY,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from errno import EMFILE, ENOSYS, EPERM
 from pathlib import Path
 
@@ -66,13 +67,14 @@ class Hostile:
 
 
 @contextmanager
-def hostile(tmp_path: Path, hv: HvKind, *, confined: bool) -> Iterator[Hostile]:
+def hostile(tmp_path: Path, hv: HvKind, *, confined: bool, grants: int = -1) -> Iterator[Hostile]:
     orders, order = os.pipe()
     answer, answers = os.pipe()
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     with listen_at(near(tmp_path / "guest")) as listener:
         passed = [listener.fileno(), orders, answers, directory]
-        numbers = [int(hv), int(confined), *passed]
+        numbers = [int(hv), int(confined), *passed, grants]
+        passed += [grants] if grants >= 0 else []
         words = [sys.executable, "-m", "tests.native.hostile", *map(str, numbers)]
         process = subprocess.Popen(words, pass_fds=passed, cwd=ROOT)
     for fd in (orders, answers, directory):
@@ -119,6 +121,24 @@ def test_without_being_confined_it_could(tmp_path: Path) -> None:
         found.connect().close()
         tried = found.attack()
         assert {what for what, errnum in tried.items() if errnum == 0} >= COMMON | OF_FILES
+
+
+def test_one_that_has_opened_the_grant_device_itself(tmp_path: Path) -> None:
+    """As it must where only who has opened it may map; it is given none, and all rings use it."""
+    with (
+        disk(tmp_path, rings=2) as d,
+        hostile(tmp_path, HvKind.SIM, confined=True, grants=d.domain_fd) as found,
+    ):
+        link = found.connect()
+        with pytest.raises(HostError, match="not as many descriptors"):
+            d.serve(link)
+        d.params = replace(d.params, grant_fd=-1)
+        for _ in range(2):
+            device = d.serve(link)
+            d.exercise(200, ring=0)
+            d.exercise(200, ring=1)
+            device.close(limit=GIVE_UP)
+        link.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from errno import EALREADY, EBUSY, EEXIST, EINVAL, ENOENT, EPIPE, ETIMEDOUT, EWOULDBLOCK
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,12 +165,21 @@ def test_killed_under_load_it_leaves_nothing(served: Server, tmp_path: Path) -> 
         link.close()
 
 
-@pytest.mark.parametrize("rings", [1, 2])
+ALL_FEATURES: dict[str, Any] = {
+    "max_persistent": 1056,
+    "max_indirect_segments": 64,
+    "discard": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("rings", "features"), [(1, {}), (2, {}), (2, ALL_FEATURES)], ids=["one", "two", "all"]
+)
 def test_killed_again_and_again_under_load_another_goes_on(
-    served: Server, tmp_path: Path, rings: int
+    served: Server, tmp_path: Path, rings: int, features: dict[str, Any]
 ) -> None:
     """The frontend waits, its requests are done or done again, and nothing is lost."""
-    with ExitStack() as stack, disk(tmp_path, rings=rings, patience=GIVE_UP) as d:
+    with ExitStack() as stack, disk(tmp_path, rings=rings, patience=GIVE_UP, **features) as d:
         loads = [Load(d, ring) for ring in range(rings)]
         for load in loads:
             load.start()
@@ -209,6 +219,7 @@ class Load(threading.Thread):
         super().__init__()
         self.progress, self.failed = Progress(), None
         self._front, self._file = served.fronts[ring], served.file
+        self._all = served.params.discard
         self._sectors = 2048
         self._first = ring * self._sectors
         self._model = bytearray(self._sectors * 512)
@@ -222,6 +233,10 @@ class Load(threading.Thread):
             seconds=GIVE_UP,
             model=self._model,
             flush_every=40,
+            barrier_every=35,
+            discard_every=30 if self._all else 0,
+            indirect_every=3 if self._all else 0,
+            max_sectors=512 if self._all else 88,
         )
         try:
             self._front.exercise(work, self.progress, timeout=GIVE_UP)
