@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.native.guests import Server, Worker, disk, server, worker
 from tests.waiting import GIVE_UP
 from xbbd_bsd.native import Progress, Workload
-from xbbd_bsd.native.remote import Link
+from xbbd_bsd.native.link import Link
 
 
 def memory(pid: int) -> dict[str, int]:

@@ -32,8 +32,9 @@ from xbbd_bsd.native import (
     sim_format,
     sim_mapped,
 )
+from xbbd_bsd.native.link import Bounds, Link, listen_at
 from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started
-from xbbd_bsd.native.remote import Bounds, Link, RemoteDevice, listen_at
+from xbbd_bsd.native.remote import RemoteDevice
 
 BOUNDS = Bounds(io_threads=64, io_bytes=1 << 28, mappings=4096, grants=4096, guest_grants=2048)
 IDLE_SECONDS = 600

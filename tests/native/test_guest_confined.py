@@ -17,8 +17,8 @@ from tests.native.guests import BOUNDS, Server, disk, near, server, worker
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import HvKind, QueueState
+from xbbd_bsd.native.link import Link, listen_at
 from xbbd_bsd.native.processes import Confinement
-from xbbd_bsd.native.remote import Link, listen_at
 
 pytestmark = [
     pytest.mark.slow,

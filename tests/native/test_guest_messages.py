@@ -25,8 +25,9 @@ from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import MAX_RINGS, QueueState, State
 from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.link import Link
 from xbbd_bsd.native.queue import _c_params
-from xbbd_bsd.native.remote import Link, RemoteDevice
+from xbbd_bsd.native.remote import RemoteDevice
 
 pytestmark = pytest.mark.slow
 

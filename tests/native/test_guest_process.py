@@ -24,8 +24,9 @@ from tests.sim.soak import build_faulty_disk
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, HvKind, Op, Progress, QueueState, StopReason, Workload
+from xbbd_bsd.native.link import DeviceState, Link, listen_at
 from xbbd_bsd.native.processes import how_it_ended
-from xbbd_bsd.native.remote import DeviceState, Link, RemoteDevice, listen_at
+from xbbd_bsd.native.remote import RemoteDevice
 
 pytestmark = pytest.mark.slow
 
@@ -402,6 +403,31 @@ def test_the_disks_lock_is_kept_as_long_as_the_device(process: Worker, tmp_path:
         assert not lock_is_free(str(d.file))
         device.close(limit=GIVE_UP)
         assert lock_is_free(str(d.file))
+        link.close()
+
+
+def test_the_next_daemon_is_given_what_keeps_others_off_the_disk(
+    process: Worker, tmp_path: Path
+) -> None:
+    with disk(tmp_path) as d:
+        lock = os.open(d.file, os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        link = process.connect()
+        device = d.serve(link, 4, kept=(lock,))
+        os.close(lock)
+        before = open_descriptors()
+        given = link.give(4, limit=GIVE_UP)
+        assert [os.path.samestat(os.fstat(fd), d.file.stat()) for fd in given] == [True, True]
+        assert not any(os.get_inheritable(fd) for fd in given)
+        device.close(limit=GIVE_UP)
+        assert not lock_is_free(str(d.file)), "we have it too"
+        for fd in given:
+            os.close(fd)
+        assert lock_is_free(str(d.file))
+        with pytest.raises(HostError) as refused:
+            link.give(4, limit=GIVE_UP)
+        assert refused.value.errno == ENOENT
+        assert open_descriptors() | set(given) == before | set(given)
         link.close()
 
 

@@ -17,8 +17,9 @@ from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
+from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.processes import Confinement
-from xbbd_bsd.native.remote import DeviceState, Link, RemoteDevice
+from xbbd_bsd.native.remote import RemoteDevice
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,8 @@ from xbbd_bsd.block.rings import MakeParams, fault_of, named
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import QueueParams, QueueState, QueueStatus, State, StopReason
-from xbbd_bsd.native.remote import DeviceState, Link, RemoteDevice
+from xbbd_bsd.native.link import DeviceState, Link
+from xbbd_bsd.native.remote import RemoteDevice
 
 Reach = Callable[[], Link]
 """The process of the guest: the one that there is, or a new one.  Waits; HostError."""

@@ -24,8 +24,8 @@ from typing import Final
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.deaths import Deaths
 from xbbd_bsd.native import HvKind
+from xbbd_bsd.native.link import Bounds, Link, listen_at
 from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started, how_it_ended
-from xbbd_bsd.native.remote import Bounds, Link, listen_at
 
 _SLICE: Final = 0.02  # seconds; another thread may have heard what is waited for
 _UNTIL_GREETED: Final = 60  # seconds that a new process waits for us

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from xbbd_bsd.guests.service import GuestProcesses, Loss
-from xbbd_bsd.native.remote import Link
+from xbbd_bsd.native.link import Link
 
 Woken = Callable[[], None]
 

@@ -1,7 +1,7 @@
 """The processes of guests as the daemon has them: asked for, told of, killed.
 
 They are forked from a server (forkserver.py) that this makes, by a spawn that copies
-nothing.  What one says is remote.py's; which there have to be is not known here.
+nothing.  What one says is link.py's; which there have to be is not known here.
 Nothing here waits, but for `wait`.  Control thread.
 """
 

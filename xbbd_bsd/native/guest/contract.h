@@ -30,6 +30,11 @@ enum xbb_guest_type {
 	XBB_GUEST_CLOSE		= 6,
 	/* End; DONE, with EBUSY if there are devices. */
 	XBB_GUEST_BYE		= 7,
+	/*
+	 * DONE with the disk's descriptor and those that are kept: for the next
+	 * daemon, that cannot lock what this process has locked.
+	 */
+	XBB_GUEST_GIVE		= 8,
 	/* Reports. */
 	XBB_GUEST_DONE		= 64,
 	XBB_GUEST_DEVICE_LIST	= 65,	/* DEVICES above */
@@ -83,7 +88,7 @@ struct xbb_guest_add {
 	struct xbb_queue_params ring[XBB_MAX_RINGS];
 };
 
-/* STATUS, DRAIN, QUIESCE, CLOSE, BYE. */
+/* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE. */
 struct xbb_guest_request {
 	struct xbb_guest_head head;
 	uint32_t	device;		/* 0 where none is meant */

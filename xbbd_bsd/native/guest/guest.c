@@ -81,7 +81,7 @@ tell_daemon(struct xbb_guest *g, void *message, uint32_t type, size_t size,
 {
 
 	if (g->daemon_fd >= 0 && xbb_message_send(g->daemon_fd, message, type,
-	    size, serial) != 0)
+	    size, serial, NULL, 0) != 0)
 		lose_daemon(g);
 }
 
@@ -313,6 +313,29 @@ close_device(struct xbb_guest *g, struct xbb_device *d, bool at_once,
 		g->behind = true;
 }
 
+/* Copies of what keeps others off the disk, while it is open here. */
+static void
+give_descriptors(struct xbb_guest *g, struct xbb_device *d, uint32_t serial)
+{
+	struct xbb_guest_done done = { .device = d->number };
+	int fds[1 + XBB_GUEST_KEPT];
+	uint32_t i, n;
+
+	if (!xbb_device_settle(d) || atomic_load(&d->stage) != XBB_STAGE_OPEN) {
+		answer_request(g, serial, d->number, EBUSY,
+		    "it is being opened or closed");
+		return;
+	}
+	n = 0;
+	fds[n++] = d->disk_fd;
+	for (i = 0; i < XBB_GUEST_KEPT; i++)
+		if (d->kept[i] >= 0)
+			fds[n++] = d->kept[i];
+	if (xbb_message_send(g->daemon_fd, &done, XBB_GUEST_DONE, sizeof(done),
+	    serial, fds, n) != 0)
+		lose_daemon(g);
+}
+
 static void
 do_with_device(struct xbb_guest *g, const struct xbb_guest_request *request)
 {
@@ -335,6 +358,9 @@ do_with_device(struct xbb_guest *g, const struct xbb_guest_request *request)
 		}
 		xbb_device_drain(d);
 		answer_request(g, serial, d->number, 0, "");
+		break;
+	case XBB_GUEST_GIVE:
+		give_descriptors(g, d, serial);
 		break;
 	case XBB_GUEST_QUIESCE:
 		close_device(g, d, false, serial);
@@ -439,7 +465,7 @@ meet_daemon(struct xbb_guest *g)
 	if (g->daemon_fd >= 0) {
 		strcpy((char *)done.words, "another daemon is connected");
 		(void)xbb_message_send(fd, &done, XBB_GUEST_DONE, sizeof(done),
-		    0);
+		    0, NULL, 0);
 		close(fd);
 		return;
 	}

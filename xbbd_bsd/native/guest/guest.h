@@ -81,7 +81,7 @@ uint32_t xbb_message_serial(const struct xbb_message *message);
 int	xbb_message_fd(struct xbb_message *message, uint32_t which);
 void	xbb_message_drop(struct xbb_message *message);
 int	xbb_message_send(int fd, void *message, uint32_t type, size_t size,
-	    uint32_t serial);
+	    uint32_t serial, const int *fds, uint32_t nfds);
 
 /* device.c - a device, its segment and its queues.  The loop's thread. */
 struct xbb_device *xbb_device_new(struct xbb_message *message,

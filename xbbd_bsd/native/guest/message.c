@@ -107,6 +107,7 @@ size_of_type(uint32_t type)
 	case XBB_GUEST_QUIESCE:
 	case XBB_GUEST_CLOSE:
 	case XBB_GUEST_BYE:
+	case XBB_GUEST_GIVE:
 		return (sizeof(struct xbb_guest_request));
 	default:
 		return (0);
@@ -192,23 +193,44 @@ xbb_message_drop(struct xbb_message *message)
 	message->nfds = 0;
 }
 
+static void
+put_descriptors(struct msghdr *msg, const int *fds, uint32_t nfds)
+{
+	struct cmsghdr *cmsg;
+
+	cmsg = CMSG_FIRSTHDR(msg);
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(nfds * sizeof(*fds));
+	memcpy(CMSG_DATA(cmsg), fds, nfds * sizeof(*fds));
+}
+
 /*
- * Send a message, which begins with its head: 0, EAGAIN if whoever should read
- * does not.
+ * Send a message, which begins with its head, and descriptors, which stay the
+ * caller's: 0, EAGAIN if whoever should read does not.
  */
 int
 xbb_message_send(int fd, void *message, uint32_t type, size_t size,
-    uint32_t serial)
+    uint32_t serial, const int *fds, uint32_t nfds)
 {
+	_Alignas(struct cmsghdr) uint8_t
+	    control[CMSG_SPACE(XBB_GUEST_DESCRIPTORS * sizeof(int))] = { 0 };
 	struct xbb_guest_head *head = message;
+	struct iovec iov = { .iov_base = message, .iov_len = size };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t n;
 
 	*head = (struct xbb_guest_head){
 		.version = XBB_GUEST_VERSION, .type = type,
 		.size = (uint32_t)size, .serial = serial,
 	};
+	if (nfds != 0) {
+		msg.msg_control = control;
+		msg.msg_controllen = CMSG_SPACE(nfds * sizeof(*fds));
+		put_descriptors(&msg, fds, nfds);
+	}
 	do
-		n = send(fd, message, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	return (n == (ssize_t)size ? 0 : n < 0 ? -errno : -EIO);
 }
