@@ -62,6 +62,8 @@ RULES: list[tuple[str, list[str]]] = [
     ("xenbus", ["errands", "errors", "events", "journal", "xenbus", "xenstore"]),
     # The data path and the platform are passed around as values.
     ("native", ["errors", "faults", "native"]),
+    ("guests.deaths", []),
+    ("guests", ["errors", "guests", "native"]),
     ("host.__init__", ["errors", "host.resources"]),
     ("host.choice", ["errors", "host", "sim.hypervisor"]),
     ("host", ["errors", "host", "native"]),
@@ -107,6 +109,7 @@ RULES: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 
 PURE = [
+    "guests.deaths",
     "errors",
     "events",
     "deeds",
@@ -345,7 +348,12 @@ FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "s
 FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
 TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack"]
 SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
-DETACHES = {"daemon": {"fork"}}  # before anything is mapped
+# Before anything is mapped; and those that never map anything.
+DETACHES = {
+    "daemon": {"fork"},
+    "native.forkserver": {"fork"},
+    "native.processes": {"posix_spawn"},
+}
 
 
 def makes_processes(path: Path, name: str) -> set[str]:

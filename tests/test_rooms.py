@@ -27,6 +27,7 @@ MAY_KNOW = {
     "core": {"hv", "core"},
     "block": {"hv", "core", "block"},
     "front": {"hv", "core", "block", "front"},
+    "guest": {"hv", "core", "block", "guest"},
 }
 CONTRACT = {"internal.h", "xbb.h"}
 PLATFORMS = ("linux", "freebsd")
@@ -187,7 +188,11 @@ def test_a_debugger_can_tell_statics_apart() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rooms", [("hv", "core"), ("hv", "core", "block")], ids="-".join)
+@pytest.mark.parametrize(
+    "rooms",
+    [("hv", "core"), ("hv", "core", "block"), ("hv", "core", "block", "guest")],
+    ids="-".join,
+)
 def test_a_library_of_some_rooms_lacks_nothing(rooms: tuple[str, ...], tmp_path: Path) -> None:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:

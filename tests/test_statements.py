@@ -93,10 +93,18 @@ def test_a_file_that_is_not_there_would_be_found(tmp_path: Path) -> None:
 
 
 def test_no_foreign_name_is_one_of_ours() -> None:
-    assert {path.name for path in tracked()} & FOREIGN == set()
+    ours = [path for path in tracked() if "shim" not in path.parts]  # stands for foreign ones
+    assert {path.name for path in ours} & FOREIGN == set()
 
 
-HEADERS = ["hv/hv.h", "core/core.h", "core/persist.h", "block/block.h", "block/verdict.h"]
+HEADERS = [
+    "guest/guest.h",
+    "hv/hv.h",
+    "core/core.h",
+    "core/persist.h",
+    "block/block.h",
+    "block/verdict.h",
+]
 
 
 @pytest.mark.parametrize("header", HEADERS)

@@ -108,7 +108,7 @@ def probe(cc: list[str], directory: Path) -> tuple[list[str], list[str]]:
 
 def compile_objects(cc: list[str], directory: Path) -> list[Path]:
     """The common files, several at once."""
-    objects = [directory / f"{source.stem}.o" for source in SHARED]
+    objects = [directory / f"{source.parent.name}-{source.stem}.o" for source in SHARED]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         done = pool.map(
             lambda pair: call([*cc, "-c", "-o", pair[1], pair[0]]),

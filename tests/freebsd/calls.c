@@ -2,6 +2,8 @@
  * calls.c - the system calls: each goes to the device that its descriptor is,
  * or to the real one.  Any thread.
  */
+#include <sys/capsicum.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <errno.h>
@@ -61,6 +63,7 @@ __wrap_ioctl(int fd, unsigned long cmd, ...)
 	va_start(args, cmd);
 	arg = va_arg(args, void *);
 	va_end(args);
+	kernel_must_ioctl(fd, cmd);
 	if (provider_is(fd))
 		return (provider_ioctl(fd, cmd, arg));
 	switch (type_of(fd)) {
@@ -77,6 +80,8 @@ void *
 __wrap_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
 
+	kernel_must(fd, (prot & PROT_WRITE) != 0 ? CAP_MMAP_RW : CAP_MMAP,
+	    "mmap");
 	if (type_of(fd) == S_IFDIR)
 		return (gntdev_mmap(fd, addr, len, prot, flags, offset));
 	return (__real_mmap(addr, len, prot, flags, fd, offset));
@@ -94,6 +99,7 @@ ssize_t
 __wrap_read(int fd, void *buf, size_t len)
 {
 
+	kernel_must(fd, CAP_READ, "read");
 	if (evtchn_is(fd))
 		return (evtchn_read(fd, buf, len));
 	return (__real_read(fd, buf, len));
@@ -103,6 +109,7 @@ ssize_t
 __wrap_write(int fd, const void *buf, size_t len)
 {
 
+	kernel_must(fd, CAP_WRITE, "write");
 	if (evtchn_is(fd))
 		return (evtchn_write(fd, buf, len));
 	return (__real_write(fd, buf, len));
@@ -138,6 +145,8 @@ __wrap_poll(struct pollfd *pfd, nfds_t n, int timeout)
 	nfds_t i;
 	int again, found;
 
+	for (i = 0; i < n; i++)
+		kernel_must(pfd[i].fd, CAP_EVENT, "poll");
 	if (n > 8)
 		return (__real_poll(pfd, n, timeout));
 	for (;;) {
@@ -165,6 +174,7 @@ ssize_t
 __wrap_preadv(int fd, const struct iovec *iov, int niov, off_t at)
 {
 
+	kernel_must(fd, CAP_PREAD, "preadv");
 	if (provider_is(fd))
 		return (provider_transfer(fd, false, iov, niov, at));
 	return (__real_preadv(fd, iov, niov, at));
@@ -174,6 +184,7 @@ ssize_t
 __wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at)
 {
 
+	kernel_must(fd, CAP_PWRITE, "pwritev");
 	if (provider_is(fd))
 		return (provider_transfer(fd, true, iov, niov, at));
 	return (__real_pwritev(fd, iov, niov, at));
@@ -184,6 +195,7 @@ __wrap_pwrite(int fd, const void *buf, size_t len, off_t at)
 {
 	struct iovec iov = { (void *)(uintptr_t)buf, len };
 
+	kernel_must(fd, CAP_PWRITE, "pwrite");
 	if (provider_is(fd))
 		return (provider_transfer(fd, true, &iov, 1, at));
 	return (__real_pwrite(fd, buf, len, at));
@@ -197,6 +209,7 @@ int
 __wrap_fdatasync(int fd)
 {
 
+	kernel_must(fd, CAP_FSYNC, "fdatasync");
 	if (provider_is(fd))
 		kernel_panic("fdatasync(2) leaves the drive's cache alone");
 	return (0);
@@ -213,6 +226,7 @@ int
 __wrap_close(int fd)
 {
 
+	kernel_rights_forget(fd);
 	if (provider_is(fd))
 		return (provider_close(fd));
 	if (__real_close(fd) != 0)
@@ -224,6 +238,7 @@ int
 __wrap_fstat(int fd, struct stat *st)
 {
 
+	kernel_must(fd, CAP_FSTAT, "fstat");
 	if (provider_is(fd))
 		return (provider_fstat(fd, st));
 	return (__real_fstat(fd, st));

@@ -40,6 +40,12 @@ unsigned int kernel_flushes(void);	/* DIOCGFLUSH that were done */
 void	kernel_setenv(const char *name, const char *value);	/* the only one */
 void	kernel_mount(const char *name);	/* every file is on such a file system */
 
+/* capsicum.c: rights that a descriptor must have, or it is a panic. */
+void	kernel_must(int fd, uint64_t rights, const char *call);
+void	kernel_must_ioctl(int fd, unsigned long cmd);
+void	kernel_rights_forget(int fd);	/* it is closed */
+bool	kernel_capability_mode(void);
+
 /* gntdev.c */
 int	gntdev_ioctl(int fd, unsigned long cmd, void *arg);
 void	*gntdev_mmap(int fd, void *addr, size_t len, int prot, int flags,

@@ -68,6 +68,19 @@ def test_probes(tmp_path: Path, plain: Extension) -> None:
     assert status == 0, words
 
 
+GUESTS = "tests/native/test_guest_process.py"
+
+
+def test_a_guests_process(tmp_path: Path, plain: Extension) -> None:
+    """Confined as capsicum confines: what its descriptors lack the right for is a panic.
+
+    How it is called is not played, nor in another process what a provider is.
+    """
+    plain.link(tmp_path)
+    status, words = run(tmp_path, "none", "file", GUESTS, "-k", "not named")
+    assert status == 0, words
+
+
 # Whole machines, the most telling ones: the daemon serves its guests by FreeBSD's files.
 MACHINES = (
     "tests/sim/test_attach.py::test_nodes_of_an_attached_disk",
@@ -107,6 +120,22 @@ FORGOTTEN = {
         "file",
         INSIDE,
         "DID NOT RAISE",
+    ),
+    "capsicum: a right that a disk must have": (
+        "guest/confine_freebsd.c",
+        "CAP_FSYNC);",
+        "CAP_PREAD);",
+        "file",
+        f"{GUESTS}::test_two_disks_with_two_rings_each",
+        "fdatasync",
+    ),
+    "capsicum: a request of ioctl that a grant device must have": (
+        "hv/freebsd.c",
+        "IOCTL_GNTDEV_MAP_GRANT_REF, IOCTL_GNTDEV_UNMAP_GRANT_REF, 0,",
+        "IOCTL_GNTDEV_MAP_GRANT_REF, 0,",
+        "file",
+        f"{GUESTS}::test_two_disks_with_two_rings_each",
+        "not capable",
     ),
     "6: vectors go one after the other": (
         "block/data.c",

@@ -23,6 +23,8 @@ SUITE = tuple(
     f"tests/native/test_{name}.py"
     for name in ("queue", "queue_lifetime", "features", "features_blocks", "events")
 )
+# In processes of their own; with sanitizers these are not confined.
+GUESTS = tuple(f"tests/native/test_guest_{name}.py" for name in ("process", "messages"))
 STATUS = 66
 
 # -fsanitize=, the runtime to preload, and what makes a report end the run.
@@ -92,6 +94,8 @@ def build(tree: Path, sanitizer: str) -> None:
 VARIANTS = [
     ("none", "quick", "copy"),
     ("address,undefined", "quick", "best"),
+    ("address,undefined", "quick", "guests"),
+    ("thread", "quick", "guests"),
     ("address,undefined", "slow", "map"),
     ("address,undefined", "slow", "copy"),
     ("thread", "quick", "best"),
@@ -108,6 +112,8 @@ def suites_of(variant: Variant) -> tuple[str, ...]:
     A quick disk leaves nearly all to the ring's thread: then features show a thread
     sanitizer no more than a slow one does.
     """
+    if variant[2] == "guests":
+        return GUESTS
     if variant == ("thread", "quick", "best"):
         return tuple(suite for suite in SUITE if "features" not in suite)
     return SUITE
@@ -130,7 +136,7 @@ def run(directory: Path, tree: Path, variant: Variant) -> Done:
             "PYTHONPATH": str(tree),
             "XBBD_TEST_DISK": disk,
             "XBBD_TEST_SANITIZED": "yes" if library else "no",
-            "XBBD_TEST_TRANSPORT": transport,
+            "XBBD_TEST_TRANSPORT": "best" if transport == "guests" else transport,
         },
         capture_output=True,
         text=True,

@@ -15,9 +15,9 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 # In the order in which they want each other.
-CONTRACT = ("xbb.h", "block/faults.h", "block/contract.h", "front/contract.h")
+CONTRACT = ("xbb.h", "block/faults.h", "block/contract.h", "front/contract.h", "guest/contract.h")
 # Rooms (HACKING.md): hv and core serve every family, a family is a room of its own,
-# and front is the guest's side.
+# front is the guest's side, and guest the process that serves one.
 ROOMS: dict[str, tuple[str, ...]] = {
     "hv": ("hv.c", "sim.c", "sim_memory.c"),
     "core": (
@@ -59,10 +59,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "speed.c",
     ),
     "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
+    "guest": ("device.c", "guest.c", "limits.c", "message.c"),
 }
 # The files that exist once for each operating system.
-LINUX = {"hv": "linux.c", "core": "host_linux.c", "block": "disk_linux.c", "front": "hv_linux.c"}
-FREEBSD = {name: file.replace("linux", "freebsd") for name, file in LINUX.items()}
+LINUX: dict[str, tuple[str, ...]] = {
+    "hv": ("linux.c",),
+    "core": ("host_linux.c",),
+    "block": ("disk_linux.c",),
+    "front": ("hv_linux.c",),
+    "guest": ("confine_linux.c", "process_linux.c"),
+}
+FREEBSD = {
+    room: tuple(name.replace("linux", "freebsd") for name in names) for room, names in LINUX.items()
+}
 # Assertions stay in: a data plane that contradicts itself must stop, not write.
 CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-O2", "-g", "-UNDEBUG")
 
@@ -71,7 +80,7 @@ def sources(platform: str = sys.platform, rooms: Iterable[str] = tuple(ROOMS)) -
     """The C files of some rooms, relative to the project, as setuptools wants them."""
     own = FREEBSD if platform.startswith("freebsd") else LINUX
     root = HERE.parent.parent
-    names = [f"{room}/{name}" for room in rooms for name in (*ROOMS[room], own[room])]
+    names = [f"{room}/{name}" for room in rooms for name in (*ROOMS[room], *own[room])]
     return [str((HERE / name).relative_to(root)) for name in names]
 
 
@@ -80,7 +89,7 @@ for header in CONTRACT:
     ffibuilder.cdef((HERE / header).read_text())
 ffibuilder.set_source(
     "xbbd_bsd.native._xbb",
-    '#include "front/front.h"',
+    '#include "front/front.h"\n#include "guest/guest.h"',
     sources=sources(),
     include_dirs=[str(HERE.relative_to(HERE.parent.parent))],
     depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.rglob("*.h"))],

@@ -425,6 +425,8 @@ extern const struct xbb_family xbb_block_family;
 void	*xbb_queue_main(void *queue);
 
 /* disk_linux.c, disk_freebsd.c - what the platform names differently. */
+/* Its requests of ioctl(2), ended by 0, for who confines a process. */
+extern const unsigned long xbb_disk_ioctls[];
 int	xbb_disk_flush(int fd, uint32_t disk_kind);
 int	xbb_disk_discard(int fd, uint32_t disk_kind, off_t offset, off_t len);
 int	xbb_disk_erase(int fd, off_t offset, off_t len);

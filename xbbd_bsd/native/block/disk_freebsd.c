@@ -11,6 +11,10 @@
 
 #include "block/block.h"
 
+const unsigned long xbb_disk_ioctls[] = {
+	DIOCGFLUSH, DIOCGDELETE, DIOCGMEDIASIZE, 0,
+};
+
 /*
  * A disk that was destroyed says ENXIO, but what any dead vnode says once its
  * own is (dead_vnops.c; read there, not seen).  One that is there and has no

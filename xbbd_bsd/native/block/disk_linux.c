@@ -11,6 +11,10 @@
 
 #include "block/block.h"
 
+const unsigned long xbb_disk_ioctls[] = {
+	BLKDISCARD, BLKSECDISCARD, BLKGETSIZE64, 0,
+};
+
 /* fdatasync(2) also flushes the write cache of a block device. */
 int
 xbb_disk_flush(int fd, uint32_t disk_kind)

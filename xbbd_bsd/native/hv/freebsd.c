@@ -210,6 +210,14 @@ freebsd_unmap(struct xbb_hv *hv, struct xbb_map *map)
 	return (forget_map(hv, map));
 }
 
+static const unsigned long freebsd_grant_ioctls[] = {
+	IOCTL_GNTDEV_MAP_GRANT_REF, IOCTL_GNTDEV_UNMAP_GRANT_REF, 0,
+};
+static const unsigned long freebsd_event_ioctls[] = {
+	IOCTL_EVTCHN_BIND_INTERDOMAIN, IOCTL_EVTCHN_UNBIND,
+	IOCTL_EVTCHN_NOTIFY, IOCTL_EVTCHN_RESET, 0,
+};
+
 /*
  * There is no guard.  SET_UNMAP_NOTIFY says EINVAL for the first map of a
  * descriptor (seen) and writes beyond the kernel's memory for any other (read,
@@ -225,6 +233,8 @@ static const struct xbb_hv_ops freebsd_ops = {
 	.notify = freebsd_notify,
 	.map = freebsd_map,
 	.unmap = freebsd_unmap,
+	.grant_ioctls = freebsd_grant_ioctls,
+	.event_ioctls = freebsd_event_ioctls,
 };
 const struct xbb_hv_ops *const xbb_hv_xen = &freebsd_ops;
 

@@ -86,6 +86,15 @@ struct xbb_hv_ops {
 	 */
 	int	(*guard)(struct xbb_hv *hv, const struct xbb_map *map,
 		    uint32_t byte);
+
+	/*
+	 * What a process that is confined must be left for it: requests of
+	 * ioctl(2) for either device, ended by 0, or NULL; and whether it opens
+	 * files below its grant_fd, at any time (the simulator).
+	 */
+	const unsigned long *grant_ioctls;
+	const unsigned long *event_ioctls;
+	bool	opens_files;
 };
 
 const struct xbb_hv_ops	*xbb_hv_lookup(uint32_t kind);

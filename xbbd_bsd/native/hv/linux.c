@@ -254,6 +254,15 @@ linux_guard(struct xbb_hv *hv, const struct xbb_map *map, uint32_t byte)
 	    &notify) == 0 ? 0 : -errno);
 }
 
+static const unsigned long linux_grant_ioctls[] = {
+	IOCTL_GNTDEV_GRANT_COPY, IOCTL_GNTDEV_MAP_GRANT_REF,
+	IOCTL_GNTDEV_UNMAP_GRANT_REF, IOCTL_GNTDEV_SET_UNMAP_NOTIFY, 0,
+};
+static const unsigned long linux_event_ioctls[] = {
+	IOCTL_EVTCHN_NOTIFY, IOCTL_EVTCHN_BIND_INTERDOMAIN,
+	IOCTL_EVTCHN_UNBIND, IOCTL_EVTCHN_RESET, 0,
+};
+
 static const struct xbb_hv_ops linux_ops = {
 	.open = linux_open,
 	.close = linux_close,
@@ -268,5 +277,7 @@ static const struct xbb_hv_ops linux_ops = {
 	.can_copy = linux_can_copy,
 	.prefers_copy = true,
 	.guard = linux_guard,
+	.grant_ioctls = linux_grant_ioctls,
+	.event_ioctls = linux_event_ioctls,
 };
 const struct xbb_hv_ops *const xbb_hv_xen = &linux_ops;

@@ -315,4 +315,5 @@ const struct xbb_hv_ops xbb_hv_sim = {
 	.unmap = sim_unmap,
 	.copy = sim_copy,
 	.can_copy = sim_can_copy,
+	.opens_files = true,
 };

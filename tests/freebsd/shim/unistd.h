@@ -1,0 +1,13 @@
+/*
+ * unistd.h - Linux's, and what FreeBSD has there besides.
+ */
+#ifndef SHIM_UNISTD_H
+#define SHIM_UNISTD_H
+
+#include_next <unistd.h>
+
+int	getpeereid(int fd, uid_t *uid, gid_t *gid);
+void	setproctitle(const char *fmt, ...)
+	    __attribute__((format(printf, 1, 2)));
+
+#endif /* SHIM_UNISTD_H */

@@ -1,0 +1,365 @@
+"""What is said to a guest's process, and what it says, when it is not as it should be.
+
+Whatever comes over the socket, the process answers in words or not at all, goes on with
+its devices, and keeps no descriptor; whatever it says, the daemon gets a value or a
+HostError.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from errno import EBADMSG, EMSGSIZE, EPIPE
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.native.guests import BOUNDS, Disk, Worker, disk, server, worker
+from tests.waiting import GIVE_UP, eventually
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import MAX_RINGS, QueueState, State
+from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.link import Link
+from xbbd_bsd.native.queue import _c_params
+from xbbd_bsd.native.remote import RemoteDevice
+
+pytestmark = pytest.mark.slow
+
+TYPES = [
+    lib.XBB_GUEST_HELLO,
+    lib.XBB_GUEST_STATUS,
+    lib.XBB_GUEST_ADD,
+    lib.XBB_GUEST_DRAIN,
+    lib.XBB_GUEST_QUIESCE,
+    lib.XBB_GUEST_CLOSE,
+]
+SIZES = {
+    lib.XBB_GUEST_HELLO: ffi.sizeof("struct xbb_guest_hello"),
+    lib.XBB_GUEST_ADD: ffi.sizeof("struct xbb_guest_add"),
+}
+REQUEST = ffi.sizeof("struct xbb_guest_request")
+OURS = 7  # the device that is served all the time
+EXAMPLES = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+class Rig:
+    """A process that serves a device, and a connection on which anything may be said."""
+
+    def __init__(self, made: Worker, served: Disk) -> None:
+        self.worker = made
+        self.disk = served
+        link = made.connect()
+        self.device = served.serve(link, OURS)
+        link.close()
+        self.channel = self.connect()
+        self.greet()
+        self.quiet = made.descriptors
+
+    def connect(self) -> socket.socket:
+        def is_in() -> bool:
+            self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.channel.settimeout(GIVE_UP)
+            self.channel.connect(self.worker.path)
+            if self.greet() is not None:
+                return True
+            self.channel.close()
+            return False
+
+        eventually(is_in, "the former daemon is forgotten")
+        return self.channel
+
+    def greet(self) -> bytes | None:
+        return self.say(hello())
+
+    def say(self, data: bytes, descriptors: list[int] | None = None) -> bytes | None:
+        """The first answer, None if there is none any more."""
+        try:
+            socket.send_fds(self.channel, [data], descriptors or [])
+            return self.channel.recv(4096) or None
+        except (BrokenPipeError, ConnectionResetError):
+            return None
+
+    def done(self, data: bytes, descriptors: list[int] | None = None) -> tuple[int, str]:
+        """The errno and the words with which something is refused."""
+        answer = self.say(data, descriptors)
+        while answer is not None and answer[4] == lib.XBB_GUEST_STATE:
+            answer = self.channel.recv(4096)
+        assert answer is not None
+        done = ffi.from_buffer("struct xbb_guest_done *", answer)
+        assert done.head.type == lib.XBB_GUEST_DONE
+        return int(done.errnum), ffi.string(done.words).decode()
+
+    def check(self) -> None:
+        """It serves its device, and has no more descriptors than before."""
+        self.channel.close()
+        self.connect()
+        eventually(lambda: self.worker.descriptors <= self.quiet, "descriptors are closed")
+        assert self.device.status(0).state is QueueState.RUNNING
+        self.disk.exercise(20)
+
+
+def head(kind: int, size: int, *, version: int = lib.XBB_GUEST_VERSION, serial: int = 5) -> bytes:
+    return struct.pack("=IIII", version, kind, size, serial)
+
+
+def hello() -> bytes:
+    c = ffi.new("struct xbb_guest_hello *")
+    c.head.version, c.head.type = lib.XBB_GUEST_VERSION, lib.XBB_GUEST_HELLO
+    c.head.size, c.head.serial = ffi.sizeof("struct xbb_guest_hello"), 1
+    c.idle_seconds, c.io_threads, c.io_bytes = 600, BOUNDS.io_threads, BOUNDS.io_bytes
+    c.budget.mappings, c.budget.grants = BOUNDS.mappings, BOUNDS.grants
+    c.budget.guest_grants = BOUNDS.guest_grants
+    return bytes(ffi.buffer(c))
+
+
+def add(params: Any, *, device: int = 1, nrings: int = 1, nkept: int = 0) -> Any:
+    c = ffi.new("struct xbb_guest_add *")
+    c.head.version, c.head.type = lib.XBB_GUEST_VERSION, lib.XBB_GUEST_ADD
+    c.head.size, c.head.serial = ffi.sizeof("struct xbb_guest_add"), 9
+    c.device, c.nrings, c.nkept = device, nrings, nkept
+    for number in range(min(nrings, MAX_RINGS)):
+        c.ring[number] = params[0]
+        ring = c.ring[number]
+        ring.conn.ring = number
+        ring.conn.grant_fd = ring.conn.event_fd = ring.conn.wake_fd = ring.disk_fd = -1
+    return c
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    path = tmp_path_factory.mktemp("g")
+    with ExitStack() as stack:
+        served = stack.enter_context(disk(path, size=1 << 20))
+        made = stack.enter_context(worker(stack.enter_context(server()), path / "s"))
+        found = Rig(made, served)
+        yield found
+        found.channel.close()
+
+
+@pytest.fixture
+def params(rig: Rig) -> Any:
+    return _c_params(rig.disk.params)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"x", "too short for a message"),
+        (head(lib.XBB_GUEST_STATUS, REQUEST)[:15], "too short for a message"),
+        (head(lib.XBB_GUEST_STATUS, REQUEST, version=2) + bytes(8), "another version"),
+        (head(0, REQUEST) + bytes(8), "no request"),
+        (head(lib.XBB_GUEST_DONE, REQUEST) + bytes(8), "no request"),
+        (head(lib.XBB_GUEST_STATUS, REQUEST + 1) + bytes(8), "not the size"),
+        (head(lib.XBB_GUEST_STATUS, REQUEST) + bytes(9), "not the size"),
+        (head(lib.XBB_GUEST_ADD, REQUEST) + bytes(8), "not the size"),
+    ],
+)
+def test_what_is_no_message_is_refused_in_words(rig: Rig, data: bytes, words: str) -> None:
+    errnum, said = rig.done(data)
+    assert errnum == EBADMSG
+    assert words in said
+    rig.check()
+
+
+def test_longer_than_any(rig: Rig) -> None:
+    assert rig.done(bytes(5000))[0] == EMSGSIZE
+    assert rig.done(bytes(16), [0] * 100)[0] == EMSGSIZE
+    rig.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "descriptors", "words"),
+    [
+        ({"nrings": 0}, 4, "impossible number of rings"),
+        ({"nrings": 9}, 4, "impossible number of rings"),
+        ({"nrings": 0xFFFFFFFF}, 4, "impossible number of rings"),
+        ({"nkept": 5}, 9, "too many descriptors to be kept"),
+        ({}, 3, "not as many descriptors"),
+        ({}, 5, "not as many descriptors"),
+        ({"nrings": 2}, 4, "not as many descriptors"),
+        ({"nkept": 2}, 5, "not as many descriptors"),
+    ],
+)
+def test_an_add_that_cannot_be(
+    rig: Rig, params: Any, change: dict[str, int], descriptors: int, words: str
+) -> None:
+    message = bytes(ffi.buffer(add(params, **change)))
+    errnum, said = rig.done(message, [0] * descriptors)
+    assert errnum == EBADMSG
+    assert words in said
+    rig.check()
+
+
+def test_an_add_whose_numbers_would_be_descriptors(rig: Rig, params: Any) -> None:
+    for field in ("grant_fd", "event_fd", "wake_fd"):
+        message = add(params)
+        setattr(message.ring[0].conn, field, 0)
+        assert "a number for a descriptor" in rig.done(bytes(ffi.buffer(message)), [0] * 4)[1]
+    message = add(params, nrings=2)
+    message.ring[1].conn.ring = 0
+    assert "rings out of order" in rig.done(bytes(ffi.buffer(message)), [0] * 6)[1]
+    rig.check()
+
+
+def test_descriptors_that_are_something_else(rig: Rig, params: Any) -> None:
+    """No segment, no disk, no hypervisor: refused, and nothing is kept."""
+    with open(os.devnull, "r+b") as null:
+        for fds in ([null.fileno()] * 4, [rig.disk.domain_fd] * 4, [rig.channel.fileno()] * 4):
+            assert rig.done(bytes(ffi.buffer(add(params))), fds)[0] != 0
+    rig.check()
+
+
+def test_descriptors_where_there_are_none(rig: Rig) -> None:
+    message = head(lib.XBB_GUEST_STATUS, REQUEST) + bytes(8)
+    assert "descriptors where there are none" in rig.done(message, [0, 0])[1]
+    rig.check()
+
+
+def test_a_daemon_that_does_not_listen_is_none(rig: Rig) -> None:
+    """It asks and asks, and reads nothing: the process does not wait for it."""
+    rig.channel.setblocking(False)
+    message = head(lib.XBB_GUEST_STATUS, REQUEST) + bytes(8)
+
+    def is_dropped() -> bool:
+        try:
+            while True:
+                rig.channel.send(message)
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            return True
+
+    eventually(is_dropped, "the connection is closed")
+    rig.check()
+
+
+@EXAMPLES
+@given(data=st.binary(max_size=3000), count=st.integers(0, 30))
+def test_random_bytes(rig: Rig, data: bytes, count: int) -> None:
+    speak(rig, [(data, count)])
+
+
+kinds = st.sampled_from(TYPES)
+
+
+@st.composite
+def almost(draw: st.DrawFn) -> tuple[bytes, int]:
+    """A message with the right head, of anything."""
+    kind = draw(kinds)
+    size = SIZES.get(kind, REQUEST)
+    body = draw(st.binary(min_size=0, max_size=64))
+    body = (body + bytes(size))[: size - 16]
+    if draw(st.booleans()):  # rings and kept descriptors that may be
+        body = (
+            body[:4]
+            + struct.pack("=II", draw(st.integers(0, 9)), draw(st.integers(0, 5)))
+            + (body[12:])
+        )
+    return head(kind, size, serial=draw(st.integers(0, 3))) + body, draw(st.integers(0, 25))
+
+
+@EXAMPLES
+@given(messages=st.lists(almost(), min_size=1, max_size=6))
+def test_random_messages(rig: Rig, messages: list[tuple[bytes, int]]) -> None:
+    speak(rig, [(m, n) for m, n in messages if not about_ours(m)])
+
+
+def about_ours(message: bytes) -> bool:
+    """Whether it would close the device by which the test sees that all is well."""
+    device: int = struct.unpack_from("=I", message, 16)[0]
+    return device == OURS and message[4] != lib.XBB_GUEST_HELLO
+
+
+def speak(rig: Rig, messages: list[tuple[bytes, int]]) -> None:
+    """Say it on a connection of its own, with so many descriptors each; then all is well."""
+    for data, count in messages:
+        try:
+            socket.send_fds(rig.channel, [data], [0] * count)
+        except (BrokenPipeError, ConnectionResetError):
+            break
+    rig.channel.close()
+    rig.connect()
+    eventually(lambda: rig.worker.descriptors <= rig.quiet, "descriptors are closed")
+    assert rig.device.status(0).state is QueueState.RUNNING
+
+
+# What the process says.
+
+
+@EXAMPLES
+@given(
+    said=st.lists(
+        st.one_of(
+            st.binary(min_size=1, max_size=1200),
+            st.builds(
+                lambda kind, size, serial, body: (
+                    head(kind, size, serial=serial)
+                    + (body * (size // max(1, len(body)) + 1))[: size - 16]
+                ),
+                st.sampled_from([64, 65, 66]),
+                st.sampled_from(
+                    [
+                        ffi.sizeof(f"struct xbb_guest_{name}")
+                        for name in ("done", "devices", "report")
+                    ]
+                ),
+                st.integers(0, 4),
+                st.binary(min_size=1, max_size=40),
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_it_says_is_a_value_or_a_host_error(said: list[bytes]) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link = Link(ours)
+    with theirs:
+        for packet in said:
+            theirs.send(packet)
+        with suppress(HostError):
+            link.hello(BOUNDS, idle_seconds=1, limit=0)
+        link.receive()
+        for report in link.reports.values():
+            assert report.device >= 0
+        theirs.close()
+        link.receive()
+        assert link.lost is not None
+        assert link.lost.errno == EPIPE
+    link.close()
+
+
+def test_descriptors_that_it_sends_are_closed() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link = Link(ours)
+    before = len(os.listdir("/proc/self/fd"))
+    socket.send_fds(theirs, [head(66, 32) + bytes(16)], [0, 1, 2])
+    link.receive()
+    assert len(os.listdir("/proc/self/fd")) == before
+    theirs.close()
+    link.close()
+
+
+def test_numbers_in_its_segment_are_only_numbers(tmp_path: Path) -> None:
+    state = State.create(str(tmp_path / "state"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    device = RemoteDevice(Link(ours), 1, state, 1)
+    shown = state.handle.ring[0].common.status
+    for field in ("state", "reason"):
+        setattr(shown, field, 77)
+        assert device.status(0).state is QueueState.DRAINED
+    shown.state = shown.reason = 0
+    shown.errnum = -(1 << 31)
+    assert device.status(0).errno > 0
+    device.link.close()
+    theirs.close()
+    state.close()

@@ -1,0 +1,158 @@
+"""Guests' processes as the daemon keeps them: found, started again, given up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from errno import EAGAIN, EIO
+from pathlib import Path
+
+import pytest
+
+from tests.descriptors import open_descriptors
+from tests.native.guests import BOUNDS, disk, near
+from tests.native.ring import HV, SANITIZED
+from tests.waiting import GIVE_UP, eventually
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
+from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
+from xbbd_bsd.native.link import DeviceState, Link
+from xbbd_bsd.native.processes import Confinement
+from xbbd_bsd.native.remote import RemoteDevice
+
+pytestmark = pytest.mark.slow
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def terms() -> Terms:
+    return Terms(HV, BOUNDS, 0, confinement=Confinement(confined=not SANITIZED))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def guests(tmp_path: Path, clock: Clock) -> Iterator[GuestProcesses]:
+    before = open_descriptors()
+    made = GuestProcesses(near(tmp_path), terms, clock=clock)
+    yield made
+    made.leave()
+    eventually(lambda: not made.close_past(), "its servers have ended")
+    assert open_descriptors() == before
+
+
+def pid_of(guests: GuestProcesses, domid: int) -> int:
+    return guests._guests[domid].pid
+
+
+def wait_loss(guests: GuestProcesses) -> Loss:
+    losses: list[Loss] = []
+
+    def is_lost() -> bool:
+        losses.extend(guests.look())
+        return bool(losses)
+
+    eventually(is_lost, "a process is lost")
+    (loss,) = losses
+    return loss
+
+
+def test_one_a_guest(guests: GuestProcesses) -> None:
+    first = guests.reach(7, "web", limit=GIVE_UP)
+    assert guests.reach(7, "web", limit=GIVE_UP) is first
+    assert guests.reach(8, "db", limit=GIVE_UP) is not first
+    assert pid_of(guests, 7) != pid_of(guests, 8)
+    assert guests.look() == []
+
+
+def test_the_next_daemon_finds_it(guests: GuestProcesses, tmp_path: Path) -> None:
+    with disk(tmp_path) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 3)
+        guests.leave()
+        d.exercise(200)
+        next_one = GuestProcesses(near(tmp_path), terms)
+        link: list[Link] = []
+
+        def is_found() -> bool:
+            try:
+                link.append(next_one.reach(7, "web", limit=GIVE_UP))
+            except HostError:
+                return False
+            return True
+
+        eventually(is_found, "the former daemon is forgotten")
+        assert pid_of(next_one, 7) == 0, "another server's child"
+        assert link[0].reports[3].state == DeviceState.RUNNING
+        RemoteDevice(link[0], 3, d.state, 1).close(limit=GIVE_UP)
+        next_one.forget(7)
+        next_one.leave()
+        assert not os.path.exists(next_one.path(7))
+
+
+def test_started_again_and_given_up(guests: GuestProcesses, clock: Clock) -> None:
+    for number in range(1, MOST + 1):
+        guests.reach(7, "web", limit=GIVE_UP)
+        os.kill(pid_of(guests, 7), signal.SIGKILL)
+        loss = wait_loss(guests)
+        assert loss.domid == 7
+        eventually(lambda: not guests.look() and not pid_of(guests, 7), "its end is heard")
+        assert bool(guests._guests[7].deaths.reason) == (number == MOST)
+        if 1 < number < MOST:
+            with pytest.raises(HostError) as early:
+                guests.reach(7, "web", limit=GIVE_UP)
+            assert early.value.errno == EAGAIN
+            clock.now += FIRST_WAIT * 2**MOST
+    with pytest.raises(HostError, match=r"died 5 times in .* killed by signal 9") as given_up:
+        guests.reach(7, "web", limit=GIVE_UP)
+    assert given_up.value.errno == EIO
+    guests.reach(8, "db", limit=GIVE_UP)
+    guests.forgive(7)
+    guests.reach(7, "web", limit=GIVE_UP)
+
+
+def test_a_death_that_nobody_has_heard_of_yet_counts(guests: GuestProcesses) -> None:
+    for _ in range(2):
+        guests.reach(7, "web", limit=GIVE_UP)
+        guests.kill(7)
+        eventually(lambda: not is_alive(guests, 7), "it does not listen any more")
+    with pytest.raises(HostError) as early:
+        guests.reach(7, "web", limit=GIVE_UP)
+    assert early.value.errno == EAGAIN
+
+
+def is_alive(guests: GuestProcesses, domid: int) -> bool:
+    link = guests._guests[domid].link
+    assert link is not None
+    link.receive()
+    return link.lost is None
+
+
+def test_without_its_server_a_process_serves_on(guests: GuestProcesses, tmp_path: Path) -> None:
+    with disk(tmp_path) as d:
+        link = guests.reach(7, "web", limit=GIVE_UP)
+        device = d.serve(link)
+        assert guests._processes is not None
+        server = guests._processes.pid
+        os.kill(server, signal.SIGKILL)
+        eventually(lambda: not guests.look() and guests._processes is None, "it is missed")
+        d.exercise(200)
+        assert guests.reach(7, "web", limit=GIVE_UP) is link
+        guests.reach(8, "db", limit=GIVE_UP)  # of a server of its own
+        device.close(limit=GIVE_UP)
+        guests.forget(7)
+
+
+def test_one_that_is_forgotten_ends(guests: GuestProcesses) -> None:
+    guests.reach(7, "web", limit=GIVE_UP)
+    pid = pid_of(guests, 7)
+    guests.forget(7)
+    eventually(lambda: guests.look() == [] and pid not in guests._children, "it ends")

@@ -1,0 +1,1 @@
+"""The processes of guests: which there are, and what becomes of those that die."""

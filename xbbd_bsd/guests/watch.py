@@ -1,0 +1,122 @@
+"""The loop's look at guests' processes: whoever serves by one is woken when it says something.
+
+A process has one connection for all devices of its guest, so that the loop reads it once,
+here, for all who are interested.  What was said is not looked at.  The loop's thread,
+but for `found`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from xbbd_bsd.guests.service import GuestProcesses, Loss
+from xbbd_bsd.native.link import Link
+
+Woken = Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Watched:
+    link: Link | None = None  # which the loop reads
+    woken: list[Woken] = field(default_factory=list)
+
+
+class Watch:
+    """Of all processes of a daemon."""
+
+    def __init__(
+        self,
+        guests: GuestProcesses,
+        loop: asyncio.AbstractEventLoop,
+        lost: Callable[[Loss], None],
+    ) -> None:
+        """`lost` is told of each process that has died, before whoever it served is woken."""
+        self._guests = guests
+        self._loop = loop
+        self._lost = lost
+        self._watched: dict[int, _Watched] = {}
+        self._server: int | None = None
+        guests.on_found(self.found)
+
+    def found(self, domid: int) -> None:
+        """There is a connection to a guest's process.  Any thread."""
+        with suppress(RuntimeError):  # the loop is closed: the program ends
+            self._loop.call_soon_threadsafe(self._read_from, domid)
+
+    def subscribe(self, domid: int, woken: Woken) -> Callable[[], None]:
+        """Call `woken` when that guest's process has said something, or died; how to end that."""
+        watched = self._watched.setdefault(domid, _Watched())
+        watched.woken.append(woken)
+        self._read_from(domid)
+
+        def unsubscribe() -> None:
+            with suppress(ValueError):
+                watched.woken.remove(woken)
+
+        return unsubscribe
+
+    def forget(self, domid: int) -> None:
+        """As `GuestProcesses.forget`, which must not be called by others while this looks."""
+        watched = self._watched.pop(domid, None)
+        if watched is not None:
+            self._leave(watched)
+        self._guests.forget(domid)
+
+    def close(self) -> None:
+        """Look no more; before the processes are left."""
+        self._guests.on_found(lambda domid: None)
+        for watched in self._watched.values():
+            self._leave(watched)
+        self._watched.clear()
+        if self._server is not None:
+            self._loop.remove_reader(self._server)
+            self._server = None
+
+    def _read_from(self, domid: int) -> None:
+        self._follow_server()
+        watched = self._watched.setdefault(domid, _Watched())
+        link = self._guests.link(domid)
+        if link is watched.link:
+            return
+        self._leave(watched)
+        if link is not None and link.lost is None:
+            watched.link = link
+            self._loop.add_reader(link.fileno(), self._heard, domid)
+
+    def _follow_server(self) -> None:
+        server = self._guests.server
+        if server != self._server:
+            if self._server is not None:
+                self._loop.remove_reader(self._server)
+            if server is not None:
+                self._loop.add_reader(server, self._look)
+            self._server = server
+        self._guests.close_past()
+
+    def _leave(self, watched: _Watched) -> None:
+        link, watched.link = watched.link, None
+        if link is not None:
+            self._loop.remove_reader(link.fileno())
+            if link.lost is not None:
+                link.close()
+
+    def _heard(self, domid: int) -> None:
+        watched = self._watched[domid]
+        if watched.link is not None:
+            watched.link.receive()
+        self._look()
+        for woken in list(watched.woken):
+            woken()
+
+    def _look(self) -> None:
+        """Who has died?"""
+        for loss in self._guests.look():
+            watched = self._watched.setdefault(loss.domid, _Watched())
+            self._leave(watched)
+            self._lost(loss)
+            for woken in list(watched.woken):
+                woken()
+        self._follow_server()

@@ -1,0 +1,190 @@
+/*
+ * contract.h - the process of a guest in the contract (xbb.h): what it is
+ * started with, and what the daemon and it say to each other.  cffi reads it
+ * after block/contract.h; C files get it through guest.h.
+ *
+ * A message is a packet of a SOCK_SEQPACKET: one of the structs here, whole, in
+ * the byte order of the host, with the descriptors that belong to it.  Each
+ * request has a number of the daemon's choice, and is answered by one DONE or
+ * DEVICES with the same number, some at once and some when it has happened.
+ * What is wrong is answered with an errno and words, and changes nothing.
+ */
+
+#define XBB_GUEST_VERSION	1
+#define XBB_GUEST_DEVICES	64	/* a process has at once */
+#define XBB_GUEST_KEPT		4	/* descriptors kept for a device */
+/* Most descriptors of a message: segment, disk, two a ring, those kept. */
+#define XBB_GUEST_DESCRIPTORS	22
+#define XBB_GUEST_WORDS		80	/* bytes of a reason, with NUL */
+#define XBB_GUEST_STAY		4294967295	/* no change of user */
+
+enum xbb_guest_type {
+	/* Requests. */
+	XBB_GUEST_HELLO		= 1,	/* first of all; DEVICES */
+	XBB_GUEST_STATUS	= 2,	/* DEVICES */
+	XBB_GUEST_ADD		= 3,	/* DONE once its rings are served */
+	XBB_GUEST_DRAIN		= 4,	/* DONE at once, STATE later */
+	/* Drain, then close; DONE when others may have the device. */
+	XBB_GUEST_QUIESCE	= 5,
+	/* The same, and whoever must wait for the disk does it meanwhile. */
+	XBB_GUEST_CLOSE		= 6,
+	/* End; DONE, with EBUSY if there are devices. */
+	XBB_GUEST_BYE		= 7,
+	/*
+	 * DONE with the disk's descriptor and those that are kept: for the next
+	 * daemon, that cannot lock what this process has locked.
+	 */
+	XBB_GUEST_GIVE		= 8,
+	/* Reports. */
+	XBB_GUEST_DONE		= 64,
+	XBB_GUEST_DEVICE_LIST	= 65,	/* DEVICES above */
+	/* Something has changed, and nobody asked. */
+	XBB_GUEST_STATE		= 66
+};
+
+/* Life of a device. */
+enum xbb_guest_state {
+	XBB_GUEST_OPENING	= 0,
+	XBB_GUEST_RUNNING	= 1,
+	XBB_GUEST_DRAINING	= 2,
+	XBB_GUEST_DRAINED	= 3,	/* all rings; nothing is given back */
+	XBB_GUEST_CLOSING	= 4,
+	XBB_GUEST_GONE		= 5	/* given back, and unlocked */
+};
+
+/* What every message begins with. */
+struct xbb_guest_head {
+	uint32_t	version;	/* XBB_GUEST_VERSION */
+	uint32_t	type;		/* enum xbb_guest_type */
+	uint32_t	size;		/* bytes of the whole message */
+	/* of the request; 0 in STATE, and of what was none */
+	uint32_t	serial;
+};
+
+/* Bounds that hold from now on, and how long to wait for nothing. */
+struct xbb_guest_hello {
+	struct xbb_guest_head head;
+	/* without device and daemon, then it ends */
+	uint32_t	idle_seconds;
+	uint32_t	io_threads;	/* xbb_io_bound() */
+	uint64_t	io_bytes;
+	struct xbb_budget_limits budget;
+	uint32_t	reserved;
+};
+
+/*
+ * A device and its rings, 0 to nrings - 1 of its segment.  Descriptors: its
+ * segment, opened for this process alone and not locked; its disk; then for
+ * each ring the grant device, unless the process has its own, and the event
+ * channel; then those that are only kept open as long as the device is, as its
+ * disk's lock.  In params those fields are -1.
+ */
+struct xbb_guest_add {
+	struct xbb_guest_head head;
+	uint32_t	device;		/* its unit, for names too */
+	uint32_t	nrings;
+	uint32_t	nkept;
+	uint32_t	reserved;
+	struct xbb_queue_params ring[XBB_MAX_RINGS];
+};
+
+/* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE. */
+struct xbb_guest_request {
+	struct xbb_guest_head head;
+	uint32_t	device;		/* 0 where none is meant */
+	uint32_t	reserved;
+};
+
+struct xbb_guest_done {
+	struct xbb_guest_head head;
+	uint32_t	device;
+	int32_t		errnum;		/* 0: it has happened */
+	uint8_t		words[XBB_GUEST_WORDS];
+};
+
+/* Where a device is in its life; if it stopped by itself, why. */
+struct xbb_guest_device {
+	uint32_t	device;
+	uint32_t	state;		/* enum xbb_guest_state */
+	uint32_t	reason;		/* enum xbb_stop_reason */
+	int32_t		errnum;		/* that goes with the reason */
+};
+
+struct xbb_guest_report {
+	struct xbb_guest_head head;
+	struct xbb_guest_device device;
+};
+
+struct xbb_guest_devices {
+	struct xbb_guest_head head;
+	uint32_t	ndevices;
+	uint32_t	pid;
+	struct xbb_guest_device device[XBB_GUEST_DEVICES];
+};
+
+/* What a process is started with; descriptors are its own. */
+struct xbb_guest_params {
+	int32_t		listen_fd;	/* where daemons connect */
+	/* Its own grant device, where that is a process's; -1 elsewhere. */
+	int32_t		grant_fd;
+	uint32_t	hv;		/* enum xbb_hv_kind of all its rings */
+	uint32_t	daemon_uid;	/* who may connect */
+	uint32_t	uid;		/* to become, or XBB_GUEST_STAY */
+	uint32_t	gid;
+	uint32_t	confined;	/* 0: for those who look for a fault */
+	uint32_t	descriptors;	/* most it may have, 0: as it is */
+	uint64_t	address_space;	/* likewise, bytes */
+	uint32_t	idle_seconds;	/* until a HELLO says otherwise */
+	uint32_t	reserved;
+};
+
+/*
+ * What the daemon asks of the server that such processes are forked from
+ * (forkserver.py): a packet each, START with the socket to listen on.  It is
+ * answered by STARTED, and the end of each process is told by ENDED.
+ */
+#define XBB_GUEST_NAME		48	/* bytes of a guest's name, with NUL */
+#define XBB_GUEST_PATH		64	/* likewise, of its grant device's */
+
+enum xbb_server_type {
+	XBB_SERVER_START	= 1,
+	XBB_SERVER_KILL		= 2,	/* a process of the server's */
+	XBB_SERVER_STARTED	= 64,
+	XBB_SERVER_ENDED	= 65
+};
+
+struct xbb_server_request {
+	uint32_t	type;		/* enum xbb_server_type */
+	uint32_t	serial;
+	int32_t		pid;		/* KILL */
+	uint32_t	reserved;
+	/* START; its descriptors are filled in there */
+	struct xbb_guest_params params;
+	uint8_t		name[XBB_GUEST_NAME];
+	/* To be opened by the process itself, if not empty. */
+	uint8_t		grant_path[XBB_GUEST_PATH];
+};
+
+struct xbb_server_report {
+	uint32_t	type;		/* enum xbb_server_type */
+	uint32_t	serial;		/* STARTED */
+	int32_t		pid;
+	int32_t		errnum;		/* STARTED: why not */
+	int32_t		status;		/* ENDED: as waitpid(2) has it */
+	uint32_t	reserved;
+};
+
+/*
+ * Be the process of a guest, on the only thread there is, until there is
+ * nothing left to do: 0, or why it could not begin.  It never runs again in
+ * the same process.
+ */
+int	xbb_guest_main(const struct xbb_guest_params *params,
+	    struct xbb_error *error);
+
+/*
+ * Of a process that was forked to become one: close all descriptors from the
+ * first on, and be named for ps(1) and top(1); the name is cut to fit.
+ */
+void	xbb_close_from(int first);
+void	xbb_process_title(const char *title);

@@ -1,0 +1,285 @@
+/*
+ * device.c - a device that the process of a guest serves: its segment, which it
+ * has locked, and the queues of its rings, which are opened all before any
+ * starts, and end together, since a disk that answers only in part is none.
+ * Knows nothing of messages but the one that it is made from.
+ *
+ * What may have to wait is a thread's: opening maps pages of the guest's, and
+ * closing waits for I/O in flight.  The rest is the loop's, which waits for
+ * nothing.
+ */
+#include <sys/file.h>
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "guest/guest.h"
+
+static void
+close_fd(int *fdp)
+{
+
+	if (*fdp >= 0)
+		close(*fdp);
+	*fdp = -1;
+}
+
+/* Give everything back, however far opening came; the lock goes last. */
+static void
+release_device(struct xbb_device *d)
+{
+	uint32_t i;
+
+	for (i = 0; i < d->nrings; i++)
+		if (d->queue[i] != NULL)
+			xbb_queue_close(d->queue[i]);
+	for (i = 0; i < d->nrings; i++) {
+		d->queue[i] = NULL;
+		close_fd(&d->ring[i].conn.grant_fd);
+		close_fd(&d->ring[i].conn.event_fd);
+	}
+	if (d->state != NULL)
+		xbb_state_unmap(d->state);
+	d->state = NULL;
+	close_fd(&d->disk_fd);
+	for (i = 0; i < XBB_GUEST_KEPT; i++)
+		close_fd(&d->kept[i]);
+	close_fd(&d->segment_fd);
+}
+
+/* The process's own grant device serves all rings: a number for each. */
+static int
+grants_of_ring(struct xbb_message *message,
+    const struct xbb_guest_params *params, uint32_t *atp)
+{
+
+	if (params->grant_fd >= 0)
+		return (fcntl(params->grant_fd, F_DUPFD_CLOEXEC, 0));
+	return (xbb_message_fd(message, (*atp)++));
+}
+
+/*
+ * One as a valid ADD has it, whose descriptors it takes; NULL if there is no
+ * memory for it.
+ */
+struct xbb_device *
+xbb_device_new(struct xbb_message *message,
+    const struct xbb_guest_params *params, int wake_fd)
+{
+	const struct xbb_guest_add *add = &message->add;
+	struct xbb_device *d;
+	uint32_t at, i;
+
+	d = calloc(1, sizeof(*d));
+	if (d == NULL)
+		return (NULL);
+	d->number = add->device;
+	d->serial = add->head.serial;
+	d->wake_fd = wake_fd;
+	d->nrings = add->nrings;
+	d->shown.device = d->number;
+	atomic_init(&d->stage, XBB_STAGE_OPENING);
+	d->segment_fd = xbb_message_fd(message, 0);
+	d->disk_fd = xbb_message_fd(message, 1);
+	at = 2;
+	for (i = 0; i < d->nrings; i++) {
+		d->ring[i] = add->ring[i];
+		d->ring[i].conn.grant_fd = grants_of_ring(message, params,
+		    &at);
+		d->ring[i].conn.event_fd = xbb_message_fd(message, at++);
+		d->ring[i].conn.wake_fd = wake_fd;
+		d->ring[i].conn.hv = params->hv;
+		d->ring[i].disk_fd = d->disk_fd;
+	}
+	for (i = 0; i < XBB_GUEST_KEPT; i++)
+		d->kept[i] = i < add->nkept ? xbb_message_fd(message, at++) :
+		    -1;
+	return (d);
+}
+
+/*
+ * Whoever holds this lock serves the device: it is free once no thread of the
+ * last one can touch the disk any more (the kernel gives it up when the process
+ * has ended).
+ */
+static int
+lock_segment(struct xbb_device *d)
+{
+
+	while (flock(d->segment_fd, LOCK_EX | LOCK_NB) != 0)
+		if (errno != EINTR)
+			return (xbb_fail(&d->error, "lock segment", errno));
+	return (0);
+}
+
+static int
+open_device(struct xbb_device *d)
+{
+	uint32_t i;
+	int error;
+
+	error = lock_segment(d);
+	if (error != 0)
+		return (error);
+	error = xbb_state_map(d->segment_fd, 1, &d->state);
+	if (error != 0)
+		return (xbb_fail(&d->error, "map segment", -error));
+	for (i = 0; i < d->nrings && error == 0; i++)
+		error = xbb_queue_open(&d->ring[i], d->state, &d->error,
+		    &d->queue[i]);
+	/* One that cannot be had must not wait for requests of the others. */
+	for (i = 0; i < d->nrings && error == 0; i++)
+		error = xbb_queue_start(d->queue[i], &d->error);
+	return (error);
+}
+
+/* The thread's last word: the loop may look at the device again. */
+static void
+end_stage(struct xbb_device *d, enum xbb_stage stage)
+{
+	const int wake_fd = d->wake_fd;
+	ssize_t n;
+
+	atomic_store(&d->stage, stage);
+	do
+		n = write(wake_fd, "", 1);
+	while (n < 0 && errno == EINTR);
+	/* EAGAIN: a full pipe wakes as well. */
+}
+
+static void *
+opening_main(void *arg)
+{
+	struct xbb_device *d = arg;
+
+	xbb_thread_is("%s%u opening", xbb_block_family.driver, d->number);
+	if (open_device(d) == 0) {
+		end_stage(d, XBB_STAGE_OPEN);
+		return (NULL);
+	}
+	release_device(d);
+	end_stage(d, XBB_STAGE_FAILED);
+	return (NULL);
+}
+
+static void *
+closing_main(void *arg)
+{
+	struct xbb_device *d = arg;
+
+	xbb_thread_is("%s%u closing", xbb_block_family.driver, d->number);
+	release_device(d);
+	end_stage(d, XBB_STAGE_CLOSED);
+	return (NULL);
+}
+
+/* Have it opened; if there can be no thread, nothing has begun. */
+int
+xbb_device_open(struct xbb_device *d)
+{
+	int error;
+
+	error = xbb_thread_start(&d->thread, opening_main, d);
+	d->has_thread = error == 0;
+	return (error);
+}
+
+/* Have it closed; it is OPEN, and still is if there can be no thread. */
+int
+xbb_device_close(struct xbb_device *d)
+{
+	int error;
+
+	atomic_store(&d->stage, XBB_STAGE_CLOSING);
+	error = xbb_thread_start(&d->thread, closing_main, d);
+	d->has_thread = error == 0;
+	if (error != 0)
+		atomic_store(&d->stage, XBB_STAGE_OPEN);
+	return (error);
+}
+
+/* Is nobody at it but the loop?  The thread that was is joined. */
+bool
+xbb_device_settle(struct xbb_device *d)
+{
+	unsigned int stage;
+
+	stage = atomic_load(&d->stage);
+	if (stage == XBB_STAGE_OPENING || stage == XBB_STAGE_CLOSING)
+		return (false);
+	if (d->has_thread)
+		pthread_join(d->thread, NULL);
+	d->has_thread = false;
+	return (true);
+}
+
+void
+xbb_device_drain(struct xbb_device *d)
+{
+	uint32_t i;
+
+	for (i = 0; i < d->nrings; i++)
+		xbb_queue_drain(d->queue[i]);
+}
+
+/*
+ * Of all rings as one: drained when the last is, for the first reason that
+ * there was.  One that stops by itself takes the others along.
+ */
+static void
+look_at_rings(struct xbb_device *d, struct xbb_guest_device *found)
+{
+	struct xbb_queue_status status;
+	uint32_t drained, i, running;
+
+	drained = running = 0;
+	for (i = 0; i < d->nrings; i++) {
+		xbb_queue_status(d->queue[i], &status);
+		running += status.state == XBB_QUEUE_RUNNING;
+		drained += status.state == XBB_QUEUE_DRAINED;
+		if (found->reason == XBB_STOP_NONE &&
+		    status.reason != XBB_STOP_NONE) {
+			found->reason = status.reason;
+			found->errnum = status.errnum;
+		}
+	}
+	if (running == d->nrings) {
+		found->state = XBB_GUEST_RUNNING;
+		return;
+	}
+	if (running != 0)
+		xbb_device_drain(d);
+	found->state = drained == d->nrings ? XBB_GUEST_DRAINED :
+	    XBB_GUEST_DRAINING;
+}
+
+/* Where it is now. */
+void
+xbb_device_look(struct xbb_device *d, struct xbb_guest_device *found)
+{
+
+	*found = d->shown;
+	switch (atomic_load(&d->stage)) {
+	case XBB_STAGE_OPENING:
+		found->state = XBB_GUEST_OPENING;
+		break;
+	case XBB_STAGE_OPEN:
+		look_at_rings(d, found);
+		break;
+	case XBB_STAGE_CLOSING:
+		found->state = XBB_GUEST_CLOSING;
+		break;
+	default:
+		found->state = XBB_GUEST_GONE;
+	}
+}
+
+/* One that nothing is held of any more, or that was never opened. */
+void
+xbb_device_free(struct xbb_device *d)
+{
+
+	release_device(d);
+	free(d);
+}

@@ -1,0 +1,111 @@
+/*
+ * guest.h - the process of a guest from the inside: guest.c (its one loop),
+ * message.c (what the daemon says), device.c (a device and its rings), and how
+ * it is confined.  It stands above the families, and none of them knows it.
+ *
+ * Threads.  One, the loop's, which waits for nobody: no disk, no guest and no
+ * daemon.  A device has at most one more at a time, which opens it or closes
+ * it, and may have to wait; it touches its own device, and says that it is done
+ * by a stage and a byte to the loop.  The rings' threads are core's.
+ */
+#ifndef XBB_GUEST_H
+#define XBB_GUEST_H
+
+#include "block/block.h"
+
+#include "guest/contract.h"
+
+_Static_assert(XBB_GUEST_DESCRIPTORS == 2 + 2 * XBB_MAX_RINGS + XBB_GUEST_KEPT,
+    "all descriptors of a message have room");
+
+/* A message as it came: nothing in it is believed yet. */
+struct xbb_message {
+	union {
+		struct xbb_guest_head head;
+		struct xbb_guest_hello hello;
+		struct xbb_guest_add add;
+		struct xbb_guest_request request;
+	};
+	size_t		 size;		/* bytes that came */
+	uint32_t	 nfds;
+	int		 fd[XBB_GUEST_DESCRIPTORS];	/* -1: taken */
+};
+
+/* Where a device's thread is; it makes the last step of each. */
+enum xbb_stage {
+	XBB_STAGE_OPENING,
+	XBB_STAGE_FAILED,		/* nothing is held any more */
+	XBB_STAGE_OPEN,
+	XBB_STAGE_CLOSING,
+	XBB_STAGE_CLOSED		/* likewise */
+};
+
+/* A device that this process serves. */
+struct xbb_device {
+	struct xbb_device *next;
+	uint32_t	 number;	/* the daemon's, as is the serial */
+	uint32_t	 serial;	/* of what waits for an answer, or 0 */
+	bool		 leaving;	/* to be closed once it has drained */
+	struct xbb_guest_device shown;	/* what the daemon was told last */
+	pthread_t	 thread;	/* opens or closes it */
+	bool		 has_thread;
+	atomic_uint	 stage;		/* enum xbb_stage */
+	/* The loop's while OPEN, the thread's otherwise. */
+	struct xbb_error error;		/* of an opening that failed */
+	int		 wake_fd;	/* the loop's */
+	int		 segment_fd;	/* holds the lock */
+	int		 disk_fd;
+	int		 kept[XBB_GUEST_KEPT];
+	struct xbb_state *state;
+	uint32_t	 nrings;
+	struct xbb_queue_params ring[XBB_MAX_RINGS];
+	struct xbb_queue *queue[XBB_MAX_RINGS];
+};
+
+/* What a descriptor is used for. */
+enum xbb_use {
+	XBB_USE_LISTENER,
+	XBB_USE_DAEMON,
+	XBB_USE_SEGMENT,
+	XBB_USE_DISK,
+	XBB_USE_GRANTS,
+	XBB_USE_EVENTS,
+	XBB_USE_KEPT
+};
+
+/* message.c - packets with descriptors.  Any thread, one at a socket. */
+int	xbb_message_take(int fd, struct xbb_message *message);
+const char *xbb_message_fault(const struct xbb_message *message,
+	    bool own_grants);
+uint32_t xbb_message_serial(const struct xbb_message *message);
+int	xbb_message_fd(struct xbb_message *message, uint32_t which);
+void	xbb_message_drop(struct xbb_message *message);
+int	xbb_message_send(int fd, void *message, uint32_t type, size_t size,
+	    uint32_t serial, const int *fds, uint32_t nfds);
+
+/* device.c - a device, its segment and its queues.  The loop's thread. */
+struct xbb_device *xbb_device_new(struct xbb_message *message,
+	    const struct xbb_guest_params *params, int wake_fd);
+int	xbb_device_open(struct xbb_device *device);
+bool	xbb_device_settle(struct xbb_device *device);
+void	xbb_device_look(struct xbb_device *device,
+	    struct xbb_guest_device *found);
+void	xbb_device_drain(struct xbb_device *device);
+int	xbb_device_close(struct xbb_device *device);
+void	xbb_device_free(struct xbb_device *device);
+
+/* limits.c - how much this process may have. */
+int	xbb_limit(const struct xbb_guest_params *params);
+
+/*
+ * confine_linux.c, confine_freebsd.c - what this process, and each of its
+ * descriptors, is left.
+ */
+int	xbb_confine(const struct xbb_guest_params *params);
+int	xbb_confine_fd(int fd, enum xbb_use use,
+	    const struct xbb_guest_params *params);
+
+/* process_linux.c, process_freebsd.c - what a process asks of its system. */
+int	xbb_peer_uid(int fd, uint32_t *uidp);
+
+#endif /* XBB_GUEST_H */

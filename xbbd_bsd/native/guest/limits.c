@@ -1,0 +1,59 @@
+/*
+ * limits.c - how much the process of a guest may have, and whose it is; the
+ * same on all systems.  What it may do is confine_*.c's.  The only thread,
+ * before all others.
+ */
+#include <sys/resource.h>
+
+#include <grp.h>
+#include <unistd.h>
+
+#include "guest/guest.h"
+
+static struct rlimit
+limit_of(uint64_t most)
+{
+
+	return ((struct rlimit){
+		.rlim_cur = (rlim_t)most, .rlim_max = (rlim_t)most,
+	});
+}
+
+static int
+limit_resources(const struct xbb_guest_params *params)
+{
+	const struct rlimit core = limit_of(0);
+	const struct rlimit files = limit_of(params->descriptors);
+	const struct rlimit space = limit_of(params->address_space);
+
+	/* What it had in memory is its guest's. */
+	if (setrlimit(RLIMIT_CORE, &core) != 0 ||
+	    (params->descriptors != 0 &&
+	    setrlimit(RLIMIT_NOFILE, &files) != 0) ||
+	    (params->address_space != 0 &&
+	    setrlimit(RLIMIT_AS, &space) != 0))
+		return (-errno);
+	return (0);
+}
+
+static int
+change_user(const struct xbb_guest_params *params)
+{
+
+	if (params->uid == XBB_GUEST_STAY)
+		return (0);
+	if (setgroups(0, NULL) != 0 ||
+	    setresgid(params->gid, params->gid, params->gid) != 0 ||
+	    setresuid(params->uid, params->uid, params->uid) != 0)
+		return (-errno);
+	return (0);
+}
+
+int
+xbb_limit(const struct xbb_guest_params *params)
+{
+	int error;
+
+	error = limit_resources(params);
+	return (error != 0 ? error : change_user(params));
+}

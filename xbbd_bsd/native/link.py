@@ -1,0 +1,430 @@
+"""A connection to a guest's process: what the daemon asks, and what it is told.
+
+What it says is copied once and then looked at: it shares memory with an adversary, and
+may be one.  Whatever it says becomes a value or a :class:`HostError`, nothing else, and
+nothing here waits for it longer than it was told to.
+
+Any thread.  Whoever waits for an answer reads for all others too; the loop reads when
+there is something and nobody waits (`Link.receive`).  Calls that say so wait, and are
+meant for a thread of their own (errands.py).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from errno import EAGAIN, EEXIST, ENOENT, EPIPE, EPROTO, ETIMEDOUT
+from typing import Any, Final
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.binding import MAX_RINGS, StopReason, known
+from xbbd_bsd.native.queue import QueueParams, _c_params
+
+for _name in ("hello", "request", "add", "done", "report", "devices", "params"):
+    ffi.new(f"struct xbb_guest_{_name} *")  # fails at import if the header does not fit
+
+VERSION: Final[int] = lib.XBB_GUEST_VERSION
+MAX_KEPT: Final[int] = lib.XBB_GUEST_KEPT
+MAX_DEVICES: Final[int] = lib.XBB_GUEST_DEVICES
+_LARGEST: Final[int] = ffi.sizeof("struct xbb_guest_devices")
+_MOST_GIVEN: Final = 1 + MAX_KEPT
+_INT: Final = ffi.sizeof("int")
+_AT_ONCE: Final = 64  # messages that are read in one go
+_SLICE: Final = 0.02  # seconds; somebody else may have read what is waited for
+
+
+class DeviceState(IntEnum):
+    """Where a device is in its life, in its guest's process."""
+
+    OPENING = lib.XBB_GUEST_OPENING
+    RUNNING = lib.XBB_GUEST_RUNNING
+    DRAINING = lib.XBB_GUEST_DRAINING
+    DRAINED = lib.XBB_GUEST_DRAINED
+    CLOSING = lib.XBB_GUEST_CLOSING
+    GONE = lib.XBB_GUEST_GONE
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """What a process says of a device: where it is, and if it stopped by itself, why."""
+
+    device: int
+    state: DeviceState | int
+    reason: StopReason | int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a process may have of what there is only once, as xbb.h has it."""
+
+    io_threads: int
+    io_bytes: int
+    mappings: int
+    grants: int
+    guest_grants: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    errno: int
+    words: str
+    descriptors: list[int]
+
+
+def listen_at(path: str) -> socket.socket:
+    """Where a guest's process will listen, in place of what is there; OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(2)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class Link:
+    """A connection to the process of a guest."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        """By a connected socket, which is this object's from now on."""
+        channel.setblocking(False)
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._serial = 0
+        self._awaited: dict[int, _Answer | None] = {}
+        self._reports: dict[int, DeviceReport] = {}
+        self._lost: HostError | None = None
+
+    @classmethod
+    def connect(cls, path: str) -> Link:
+        """To the process that listens there; HostError if there is none."""
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.setblocking(False)
+        try:
+            channel.connect(path)
+        except OSError as error:
+            channel.close()
+            text = f"no process listens at {path}: {error.strerror}"
+            raise HostError(text, error.errno or ENOENT) from None
+        return cls(channel)
+
+    def fileno(self) -> int:
+        """Readable when the process has said something, or has gone."""
+        return self._channel.fileno()
+
+    @property
+    def lost(self) -> HostError | None:
+        """Why there is no connection any more; None while there is."""
+        return self._lost
+
+    @property
+    def reports(self) -> dict[int, DeviceReport]:
+        """What was said last of each device that there is."""
+        with self._lock:
+            return dict(self._reports)
+
+    def hello(self, bounds: Bounds, *, idle_seconds: int, limit: float) -> dict[int, DeviceReport]:
+        """Be its daemon: say what it may have, hear which devices it has.  Waits; HostError.
+
+        Without a daemon and without a device it ends after so many seconds.
+        """
+        budget = {
+            "mappings": bounds.mappings,
+            "grants": bounds.grants,
+            "guest_grants": bounds.guest_grants,
+        }
+        message = ffi.new(
+            "struct xbb_guest_hello *",
+            {
+                "idle_seconds": idle_seconds,
+                "io_threads": min(bounds.io_threads, (1 << 32) - 1),
+                "io_bytes": bounds.io_bytes,
+                "budget": budget,
+            },
+        )
+        self._ask("greet its process", lib.XBB_GUEST_HELLO, message, (), limit)
+        return self.reports
+
+    def look(self, *, limit: float) -> dict[int, DeviceReport]:
+        """Which devices it has now.  Waits; HostError."""
+        self._ask_about("look at its process", lib.XBB_GUEST_STATUS, 0, limit)
+        return self.reports
+
+    def add(
+        self,
+        device: int,
+        rings: Sequence[QueueParams],
+        *,
+        segment: int,
+        kept: Sequence[int] = (),
+        limit: float,
+    ) -> None:
+        """Have a device served: all its rings are when this returns.  Waits; HostError.
+
+        `segment` is a descriptor that only this process of the guest's will have, and not
+        locked; `kept` are those that it keeps open as long as it has the device.  All
+        descriptors stay the caller's.  A ring's `grant_fd` below 0: the process has its own.
+        """
+        if not 0 < len(rings) <= MAX_RINGS or len(kept) > MAX_KEPT:
+            raise HostError(f"device {device}: {len(rings)} rings, {len(kept)} kept", EPROTO)
+        descriptors = [segment, rings[0].disk_fd]
+        message = ffi.new("struct xbb_guest_add *")
+        message.device, message.nrings, message.nkept = device, len(rings), len(kept)
+        for number, ring in enumerate(rings):
+            if ring.grant_fd >= 0:
+                descriptors.append(ring.grant_fd)
+            descriptors.append(ring.event_fd)
+            bare = replace(ring, grant_fd=-1, event_fd=-1, disk_fd=-1, wake_fd=-1)
+            message.ring[number] = _c_params(bare)[0]
+        descriptors += kept
+        try:
+            self._ask("serve its rings", lib.XBB_GUEST_ADD, message, descriptors, limit)
+        except HostError as error:
+            if error.errno == ETIMEDOUT:  # it may come to be yet, and nobody wants it then
+                with suppress(HostError):
+                    self._post(lib.XBB_GUEST_CLOSE, self._about(device), ())
+            raise
+
+    def drain(self, device: int) -> None:
+        """Take no new request; a report tells when all accepted ones are answered.  HostError."""
+        self._post(lib.XBB_GUEST_DRAIN, self._about(device), ())
+
+    def quiesce(self, device: int, *, limit: float) -> None:
+        """Answer what was accepted, give everything back, unlock.  Waits; HostError.
+
+        The next that opens its segment finds nothing unanswered.
+        """
+        self._ask_about("hand over its rings", lib.XBB_GUEST_QUIESCE, device, limit)
+
+    def close_device(self, device: int, *, limit: float) -> None:
+        """Give everything back.  Waits, for I/O in flight too; HostError.
+
+        If time is up it goes on; to ask again is an error as long as it does.
+        """
+        self._ask_about("close its rings", lib.XBB_GUEST_CLOSE, device, limit)
+
+    def give(self, device: int, *, limit: float) -> list[int]:
+        """Copies of the descriptors of its disk, and of those that are kept with it.
+
+        They are the caller's to close, and to look at: a process that lies gives others.  For a
+        daemon that finds the disk locked by the process that serves it.  Waits; HostError.
+        """
+        what = "have its descriptors"
+        return self._ask(what, lib.XBB_GUEST_GIVE, self._about(device), (), limit).descriptors
+
+    def wait_gone(self, device: int, *, limit: float) -> None:
+        """Wait until a device that is being closed is no more; HostError if it is not closed."""
+        end = time.monotonic() + limit
+        while (report := self.reports.get(device)) is not None:
+            if report.state != DeviceState.CLOSING:
+                raise HostError(f"device {device} is served already", EEXIST)
+            self._wait_a_moment(f"wait for device {device} to be closed", end)
+
+    def bye(self, *, limit: float) -> None:
+        """Have it end.  Waits; HostError, also if it has devices."""
+        self._ask_about("end its process", lib.XBB_GUEST_BYE, 0, limit)
+
+    def receive(self) -> None:
+        """Take what it has said by now.  Never raises: see `lost`."""
+        with self._lock:
+            for _ in range(_AT_ONCE):
+                if self._lost is not None or not self._receive_one():
+                    return
+
+    def close(self) -> None:
+        """Leave it alone; it serves on, and listens for the next daemon."""
+        with self._lock:
+            self._lose("it was left")
+            self._channel.close()
+
+    # Requests.
+
+    def _about(self, device: int) -> Any:
+        return ffi.new("struct xbb_guest_request *", {"device": device})
+
+    def _ask_about(self, what: str, kind: int, device: int, limit: float) -> None:
+        self._ask(what, kind, self._about(device), (), limit)
+
+    def _ask(
+        self, what: str, kind: int, message: Any, descriptors: Sequence[int], limit: float
+    ) -> _Answer:
+        end = time.monotonic() + limit
+        serial = self._post(kind, message, descriptors, awaited=True)
+        wanted = kind == lib.XBB_GUEST_GIVE
+        try:
+            answer = self._wait(serial, what, end)
+            wanted = wanted and not answer.errno
+        except HostError:
+            wanted = False
+            raise
+        finally:
+            with self._lock:
+                said = self._awaited.pop(serial, None)
+            if said is not None and not wanted:
+                _close_all(said.descriptors)
+        if answer.errno:
+            words = f": {answer.words}" if answer.words else ""
+            text = f"unable to {what}{words}: {os.strerror(answer.errno)}"
+            raise HostError(text, answer.errno)
+        return answer
+
+    def _post(
+        self, kind: int, message: Any, descriptors: Sequence[int], *, awaited: bool = False
+    ) -> int:
+        with self._lock:
+            if self._lost is not None:
+                raise self._lost
+            self._serial = self._serial % 0xFFFFFFFF + 1
+            serial = self._serial
+            head = message.head
+            head.version, head.type, head.serial = VERSION, kind, serial
+            head.size = ffi.sizeof(message[0])
+            try:
+                socket.send_fds(self._channel, [bytes(ffi.buffer(message))], list(descriptors))
+            except BlockingIOError:
+                raise HostError("the guest's process does not listen", EAGAIN) from None
+            except OSError as error:
+                if error.errno == EPIPE:
+                    raise self._lose("it has ended") from None
+                text = f"unable to tell the guest's process: {error.strerror}"
+                raise HostError(text, error.errno or EPIPE) from None
+            if awaited:
+                self._awaited[serial] = None
+            return serial
+
+    def _wait(self, serial: int, what: str, end: float) -> _Answer:
+        while True:
+            with self._lock:
+                answer = self._awaited.get(serial)
+            if answer is not None:
+                return answer
+            self._wait_a_moment(what, end)
+
+    def _wait_a_moment(self, what: str, end: float) -> None:
+        """Until something is said, or a moment: another thread may have heard it."""
+        if self._lost is not None:
+            raise self._lost
+        left = end - time.monotonic()
+        if left <= 0:
+            raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
+        poll = select.poll()
+        with suppress(ValueError):  # closed by somebody else
+            poll.register(self._channel.fileno(), select.POLLIN)
+            poll.poll(min(left, _SLICE) * 1000)
+        self.receive()
+
+    # What is said: the lock is held.
+
+    def _lose(self, why: str) -> HostError:
+        if self._lost is None:
+            self._lost = HostError(f"the guest's process: {why}", EPIPE)
+        return self._lost
+
+    def _receive_one(self) -> bool:
+        try:
+            # Not by socket.recv_fds(), which leaves out its flags.
+            data, control, flags, _ = self._channel.recvmsg(
+                _LARGEST, socket.CMSG_SPACE(_MOST_GIVEN * _INT), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._lose(error.strerror or "it has ended")
+            return False
+        descriptors = [
+            int.from_bytes(rights[at : at + _INT], sys.byteorder)
+            for level, kind, rights in control
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for at in range(0, len(rights) - len(rights) % _INT, _INT)
+        ]
+        if not data:
+            _close_all(descriptors)
+            self._lose("it has ended")
+            return False
+        fault = "it talks too much"
+        if not flags & socket.MSG_TRUNC:
+            fault = self._take(data, descriptors)
+        _close_all(descriptors)  # which nobody has taken
+        if fault:
+            self._lose(fault)
+        return True
+
+    def _take(self, data: bytes, descriptors: list[int]) -> str:
+        """Believe a message or not; what is wrong with it, if anything."""
+        if len(data) < ffi.sizeof("struct xbb_guest_head"):
+            return "it talks nonsense"
+        head = ffi.new("struct xbb_guest_head *")
+        ffi.memmove(head, data, ffi.sizeof("struct xbb_guest_head"))
+        if head.version != VERSION:
+            return f"it speaks version {head.version}, not {VERSION}"
+        shape = _REPORTS.get(head.type)
+        if shape is None or head.size != len(data) or len(data) != ffi.sizeof(shape):
+            return "it talks nonsense"
+        report = ffi.new(f"{shape} *")
+        ffi.memmove(report, data, len(data))
+        if head.type == lib.XBB_GUEST_STATE:
+            self._believe(report.device)
+        elif head.type == lib.XBB_GUEST_DONE:
+            self._answer(head.serial, report.errnum, bytes(report.words), descriptors)
+        else:
+            if report.ndevices > MAX_DEVICES:
+                return "it claims more devices than there can be"
+            self._reports.clear()
+            for number in range(report.ndevices):
+                self._believe(report.device[number])
+            self._answer(head.serial, 0, b"", [])
+        return ""
+
+    def _believe(self, c: Any) -> None:
+        report = DeviceReport(
+            int(c.device),
+            known(DeviceState, c.state),
+            known(StopReason, c.reason),
+            sane(int(c.errnum)),
+        )
+        if report.state == DeviceState.GONE:
+            self._reports.pop(report.device, None)
+        elif report.device in self._reports or len(self._reports) < MAX_DEVICES:
+            self._reports[report.device] = report
+
+    def _answer(self, serial: int, errnum: int, words: bytes, descriptors: list[int]) -> None:
+        """The first one that is awaited counts, and takes the descriptors."""
+        if self._awaited.get(serial, _NOT_AWAITED) is None:
+            text = words.partition(b"\0")[0].decode("ascii", "replace")
+            plain = "".join(c if c.isprintable() else "?" for c in text)
+            self._awaited[serial] = _Answer(sane(errnum), plain, list(descriptors))
+            descriptors.clear()
+
+
+_NOT_AWAITED: Final = _Answer(0, "", [])
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
+
+
+def sane(errnum: int) -> int:
+    """An errno, whatever it is said to be."""
+    return errnum if 0 <= errnum < 4096 else EPROTO
+
+
+_REPORTS: Final = {
+    lib.XBB_GUEST_DONE: "struct xbb_guest_done",
+    lib.XBB_GUEST_STATE: "struct xbb_guest_report",
+    lib.XBB_GUEST_DEVICE_LIST: "struct xbb_guest_devices",
+}
