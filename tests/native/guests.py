@@ -199,6 +199,11 @@ class Disk:
                 os.close(ring.event_fd)
 
     @property
+    def writes(self) -> int:
+        """How many have come so far, as its segment has them counted."""
+        return self.state.counters()["wr_req"]
+
+    @property
     def mapped(self) -> int:
         """How many grants of the guest's are mapped by anybody who lives."""
         return sim_mapped(self.domain_fd)
