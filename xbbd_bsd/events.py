@@ -246,6 +246,17 @@ class Adopted(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class ProcessLost(Event):
+    """The process of a guest has died; another one is to take over, and the guest waits."""
+
+    severity = Severity.ERROR
+    urgent = True
+    text = "the process of guest {domid} has ended: {how}"
+    domid: int
+    how: str
+
+
+@dataclass(frozen=True)
 class SegmentLeft(Event):
     """An earlier daemon left a state segment with which nothing can be done."""
 

@@ -17,6 +17,7 @@ from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.serving import Here
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Outcome, Run
@@ -73,6 +74,8 @@ class DirectoryHost:
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         raise AssertionError("a family is not asked")
+
+    grant_path = ""
 
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         if (domid, port) != (5, PORT):
@@ -141,6 +144,7 @@ class Bench:
             state_dir=str(self.run),
             loop=self.loop,
             run=self._run,
+            serving=Here(self.host, self.loop),
             sharing=Sharing(),
             marks=marks,
             heritage=Heritage(str(self.run), marks, self.events.append),

@@ -250,6 +250,7 @@ def test_the_registry(bench: Bench) -> None:
         state_dir=str(bench.run),
         loop=bench.loop,
         run=at_once,
+        guests=None,
         journal=bench.events.append,
         try_again=lambda driver, units: None,
     )

@@ -27,19 +27,18 @@ from xbbd_bsd.block.queues import (
     OF_DISK,
     describe,
     info_of,
-    most_of_ring,
     need_of,
+    offer_of,
     queue_maker,
-    requests_of_order,
 )
-from xbbd_bsd.block.rings import MakeParams, Rings
+from xbbd_bsd.block.rings import MakeParams, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
+from xbbd_bsd.block.serving import ServedRings, Serving
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
-from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
@@ -62,6 +61,7 @@ class Common(Protocol):
     state_dir: str
     loop: asyncio.AbstractEventLoop
     run: Run
+    serving: Serving
     sharing: Sharing
     marks: Marks
     heritage: Heritage
@@ -117,7 +117,7 @@ class BlockBackend:
         self._info: DiskInfo | None = None
         self._disk_fault: HostError | None = None  # that the data path has not seen
         self._opened: tuple[str, bytes] | None = None
-        self._rings: Rings | None = None
+        self._rings: ServedRings | None = None
         self._progress = Progress()
         self._lookout = Lookout(self.name, family.loop, journal)
         self._news: Mapping[str, bytes] = {}
@@ -181,7 +181,7 @@ class BlockBackend:
         self._path = named_path(self._media, backend)
         self.configure()
         config = self._config
-        self._inheritance.leave()
+        self._disinherit("it was begun anew")
         if segment is not None and segment.damaged:
             self._forget_segment()
             segment = None
@@ -190,19 +190,7 @@ class BlockBackend:
             segment = self._use(make_segment(family.state_dir, self._identity, vm, config))
             self.configure()
         self._sector_size = config.sector_size
-        # The segment is as large as the configuration wanted it when the device was found.
-        orders = range(config.max_ring_page_order + 1)
-        order = max(n for n in orders if requests_of_order(n) <= segment.table_entries)
-        # Sectors that are parts of the disk's are read and written within one queue.
-        queues = 1 if self._sector_size else min(config.max_queues, segment.rings)
-        ring = most_of_ring(config, order, family.host.hv)
-        self._offer = Offer(
-            max_ring_page_order=order,
-            # A guest with fewer rings is better than one that is refused.
-            max_queues=self._share.rings(ring, queues),
-            max_indirect_segments=config.max_indirect_segments,
-            persistent=config.max_persistent_grants > 0,
-        )
+        self._offer = offer_of(config, segment, self._share, family.host.hv)
         return self._offer.to_nodes()
 
     def _use(self, segment: State) -> State:
@@ -283,24 +271,32 @@ class BlockBackend:
         except XbbdError as error:
             if error.passes and not isinstance(error, MarkedError):
                 raise
-            self._inheritance.give_up(str(error))
+            self._disinherit(str(error))
             self._forget_segment()
             raise HostError(f"cannot be taken over: {error}", error.errno) from None
 
+    def _disinherit(self, why: str) -> None:
+        """Nobody goes on where an earlier daemon was."""
+        if self.adoptable:
+            self._inheritance.give_up(why)
+            self._family.serving.drop(self._identity)
+
     def _adopt(self, backend: Nodes) -> str:
         self._share.keep(Part.DEVICE, OF_DEVICE)
-        segment = self._segment or self._use(self._inheritance.take())
+        segment = self._segment or self._use(self._inheritance.take(self._family.serving.inherit))
         served = self._inheritance.served(segment)
         if not self.medium_open:
             self._open_again(backend, served)
         assert self._medium.disk is not None
         make = served.maker(self._medium.disk.fd)
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
-        self._start(served.rings, make, served)
+        found = self._start(served.rings, make, served)
         self._inheritance.taken()
-        segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
         if served.ending:
             self.drain()
+        if not found.paused:
+            return f"{len(served.rings)} rings, in a process that has gone on"
+        segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
         return served.describe(waited_ns)
 
     def _open_again(self, backend: Nodes, served: Served) -> None:
@@ -310,7 +306,8 @@ class BlockBackend:
         self._path = os.fsdecode(served.wanted.name)
         self.configure()
         self._share.keep(Part.DISK, OF_DISK)
-        disk = self._medium.open(served.wanted, self._owner)
+        wanted = replace(served.wanted, lend=lambda: self._family.serving.lend(self._identity))
+        disk = self._medium.open(wanted, self._owner)
         ring, self._sector_size, self._opened = served.any_ring, served.wanted.sector_size, named
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=ring.discard
@@ -397,29 +394,37 @@ class BlockBackend:
         self._start(rings, make, wanted)
         return Connection(info.to_nodes(), describe(wanted))
 
-    def _start(self, rings: Mapping[int, RingParams], make: MakeParams, asked: object) -> None:
+    def _start(
+        self, rings: Mapping[int, RingParams], make: MakeParams, asked: object
+    ) -> ServedRings:
         """Serve these rings, as it was asked for; may raise Pending."""
         segment = self._segment
         assert segment is not None
-        host, domid = self._family.host, self._identity.domid
+        serving, who, guest, kept = (
+            self._family.serving,
+            self._identity,
+            self._guest,
+            self._medium.kept,
+        )
 
-        def work() -> Rings:
+        def work() -> ServedRings:
             try:
-                return Rings(rings, make, host=host, domid=domid, segment=segment)
+                return serving.serve(who, guest, rings, make, segment, kept)
             except OSError as error:
                 reason = f"unable to start a queue: {error.strerror}"
                 raise HostError(reason, error.errno or 0) from None
 
         # Mapping waits where a guest's page is paged out (GNTST_eagain).
         self._rings = self._medium.errands.ask(
-            "mapping the guest's pages", asked, work, Rings.close
+            "mapping the guest's pages", asked, work, lambda made: made.close()
         )
-        self._rings.listen(self._family.loop, self._woken)
+        serving.listen(self._rings, who, self._woken)
         self._lookout.begin(segment, self._path)
         self._news = {}
         for ring in rings.values():
             refs = " ".join(str(ref) for ref in ring.refs)
             self._journal(QueueStarted(self.name, ring.port, refs))
+        return self._rings
 
     def abandon(self) -> None:
         self._medium.errands.abandon()
@@ -429,14 +434,22 @@ class BlockBackend:
         if not self.medium_open:
             self._share.give_back(Part.DISK)
 
+    def _orphan(self, rings: ServedRings) -> None:
+        """Nobody serves them any more; the guest waits, and we adopt what it has in flight."""
+        rings.leave()
+        self._rings = None
+        self._lookout.end()
+        if self._segment is not None:
+            self._inheritance.orphan(self._segment.path, self._identity.unit)
+
     def drain(self) -> None:
         if self._rings is not None:
             self._rings.drain()
 
     def disconnect(self) -> None:
         if self._rings is not None:
-            rings, self._rings = self._rings, None
-            rings.close()
+            self._rings.finish()
+            self._rings = None
             self._lookout.end()
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()
@@ -455,7 +468,8 @@ class BlockBackend:
         self._medium.forget()
         self._family.known.pop(self._identity.unit, None)
         self._forget_segment()
-        self._inheritance.leave()
+        self._disinherit("it is gone")
+        self._family.serving.forget(self._identity)
         self._share.forget()
 
     def _forget_segment(self) -> None:
@@ -487,14 +501,8 @@ class BlockBackend:
     def _woken(self) -> None:
         self._keep_loss()
         self._family.limits.look()
+        if self._rings is not None and self._rings.lost is not None:
+            self._orphan(self._rings)
         if self._rings is not None:
-            status = self._rings.status
-            self._journal(
-                QueueWoke(
-                    self.name,
-                    status.state.name.lower(),
-                    status.reason.name.lower(),
-                    status.errno,
-                )
-            )
+            self._journal(woke(self.name, self._rings.status))
         self._wake()

@@ -13,9 +13,9 @@ from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.block.serving import ByProcess, Here
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.errors import OperatorError, printable
-from xbbd_bsd.native import bound_io
 from xbbd_bsd.surroundings import Entry, Surroundings
 
 
@@ -34,9 +34,14 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         given.try_again(DRIVER, units)
 
     media = {"vbd": given.host.media, "vbd3": {"params": tap_params}}
+    serving = (
+        Here(given.host, given.loop)
+        if given.guests is None
+        else ByProcess(given.host, given.guests)
+    )
     limits = Accounts(
         Limits.of(given.config.daemon, given.host.resources),
-        bound_beyond=bound_io,
+        bound_beyond=serving.bound,
         freed=try_again,
         journal=given.journal,
         clock=time.monotonic,
@@ -49,6 +54,7 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         state_dir=given.state_dir,
         loop=given.loop,
         run=given.run,
+        serving=serving,
         sharing=Sharing(),
         marks=marks,
         heritage=Heritage(given.state_dir, marks, given.journal),

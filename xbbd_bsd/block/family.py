@@ -19,6 +19,7 @@ from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.oids import CLEAR, DRIVER, RESIZE
+from xbbd_bsd.block.serving import Serving
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
 from xbbd_bsd.config import Config
@@ -49,6 +50,7 @@ class BlockFamily:
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
         run: Run,
+        serving: Serving,
         sharing: Sharing,
         marks: Marks,
         heritage: Heritage,
@@ -58,7 +60,8 @@ class BlockFamily:
     ) -> None:
         """`media`: by kind, nodes that may name the disk, best first; segments go to `state_dir`.
 
-        `run` does what may have to wait.  `try_again`: what held these units back may be over.
+        `run` does what may have to wait, and `serving` has rings served.  `try_again`: what
+        held these units back may be over.
         """
         self.ledger = Ledger()
         self.limits = limits
@@ -71,6 +74,7 @@ class BlockFamily:
         self.state_dir = state_dir
         self.loop = loop
         self.run = run
+        self.serving = serving
         self.devices: dict[int, SegmentNumbers] = {}  # with a state segment, by unit
         self.known: dict[int, BlockBackend] = {}  # all there are, by unit
         self.backends: set[BlockBackend] = set()  # with an open disk
@@ -136,7 +140,8 @@ class BlockFamily:
         return self.heritage.units
 
     def settle(self, kind: str) -> None:
-        self.heritage.settle(kind)
+        for gone in self.heritage.settle(kind):
+            self.serving.drop(gone)
 
     def numbers(self, unit: int) -> Numbers:
         backend = self.known[unit]

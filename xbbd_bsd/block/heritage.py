@@ -18,7 +18,7 @@ from xbbd_bsd.block.medium import Wanted
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.rings import MakeParams
-from xbbd_bsd.block.segments import inherit_segment, remove_file
+from xbbd_bsd.block.segments import remove_file
 from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, SegmentLeft, WritesLost
 from xbbd_bsd.native import QueueParams, SegmentIdentity, State, params_of
@@ -131,10 +131,14 @@ class Inheritance:
         if left is not None and machine and left.machine not in ("", machine[:_MACHINE_LENGTH]):
             self.give_up("its state segment is another virtual machine's")
 
-    def take(self) -> State:
+    def orphan(self, path: str, unit: int) -> None:
+        """Whoever served the device is gone while this daemon is not."""
+        self._left, self._served = Left(path, unit), None
+
+    def take(self, inherit: Callable[[str], State]) -> State:
         """The segment, which is the device's from now on; HostError."""
         assert self._left is not None
-        return inherit_segment(self._left.path)
+        return inherit(self._left.path)
 
     def served(self, segment: State) -> Served:
         """What it says, each time the same; HostError."""
@@ -151,12 +155,6 @@ class Inheritance:
         if self._left is not None:
             remove_file(self._left.path)
             self._left = replace(self._left, refusal=refusal)
-
-    def leave(self) -> None:
-        """The device begins anew, or is gone."""
-        if self.adoptable:
-            self.give_up("it was begun anew")
-        self.taken()
 
 
 class Heritage:
@@ -210,10 +208,16 @@ class Heritage:
         """What is left of a device, which is that device's from now on."""
         return self._left.pop(self._key(identity), None)
 
-    def settle(self, kind: str) -> None:
+    def settle(self, kind: str) -> list[Identity]:
         """All devices of a kind that there are have claimed theirs: the others are gone."""
-        for key in [key for key in self._left if key[0] == kind]:
-            remove_file(self._left.pop(key).path)
+        gone = [key for key in self._left if key[0] == kind]
+        found = []
+        for key in gone:
+            left = self._left.pop(key)
+            remove_file(left.path)
+            if not left.refusal:
+                found.append(Identity(*key, DRIVER.name, left.unit))
+        return found
 
 
 def _refusal(segment: State) -> str:

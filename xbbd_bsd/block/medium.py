@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from errno import ENODEV, ENXIO, ESTALE, ETIMEDOUT
 from typing import Final, Protocol
 
@@ -43,6 +43,8 @@ class Wanted:
 
     `shared`: others may use it as well.  `sector_size`: bytes of the sectors that the
     guest shall see, 0 for the disk's own.  `key`: it must be this very disk (Disk.key).
+    `lend`: copies of the descriptors of whoever serves it still, if somebody does: its own,
+    and then its lock's.  By a thread; HostError.
     """
 
     name: bytes
@@ -50,6 +52,7 @@ class Wanted:
     shared: bool
     sector_size: int
     key: Key | None = None
+    lend: Callable[[], list[int]] = field(default=list, compare=False)
 
 
 class Holder(Protocol):
@@ -142,7 +145,8 @@ class Medium:
         try:
             return replace(disk, lock=host.lock_disk(disk.fd, writable=not disk.read_only)), None
         except OperatorError as error:
-            return disk, error
+            lock = _lock_of(disk, wanted.lend)
+            return replace(disk, lock=lock), None if lock is not None else error
 
     def _claim(
         self, disk: Disk, wanted: Wanted, owner: Owner, refused: OperatorError | None
@@ -157,6 +161,11 @@ class Medium:
             self._sharing.release(self)
             raise refused
         self._lent, self._alone = refused is not None, False
+
+    @property
+    def kept(self) -> list[int]:
+        """What keeps others off the disk, beside it itself."""
+        return [] if self.disk is None or self.disk.lock is None else [self.disk.lock]
 
     def left(self) -> None:
         """Take the lock, if another domain of our machine had it."""
@@ -333,3 +342,17 @@ class Medium:
             self._journal(Hangs(self.name, what))
         else:
             self._journal(HangEnded(self.name, what, seconds))
+
+
+def _lock_of(disk: Disk, lend: Callable[[], list[int]]) -> int | None:
+    """The lock that whoever serves this very disk has on it; None if nobody does."""
+    try:
+        lent = lend()
+    except HostError:
+        return None
+    lock = None
+    if lent and os.path.samestat(os.fstat(lent[0]), os.fstat(disk.fd)):
+        lock = lent.pop()  # which is the disk's own, where that has it (OFD locks)
+    for fd in lent:
+        os.close(fd)
+    return lock

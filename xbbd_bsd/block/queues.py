@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.limits import RING_THREADS, Need
-from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, RingParams
+from xbbd_bsd.block.limits import RING_THREADS, Need, Share
+from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.host import Medium
@@ -17,6 +17,7 @@ from xbbd_bsd.native import (
     DiskKind,
     HvKind,
     QueueParams,
+    State,
     Transport,
     max_requests,
     queue_bytes,
@@ -160,3 +161,21 @@ def describe(wanted: FrontendParams) -> str:
     size = "1 page" if pages == 1 else f"{pages} pages"
     grants = ", persistent grants" if wanted.persistent else ""
     return f"{rings} of {size}, {wanted.protocol.value} layout{grants}"
+
+
+def offer_of(config: DiskConfig, segment: State, share: Share, hv: int) -> Offer:
+    """What a guest may have, of what is configured and there is.
+
+    Its segment is as large as the configuration wanted it when the device was found.
+    """
+    orders = range(config.max_ring_page_order + 1)
+    order = max(n for n in orders if requests_of_order(n) <= segment.table_entries)
+    # Sectors that are parts of the disk's are read and written within one queue.
+    queues = 1 if config.sector_size else min(config.max_queues, segment.rings)
+    return Offer(
+        max_ring_page_order=order,
+        # A guest with fewer rings is better than one that is refused.
+        max_queues=share.rings(most_of_ring(config, order, hv), queues),
+        max_indirect_segments=config.max_indirect_segments,
+        persistent=config.max_persistent_grants > 0,
+    )

@@ -17,6 +17,8 @@ from typing import Final
 from xbbd_bsd.block.marks import cause_of_loss
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
+from xbbd_bsd.events import Event
+from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, StopReason
 
@@ -45,6 +47,12 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
         case StopReason.UNMAP:
             return HostError(f"pages of the guest stay mapped: {reason}", status.errno)
     return None
+
+
+def woke(device: str, status: QueueStatus) -> Event:
+    """That rings have said something, for the log."""
+    state, reason = status.state.name.lower(), status.reason.name.lower()
+    return QueueWoke(device, state, reason, status.errno)
 
 
 def named(number: int, ring: RingParams) -> str:
@@ -99,6 +107,16 @@ class Rings:
         self._held.callback(loop.remove_reader, self._reader)
 
     @property
+    def paused(self) -> bool:
+        """They are begun by whoever makes them."""
+        return True
+
+    @property
+    def lost(self) -> None:
+        """Their process is this one."""
+        return
+
+    @property
     def status(self) -> QueueStatus:
         """Of all as one: drained when the last is, with the first reason there was."""
         found = [queue.status() for queue in self._queues.values()]
@@ -127,6 +145,14 @@ class Rings:
         """Take no new request; `woken` is called when all accepted ones are answered."""
         for queue in self._queues.values():
             queue.drain()
+
+    def finish(self) -> None:
+        """Give everything back once they have drained."""
+        self.close()
+
+    def leave(self) -> None:
+        """They end with this process."""
+        self.close()
 
     def close(self) -> None:
         """Give everything back.  Waits for I/O in flight unless all have drained.

@@ -44,6 +44,14 @@ def inherit_segment(path: str) -> State:
         raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
 
 
+def look_at_segment(path: str) -> State:
+    """One that whoever serves the device has locked, or will have; HostError."""
+    try:
+        return State.open(path, writable=True)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
+
+
 def remove_segment(segment: State) -> None:
     """Unmap it, and remove its file."""
     segment.close()
