@@ -157,7 +157,9 @@ class Daemon:
         def lost(loss: Loss) -> None:
             self._journal(ProcessLost(loss.domid, loss.how))
 
-        return Watch(GuestProcesses(state_dir, terms), self._loop, self._run_errands, lost)
+        processes = GuestProcesses(state_dir, terms)
+        processes.prepare()
+        return Watch(processes, self._loop, self._run_errands, lost)
 
     @property
     def _config(self) -> Config:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from errno import EINVAL
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -33,7 +34,7 @@ from xbbd_bsd.block.queues import (
 )
 from xbbd_bsd.block.rings import MakeParams, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
-from xbbd_bsd.block.serving import ServedRings, Serving
+from xbbd_bsd.block.serving import ServedRings, Serving, ask_for_rings
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
@@ -398,33 +399,17 @@ class BlockBackend:
         self, rings: Mapping[int, RingParams], make: MakeParams, asked: object
     ) -> ServedRings:
         """Serve these rings, as it was asked for; may raise Pending."""
-        segment = self._segment
-        assert segment is not None
-        serving, who, guest, kept = (
-            self._family.serving,
-            self._identity,
-            self._guest,
-            self._medium.kept,
-        )
-
-        def work() -> ServedRings:
-            try:
-                return serving.serve(who, guest, rings, make, segment, kept)
-            except OSError as error:
-                reason = f"unable to start a queue: {error.strerror}"
-                raise HostError(reason, error.errno or 0) from None
-
-        # Mapping waits where a guest's page is paged out (GNTST_eagain).
-        self._rings = self._medium.errands.ask(
-            "mapping the guest's pages", asked, work, lambda made: made.close()
-        )
-        serving.listen(self._rings, who, self._woken)
+        assert self._segment is not None
+        segment, serving, errands = self._segment, self._family.serving, self._medium.errands
+        ready = partial(serving.serve, self._identity, self._guest, rings, make, segment)
+        found = self._rings = ask_for_rings(errands, asked, partial(ready, self._medium.kept))
+        serving.listen(found, self._identity, self._woken)
         self._lookout.begin(segment, self._path)
         self._news = {}
         for ring in rings.values():
             refs = " ".join(str(ref) for ref in ring.refs)
             self._journal(QueueStarted(self.name, ring.port, refs))
-        return self._rings
+        return found
 
     def abandon(self) -> None:
         self._medium.errands.abandon()
@@ -489,6 +474,7 @@ class BlockBackend:
             "path": self._path,
             "path_state": self._medium.path_state.value,
             "hung_seconds": self._medium.hung_seconds(self._waits()),
+            "process": self._rings.pid if self._rings is not None else 0,
         }
         if disk is None or info is None:
             return facts

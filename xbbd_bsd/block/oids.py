@@ -29,6 +29,7 @@ MEDIUM: Final = (
         physical_device="major:minor of the device, in hexadecimal",
     ),
     Leaf("hung_seconds", Type.UINT, "for how long something of the disk has hung, 0 if not"),
+    Leaf("process", Type.UINT, "number of the process that serves it, 0 if none does"),
     Leaf("sectors", Type.U64, "size of the disk in sectors of 512 bytes"),
     Leaf("sector_bytes", Type.UINT, "sector size that the guest is told"),
     Leaf("physical_sector_bytes", Type.UINT, "physical sector size that the guest is told"),

@@ -87,6 +87,11 @@ class RemoteRings:
         self._unsubscribe = subscribe(woken)
 
     @property
+    def pid(self) -> int:
+        """The process that serves them, as it says."""
+        return self._device.link.pid
+
+    @property
     def lost(self) -> HostError | None:
         """That the process has died, or does not talk: the rings wait for another one."""
         return self._device.lost

@@ -107,6 +107,11 @@ class Rings:
         self._held.callback(loop.remove_reader, self._reader)
 
     @property
+    def pid(self) -> int:
+        """The process that serves them: this one."""
+        return os.getpid()
+
+    @property
     def paused(self) -> bool:
         """They are begun by whoever makes them."""
         return True

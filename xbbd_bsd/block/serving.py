@@ -13,6 +13,7 @@ from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.remote import LIMIT, RemoteRings
 from xbbd_bsd.block.rings import MakeParams, Rings
 from xbbd_bsd.block.segments import inherit_segment, look_at_segment
+from xbbd_bsd.errands import Errands
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import IoUse, QueueStatus, State, bound_io
@@ -26,6 +27,10 @@ class ServedRings(Protocol):
     @property
     def lost(self) -> HostError | None:
         """Why they are served by nobody any more, and may be adopted; None as long as they are."""
+
+    @property
+    def pid(self) -> int:
+        """The process that serves them."""
 
     @property
     def paused(self) -> bool:
@@ -214,3 +219,19 @@ class ByProcess:
         """What they have they do not say."""
         self._guests.bound(threads, size)
         return IoUse(0, 0, 0, 0)
+
+
+def ask_for_rings(errands: Errands, asked: object, serve: Callable[[], ServedRings]) -> ServedRings:
+    """Have them served by a thread; raises Pending until they are.  HostError, GuestError.
+
+    Mapping waits where a guest's page is paged out (GNTST_eagain).
+    """
+
+    def work() -> ServedRings:
+        try:
+            return serve()
+        except OSError as error:
+            reason = f"unable to start a queue: {error.strerror}"
+            raise HostError(reason, error.errno or 0) from None
+
+    return errands.ask("mapping the guest's pages", asked, work, lambda made: made.close())

@@ -91,6 +91,15 @@ class GuestProcesses:
         self._started: dict[int, Started] = {}
         self._children: dict[int, _Guest] = {}  # by process
 
+    def prepare(self) -> None:
+        """Have the server that they are forked from; HostError."""
+        try:
+            with self._lock:
+                self._server()
+        except OSError as error:
+            text = f"no server for the processes of guests: {error.strerror}"
+            raise HostError(text, error.errno or EIO) from None
+
     def path(self, domid: int) -> str:
         """Where the process of a guest listens."""
         return os.path.join(self._directory, f"guest.{domid}")

@@ -108,6 +108,7 @@ class Link:
         self._awaited: dict[int, _Answer | None] = {}
         self._reports: dict[int, DeviceReport] = {}
         self._lost: HostError | None = None
+        self.pid = 0  # as it says
 
     @classmethod
     def connect(cls, path: str) -> Link:
@@ -387,6 +388,7 @@ class Link:
         else:
             if report.ndevices > MAX_DEVICES:
                 return "it claims more devices than there can be"
+            self.pid = int(report.pid)
             self._reports.clear()
             for number in range(report.ndevices):
                 self._believe(report.device[number])

@@ -1,0 +1,161 @@
+"""Guests that are served by processes of their own: whichever dies, a guest sees a pause."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sim.conftest import XVDA, Machine, running_machine
+from tests.sim.test_end import sha256, state_of
+from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, kill, start
+from tests.waiting import GIVE_UP, eventually
+from xbbd_bsd import xbbctl
+from xbbd_bsd.sim.chain import Guest
+
+pytestmark = pytest.mark.slow
+
+CONFIG = "[daemon]\nguest_processes = true\n"
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """As ever, with a process for each guest; of these none may be left either."""
+    with running_machine(CONFIG) as running:
+        yield running
+        run = running.chain.layout.run
+        running.check_nothing_left()
+        eventually(lambda: sockets(run) == [], "no process listens")
+
+
+def sockets(run: str) -> list[str]:
+    return [name for name in os.listdir(run) if name.startswith("guest.")]
+
+
+def process(machine: Machine, capsys: pytest.CaptureFixture[str], unit: int = 0) -> int:
+    """The process that serves a disk."""
+    capsys.readouterr()
+    words = ["--state-dir", machine.chain.layout.run, "-n", f"dev.xbbd.{unit}.process"]
+    assert xbbctl.main(words) == 0
+    return int(capsys.readouterr().out)
+
+
+def kill_process(machine: Machine, capsys: pytest.CaptureFixture[str], unit: int = 0) -> None:
+    pid = process(machine, capsys, unit)
+    assert pid not in (0, machine.daemon.pid)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: process(machine, capsys, unit) not in (0, pid), "another process serves")
+
+
+def shows_progress(guest: Guest) -> None:
+    guest.event("progress")
+    guest.event("progress")
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_its_process_is_killed_under_load(
+    machine: Machine,
+    image: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+) -> None:
+    guest = at_work(machine, image, *options)
+    for _ in range(3):
+        kill_process(machine, capsys)
+        shows_progress(guest)
+    machine.log_line("the process of guest 1 has ended: ")
+    check_work(machine, guest, image)
+
+
+def test_another_guest_notices_nothing(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = image.with_suffix(".2")
+    second.write_bytes(image.read_bytes())
+    one = at_work(machine, image)
+    other = at_work(machine, second, domid=2)
+    before = process(machine, capsys, 1)
+    kill_process(machine, capsys, 0)
+    assert process(machine, capsys, 1) == before
+    check_work(machine, one, image, 0)
+    check_work(machine, other, second, 1)
+
+
+def test_the_daemon_is_killed_and_nobody_waits(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest = at_work(machine, image, "--queues", "2")
+    before = process(machine, capsys)
+    machine.daemon.signal(signal.SIGKILL)
+    machine.daemon.wait()
+    shows_progress(guest)
+    start(machine)
+    machine.log_line("taken over: 2 rings, in a process that has gone on")
+    assert process(machine, capsys) == before
+    shows_progress(guest)
+    check_work(machine, guest, image)
+
+
+def test_both_are_killed(machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guest = at_work(machine, image)
+    pid = process(machine, capsys)
+    machine.daemon.signal(signal.SIGSTOP)  # it must not see the first death
+    os.kill(pid, signal.SIGKILL)
+    kill(machine)
+    start(machine)
+    machine.log_line("taken over: 1 ring, .*in flight")
+    check_work(machine, guest, image)
+
+
+def test_five_deaths_in_a_minute_are_the_end(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.connected(image, *PATIENT, "--hold")
+    for _ in range(4):
+        kill_process(machine, capsys)
+    os.kill(process(machine, capsys), signal.SIGKILL)
+    machine.log_line("cannot be taken over: its process has died 5 times in .*killed by signal 9")
+    eventually(lambda: state_of(machine) == "5", "the guest is told")
+    error = machine.node(f"/local/domain/0/error/backend/vbd/1/{XVDA}/error")
+    assert error is not None
+    assert "died 5 times" in error
+
+
+def test_the_guest_dies_while_there_is_no_daemon(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its process has its pages until the next daemon comes, and no longer."""
+    guest = at_work(machine, image)
+    machine.daemon.signal(signal.SIGKILL)
+    machine.daemon.wait()
+    guest.signal(signal.SIGKILL)
+    guest.wait()
+    machine.chain.store.remove(machine.offers.pop().backend)
+    start(machine)
+    eventually(lambda: not machine.segments(), "its segment is swept")
+    eventually(lambda: machine.mapped() == 0, "no grant mapped")
+
+
+def test_a_stop_closes_everything(machine: Machine, image: Path) -> None:
+    guest = at_work(machine, image, "--persistent")
+    machine.daemon.signal(signal.SIGTERM)
+    done = guest.event("exercised", GIVE_UP)
+    assert (done["errors"], done["mismatches"]) == (0, 0)
+    assert done["model_sha256"] == sha256(image)
+    assert machine.daemon.wait() == 0
+    assert machine.mapped() == 0
+    assert machine.segments() == []
+
+
+def test_a_guest_comes_and_goes(machine: Machine, image: Path) -> None:
+    guest = machine.connected(image)
+    for _ in range(3):
+        guest.tell("exercise operations=500")
+        assert guest.event("exercised")["mismatches"] == 0
+        guest.tell("close")
+        guest.event("closed")
+        guest.tell("open")
+        guest.event("connected")
