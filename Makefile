@@ -28,9 +28,11 @@ build:
 demo: build
 	@$(PY) -m xbbd_bsd.sim demo
 
+# Most tests of whole machines are starts of Python: those it may cost only once what
+# compiling its modules costs, whatever the environment says.
 test:
 	@sh bootstrap.sh test
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # SEED says which; MUTANTS="--file ring.c --line 60" and the like, which of them.
 SEED?=	1

@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -184,9 +185,15 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES = dict(modules())
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A module's source, which several rules read."""
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, name: str) -> Iterator[str]:
     """The full name of every module that a file imports, wherever in it that is done."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
@@ -227,7 +234,7 @@ def test_pure_modules_import_nothing_that_could_act(name: str) -> None:
     for imported in imports(MODULES[name], name):
         top = imported.split(".")[0]
         assert top == PACKAGE or top in PURE_LIBRARY, f"{name} imports {imported}"
-    tree = ast.parse(MODULES[name].read_text())
+    tree = parsed(MODULES[name])
     calls = {node.func.id for node in ast.walk(tree)
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
     assert not calls & {"open", "print", "input", "__import__", "exec", "eval"}
@@ -359,7 +366,7 @@ DETACHES = {
 def makes_processes(path: Path, name: str) -> set[str]:
     """The names by which a module could make a process."""
     found = {imported for imported in imports(path, name) if imported in FORKING}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         used = [node.attr] if isinstance(node, ast.Attribute) else []
         if isinstance(node, ast.ImportFrom):
             used = [alias.name for alias in node.names]
@@ -383,7 +390,7 @@ def test_no_c_file_forks() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_says_what_it_is_and_fits_in_500_lines(name: str) -> None:
     source = MODULES[name].read_text()
-    docstring = ast.get_docstring(ast.parse(source))
+    docstring = ast.get_docstring(parsed(MODULES[name]))
     assert docstring
     assert source.count("\n") <= 500
 

@@ -32,7 +32,7 @@ NATIVE = ROOT / "xbbd_bsd" / "native"
 PROGRAMS = sorted([*HERE.glob("test_*.c"), HERE / "fuzz_ring.c"])
 SHARED = [*(ROOT / name for name in sources()), *sorted(set(HERE.glob("*.c")) - set(PROGRAMS))]
 
-CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-O1"]
+CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g1", "-O1"]
 CFLAGS += ["-DXBB_CRASH_POINTS"]  # crash.c
 VARIANTS = {
     "plain": [],

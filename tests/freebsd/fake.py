@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "xbbd_bsd" / "native"
 KERNEL = sorted(name for name in HERE.glob("*.c") if not name.name.startswith("test_"))
 PRODUCT = [HERE.parents[1] / name for name in sources("freebsd")]
+BUILD = ("-O1", "-g1", "-U_FORTIFY_SOURCE", "-fPIC")  # -g1: what a report names, and no more
 WRAPPED = (
     "ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "pwrite", "fdatasync",
     "fsync", "close", "fstat",
@@ -41,7 +42,7 @@ def compiler(*flags: str, native: Path = NATIVE) -> list[str]:
     if found is None or os.uname().sysname != "Linux":
         pytest.skip("needs a C compiler on Linux")
     includes = [f"-I{native}", f"-I{HERE / 'shim'}", f"-I{HERE}"]
-    return [found, *CFLAGS, "-Werror", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", *flags, *includes]
+    return [found, *CFLAGS, "-Werror", *BUILD, *flags, *includes]
 
 
 def call(command: Iterable[str | Path]) -> subprocess.CompletedProcess[str]:
@@ -67,9 +68,9 @@ def copy_tree(tree: Path) -> None:
     """What tests need of the project, without an extension."""
     root = HERE.parents[1]
     for name in ("xbbd_bsd", "tests"):
-        shutil.copytree(
-            root / name, tree / name, ignore=shutil.ignore_patterns("*.so", "_xbb.c", "__pycache__")
-        )
+        # Compiled modules too, but none that somebody is just writing.
+        ignored = shutil.ignore_patterns("*.so", "_xbb.c", "*.pyc.*")
+        shutil.copytree(root / name, tree / name, ignore=ignored)
     shutil.copy(root / "pyproject.toml", tree)
 
 

@@ -8,15 +8,12 @@ is shown here too; the rest is in test_traps.py.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.freebsd.fake import Extension, changed
-from tests.native.test_variants import SANITIZERS, SUITE, runtime
+from tests.native.test_variants import SANITIZERS, SUITE, run_suites, runtime
 
 pytestmark = pytest.mark.slow
 
@@ -29,22 +26,17 @@ LIMIT = 300.0
 def run(tree: Path, sanitizer: str, medium: str, *tests: str) -> tuple[int, str]:
     """Status and words of tests in a tree with such an extension."""
     library, environment = SANITIZERS[sanitizer]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", *tests],
-        cwd=tree,
-        env={
-            **os.environ,
+    done = run_suites(
+        tree,
+        tests,
+        {
             **environment,
             "LD_PRELOAD": runtime(library) if library else "",
-            "PYTHONPATH": str(tree),
             "XBBD_TEST_HV": "xen",
             "XBBD_TEST_MEDIUM": medium,
             "XBBD_TEST_SANITIZED": "yes" if library else "no",
         },
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
+        LIMIT,
     )
     return done.returncode, done.stdout[-6000:] + done.stderr[-6000:]
 

@@ -191,9 +191,22 @@ def ring(
             os.close(fd)
 
 
+def has(disk: Path, model: bytearray) -> bool:
+    """Whether a disk is as the model, looked at in pieces.
+
+    A thread sanitizer keeps four times of what a process touches: a disk at once is slow.
+    """
+    piece = 1 << 16
+    with disk.open("rb", buffering=0) as file:
+        pieces = range(0, len(model), piece)
+        return all(file.read(piece) == model[at : at + piece] for at in pieces) and not file.read(1)
+
+
 def exercise(r: Ring, **numbers: int) -> Progress:
     """Random I/O against a model of the whole disk; it and the disk agree at the end."""
-    model = bytearray(r.disk.read_bytes())
+    model = bytearray(r.disk.stat().st_size)
+    with r.disk.open("rb", buffering=0) as file:
+        assert file.readinto(model) == len(model)
     progress = Progress()
     numbers.setdefault("operations", 1000 if SLOW_DISK or SANITIZED else 4000)
     load = replace(
@@ -203,7 +216,7 @@ def exercise(r: Ring, **numbers: int) -> Progress:
     r.front.exercise(load, progress)
     assert progress.mismatches == progress.errors == 0, f"sector {progress.first_mismatch}"
     assert progress.still_mapped == progress.bad_responses == 0
-    assert r.disk.read_bytes() == model
+    assert has(r.disk, model)
     counters = r.state.counters()
     assert counters["reqs_completed"] == counters["reqs_received"]
     assert counters["reqs_completed_with_error"] == 0

@@ -3,7 +3,8 @@
 For a sanitizer the extension is built in a copy of the tree, and the interpreter
 preloads the sanitizer's runtime; a report ends the run there with a status of
 its own.  A slow disk brings the workers in: ordering, barriers and the way back
-to the ring thread are theirs then.
+to the ring thread are theirs then.  Disks are in memory where the system has a
+place for that: what a real file system does is seen by the suites themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +28,7 @@ SUITE = tuple(
 # In processes of their own; with sanitizers these are not confined.
 GUESTS = tuple(f"tests/native/test_guest_{name}.py" for name in ("process", "messages"))
 STATUS = 66
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 # -fsanitize=, the runtime to preload, and what makes a report end the run.
 SANITIZERS = {
@@ -71,12 +74,12 @@ def slow_disk(directory: Path) -> str:
 def build(tree: Path, sanitizer: str) -> None:
     """A copy of what the tests need, with the extension instrumented."""
     for name in ("xbbd_bsd", "tests"):
-        shutil.copytree(
-            ROOT / name, tree / name, ignore=shutil.ignore_patterns("*.so", "_xbb.c", "__pycache__")
-        )
+        # Compiled modules too, but none that somebody is just writing.
+        ignored = shutil.ignore_patterns("*.so", "_xbb.c", "*.pyc.*")
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tree)
-    flags = f"-fsanitize={sanitizer} -fno-sanitize-recover=all -fno-omit-frame-pointer -O1"
+    flags = f"-fsanitize={sanitizer} -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "setup.py", "-q", "build_ext", "--inplace"],
         cwd=tree,
@@ -119,6 +122,26 @@ def suites_of(variant: Variant) -> tuple[str, ...]:
     return SUITE
 
 
+def run_suites(tree: Path, tests: Iterable[str], environment: dict[str, str], limit: float) -> Done:
+    """Tests of a tree, whatever comes of them, with their files in memory; `limit` is in seconds.
+
+    A test's files go with it when it has passed, lest all are there at once.
+    """
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="v-") as directory:
+        return subprocess.run(
+            [
+                sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider",
+                "-otmp_path_retention_policy=failed", f"--basetemp={directory}/t", *tests,
+            ],
+            cwd=tree,
+            env={**os.environ, **environment, "PYTHONPATH": str(tree)},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )  # fmt: skip
+
+
 def run(directory: Path, tree: Path, variant: Variant) -> Done:
     """The suites of one variant, whatever comes of them."""
     sanitizer, disk, transport = variant
@@ -126,22 +149,17 @@ def run(directory: Path, tree: Path, variant: Variant) -> Done:
     preload = [runtime(library)] if library else []
     if disk == "slow":
         preload.append(slow_disk(directory))
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-qs", "-pno:cacheprovider", *suites_of(variant)],
-        cwd=tree,
-        env={
-            **os.environ,
+    return run_suites(
+        tree,
+        suites_of(variant),
+        {
             **environment,
             "LD_PRELOAD": " ".join(preload),
-            "PYTHONPATH": str(tree),
             "XBBD_TEST_DISK": disk,
             "XBBD_TEST_SANITIZED": "yes" if library else "no",
             "XBBD_TEST_TRANSPORT": "best" if transport == "guests" else transport,
         },
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
+        1200.0,
     )
 
 

@@ -1,7 +1,9 @@
 """Commands of the simulated machine: `python -m xbbd_bsd.sim COMMAND`.
 
-Reads the command line and calls the module that the command is.  Commands that
-start processes take SIGTERM and SIGHUP as they take Ctrl-C: they clean up.
+Reads the command line and calls the module that the command is, which alone is
+imported: a machine is made of several such processes, and should start quickly.
+Commands that start processes take SIGTERM and SIGHUP as they take Ctrl-C: they
+clean up.
 """
 
 import argparse
@@ -11,7 +13,6 @@ from collections.abc import Sequence
 
 from xbbd_bsd import program
 from xbbd_bsd.errors import OperatorError, one_line
-from xbbd_bsd.sim import bench, demo, guest, machine, nbd
 from xbbd_bsd.vdev import vdev_number
 
 
@@ -35,13 +36,43 @@ def _add_disk(command: argparse.ArgumentParser) -> None:
     command.add_argument("vdev", type=_vdev, help="xvda and so on, or its number")
 
 
+def _machine(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import machine
+
+    return machine.main(options.directory)
+
+
+def _guest(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import guest
+
+    return guest.main(options)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import demo
+
+    return demo.main(options.seconds, options.ring_order)
+
+
+def _nbd(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import nbd
+
+    return nbd.main(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import bench
+
+    return bench.main(options.rounds, options.seconds)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = program.Parser(prog="python -m xbbd_bsd.sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("machine", help="run a machine: a store, and domains that come")
     command.add_argument("directory", help="which it is; short, for the sake of socket paths")
-    command.set_defaults(call=lambda o: machine.main(o.directory))
+    command.set_defaults(call=_machine)
 
     command = commands.add_parser("guest", help="be a guest with one disk (told what by stdin)")
     _add_disk(command)
@@ -62,24 +93,24 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--refuse", action="store_true", help="say no when asked to, as older Linux does"
     )
-    command.set_defaults(call=guest.main)
+    command.set_defaults(call=_guest)
 
     command = commands.add_parser("demo", help="show one disk from image to guest and back")
     command.add_argument("--seconds", type=_positive, default=10.0, help="of random I/O")
     command.add_argument("--ring-order", type=int, choices=range(6), default=0)
-    command.set_defaults(call=lambda o: demo.main(o.seconds, o.ring_order))
+    command.set_defaults(call=_demo)
 
     command = commands.add_parser("nbd", help="export a guest's view of an image over NBD")
     command.add_argument("image")
     command.add_argument("--socket", help="Unix socket to listen on (default: one in /tmp)")
     command.add_argument("--read-only", action="store_true")
     command.add_argument("--run", help="a shell command; $uri is the export; ends with it")
-    command.set_defaults(call=nbd.main)
+    command.set_defaults(call=_nbd)
 
     command = commands.add_parser("bench", help="ring and backend against preadv(2)")
     command.add_argument("--rounds", type=int, choices=range(1, 100), default=5, metavar="N")
     command.add_argument("--seconds", type=_positive, default=1.0, help="of each measurement")
-    command.set_defaults(call=lambda o: bench.main(o.rounds, o.seconds))
+    command.set_defaults(call=_bench)
     return parser
 
 
