@@ -114,8 +114,9 @@ def can_greet(process: Worker) -> bool:
 
 def test_one_daemon_at_a_time(process: Worker) -> None:
     link = process.connect()
-    with pytest.raises(HostError):
+    with pytest.raises(HostError, match="another daemon") as refused:
         process.connect()
+    assert refused.value.errno == EBUSY
     link.look(limit=GIVE_UP)
     link.close()
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from errno import EAGAIN, ECONNREFUSED, EIO, ENOENT, ETIMEDOUT
+from errno import EAGAIN, EBUSY, ECONNREFUSED, EIO, ENOENT, ETIMEDOUT
 from typing import Final
 
 from xbbd_bsd.errors import HostError
@@ -200,9 +200,11 @@ class GuestProcesses:
             raise
         try:
             return self._greet(link, end)
-        except HostError:
+        except HostError as error:
             if guest.pid == 0:
                 raise
+            if error.errno == EBUSY:  # it has not noticed yet that we have left it
+                raise HostError(str(error), EAGAIN) from None
             # One of ours that has ended, or that will not talk: the end of both.
             with suppress(HostError):
                 self.kill(domid)
