@@ -70,6 +70,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "max_mappings": "most mappings of guests' memory, of all disks together",
     "max_grants": "most grants kept mapped, of all disks together",
     "max_guest_grants": "most grants of one guest kept mapped, of all its disks together",
+    "guest_processes": "each guest's disks are served by a process of its own",
     "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
@@ -99,6 +100,7 @@ class DaemonConfig:
     max_mappings: most mappings that the process has for
     guests' memory, of which those that a ring needs are set aside.  max_grants and
     max_guest_grants: most grants that stay mapped, of all guests and of each.
+    guest_processes: whether each guest's disks are served by a process of its own.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -116,6 +118,7 @@ class DaemonConfig:
     max_mappings: int = 32_768
     max_grants: int = 131_072
     max_guest_grants: int = 2048
+    guest_processes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

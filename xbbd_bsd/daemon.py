@@ -27,6 +27,7 @@ from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import Refused, XbbdError, in_words, one_line
 from xbbd_bsd.events import (
     Path,
+    ProcessLost,
     ScanFailed,
     Started,
     StopFailed,
@@ -35,10 +36,13 @@ from xbbd_bsd.events import (
     StoreBack,
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
-from xbbd_bsd.families import families, sweep
+from xbbd_bsd.families import families
+from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
+from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import Host
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.native import budget_used, name_thread, set_budget
+from xbbd_bsd.native import HvKind, budget_used, name_thread, set_budget
+from xbbd_bsd.native.link import Bounds
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
 from xbbd_bsd.surroundings import Surroundings
@@ -71,13 +75,16 @@ class Daemon:
         self._configuration = Configuration(
             config, config_file, places, host=host, journal=self._journal, wall=time.time
         )
+        self._run_errands = Threads(self._loop, name_thread)
+        self._guests = self._guest_processes(state_dir) if config.daemon.guest_processes else None
         self._families = families(
             Surroundings(
                 host=host,
                 config=config,
                 state_dir=state_dir,
                 loop=self._loop,
-                run=Threads(self._loop, name_thread),
+                run=self._run_errands,
+                guests=self._guests,
                 journal=self._journal,
                 try_again=lambda driver, units: self._bus.try_again(driver.name, units),
             )
@@ -129,6 +136,29 @@ class Daemon:
             self._loop.add_signal_handler(number, self._stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
+    def _guest_processes(self, state_dir: str) -> Watch:
+        """What they are started with is as configured then."""
+
+        def terms() -> Terms:
+            daemon = self._config.daemon
+            bounds = Bounds(
+                io_threads=0,
+                io_bytes=0,
+                mappings=daemon.max_mappings,
+                grants=daemon.max_grants,
+                guest_grants=daemon.max_guest_grants,
+            )
+            return Terms(
+                HvKind(self._host.hv),
+                bounds,
+                grant_path=self._host.grant_path,
+            )
+
+        def lost(loss: Loss) -> None:
+            self._journal(ProcessLost(loss.domid, loss.how))
+
+        return Watch(GuestProcesses(state_dir, terms), self._loop, self._run_errands, lost)
+
     @property
     def _config(self) -> Config:
         return self._configuration.config
@@ -151,6 +181,8 @@ class Daemon:
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
         self._endpoints.close()
+        if self._guests is not None:
+            self._guests.close()
         if not clean:
             stuck = ", ".join(device.name for device in self._bus.devices)
             self._journal(StopFailed(stuck))
@@ -295,7 +327,6 @@ def _serve(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop takes it
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    _sweep(state_dir)
     # Every device needs a handful of descriptors.
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
@@ -361,12 +392,6 @@ def _report(path: str, outcome: str) -> None:
         os.rename(new, path)
     except OSError as error:
         _log.error("report %s: %s", path, error.strerror)
-
-
-def _sweep(state_dir: str) -> None:
-    """Remove what a daemon that died has left, and log what there is to say of it."""
-    for event in sweep(state_dir):
-        logs.sink(event.severity, one_line(str(event)))
 
 
 def _switches(config: Config) -> frozenset[Path]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.events import Event
+from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import Host
 from xbbd_bsd.oids import Driver
 from xbbd_bsd.xenbus.family import Family
@@ -21,7 +22,8 @@ class Surroundings:
 
     `config` is the first one, others come by Family.configure; `state_dir` is for files
     named DRIVER.UNIT, and others that the family tells apart.  `run` does what may have to
-    wait.  `try_again`: what held devices of a driver back, these units, may be over.
+    wait.  `guests`: the processes of guests, None if rings are served in this one.
+    `try_again`: what held devices of a driver back, these units, may be over.
     """
 
     host: Host
@@ -29,6 +31,7 @@ class Surroundings:
     state_dir: str
     loop: asyncio.AbstractEventLoop
     run: Run
+    guests: Watch | None
     journal: Callable[[Event], None]
     try_again: Callable[[Driver, Iterable[int]], None]
 
@@ -37,11 +40,9 @@ class Surroundings:
 class Entry:
     """A line of the registry: a driver, and how its family is made.
 
-    `make` gives the family of each kind that it serves, mostly one for all.  `sweep`
-    removes what a daemon that died has left in a state directory, before anything is made,
-    and says what there is to say of it.
+    `make` gives the family of each kind that it serves, mostly one for all, and sees to
+    what a daemon that died has left in the state directory.
     """
 
     driver: Driver
     make: Callable[[Surroundings], Mapping[str, Family]]
-    sweep: Callable[[str], Iterable[Event]]

@@ -5,7 +5,7 @@ for.  Control thread.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from errno import ENOENT
 from typing import Any
 
@@ -26,6 +26,8 @@ from xbbd_bsd.xenbus.states import Queue, State
 class CounterBackend:
     """One counter for one guest, and its numbers."""
 
+    adoptable = False  # what was not counted is nobody's loss
+    lost = ""
     fault: XbbdError | None = None
     news: Mapping[str, bytes] = {}
 
@@ -71,6 +73,9 @@ class CounterBackend:
         )
         self._ring = ring
         return Connection({}, f"a ring at reference {ring.ref}, port {ring.port}")
+
+    def adopt(self, backend: Nodes) -> str:
+        raise AssertionError("nothing is adoptable")
 
     def abandon(self) -> None:
         """Nothing takes its time here."""
@@ -139,6 +144,7 @@ class CounterFamily:
 
     driver = DRIVER
     connect_on = frozenset((State.INITIALISED, State.CONNECTED))
+    promised: Collection[int] = ()
 
     def __init__(self, host: Host, loop: asyncio.AbstractEventLoop, make_queue: MakeQueue) -> None:
         self.host = host
@@ -154,6 +160,12 @@ class CounterFamily:
 
     def configure(self, config: Config) -> None:
         """It has no keys."""
+
+    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+        return None
+
+    def settle(self, kind: str) -> None:
+        """Nothing is left by anybody."""
 
     def numbers(self, unit: int) -> CounterBackend:
         return self.backends[unit]
@@ -181,4 +193,4 @@ def make(given: Surroundings) -> Mapping[str, CounterFamily]:
     return {"counter": CounterFamily(given.host, given.loop, NativeQueue)}
 
 
-COUNTER = Entry(DRIVER, make, sweep=lambda state_dir: ())
+COUNTER = Entry(DRIVER, make)

@@ -22,6 +22,7 @@ from tests.native.slots import REQ_PROD, RawRing
 from tests.waiting import GIVE_UP, patience
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.remote import RemoteRings
+from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import GuestError, HostError
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
 from xbbd_bsd.guests.watch import Watch
@@ -44,7 +45,7 @@ class Daemon:
             directory, lambda: Terms(HV, BOUNDS, 0, confinement=confinement)
         )
         self.losses: list[Loss] = []
-        self.watch = Watch(self.guests, self.loop, self.losses.append)
+        self.watch = Watch(self.guests, self.loop, Threads(self.loop), self.losses.append)
         self.calls = 0
 
     def woken(self) -> None:
@@ -63,9 +64,10 @@ class Daemon:
                 adopt=adopt,
             )
 
-        offered = tuple(
-            ring_params(number + 1, front.ring_refs) for number, front in enumerate(served.fronts)
-        )
+        offered = {
+            number: ring_params(number + 1, front.ring_refs)
+            for number, front in enumerate(served.fronts)
+        }
         rings: RemoteRings = self.run(
             lambda: RemoteRings(
                 offered,
@@ -74,7 +76,7 @@ class Daemon:
                 domid=DOMID,
                 segment=served.state,
                 unit=3,
-                reach=lambda: self.guests.reach(DOMID, "web", limit=GIVE_UP),
+                link=self.guests.reach(DOMID, "web", limit=GIVE_UP),
                 limit=GIVE_UP,
             )
         )
@@ -110,6 +112,8 @@ def ring_params(port: int, refs: tuple[int, ...]) -> RingParams:
 
 class Simulated:
     """A host's part in that: it opens what a ring needs."""
+
+    grant_path = ""
 
     def __init__(self, served: Disk) -> None:
         self._served = served

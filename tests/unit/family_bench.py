@@ -14,8 +14,10 @@ from tests.waiting import GIVE_UP
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.entry import tap_params
 from xbbd_bsd.block.family import BlockFamily
+from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.serving import Here
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Outcome, Run
@@ -72,6 +74,8 @@ class DirectoryHost:
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         raise AssertionError("a family is not asked")
+
+    grant_path = ""
 
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         if (domid, port) != (5, PORT):
@@ -132,6 +136,7 @@ class Bench:
         }
 
     def make(self, config: Config) -> BlockFamily:
+        marks = Marks(str(self.run))
         return BlockFamily(
             {"vbd": self.host.media, "vbd3": {"params": tap_params}},
             host=self.host,
@@ -139,8 +144,10 @@ class Bench:
             state_dir=str(self.run),
             loop=self.loop,
             run=self._run,
+            serving=Here(self.host, self.loop),
             sharing=Sharing(),
-            marks=Marks(str(self.run)),
+            marks=marks,
+            heritage=Heritage(str(self.run), marks, self.events.append),
             limits=self.limits,
             journal=self.events.append,
             try_again=self.freed.extend,

@@ -58,6 +58,8 @@ class StoreOnly:
         if kinds == ("vbd",):
             raise OperatorError("somebody else serves vbd")
 
+    grant_path = ""
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         raise HostError("no rings here")
 

@@ -38,7 +38,7 @@ def test_data_goes_through(bench: Bench) -> None:
     bench.front.transfer(Op.WRITE, 16, 16, data, GIVE_UP)
     assert bench.disk.read_bytes()[16 * 512 : 32 * 512] == data
     refs = str(bench.front.ring_refs[0])
-    assert bench.events == [QueueStarted("xbbd0 (vbd/5/51712)", PORT, "x86_64", refs)]
+    assert bench.events == [QueueStarted("xbbd0 (vbd/5/51712)", PORT, refs)]
 
 
 def test_drain_wakes_and_disconnect_gives_all_back(bench: Bench) -> None:
@@ -250,6 +250,7 @@ def test_the_registry(bench: Bench) -> None:
         state_dir=str(bench.run),
         loop=bench.loop,
         run=at_once,
+        guests=None,
         journal=bench.events.append,
         try_again=lambda driver, units: None,
     )

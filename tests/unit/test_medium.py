@@ -110,6 +110,7 @@ def test_a_disk_that_is_being_closed_is_still_in_use(bench: SlowBench) -> None:
 
 
 def test_who_is_not_waited_for_leaves_nothing(bench: SlowBench) -> None:
+    bench.backend.capabilities(bench.backend_nodes.get)
     descriptors = open_descriptors()
     with pytest.raises(Pending):
         bench.open()

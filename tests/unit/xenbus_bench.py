@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -71,6 +71,8 @@ class FakeBackend:
         self.guest: str | None = None
         self.vm = ""
         self.looks = 0
+        self.adoptable = False
+        self.lost = ""
         self._family = family
 
     def _deed(self, name: str) -> None:
@@ -103,6 +105,12 @@ class FakeBackend:
         self._deed("connect")
         self.queue = Queue.RUNNING
         return Connection({"sectors": b"8", "info": frontend("hint") or b"0"}, "ring")
+
+    def adopt(self, backend: Nodes) -> str:
+        self._deed("adopt")
+        self.medium_open, self.queue = True, Queue.RUNNING
+        self.adoptable = False
+        return "a ring"
 
     def abandon(self) -> None:
         if self.deeds and self.deeds[-1].endswith("?"):
@@ -146,6 +154,7 @@ class FakeFamily:
 
     def __init__(self, driver: Driver = DRIVER) -> None:
         self.driver = driver
+        self.left: dict[tuple[str, int, int], int] = {}  # units that an earlier daemon gave
         self.backends: dict[Identity, FakeBackend] = {}
         self.errors: dict[str, Exception] = {}
         self.pending: set[str] = set()
@@ -158,6 +167,16 @@ class FakeFamily:
         backend = FakeBackend(self, identity, wake)
         self.backends[identity] = backend
         return backend
+
+    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+        return self.left.get((kind, domid, number))
+
+    @property
+    def promised(self) -> Collection[int]:
+        return self.left.values()
+
+    def settle(self, kind: str) -> None:
+        self.left = {key: unit for key, unit in self.left.items() if key[0] != kind}
 
     def configure(self, config: Config) -> None:
         """Nothing is as configured here."""

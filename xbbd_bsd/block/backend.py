@@ -5,36 +5,40 @@ the data path it knows as descriptors and numbers.  Control thread.
 """
 
 import asyncio
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from errno import EINVAL
 from math import inf
 from typing import Protocol
 
-from xbbd_bsd.block.disk import disk_path
-from xbbd_bsd.block.limits import Accounts, Need, Part, Share
+from xbbd_bsd.block.heritage import Heritage, Inheritance, Served
+from xbbd_bsd.block.limits import Accounts, Part, Share
 from xbbd_bsd.block.lookout import Lookout
-from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.block.marks import MarkedError, Marks, cause_of_loss
 from xbbd_bsd.block.medium import Medium, Wanted
-from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer
+from xbbd_bsd.block.named import named_medium, named_path
+from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of
 from xbbd_bsd.block.progress import Progress
 from xbbd_bsd.block.queues import (
+    OF_DEVICE,
+    OF_DISK,
     describe,
     info_of,
-    most_of_ring,
     need_of,
+    offer_of,
     queue_maker,
-    requests_of_order,
 )
-from xbbd_bsd.block.rings import Rings
+from xbbd_bsd.block.rings import MakeParams, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
+from xbbd_bsd.block.serving import ServedRings, Serving
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
-from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
@@ -57,8 +61,10 @@ class Common(Protocol):
     state_dir: str
     loop: asyncio.AbstractEventLoop
     run: Run
+    serving: Serving
     sharing: Sharing
     marks: Marks
+    heritage: Heritage
     limits: Accounts
     ledger: Ledger
     devices: dict[int, SegmentNumbers]
@@ -97,6 +103,7 @@ class BlockBackend:
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
+        self._inheritance = Inheritance(family.heritage.claim(identity))
         self._medium = Medium(
             self.name,
             self,
@@ -110,7 +117,7 @@ class BlockBackend:
         self._info: DiskInfo | None = None
         self._disk_fault: HostError | None = None  # that the data path has not seen
         self._opened: tuple[str, bytes] | None = None
-        self._rings: Rings | None = None
+        self._rings: ServedRings | None = None
         self._progress = Progress()
         self._lookout = Lookout(self.name, family.loop, journal)
         self._news: Mapping[str, bytes] = {}
@@ -132,9 +139,7 @@ class BlockBackend:
 
     @property
     def fault(self) -> XbbdError | None:
-        if self._rings is None:
-            return None
-        return self._rings.fault or self._disk_fault
+        return None if self._rings is None else self._rings.fault or self._disk_fault
 
     @property
     def news(self) -> Mapping[str, bytes]:
@@ -167,43 +172,40 @@ class BlockBackend:
 
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
         self._guest, self._owner = guest, Owner(self._identity.domid, vm)
-        self._path = self._named_path(backend)
+        self._inheritance.is_for(vm)
+        self._path = named_path(self._media, backend)
 
     def capabilities(self, backend: Nodes) -> Changes:
-        self._share.take(Part.DEVICE, Need(disks=1))
-        self._path = self._named_path(backend)
+        family, segment = self._family, self._segment
+        self._share.take(Part.DEVICE, OF_DEVICE)
+        self._path = named_path(self._media, backend)
         self.configure()
         config = self._config
-        if self._segment is not None and self._segment.damaged:
+        self._disinherit("it was begun anew")
+        if segment is not None and segment.damaged:
             self._forget_segment()
-        if self._segment is None:
-            self._segment = make_segment(self._family.state_dir, self._identity, config)
+            segment = None
+        if segment is None:
+            vm = self._owner.vm
+            segment = self._use(make_segment(family.state_dir, self._identity, vm, config))
             self.configure()
-            self._family.devices[self._identity.unit] = SegmentNumbers(
-                self._segment,
-                self.medium_facts,
-                lambda: limits_of(self._config),
-                lambda: self.measure(meant=True),
-            )
         self._sector_size = config.sector_size
-        # The segment is as large as the configuration wanted it when the device was found.
-        orders = range(config.max_ring_page_order + 1)
-        order = max(n for n in orders if requests_of_order(n) <= self._segment.table_entries)
-        # Sectors that are parts of the disk's are read and written within one queue.
-        queues = 1 if self._sector_size else min(config.max_queues, self._segment.rings)
-        ring = most_of_ring(config, order, self._family.host.hv)
-        self._offer = Offer(
-            max_ring_page_order=order,
-            # A guest with fewer rings is better than one that is refused.
-            max_queues=self._share.rings(ring, queues),
-            max_indirect_segments=config.max_indirect_segments,
-            persistent=config.max_persistent_grants > 0,
-        )
+        self._offer = offer_of(config, segment, self._share, family.host.hv)
         return self._offer.to_nodes()
+
+    def _use(self, segment: State) -> State:
+        self._segment = segment
+        self._family.devices[self._identity.unit] = SegmentNumbers(
+            segment,
+            self.medium_facts,
+            lambda: limits_of(self._config),
+            lambda: self.measure(meant=True),
+        )
+        return segment
 
     def medium_named(self, backend: Nodes) -> bool:
         """Also tells the operator of an attempt to change it under a guest."""
-        named = self._named(backend)
+        named = named_medium(self._media, backend)
         if self.medium_open and named is not None and named != self._opened:
             self._opened = named
             self._journal(MediumIgnored(self.name, named[0]))
@@ -213,33 +215,15 @@ class BlockBackend:
     def _media(self) -> Mapping[str, MediumName]:
         return self._family.media[self._identity.kind]
 
-    def _named(self, backend: Nodes) -> tuple[str, bytes] | None:
-        """The best node that names a medium, with its value."""
-        for node in self._media:
-            if (value := backend(node)) is not None:
-                return node, value
-        return None
-
-    def _named_path(self, backend: Nodes) -> str:
-        """The path of the medium before it is opened: the toolstack's word, maybe a script's."""
-        named = self._named(backend)
-        try:
-            if named is not None:
-                return disk_path(self._media[named[0]](named[1]))
-            return disk_path(backend("params") or b"")
-        except OperatorError:
-            return ""
-
     def open(self, backend: Nodes) -> str:
         with self._share.or_give_back(Part.DISK, but=Pending):
-            # The disk, and one that keeps others off.
-            self._share.take(Part.DISK, Need(descriptors=2))
+            self._share.take(Part.DISK, OF_DISK)
             return self._open(backend)
 
     def _open(self, backend: Nodes) -> str:
         # All nodes first: what is open must be ours before the store can fail.
-        named, mode = self._named(backend), backend("mode")
-        self._path = self._named_path(backend)
+        named, mode = named_medium(self._media, backend), backend("mode")
+        self._path = named_path(self._media, backend)
         self.configure()
         discard = self._config.discard and backend("discard-enable") != b"0"
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
@@ -254,18 +238,83 @@ class BlockBackend:
         )
         disk = self._medium.open(wanted, self._owner)
         self._opened = named
-        self._disk_fault = None
-        if self._segment is not None:
-            self._segment.forget_loss()
-            self._segment.medium = SegmentMedium(disk.key, self._path, self._guest)
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=discard
         )
         if self._segment is not None:
+            self._segment.forget_loss()
+            self._segment.medium = SegmentMedium(
+                disk.key, self._path, self._guest, shared=wanted.shared
+            )
             self._segment.resize(self._info.sectors)  # known before a guest connects
+        self._has_opened()
+        return str(disk)
+
+    def _has_opened(self) -> None:
+        self._disk_fault = None
         self._plan_look()
         self._family.opened(self)
-        return str(disk)
+
+    @property
+    def adoptable(self) -> bool:
+        return self._inheritance.adoptable
+
+    @property
+    def lost(self) -> str:
+        return self._inheritance.refusal
+
+    def adopt(self, backend: Nodes) -> str:
+        try:
+            return self._adopt(backend)
+        except Pending:
+            raise
+        except XbbdError as error:
+            if error.passes and not isinstance(error, MarkedError):
+                raise
+            self._disinherit(str(error))
+            self._forget_segment()
+            raise HostError(f"cannot be taken over: {error}", error.errno) from None
+
+    def _disinherit(self, why: str) -> None:
+        """Nobody goes on where an earlier daemon was."""
+        if self.adoptable:
+            self._inheritance.give_up(why)
+            self._family.serving.drop(self._identity)
+
+    def _adopt(self, backend: Nodes) -> str:
+        self._share.keep(Part.DEVICE, OF_DEVICE)
+        segment = self._segment or self._use(self._inheritance.take(self._family.serving.inherit))
+        served = self._inheritance.served(segment)
+        if not self.medium_open:
+            self._open_again(backend, served)
+        assert self._medium.disk is not None
+        make = served.maker(self._medium.disk.fd)
+        self._share.keep(Part.CONNECTION, need_of(served.rings, make))
+        found = self._start(served.rings, make, served)
+        self._inheritance.taken()
+        if served.ending:
+            self.drain()
+        if not found.paused:
+            return f"{len(served.rings)} rings, in a process that has gone on"
+        segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
+        return served.describe(waited_ns)
+
+    def _open_again(self, backend: Nodes, served: Served) -> None:
+        """The disk as it was served; what the guest was not told of its size is news."""
+        cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
+        named = named_medium(self._media, backend)
+        self._path = os.fsdecode(served.wanted.name)
+        self.configure()
+        self._share.keep(Part.DISK, OF_DISK)
+        wanted = replace(served.wanted, lend=lambda: self._family.serving.lend(self._identity))
+        disk = self._medium.open(wanted, self._owner)
+        ring, self._sector_size, self._opened = served.any_ring, served.wanted.sector_size, named
+        self._info = info_of(
+            disk, self._sector_size, cdrom=cdrom, removable=removable, discard=ring.discard
+        )
+        self._has_opened()
+        if disk.geometry.sector_size != ring.block_size:
+            raise HostError(f"{disk.path} has sectors of another size", EINVAL)
 
     def _keep_loss(self) -> None:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
@@ -329,7 +378,9 @@ class BlockBackend:
         if self._disk_fault is not None:
             raise self._disk_fault
         wanted = FrontendParams.from_nodes(frontend, self._offer)
+        rings = dict(enumerate(wanted.rings))
         segment.resize(info.sectors)
+        segment.connect(len(rings))
         make = queue_maker(
             wanted,
             disk,
@@ -339,28 +390,41 @@ class BlockBackend:
             config=self._config,
             max_indirect_segments=self._offer.max_indirect_segments,
         )
-        self._share.take(Part.CONNECTION, need_of(wanted.rings, make))
-        host, domid = self._family.host, self._identity.domid
+        self._share.take(Part.CONNECTION, need_of(rings, make))
+        self._start(rings, make, wanted)
+        return Connection(info.to_nodes(), describe(wanted))
 
-        def work() -> Rings:
+    def _start(
+        self, rings: Mapping[int, RingParams], make: MakeParams, asked: object
+    ) -> ServedRings:
+        """Serve these rings, as it was asked for; may raise Pending."""
+        segment = self._segment
+        assert segment is not None
+        serving, who, guest, kept = (
+            self._family.serving,
+            self._identity,
+            self._guest,
+            self._medium.kept,
+        )
+
+        def work() -> ServedRings:
             try:
-                return Rings(wanted.rings, make, host=host, domid=domid, segment=segment)
+                return serving.serve(who, guest, rings, make, segment, kept)
             except OSError as error:
                 reason = f"unable to start a queue: {error.strerror}"
                 raise HostError(reason, error.errno or 0) from None
 
         # Mapping waits where a guest's page is paged out (GNTST_eagain).
         self._rings = self._medium.errands.ask(
-            "mapping the guest's pages", wanted, work, Rings.close
+            "mapping the guest's pages", asked, work, lambda made: made.close()
         )
-        self._rings.listen(self._family.loop, self._woken)
+        serving.listen(self._rings, who, self._woken)
         self._lookout.begin(segment, self._path)
         self._news = {}
-        for ring in wanted.rings:
+        for ring in rings.values():
             refs = " ".join(str(ref) for ref in ring.refs)
-            name = self.name
-            self._journal(QueueStarted(name, ring.port, wanted.protocol.value, refs))
-        return Connection(info.to_nodes(), describe(wanted))
+            self._journal(QueueStarted(self.name, ring.port, refs))
+        return self._rings
 
     def abandon(self) -> None:
         self._medium.errands.abandon()
@@ -370,14 +434,22 @@ class BlockBackend:
         if not self.medium_open:
             self._share.give_back(Part.DISK)
 
+    def _orphan(self, rings: ServedRings) -> None:
+        """Nobody serves them any more; the guest waits, and we adopt what it has in flight."""
+        rings.leave()
+        self._rings = None
+        self._lookout.end()
+        if self._segment is not None:
+            self._inheritance.orphan(self._segment.path, self._identity.unit)
+
     def drain(self) -> None:
         if self._rings is not None:
             self._rings.drain()
 
     def disconnect(self) -> None:
         if self._rings is not None:
-            rings, self._rings = self._rings, None
-            rings.close()
+            self._rings.finish()
+            self._rings = None
             self._lookout.end()
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()
@@ -396,6 +468,8 @@ class BlockBackend:
         self._medium.forget()
         self._family.known.pop(self._identity.unit, None)
         self._forget_segment()
+        self._disinherit("it is gone")
+        self._family.serving.forget(self._identity)
         self._share.forget()
 
     def _forget_segment(self) -> None:
@@ -427,14 +501,8 @@ class BlockBackend:
     def _woken(self) -> None:
         self._keep_loss()
         self._family.limits.look()
+        if self._rings is not None and self._rings.lost is not None:
+            self._orphan(self._rings)
         if self._rings is not None:
-            status = self._rings.status
-            self._journal(
-                QueueWoke(
-                    self.name,
-                    status.state.name.lower(),
-                    status.reason.name.lower(),
-                    status.errno,
-                )
-            )
+            self._journal(woke(self.name, self._rings.status))
         self._wake()

@@ -1,23 +1,21 @@
-"""How the block family is made, and what a dead daemon's is cleaned up: its line of the registry.
+"""How the block family is made: its line of the registry.
 
-What all disks of a daemon share is made here: limits, marks, who uses which.  Control
-thread.
+What all disks of a daemon share is made here: limits, marks, who uses which, what an
+earlier daemon left.  Control thread.
 """
 
-import os
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from errno import EINVAL
 
 from xbbd_bsd.block.family import BlockFamily
+from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
-from xbbd_bsd.block.marks import Marks, cause_of_loss
+from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.block.serving import ByProcess, Here
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.errors import OperatorError, printable
-from xbbd_bsd.events import Event, WritesLost
-from xbbd_bsd.native import bound_io
 from xbbd_bsd.surroundings import Entry, Surroundings
 
 
@@ -36,13 +34,19 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         given.try_again(DRIVER, units)
 
     media = {"vbd": given.host.media, "vbd3": {"params": tap_params}}
+    serving = (
+        Here(given.host, given.loop)
+        if given.guests is None
+        else ByProcess(given.host, given.guests)
+    )
     limits = Accounts(
         Limits.of(given.config.daemon, given.host.resources),
-        bound_beyond=bound_io,
+        bound_beyond=serving.bound,
         freed=try_again,
         journal=given.journal,
         clock=time.monotonic,
     )
+    marks = Marks(given.state_dir)
     family = BlockFamily(
         media,
         host=given.host,
@@ -50,8 +54,10 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         state_dir=given.state_dir,
         loop=given.loop,
         run=given.run,
+        serving=serving,
         sharing=Sharing(),
-        marks=Marks(given.state_dir),
+        marks=marks,
+        heritage=Heritage(given.state_dir, marks, given.journal),
         limits=limits,
         journal=given.journal,
         try_again=try_again,
@@ -59,18 +65,4 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
     return dict.fromkeys(media, family)
 
 
-def sweep(state_dir: str) -> Iterator[Event]:
-    """Remove the state segments of a daemon that died: nobody takes its devices over yet.
-
-    But what they say of a loss is kept, and said.
-    """
-    marks = Marks(state_dir)
-    for name in os.listdir(state_dir):
-        if re.fullmatch(rf"{DRIVER.name}\.\d+", name):
-            path = os.path.join(state_dir, name)
-            if (mark := marks.take_over(path)) is not None:
-                yield WritesLost(name.replace(".", ""), mark.path, cause_of_loss(mark.errno))
-            os.unlink(path)
-
-
-BLOCK = Entry(DRIVER, make, sweep)
+BLOCK = Entry(DRIVER, make)

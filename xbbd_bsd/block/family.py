@@ -14,10 +14,12 @@ from typing import Any
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.health import of_shared
+from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.oids import CLEAR, DRIVER, RESIZE
+from xbbd_bsd.block.serving import Serving
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
 from xbbd_bsd.config import Config
@@ -48,19 +50,23 @@ class BlockFamily:
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
         run: Run,
+        serving: Serving,
         sharing: Sharing,
         marks: Marks,
+        heritage: Heritage,
         limits: Accounts,
         journal: Callable[[Event], None],
         try_again: Callable[[Iterable[int]], None],
     ) -> None:
         """`media`: by kind, nodes that may name the disk, best first; segments go to `state_dir`.
 
-        `run` does what may have to wait.  `try_again`: what held these units back may be over.
+        `run` does what may have to wait, and `serving` has rings served.  `try_again`: what
+        held these units back may be over.
         """
         self.ledger = Ledger()
         self.limits = limits
         self.marks = marks
+        self.heritage = heritage
         self.media = media
         self.sharing = sharing
         self.host = host
@@ -68,6 +74,7 @@ class BlockFamily:
         self.state_dir = state_dir
         self.loop = loop
         self.run = run
+        self.serving = serving
         self.devices: dict[int, SegmentNumbers] = {}  # with a state segment, by unit
         self.known: dict[int, BlockBackend] = {}  # all there are, by unit
         self.backends: set[BlockBackend] = set()  # with an open disk
@@ -124,6 +131,17 @@ class BlockFamily:
         backend = BlockBackend(self, identity, wake, journal)
         self.known[identity.unit] = backend
         return backend
+
+    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+        return self.heritage.unit_of(kind, domid, number)
+
+    @property
+    def promised(self) -> frozenset[int]:
+        return self.heritage.units
+
+    def settle(self, kind: str) -> None:
+        for gone in self.heritage.settle(kind):
+            self.serving.drop(gone)
 
     def numbers(self, unit: int) -> Numbers:
         backend = self.known[unit]

@@ -9,7 +9,6 @@ to be gone, or when nothing could come of it.  Control thread.
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EINVAL
 from typing import Final
@@ -19,12 +18,14 @@ from xbbd_bsd.block.medium import Wanted
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.rings import MakeParams
-from xbbd_bsd.errors import HostError, XbbdError, reason
+from xbbd_bsd.block.segments import remove_file
+from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, SegmentLeft, WritesLost
 from xbbd_bsd.native import QueueParams, SegmentIdentity, State, params_of
 from xbbd_bsd.xenbus.family import Identity
 
 _NAMES: Final = re.compile(rf"{DRIVER.name}\.(0|[1-9]\d{{0,8}})")
+_MACHINE_LENGTH: Final = 63  # of what a segment has of its name
 _Key = tuple[str, int, int]  # kind, domid, number
 
 
@@ -42,8 +43,8 @@ class Left:
 class Served:
     """What a segment says of a disk that was served: how to open it, and each ring by number.
 
-    `ending`: it was to be served no longer.  `waited_ns`: of the requests in flight, since
-    when the oldest has waited, CLOCK_MONOTONIC; None if there are none.
+    `ending`: it was to be served no longer.  `oldest_ns`: since when the oldest of the
+    requests in flight has waited, CLOCK_MONOTONIC; None if there are none.
     """
 
     wanted: Wanted
@@ -52,6 +53,22 @@ class Served:
     ending: bool
     inflight: int
     oldest_ns: int | None
+
+    @property
+    def any_ring(self) -> QueueParams:
+        """What all its rings have in common is one's."""
+        return next(iter(self.params.values()))
+
+    def waited_ns(self, now_ns: int) -> int:
+        """For how long the oldest request in flight has waited, 0 if there is none."""
+        return 0 if self.oldest_ns is None else max(0, now_ns - self.oldest_ns)
+
+    def describe(self, waited_ns: int) -> str:
+        """In words, for the log."""
+        rings = "1 ring" if len(self.rings) == 1 else f"{len(self.rings)} rings"
+        requests = "1 request" if self.inflight == 1 else f"{self.inflight} requests"
+        waited = f", the oldest for {waited_ns / 1e9:.1f} s" if self.inflight else ""
+        return f"{rings}, {requests} in flight{waited}"
 
     def maker(self, disk_fd: int) -> MakeParams:
         """How each queue is made, with an open disk."""
@@ -82,15 +99,62 @@ def read(segment: State) -> Served:
             os.fsencode(medium.path),
             read_only=first.read_only,
             shared=medium.shared,
-            sector_size=first.sector_size,
+            sector_size=first.sector_size if first.sector_size != first.block_size else 0,
             key=medium.key,
         ),
-        {number: RingParams(p.ring_refs, p.remote_port) for number, p in params.items()},
+        {number: RingParams(p.remote_port, p.ring_refs) for number, p in params.items()},
         params,
         segment.ending,
         len(times),
         min(times, default=None),
     )
+
+
+class Inheritance:
+    """What one device has of an earlier daemon, as long as something may come of it."""
+
+    def __init__(self, left: Left | None) -> None:
+        self._left = left
+        self._served: Served | None = None  # as the segment had it before anybody went on
+
+    @property
+    def adoptable(self) -> bool:
+        return self._left is not None and not self._left.refusal
+
+    @property
+    def refusal(self) -> str:
+        return self._left.refusal if self._left is not None else ""
+
+    def is_for(self, machine: str) -> None:
+        """The guest is that virtual machine, "" if unknown: it may be another of its number."""
+        left = self._left
+        if left is not None and machine and left.machine not in ("", machine[:_MACHINE_LENGTH]):
+            self.give_up("its state segment is another virtual machine's")
+
+    def orphan(self, path: str, unit: int) -> None:
+        """Whoever served the device is gone while this daemon is not."""
+        self._left, self._served = Left(path, unit), None
+
+    def take(self, inherit: Callable[[str], State]) -> State:
+        """The segment, which is the device's from now on; HostError."""
+        assert self._left is not None
+        return inherit(self._left.path)
+
+    def served(self, segment: State) -> Served:
+        """What it says, each time the same; HostError."""
+        if self._served is None:
+            self._served = read(segment)
+        return self._served
+
+    def taken(self) -> None:
+        """Somebody goes on with it: nothing is left."""
+        self._left = self._served = None
+
+    def give_up(self, refusal: str) -> None:
+        """Nothing can come of it any more."""
+        if self._left is not None:
+            remove_file(self._left.path)
+            self._left = replace(self._left, refusal=refusal)
 
 
 class Heritage:
@@ -112,10 +176,9 @@ class Heritage:
         try:
             segment = State.open(path)
         except (OSError, HostError) as error:
-            text = reason(error) if isinstance(error, OSError) else str(error)
-            journal, event = self._journal, SegmentLeft(path, text)
-            journal(event)
-            self._remove(path)
+            text = in_words(error)
+            self._journal(SegmentLeft(path, text))
+            remove_file(path)
             return
         try:
             who = segment.identity
@@ -123,7 +186,7 @@ class Heritage:
         finally:
             segment.close()
         if left.refusal or who.unit != unit or self._key(who) in self._left:
-            self._remove(path)
+            remove_file(path)
         if who.unit == unit:
             self._left.setdefault(self._key(who), left)
 
@@ -145,15 +208,16 @@ class Heritage:
         """What is left of a device, which is that device's from now on."""
         return self._left.pop(self._key(identity), None)
 
-    def settle(self, kind: str) -> None:
+    def settle(self, kind: str) -> list[Identity]:
         """All devices of a kind that there are have claimed theirs: the others are gone."""
-        for key in [key for key in self._left if key[0] == kind]:
-            self._remove(self._left.pop(key).path)
-
-    @staticmethod
-    def _remove(path: str) -> None:
-        with suppress(OSError):
-            os.unlink(path)
+        gone = [key for key in self._left if key[0] == kind]
+        found = []
+        for key in gone:
+            left = self._left.pop(key)
+            remove_file(left.path)
+            if not left.refusal:
+                found.append(Identity(*key, DRIVER.name, left.unit))
+        return found
 
 
 def _refusal(segment: State) -> str:

@@ -260,12 +260,17 @@ class Accounts:
             self._refused[unit] = None
             self._note_wish(unit, part, need, *short)
             raise error
+        self.keep(unit, part, domid, need)
+        self._refused.pop(unit, None)
+
+    def keep(self, unit: int, part: Part, domid: int, need: Need) -> None:
+        """As `take`, of what it has already: nothing is taken away from anybody."""
         self._wanting.pop((unit, part), None)
         self._drop(unit, part)
         self._held[unit, part] = _Held(domid, need)
         self._total += need
         self._guests[domid] = self._guests.get(domid, Need()) + need
-        self._refused.pop(unit, None)
+        self._beyond = self._share_rest(self._total)
 
     def give_back(self, unit: int, part: Part) -> None:
         """What a device took of that part is free again; harmless if it had none."""
@@ -455,6 +460,10 @@ class Share:
     def take(self, part: Part, need: Need) -> None:
         """As Accounts.take; LimitError."""
         self._accounts.take(self._unit, part, self._domid, need)
+
+    def keep(self, part: Part, need: Need) -> None:
+        """As Accounts.keep."""
+        self._accounts.keep(self._unit, part, self._domid, need)
 
     def rings(self, ring: Need, most: int) -> int:
         """As Accounts.rings."""

@@ -10,11 +10,11 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from errno import ENODEV, ENXIO, ESTALE, ETIMEDOUT
 from typing import Final, Protocol
 
-from xbbd_bsd.block.disk import Disk, disk_path, open_disk
+from xbbd_bsd.block.disk import Disk, Key, disk_path, open_disk
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.path import PathState, state_of
 from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
@@ -42,13 +42,17 @@ class Wanted:
     """Which disk, and how.
 
     `shared`: others may use it as well.  `sector_size`: bytes of the sectors that the
-    guest shall see, 0 for the disk's own.
+    guest shall see, 0 for the disk's own.  `key`: it must be this very disk (Disk.key).
+    `lend`: copies of the descriptors of whoever serves it still, if somebody does: its own,
+    and then its lock's.  By a thread; HostError.
     """
 
     name: bytes
     read_only: bool
     shared: bool
     sector_size: int
+    key: Key | None = None
+    lend: Callable[[], list[int]] = field(default=list, compare=False)
 
 
 class Holder(Protocol):
@@ -114,6 +118,8 @@ class Medium:
             "opening the disk", wanted, lambda: self._open(wanted), lambda found: found[0].close()
         )
         try:
+            if wanted.key not in (None, disk.key):
+                raise OperatorError("it is another disk by now", ESTALE)
             self._marks.check(disk)
             if wanted.shared:
                 check_shared(disk, wanted.sector_size)
@@ -139,7 +145,8 @@ class Medium:
         try:
             return replace(disk, lock=host.lock_disk(disk.fd, writable=not disk.read_only)), None
         except OperatorError as error:
-            return disk, error
+            lock = _lock_of(disk, wanted.lend)
+            return replace(disk, lock=lock), None if lock is not None else error
 
     def _claim(
         self, disk: Disk, wanted: Wanted, owner: Owner, refused: OperatorError | None
@@ -154,6 +161,11 @@ class Medium:
             self._sharing.release(self)
             raise refused
         self._lent, self._alone = refused is not None, False
+
+    @property
+    def kept(self) -> list[int]:
+        """What keeps others off the disk, beside it itself."""
+        return [] if self.disk is None or self.disk.lock is None else [self.disk.lock]
 
     def left(self) -> None:
         """Take the lock, if another domain of our machine had it."""
@@ -330,3 +342,17 @@ class Medium:
             self._journal(Hangs(self.name, what))
         else:
             self._journal(HangEnded(self.name, what, seconds))
+
+
+def _lock_of(disk: Disk, lend: Callable[[], list[int]]) -> int | None:
+    """The lock that whoever serves this very disk has on it; None if nobody does."""
+    try:
+        lent = lend()
+    except HostError:
+        return None
+    lock = None
+    if lent and os.path.samestat(os.fstat(lent[0]), os.fstat(disk.fd)):
+        lock = lent.pop()  # which is the disk's own, where that has it (OFD locks)
+    for fd in lent:
+        os.close(fd)
+    return lock

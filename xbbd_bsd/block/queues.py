@@ -3,11 +3,12 @@
 It opens nothing and keeps nothing.  Control thread.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.limits import RING_THREADS, Need
-from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, RingParams
+from xbbd_bsd.block.limits import RING_THREADS, Need, Share
+from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.host import Medium
@@ -16,6 +17,7 @@ from xbbd_bsd.native import (
     DiskKind,
     HvKind,
     QueueParams,
+    State,
     Transport,
     max_requests,
     queue_bytes,
@@ -72,15 +74,17 @@ def queue_maker(
     return make
 
 
+OF_DEVICE: Final = Need(disks=1, descriptors=1)  # its segment, which is locked
+OF_DISK: Final = Need(descriptors=2)  # the disk, and one that keeps others off
 # Grants, events, and the pipe by which it is woken; two more on a simulated machine.
 RING_DESCRIPTORS: Final = 6
 WAKE_DESCRIPTORS: Final = 2  # of a connection, whatever rings it has (rings.py)
 
 
-def need_of(rings: tuple[RingParams, ...], make: MakeParams) -> Need:
+def need_of(rings: Mapping[int, RingParams], make: MakeParams) -> Need:
     """What a connection with those rings takes of what all disks share."""
     need = Need(descriptors=WAKE_DESCRIPTORS)
-    for number, ring in enumerate(rings):
+    for number, ring in rings.items():
         need += _of_ring(make(number, ring, -1, -1, -1))
     return need
 
@@ -157,3 +161,21 @@ def describe(wanted: FrontendParams) -> str:
     size = "1 page" if pages == 1 else f"{pages} pages"
     grants = ", persistent grants" if wanted.persistent else ""
     return f"{rings} of {size}, {wanted.protocol.value} layout{grants}"
+
+
+def offer_of(config: DiskConfig, segment: State, share: Share, hv: int) -> Offer:
+    """What a guest may have, of what is configured and there is.
+
+    Its segment is as large as the configuration wanted it when the device was found.
+    """
+    orders = range(config.max_ring_page_order + 1)
+    order = max(n for n in orders if requests_of_order(n) <= segment.table_entries)
+    # Sectors that are parts of the disk's are read and written within one queue.
+    queues = 1 if config.sector_size else min(config.max_queues, segment.rings)
+    return Offer(
+        max_ring_page_order=order,
+        # A guest with fewer rings is better than one that is refused.
+        max_queues=share.rings(most_of_ring(config, order, hv), queues),
+        max_indirect_segments=config.max_indirect_segments,
+        persistent=config.max_persistent_grants > 0,
+    )

@@ -7,26 +7,27 @@ and are a thread's of their own (errands.py).
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from errno import EINVAL
 from typing import Final
 
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.rings import MakeParams, fault_of, named
+from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import QueueParams, QueueState, QueueStatus, State, StopReason
 from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.remote import RemoteDevice
 
-Reach = Callable[[], Link]
-"""The process of the guest: the one that there is, or a new one.  Waits; HostError."""
 Subscribe = Callable[[Callable[[], None]], Callable[[], None]]
 """Whom to call when it has said something, or died; how to end that."""
 
 LIMIT: Final = 30.0  # seconds, for what a process that is well does in some milliseconds
 # What a ring stops for that is not the disk's.
 _OF_THE_RING: Final = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
+_SERVED: Final = (DeviceState.RUNNING, DeviceState.DRAINING)
 _STATES: Final = {
     DeviceState.OPENING: QueueState.RUNNING,
     DeviceState.RUNNING: QueueState.RUNNING,
@@ -39,40 +40,47 @@ class RemoteRings:
 
     def __init__(
         self,
-        offered: tuple[RingParams, ...],
+        offered: Mapping[int, RingParams],
         make: MakeParams,
         *,
         host: Host,
         domid: int,
         segment: State,
         unit: int,
-        reach: Reach,
-        own_grants: bool = False,
+        link: Link,
         kept: Sequence[int] = (),
         limit: float = LIMIT,
     ) -> None:
         """Have the guest's process open a queue for each, and then start them all.
 
-        `segment` is not locked; `own_grants`: only who has opened a grant device may map, so
-        that the process has its own; `kept`: what holds locks on the disk, which the process
-        keeps as well.  Waits; OSError, HostError or GuestError, and nothing is left behind then.
-        Any thread.
+        If it serves them already, as when it is the daemon that died, nothing is begun.
+        `kept`: what holds locks on the disk, which the process keeps as well.  Waits;
+        OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
         """
         self._offered = offered
-        link = reach()
+        self._limit = limit
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._draining = self._finishing = False
+        self.paused = False  # served by nobody before
+        report = link.reports.get(unit)
+        if report is not None and report.state in _SERVED and _adopts(offered, make):
+            self._device = RemoteDevice(link, unit, segment, len(offered))
+            return
+        if [*offered] != [*range(len(offered))]:
+            raise HostError("some of its rings have ended", EINVAL)
+        self.paused = True
         # One that is still being closed, of the connection before.
         link.wait_gone(unit, limit=limit)
+        segment.unlock()
         with ExitStack() as held:
             rings: list[QueueParams] = []
-            for number, ring in enumerate(offered):
+            for number, ring in offered.items():
                 descriptors = host.open_ring(domid, ring.port)
                 held.callback(os.close, descriptors.grants)
                 held.callback(os.close, descriptors.events)
-                grants = -1 if own_grants else descriptors.grants
+                grants = -1 if host.grant_path else descriptors.grants
                 rings.append(make(number, ring, grants, descriptors.events, -1))
             self._device = RemoteDevice.open(link, unit, rings, segment, kept=kept, limit=limit)
-        self._limit = limit
-        self._unsubscribe: Callable[[], None] = lambda: None
 
     def listen(self, subscribe: Subscribe, woken: Callable[[], None]) -> None:
         """From now on call `woken` when there is news."""
@@ -92,6 +100,8 @@ class RemoteRings:
         state = QueueState.DRAINED
         if isinstance(report.state, DeviceState):
             state = _STATES.get(report.state, QueueState.DRAINED)
+        if self._draining and state is QueueState.RUNNING:
+            state = QueueState.DRAINING  # it was told, and has not said so yet
         reason = report.reason if isinstance(report.reason, StopReason) else StopReason.SEGMENT
         return QueueStatus(state, reason, report.errno)
 
@@ -102,7 +112,7 @@ class RemoteRings:
         if whole.reason is StopReason.NONE:
             return None
         # Which ring it was its segment says, as far as that is to be believed.
-        for number, ring in enumerate(self._offered):
+        for number, ring in self._offered.items():
             status = self._device.status(number)
             fault = fault_of(status)
             if fault is not None and status.reason in _OF_THE_RING:
@@ -113,9 +123,22 @@ class RemoteRings:
         """Take no new request; `woken` is called when all accepted ones are answered."""
         try:
             self._device.drain()
+            self._draining = True
         except HostError as error:
             if self.lost is None:
                 raise error from None
+
+    def finish(self) -> None:
+        """Give everything back once they have drained; Pending until that is done.
+
+        Whoever listens is told when to ask again.
+        """
+        if self.lost is None and self._device.report.state != DeviceState.GONE:
+            if not self._finishing:
+                self._device.begin_close()
+                self._finishing = True
+            raise Pending
+        self._unsubscribe()
 
     def close(self) -> None:
         """Give everything back.  Waits, for I/O in flight too; HostError if it takes too long.
@@ -129,3 +152,8 @@ class RemoteRings:
     def leave(self) -> None:
         """Stop listening: the daemon ends, or the process has died, and the rings are served on."""
         self._unsubscribe()
+
+
+def _adopts(rings: Mapping[int, RingParams], make: MakeParams) -> bool:
+    """Whether these are rings that somebody served."""
+    return all(make(number, ring, -1, -1, -1).adopt for number, ring in rings.items())

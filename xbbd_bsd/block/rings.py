@@ -10,13 +10,15 @@ the queues' threads are told apart by a byte in a socket pair.
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from xbbd_bsd.block.marks import cause_of_loss
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
+from xbbd_bsd.events import Event
+from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, StopReason
 
@@ -47,6 +49,12 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
     return None
 
 
+def woke(device: str, status: QueueStatus) -> Event:
+    """That rings have said something, for the log."""
+    state, reason = status.state.name.lower(), status.reason.name.lower()
+    return QueueWoke(device, state, reason, status.errno)
+
+
 def named(number: int, ring: RingParams) -> str:
     """A ring as a message has it: what its guest published for it."""
     refs = " ".join(str(ref) for ref in ring.refs[:_SHOWN])
@@ -59,18 +67,18 @@ class Rings:
 
     def __init__(
         self,
-        offered: tuple[RingParams, ...],
+        offered: Mapping[int, RingParams],
         make: MakeParams,
         *,
         host: Host,
         domid: int,
         segment: State,
     ) -> None:
-        """Have a queue for each, and then start them all.
+        """Have a queue for each, by its number, and then start them all.
 
         OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
         """
-        self._queues: list[Queue] = []
+        self._queues: dict[int, Queue] = {}
         self._offered = offered
         with ExitStack() as held:
             reader, writer = socket.socketpair()
@@ -78,7 +86,7 @@ class Rings:
             held.callback(reader.close)
             reader.setblocking(False)
             writer.setblocking(False)
-            for number, ring in enumerate(offered):
+            for number, ring in offered.items():
                 with _about(named(number, ring)):
                     descriptors = host.open_ring(domid, ring.port)
                     grants, events = descriptors.grants, descriptors.events
@@ -86,9 +94,9 @@ class Rings:
                     held.callback(os.close, events)
                     queue = Queue(make(number, ring, grants, events, writer.fileno()), segment)
                 held.callback(queue.close)
-                self._queues.append(queue)
+                self._queues[number] = queue
             # One that cannot be had must not wait for the requests of those that can.
-            for queue in self._queues:
+            for queue in self._queues.values():
                 queue.start()
             self._reader = reader
             self._held = held.pop_all()
@@ -99,9 +107,19 @@ class Rings:
         self._held.callback(loop.remove_reader, self._reader)
 
     @property
+    def paused(self) -> bool:
+        """They are begun by whoever makes them."""
+        return True
+
+    @property
+    def lost(self) -> None:
+        """Their process is this one."""
+        return
+
+    @property
     def status(self) -> QueueStatus:
         """Of all as one: drained when the last is, with the first reason there was."""
-        found = [queue.status() for queue in self._queues]
+        found = [queue.status() for queue in self._queues.values()]
         reasons = [status for status in found if status.reason is not StopReason.NONE]
         states = {status.state for status in found}
         # Where they differ some have ended, and the rest will.
@@ -113,7 +131,7 @@ class Rings:
     @property
     def fault(self) -> XbbdError | None:
         """Why they stop by themselves, None if they do not."""
-        for number, queue in enumerate(self._queues):
+        for number, queue in self._queues.items():
             status = queue.status()
             fault = fault_of(status)
             if fault is not None and status.reason in _OF_THE_RING:
@@ -125,8 +143,16 @@ class Rings:
 
     def drain(self) -> None:
         """Take no new request; `woken` is called when all accepted ones are answered."""
-        for queue in self._queues:
+        for queue in self._queues.values():
             queue.drain()
+
+    def finish(self) -> None:
+        """Give everything back once they have drained."""
+        self.close()
+
+    def leave(self) -> None:
+        """They end with this process."""
+        self.close()
 
     def close(self) -> None:
         """Give everything back.  Waits for I/O in flight unless all have drained.
@@ -139,7 +165,7 @@ class Rings:
     def _read(self, woken: Callable[[], None]) -> None:
         with suppress(BlockingIOError):
             self._reader.recv(64)
-        if any(queue.status().state is not QueueState.RUNNING for queue in self._queues):
+        if any(queue.status().state is not QueueState.RUNNING for queue in self._queues.values()):
             self.drain()
         woken()
 

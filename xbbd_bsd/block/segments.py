@@ -16,23 +16,49 @@ from xbbd_bsd.native import SegmentIdentity, State
 from xbbd_bsd.xenbus.family import Identity
 
 
-def make_segment(directory: str, identity: Identity, config: DiskConfig) -> State:
-    """A fresh one, in place of what an earlier daemon left; HostError."""
+def make_segment(directory: str, identity: Identity, machine: str, config: DiskConfig) -> State:
+    """A fresh one, in place of what an earlier daemon left; HostError.
+
+    `machine`: the virtual machine that the guest is, "" if unknown.
+    """
     path = os.path.join(directory, f"{DRIVER.name}.{identity.unit}")
     try:
         return State.create(
             path,
             rings=config.max_queues,
             table_entries=requests_of_order(config.max_ring_page_order),
-            identity=SegmentIdentity(identity.kind, identity.domid, identity.number, identity.unit),
+            identity=SegmentIdentity(
+                identity.kind, identity.domid, identity.number, identity.unit, machine
+            ),
         )
     except OSError as error:
         text = f"unable to make the state segment {path}: {error.strerror}"
         raise HostError(text, error.errno or 0) from None
 
 
+def inherit_segment(path: str) -> State:
+    """One that somebody left who is gone; HostError, with EBUSY as long as he is not."""
+    try:
+        return State.take_over(path)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
+
+
+def look_at_segment(path: str) -> State:
+    """One that whoever serves the device has locked, or will have; HostError."""
+    try:
+        return State.open(path, writable=True)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
+
+
 def remove_segment(segment: State) -> None:
     """Unmap it, and remove its file."""
     segment.close()
+    remove_file(segment.path)
+
+
+def remove_file(path: str) -> None:
+    """Remove what nobody needs any more, if it is there."""
     with suppress(OSError):
-        os.unlink(segment.path)
+        os.unlink(path)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from errno import EAGAIN, EBUSY, ECONNREFUSED, EIO, ENOENT, ETIMEDOUT
 from typing import Final
 
@@ -29,6 +29,7 @@ from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started, ho
 
 _SLICE: Final = 0.02  # seconds; another thread may have heard what is waited for
 _UNTIL_GREETED: Final = 60  # seconds that a new process waits for us
+_ANY: Final = (1 << 32) - 1  # no bound
 _NOBODY: Final = (ENOENT, ECONNREFUSED)
 
 
@@ -85,6 +86,7 @@ class GuestProcesses:
         self._processes: Processes | None = None
         self._past: list[Processes] = []  # that have gone, and are not closed
         self._guests: dict[int, _Guest] = {}
+        self._io = (_ANY, _ANY)
         self._asked: dict[int, _Guest] = {}  # by serial, as the next
         self._started: dict[int, Started] = {}
         self._children: dict[int, _Guest] = {}  # by process
@@ -105,10 +107,28 @@ class GuestProcesses:
             if guest.link is not None and guest.link.lost is None:
                 return guest.link
             link = self._find(domid, guest, end) or self._start(domid, name, guest, end)
-            guest.link = link
-            guest.told = False
+            guest.link, guest.told = link, False
         self._found(domid)
         return link
+
+    def find(self, domid: int, *, limit: float) -> Link | None:
+        """The one that there is, None if there is none.  Waits; HostError."""
+        end = time.monotonic() + limit
+        with self._lock:
+            guest = self._guests.setdefault(domid, _Guest())
+        with guest.lock:
+            if guest.link is not None and guest.link.lost is None:
+                return guest.link
+            link = self._find(domid, guest, end)
+            if link is None:
+                return None
+            guest.link, guest.told = link, False
+        self._found(domid)
+        return link
+
+    def bound(self, threads: int, size: int) -> None:
+        """Threads and bytes of I/O that one may have beyond what its rings need."""
+        self._io = (threads, size)
 
     def look(self) -> list[Loss]:
         """Hear the server and all processes; what is lost.  The loop's thread, often."""
@@ -238,7 +258,9 @@ class GuestProcesses:
         terms = self._terms()
         left = max(0.0, end - time.monotonic())
         try:
-            link.hello(terms.bounds, idle_seconds=terms.idle_seconds, limit=left)
+            threads, size = self._io
+            bounds = replace(terms.bounds, io_threads=threads, io_bytes=size)
+            link.hello(bounds, idle_seconds=terms.idle_seconds, limit=left)
         except HostError:
             link.close()
             raise

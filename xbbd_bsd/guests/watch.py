@@ -11,11 +11,15 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
+from xbbd_bsd.errands import Outcome, Run
+from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.service import GuestProcesses, Loss
 from xbbd_bsd.native.link import Link
 
 Woken = Callable[[], None]
+LIMIT: Final = 30.0  # seconds, for what a process that is well does in some milliseconds
 
 
 @dataclass(slots=True)
@@ -31,11 +35,16 @@ class Watch:
         self,
         guests: GuestProcesses,
         loop: asyncio.AbstractEventLoop,
+        run: Run,
         lost: Callable[[Loss], None],
     ) -> None:
-        """`lost` is told of each process that has died, before whoever it served is woken."""
+        """`run` does what has to wait; `lost` is told of each process that has died.
+
+        That is before whoever it served is woken.
+        """
         self._guests = guests
         self._loop = loop
+        self._run = run
         self._lost = lost
         self._watched: dict[int, _Watched] = {}
         self._server: int | None = None
@@ -58,6 +67,38 @@ class Watch:
 
         return unsubscribe
 
+    def reach(self, domid: int, name: str, *, limit: float) -> Link:
+        """As `GuestProcesses.reach`."""
+        return self._guests.reach(domid, name, limit=limit)
+
+    def find(self, domid: int, *, limit: float) -> Link | None:
+        """As `GuestProcesses.find`."""
+        return self._guests.find(domid, limit=limit)
+
+    def drop(self, domid: int, device: int) -> None:
+        """Have a process that an earlier daemon started give a device back."""
+
+        def work() -> None:
+            link = self._guests.find(domid, limit=LIMIT)
+            if link is not None and device in link.reports:
+                link.close_device(device, limit=LIMIT)
+
+        def done(outcome: Outcome) -> None:
+            link = self._guests.link(domid)
+            if link is not None and not link.reports:
+                self.forget(domid)
+
+        with suppress(HostError):  # no thread can be had: it is served to nobody
+            self._run("letting go of rings", work, done, f"guest{domid}")
+
+    def forgive(self, domid: int) -> None:
+        """As `GuestProcesses.forgive`."""
+        self._guests.forgive(domid)
+
+    def bound(self, threads: int, size: int) -> None:
+        """As `GuestProcesses.bound`."""
+        self._guests.bound(threads, size)
+
     def forget(self, domid: int) -> None:
         """As `GuestProcesses.forget`, which must not be called by others while this looks."""
         watched = self._watched.pop(domid, None)
@@ -66,7 +107,7 @@ class Watch:
         self._guests.forget(domid)
 
     def close(self) -> None:
-        """Look no more; before the processes are left."""
+        """Look no more; the processes serve on, and wait for the next daemon."""
         self._guests.on_found(lambda domid: None)
         for watched in self._watched.values():
             self._leave(watched)
@@ -74,6 +115,7 @@ class Watch:
         if self._server is not None:
             self._loop.remove_reader(self._server)
             self._server = None
+        self._guests.leave()
 
     def _read_from(self, domid: int) -> None:
         self._follow_server()

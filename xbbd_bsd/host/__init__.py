@@ -144,6 +144,10 @@ class Host(Protocol):
         HostError.
         """
 
+    @property
+    def grant_path(self) -> str:
+        """The grant device, where only the process that opened it may map; "" elsewhere."""
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Descriptors for a ring with that domain's event channel.
 

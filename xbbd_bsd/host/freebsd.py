@@ -179,6 +179,10 @@ class FreeBSDXen:
         if "vbd" in kinds:
             _check_kernel_backend()
 
+    @property
+    def grant_path(self) -> str:
+        return ""
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
         try:

@@ -170,6 +170,10 @@ class LinuxXen:
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Whether xen-blkback is loaded is left to the operator."""
 
+    @property
+    def grant_path(self) -> str:
+        return GNTDEV  # a mapping belongs to the memory of who opened it (gntdev.c)
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
         grants = _open(GNTDEV, os.O_RDWR)

@@ -203,6 +203,10 @@ class Link:
         """Take no new request; a report tells when all accepted ones are answered.  HostError."""
         self._post(lib.XBB_GUEST_DRAIN, self._about(device), ())
 
+    def begin_close(self, device: int) -> None:
+        """Give everything back; a report tells when that is done.  HostError."""
+        self._post(lib.XBB_GUEST_CLOSE, self._about(device), ())
+
     def quiesce(self, device: int, *, limit: float) -> None:
         """Answer what was accepted, give everything back, unlock.  Waits; HostError.
 

@@ -80,6 +80,10 @@ class RemoteDevice:
         """Take no new request; a report tells when all are answered.  HostError."""
         self.link.drain(self.number)
 
+    def begin_close(self) -> None:
+        """Give everything back; a report tells when that is done.  HostError."""
+        self.link.begin_close(self.number)
+
     def quiesce(self, *, limit: float) -> None:
         """As `Link.quiesce`."""
         self.link.quiesce(self.number, limit=limit)

@@ -67,6 +67,12 @@ def lock(fd: int, path: str) -> None:
         raise HostError(f"whoever serves {path} has not ended", EBUSY) from None
 
 
+def unlock(fd: int) -> None:
+    """Let go, and close: the descriptor alone would not, while the file is mapped."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 def remove(path: str) -> None:
     """Remove a file, unless somebody has it locked; OSError, HostError."""
     try:

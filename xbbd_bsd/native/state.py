@@ -41,6 +41,7 @@ from xbbd_bsd.native.segment import (
     lock,
     remove,
     text_of,
+    unlock,
 )
 
 COMMON_COUNTERS: tuple[str, ...] = tuple(
@@ -469,6 +470,10 @@ class State:
         if self._state is not None:
             lib.xbb_state_unmap(self._state)
             self._state = None
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Let go of the lock: somebody else is to serve the device.  Harmless without one."""
         if self._lock >= 0:
-            os.close(self._lock)
+            unlock(self._lock)
             self._lock = -1

@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--persistent", action="store_true", help="grants stay mapped")
     command.add_argument("--hold", action="store_true", help="do not let go when asked to")
     command.add_argument(
+        "--patience",
+        type=_positive,
+        default=0.0,
+        metavar="SECONDS",
+        help="go on if the backend is gone, and another comes within that time",
+    )
+    command.add_argument(
         "--refuse", action="store_true", help="say no when asked to, as older Linux does"
     )
     command.set_defaults(call=guest.main)

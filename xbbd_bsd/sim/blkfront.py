@@ -76,6 +76,7 @@ class Blkfront:
         queues: int = 1,
         max_segments: int = MAX_SEGMENTS,
         persistent: bool = False,
+        patience: float = 0.0,
     ) -> None:
         """Nothing is touched before `connect`.
 
@@ -91,6 +92,7 @@ class Blkfront:
         self._queues = queues
         self._wanted_segments = max_segments
         self._persistent = persistent
+        self._patience_ms = round(patience * 1000)
         self._path = f"device/vbd/{vdev}"
         self._backend = ""
         self._watch: Watch | None = None
@@ -279,6 +281,7 @@ class Blkfront:
                     self.depth,
                     self.max_segments,
                     persistent,
+                    self._patience_ms,
                 )
             )
             self.fronts.append(front)

@@ -101,6 +101,7 @@ class Guest:
             queues=options.queues,
             max_segments=options.max_segments,
             persistent=options.persistent,
+            patience=options.patience,
         )
         self._hold = options.hold
         self._refuse = options.refuse

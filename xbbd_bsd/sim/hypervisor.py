@@ -119,6 +119,8 @@ class SimHost:
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Nobody else serves anything on a simulated machine."""
 
+    grant_path = ""
+
     def open_ring(self, domid: int, port: int) -> RingDescriptors:
         """Bind a guest's event channel by connecting to it, and open its memory."""
         if port > LARGEST_PORT:

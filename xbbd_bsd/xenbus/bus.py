@@ -114,6 +114,7 @@ class Bus:
         for kind in kinds:
             try:
                 self._scan_kind(kind)
+                self._families[kind].settle(kind)
             except StoreLost:
                 return  # the watches fire when the store is back
             except StoreError as error:
@@ -130,8 +131,7 @@ class Bus:
                 if key in self._devices:
                     continue
                 if self._store.get(f"{root}/{domid}/{number}/frontend") is not None:
-                    driver = self._families[kind].driver.name
-                    self._add(Identity(kind, domid, number, driver, self._free_unit(driver)))
+                    self._add(self._identify(kind, domid, number))
 
     def _numbers(self, path: str, largest: int) -> Iterator[int]:
         """The children of a node that are numbers in plain decimal; none if it is not there."""
@@ -146,9 +146,19 @@ class Bus:
             if number is not None and number <= largest:
                 yield number
 
-    def _free_unit(self, driver: str) -> int:
+    def _identify(self, kind: str, domid: int, number: int) -> Identity:
+        """A device that was found: with the number that it had, if it is to be adopted."""
+        family = self._families[kind]
+        unit = family.unit_of(kind, domid, number)
+        if unit is None:
+            unit = self._free_unit(family)
+        return Identity(kind, domid, number, family.driver.name, unit)
+
+    def _free_unit(self, family: Family) -> int:
         """The smallest number free, as newbus counts: each driver from 0."""
+        driver = family.driver.name
         used = {d.identity.unit for d in self.devices if d.identity.driver == driver}
+        used |= set(family.promised)
         return next(unit for unit in itertools.count() if unit not in used)
 
     def _add(self, identity: Identity) -> None:

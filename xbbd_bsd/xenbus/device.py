@@ -16,6 +16,7 @@ from typing import Final
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, one_line, printable
 from xbbd_bsd.events import (
+    Adopted,
     AttachFailed,
     Connected,
     ConnectionFailed,
@@ -35,6 +36,7 @@ from xbbd_bsd.events import (
 from xbbd_bsd.xenbus.complaint import Complaint
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
+from xbbd_bsd.xenbus.nodes import Overtaken, change
 from xbbd_bsd.xenbus.orphan import Orphan
 from xbbd_bsd.xenbus.pace import LAST_WAIT, RESTLESS, Pace
 from xbbd_bsd.xenbus.states import (
@@ -47,19 +49,14 @@ from xbbd_bsd.xenbus.states import (
     decide,
     parse_state,
 )
-from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Watch
 
 _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the table
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
 
-_FOR_GUEST: Final = (Action.PUBLISH, Action.OPEN, Action.CONNECT)
+_FOR_GUEST: Final = (Action.PUBLISH, Action.OPEN, Action.CONNECT, Action.ADOPT)
+_LOST: Final = "connected by an earlier daemon that is gone; the guest must connect again"
 _STARTED: Final = (State.CONNECTED, State.CLOSING, State.CLOSED)
-
-
-class _Overtaken(Exception):
-    """The toolstack was quicker: our nodes are gone, and must not come back, or it has
-    written our state, and must be heard.  What we were about to say is out of date.
-    """
 
 
 class Device:
@@ -266,6 +263,7 @@ class Device:
             failure=self._failure,
             withdrawn=self._withdrawn,
             held_back=self._retry is not None,
+            adoptable=self._backend.adoptable,
             stopping=self._stopping,
             overdue=self._overdue,
         )
@@ -308,7 +306,7 @@ class Device:
                 self._write(nodes)
         except Pending:
             self._begun = decision.action
-        except _Overtaken:
+        except Overtaken:
             return  # its own event makes us look again
         except StoreLost:
             if decision.action is Action.OPEN:
@@ -336,6 +334,8 @@ class Device:
                 connection = backend.connect(self._guests)
                 self._journal(Connected(self.name, connection.text))
                 return connection.nodes
+            case Action.ADOPT:
+                self._journal(Adopted(self.name, backend.adopt(self._own)))
             case Action.TELL:
                 # With our state once more, which is what frontends watch.
                 return {**backend.news, "state": State.CONNECTED.node}
@@ -357,8 +357,8 @@ class Device:
                 self._fail(Failure.CONNECTION, GuestError(f"saw state {int(state)} at frontend"))
                 return self._reported({})
             case Action.ABANDON:
-                text = "connected by an earlier daemon that is gone; the guest must connect again"
-                self._fail(Failure.CONNECTION, HostError(text))
+                why = f" ({backend.lost})" if backend.lost else ""
+                self._fail(Failure.CONNECTION, HostError(f"{_LOST}{why}"))
                 return self._reported({})
             case Action.RESET:
                 self._reset()
@@ -379,9 +379,10 @@ class Device:
                 self._announced = True
             case Action.OPEN:
                 self._served = True
-            case Action.CONNECT:
+            case Action.ADOPT | Action.CONNECT:
                 self._held_for = ""
-                if wait := self._pace.connected(self._loop.time()):
+                again = action is Action.CONNECT  # nobody is restless whose daemon dies
+                if again and (wait := self._pace.connected(self._loop.time())):
                     self._hold_back(RESTLESS, wait)
             case Action.TELL:
                 self._backend.told()
@@ -476,23 +477,7 @@ class Device:
             self._state_watch = None
 
     def _write(self, nodes: Changes) -> None:
-        """Change nodes of ours all at once, unless the toolstack has removed us meanwhile."""
-
-        def path(name: str) -> str:
-            return name if "/" in name else f"{self._path}/{name}"
-
-        def body(transaction: Transaction) -> None:
-            if transaction.get(f"{self._path}/frontend") is None:
-                raise _Overtaken
-            if "state" in nodes and transaction.get(f"{self._path}/state") != self._seen:
-                raise _Overtaken
-            for name, value in nodes.items():
-                if value is None:
-                    transaction.remove(path(name))
-                else:
-                    transaction.write(path(name), value)
-
-        self._store.transaction(body)
+        change(self._store, self._path, nodes, self._seen)
 
     def _journal_decision(self, facts: Facts, decision: Decision) -> None:
         after = decision.next if decision.next is not None else facts.ours

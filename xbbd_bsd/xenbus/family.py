@@ -7,7 +7,7 @@ a medium or a guest: what has to is begun, and raises Pending (errands.py) until
 done; `wake` says when to ask again, with the same arguments.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -105,8 +105,23 @@ class Backend(Protocol):
     def connect(self, frontend: Nodes) -> Connection:
         """Start the data path.  May raise Pending."""
 
+    @property
+    def adoptable(self) -> bool:
+        """Whether an earlier daemon served the data path, and we can go on with it."""
+
+    @property
+    def lost(self) -> str:
+        """Why we cannot, as far as that is known; "" if it is not, or there was none."""
+
+    def adopt(self, backend: Nodes) -> str:
+        """Go on where that daemon died; what to say about it in the log.  May raise Pending.
+
+        Medium and data path are as that one had them, whatever nodes and configuration say.
+        An error that does not pass leaves nothing adoptable.
+        """
+
     def abandon(self) -> None:
-        """What `open` or `connect` has begun is not wanted any more; harmless otherwise."""
+        """What was begun (Pending) is not wanted any more; harmless otherwise."""
 
     def drain(self) -> None:
         """Begin to end the data path: no new request; `wake` is called when all are answered."""
@@ -205,6 +220,16 @@ class Family(Protocol):
 
     def configure(self, config: Config) -> None:
         """Go by another configuration from now on.  Raises nothing."""
+
+    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+        """The number that an earlier daemon gave to a device that can be adopted."""
+
+    @property
+    def promised(self) -> Collection[int]:
+        """Numbers of such devices, as long as they have not been found."""
+
+    def settle(self, kind: str) -> None:
+        """All devices of a kind that there are have been created: others are not to come."""
 
     def numbers(self, unit: int) -> Numbers:
         """Those of a device there is, that is after `create` and before `forget`; KeyError."""

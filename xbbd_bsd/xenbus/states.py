@@ -27,6 +27,8 @@ xen-blkback/xenbus.c and QEMU's xen-bus.c and xen-block.c.  Where they differ:
   next connection (all three keep it open while the device is online).
 - Frontend states that no frontend has (7, 8) end the connection (FreeBSD,
   Linux), InitWait does not (QEMU).  What is not a number counts as Unknown.
+- A guest that was served when the daemon died is served again by the next one, which
+  needs nothing of it (none of the three can: kernels do not die alone).
 - A device offered to a guest whose driver never came is closed at once; the
   kernels would wait for that driver.
 """
@@ -104,6 +106,7 @@ class Action(Enum):
     PUBLISH = "publish capabilities"
     OPEN = "open the medium"
     CONNECT = "connect the ring"
+    ADOPT = "adopt"
     TELL = "tell what has changed"
     DRAIN = "drain"
     DISCONNECT = "disconnect the ring"
@@ -126,7 +129,8 @@ class Facts:
     open.  news: the frontend is to be told of a change.  guest_ready: the guest is
     in a state in which its kind of frontend wants to be connected.  withdrawn:
     the toolstack has written our state since an attach failure.  held_back: what
-    a guest that comes back needs cannot be had just now.  stopping: the daemon
+    a guest that comes back needs cannot be had just now.  adoptable: an earlier daemon
+    served it, and we can go on.  stopping: the daemon
     leaves.  overdue: and cannot wait.
     """
 
@@ -143,6 +147,7 @@ class Facts:
     failure: Failure = Failure.NONE
     withdrawn: bool = False
     held_back: bool = False
+    adoptable: bool = False
     stopping: bool = False
     overdue: bool = False
 
@@ -193,6 +198,11 @@ _LEFT: Final = _DRIVERLESS | _STRANGE | _states(_S.CLOSED, _S.UNKNOWN, _S.GONE)
 _RETURNING: Final = _states(_S.INITIALISING, _S.INITIALISED)
 _STOPPED: Final = (Queue.DRAINED, Queue.FAILED)
 
+
+def _is_orphaned(facts: Facts) -> bool:
+    return facts.queue is Queue.NONE and facts.adoptable and not facts.overdue
+
+
 # The first row that fits decides.
 TABLE: Final[tuple[Row, ...]] = (
     # The toolstack took the nodes away: give everything back and write nothing.
@@ -214,6 +224,12 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: f.failure is Failure.CONNECTION, Action.REPORT, _S.CLOSING),
     Row(_states(_S.INIT_WAIT, _S.CONNECTED), _STRANGE, "always",
         lambda f: True, Action.REFUSE, _S.CLOSING),
+
+    # An earlier daemon died under a guest that waits, or wants to close in peace.
+    Row(_states(_S.CONNECTED, _S.CLOSING), _USING, "no queue, adoptable, held back",
+        lambda f: _is_orphaned(f) and f.held_back, Action.WAIT),
+    Row(_states(_S.CONNECTED, _S.CLOSING), _USING, "no queue, adoptable",
+        lambda f: _is_orphaned(f), Action.ADOPT),
 
     # The daemon leaves: whoever is connected is asked to close, the rest is left as it is.
     Row(_ANY, _ANY, "overdue, queue running",

@@ -35,8 +35,8 @@ class FrontParams:
 
     ``port`` is the number of the event channel whose own end ``event_fd`` is.
     Requests of more than 11 segments, up to ``max_segments``, go indirect.
-    ``persistent``: grants are never withdrawn.  ``patience_ms``: how long a backend that
-    goes may be away until another comes.
+    ``persistent``: grants are never withdrawn.  ``patience_ms``: a backend that goes may
+    be away for so long, until another serves the ring.
     """
 
     grant_fd: int

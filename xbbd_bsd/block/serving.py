@@ -1,0 +1,216 @@
+"""Where the rings of a connection are served: in this process, or in one of their guest's.
+
+Chosen once, when the family is made; what has rings does not know which.  Nothing of a
+process's life is known here, only that it may be lost: then the rings wait for another
+one, which adopts them.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from xbbd_bsd.block.negotiate import RingParams
+from xbbd_bsd.block.remote import LIMIT, RemoteRings
+from xbbd_bsd.block.rings import MakeParams, Rings
+from xbbd_bsd.block.segments import inherit_segment, look_at_segment
+from xbbd_bsd.errors import HostError, XbbdError
+from xbbd_bsd.host import Host
+from xbbd_bsd.native import IoUse, QueueStatus, State, bound_io
+from xbbd_bsd.native.link import Link
+from xbbd_bsd.xenbus.family import Identity
+
+
+class ServedRings(Protocol):
+    """All rings of a connected frontend, wherever they are; control thread but for `close`."""
+
+    @property
+    def lost(self) -> HostError | None:
+        """Why they are served by nobody any more, and may be adopted; None as long as they are."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether they were served by nobody before these were made."""
+
+    @property
+    def status(self) -> QueueStatus:
+        """Of all as one."""
+
+    @property
+    def fault(self) -> XbbdError | None:
+        """Why they stop by themselves, None if they do not."""
+
+    def drain(self) -> None:
+        """Take no new request; whoever listens is told when all accepted ones are answered."""
+
+    def finish(self) -> None:
+        """Give everything back once they have drained.  May raise Pending."""
+
+    def leave(self) -> None:
+        """Listen no more; nothing is given back."""
+
+    def close(self) -> None:
+        """Give everything back, and wait as long as that takes.  Any thread, if nobody listens."""
+
+
+class Serving(Protocol):
+    """How rings come to be served."""
+
+    def serve(
+        self,
+        who: Identity,
+        guest: str,
+        rings: Mapping[int, RingParams],
+        make: MakeParams,
+        segment: State,
+        kept: Sequence[int],
+    ) -> ServedRings:
+        """Have them all served; OSError, HostError, GuestError, and nothing is left then.
+
+        `kept`: descriptors that are to be open as long as they are.  Waits; any thread.
+        """
+
+    def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
+        """From now on call `woken` on the loop when there is news of them."""
+
+    def inherit(self, path: str) -> State:
+        """The segment of rings that an earlier daemon had; HostError, EBUSY: they are not free."""
+
+    def lend(self, who: Identity) -> list[int]:
+        """Copies of the disk's descriptor, and of those kept, by whoever serves it; HostError.
+
+        Waits; any thread.
+        """
+
+    def drop(self, who: Identity) -> None:
+        """Nobody goes on with what an earlier daemon served: have it given back."""
+
+    def forget(self, who: Identity) -> None:
+        """The device is gone."""
+
+    def bound(self, threads: int, size: int) -> IoUse:
+        """Bound the threads and bytes that rings may have beyond what they need; what they have."""
+
+
+class Here:
+    """In this process, whose end is the end of them."""
+
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._host = host
+        self._loop = loop
+
+    def serve(
+        self,
+        who: Identity,
+        guest: str,
+        rings: Mapping[int, RingParams],
+        make: MakeParams,
+        segment: State,
+        kept: Sequence[int],
+    ) -> Rings:
+        return Rings(rings, make, host=self._host, domid=who.domid, segment=segment)
+
+    def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
+        assert isinstance(rings, Rings)
+        rings.listen(self._loop, woken)
+
+    def inherit(self, path: str) -> State:
+        return inherit_segment(path)
+
+    def lend(self, who: Identity) -> list[int]:
+        """Nobody serves it."""
+        return []
+
+    def drop(self, who: Identity) -> None:
+        """It went with that daemon."""
+
+    def forget(self, who: Identity) -> None:
+        """There is nothing of a device's own."""
+
+    def bound(self, threads: int, size: int) -> IoUse:
+        return bound_io(threads, size)
+
+
+class Guests(Protocol):
+    """The processes of guests (guests/)."""
+
+    def reach(self, domid: int, name: str, *, limit: float) -> Link:
+        """The process of a guest: the one that there is, or a new one.  Waits; HostError."""
+
+    def find(self, domid: int, *, limit: float) -> Link | None:
+        """The one that there is, if any.  Waits; HostError."""
+
+    def subscribe(self, domid: int, woken: Callable[[], None]) -> Callable[[], None]:
+        """Call `woken` when it has said something, or died; how to end that."""
+
+    def forget(self, domid: int) -> None:
+        """No device of the guest is left."""
+
+    def drop(self, domid: int, device: int) -> None:
+        """Have it give a device back, if there is such a process, and it has it."""
+
+    def forgive(self, domid: int) -> None:
+        """Start it again, however often it has died."""
+
+    def bound(self, threads: int, size: int) -> None:
+        """What each may have beyond what its rings need, from when it is reached."""
+
+
+class ByProcess:
+    """In the process of their guest, which this one's end does not touch."""
+
+    def __init__(self, host: Host, guests: Guests) -> None:
+        self._host = host
+        self._guests = guests
+        self._devices: dict[int, set[int]] = {}  # units by guest
+
+    def serve(
+        self,
+        who: Identity,
+        guest: str,
+        rings: Mapping[int, RingParams],
+        make: MakeParams,
+        segment: State,
+        kept: Sequence[int],
+    ) -> RemoteRings:
+        if not any(make(number, ring, -1, -1, -1).adopt for number, ring in rings.items()):
+            self._guests.forgive(who.domid)
+        return RemoteRings(
+            rings,
+            make,
+            host=self._host,
+            domid=who.domid,
+            segment=segment,
+            unit=who.unit,
+            link=self._guests.reach(who.domid, guest or str(who.domid), limit=LIMIT),
+            kept=kept,
+        )
+
+    def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
+        assert isinstance(rings, RemoteRings)
+        self._devices.setdefault(who.domid, set()).add(who.unit)
+        rings.listen(lambda call: self._guests.subscribe(who.domid, call), woken)
+
+    def inherit(self, path: str) -> State:
+        """Locked or not: that is between those processes."""
+        return look_at_segment(path)
+
+    def lend(self, who: Identity) -> list[int]:
+        link = self._guests.find(who.domid, limit=LIMIT)
+        if link is None or who.unit not in link.reports:
+            return []
+        return link.give(who.unit, limit=LIMIT)
+
+    def drop(self, who: Identity) -> None:
+        self._guests.drop(who.domid, who.unit)
+
+    def forget(self, who: Identity) -> None:
+        units = self._devices.get(who.domid, set())
+        units.discard(who.unit)
+        if not units:
+            self._devices.pop(who.domid, None)
+            self._guests.forget(who.domid)
+
+    def bound(self, threads: int, size: int) -> IoUse:
+        """What they have they do not say."""
+        self._guests.bound(threads, size)
+        return IoUse(0, 0, 0, 0)
