@@ -24,7 +24,9 @@ SUITE = tuple(
     for name in ("queue", "queue_lifetime", "features", "features_blocks", "events")
 )
 # In processes of their own; with sanitizers these are not confined.
-GUESTS = tuple(f"tests/native/test_guest_{name}.py" for name in ("process", "messages"))
+GUESTS = tuple(
+    f"tests/native/test_guest_{name}.py" for name in ("process", "messages", "service", "rings")
+)
 STATUS = 66
 
 # -fsanitize=, the runtime to preload, and what makes a report end the run.
