@@ -114,8 +114,9 @@ def can_greet(process: Worker) -> bool:
 
 def test_one_daemon_at_a_time(process: Worker) -> None:
     link = process.connect()
-    with pytest.raises(HostError):
+    with pytest.raises(HostError, match="another daemon") as refused:
         process.connect()
+    assert refused.value.errno == EBUSY
     link.look(limit=GIVE_UP)
     link.close()
 
@@ -390,7 +391,8 @@ def test_a_device_that_comes_and_goes_leaves_no_memory(process: Worker, tmp_path
             return len(Path(f"/proc/{process.pid}/maps").read_text().splitlines())
 
         before = mappings_after(5)
-        assert mappings_after(20) <= before + 4
+        # Threads that nobody waits for would leave forty stacks, each with its guard.
+        assert mappings_after(20) < before + 40
         link.close()
 
 

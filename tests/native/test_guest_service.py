@@ -17,7 +17,7 @@ from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
-from xbbd_bsd.native.link import DeviceState, Link
+from xbbd_bsd.native.link import DeviceState, Link, listen_at
 from xbbd_bsd.native.processes import Confinement
 from xbbd_bsd.native.remote import RemoteDevice
 
@@ -134,6 +134,34 @@ def is_alive(guests: GuestProcesses, domid: int) -> bool:
     assert link is not None
     link.receive()
     return link.lost is None
+
+
+def test_one_that_talks_nonsense_is_killed(guests: GuestProcesses, tmp_path: Path) -> None:
+    """A connection that was lost is made again; who will not be greeted has to go."""
+    guests.reach(7, "web", limit=GIVE_UP)
+    first = pid_of(guests, 7)
+    link = guests._guests[7].link
+    assert link is not None
+    link._lose("it talks nonsense")
+    assert wait_loss(guests).how.endswith("it talks nonsense")
+    again: list[Link] = []
+
+    def is_reached() -> bool:
+        try:
+            again.append(guests.reach(7, "web", limit=GIVE_UP))
+        except HostError as error:
+            if error.errno != EAGAIN:
+                raise
+        return bool(again)
+
+    eventually(is_reached, "it is reached again")
+    assert pid_of(guests, 7) == first
+
+    again[0]._lose("and again")
+    # In its place somebody who accepts, and never answers.
+    with listen_at(guests.path(7)), pytest.raises(HostError):
+        guests.reach(7, "web", limit=0.2)
+    eventually(lambda: guests.look() is not None and pid_of(guests, 7) == 0, "it is killed")
 
 
 def test_without_its_server_a_process_serves_on(guests: GuestProcesses, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ SUITE = tuple(
     for name in ("queue", "queue_lifetime", "features", "features_blocks", "events")
 )
 # In processes of their own; with sanitizers these are not confined.
-GUESTS = tuple(f"tests/native/test_guest_{name}.py" for name in ("process", "messages"))
+GUESTS = tuple(
+    f"tests/native/test_guest_{name}.py" for name in ("process", "messages", "service", "rings")
+)
 STATUS = 66
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 

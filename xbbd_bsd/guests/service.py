@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from errno import EAGAIN, ECONNREFUSED, EIO, ENOENT, ETIMEDOUT
+from errno import EAGAIN, EBUSY, ECONNREFUSED, EIO, ENOENT, ETIMEDOUT
 from typing import Final
 
 from xbbd_bsd.errors import HostError
@@ -77,7 +77,11 @@ class GuestProcesses:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """They listen in `directory`; `terms` are asked for anew whenever one is reached."""
+        """They listen in `directory`; `terms` are asked for anew whenever one is reached.
+
+        The server that they are forked from is started now, so that the first guest does
+        not wait for that; if it cannot be, it is tried again then.
+        """
         self._directory = directory
         self._terms = terms
         self._clock = clock
@@ -90,6 +94,8 @@ class GuestProcesses:
         self._asked: dict[int, _Guest] = {}  # by serial, as the next
         self._started: dict[int, Started] = {}
         self._children: dict[int, _Guest] = {}  # by process
+        with suppress(OSError):
+            self._server()
 
     def prepare(self) -> None:
         """Have the server that they are forked from; HostError."""
@@ -229,9 +235,11 @@ class GuestProcesses:
             raise
         try:
             return self._greet(link, end)
-        except HostError:
+        except HostError as error:
             if guest.pid == 0:
                 raise
+            if error.errno == EBUSY:  # it has not noticed yet that we have left it
+                raise HostError(str(error), EAGAIN) from None
             # One of ours that has ended, or that will not talk: the end of both.
             with suppress(HostError):
                 self.kill(domid)

@@ -59,7 +59,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "speed.c",
     ),
     "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
-    "guest": ("device.c", "guest.c", "limits.c", "message.c"),
+    "guest": ("daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
 }
 # The files that exist once for each operating system.
 LINUX: dict[str, tuple[str, ...]] = {

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from errno import EAGAIN, EEXIST, ENOENT, EPIPE, EPROTO, ETIMEDOUT
+from errno import EAGAIN, EBUSY, EEXIST, ENOENT, EPIPE, EPROTO, ETIMEDOUT
 from typing import Any, Final
 
 from xbbd_bsd.errors import HostError
@@ -304,6 +304,8 @@ class Link:
                 raise HostError("the guest's process does not listen", EAGAIN) from None
             except OSError as error:
                 if error.errno == EPIPE:
+                    while self._lost is None and self._receive_one():
+                        pass  # it may have said why
                     raise self._lose("it has ended") from None
                 text = f"unable to tell the guest's process: {error.strerror}"
                 raise HostError(text, error.errno or EPIPE) from None
@@ -334,17 +336,27 @@ class Link:
 
     # What is said: the lock is held.
 
-    def _lose(self, why: str) -> HostError:
+    def _lose(self, why: str, errnum: int = EPIPE) -> HostError:
         if self._lost is None:
-            self._lost = HostError(f"the guest's process: {why}", EPIPE)
+            self._lost = HostError(f"the guest's process: {why}", errnum)
+            # It shall know, so that it listens to the next connection.
+            with suppress(OSError):
+                self._channel.shutdown(socket.SHUT_RDWR)
         return self._lost
+
+    def _receive_raw(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        # Not by socket.recv_fds(), which leaves out its flags.
+        data, control, flags, _ = self._channel.recvmsg(
+            _LARGEST, socket.CMSG_SPACE(_MOST_GIVEN * _INT), socket.MSG_CMSG_CLOEXEC
+        )
+        return data, control, flags
 
     def _receive_one(self) -> bool:
         try:
-            # Not by socket.recv_fds(), which leaves out its flags.
-            data, control, flags, _ = self._channel.recvmsg(
-                _LARGEST, socket.CMSG_SPACE(_MOST_GIVEN * _INT), socket.MSG_CMSG_CLOEXEC
-            )
+            try:
+                data, control, flags = self._receive_raw()
+            except ConnectionResetError:  # it has gone, and its last words come after that
+                data, control, flags = self._receive_raw()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -385,6 +397,8 @@ class Link:
             self._believe(report.device)
         elif head.type == lib.XBB_GUEST_DONE:
             self._answer(head.serial, report.errnum, bytes(report.words), descriptors)
+            if report.errnum == EBUSY and head.serial == 0:
+                self._lose("it has another daemon", EBUSY)
         else:
             if report.ndevices > MAX_DEVICES:
                 return "it claims more devices than there can be"

@@ -1,7 +1,8 @@
 /*
  * guest.h - the process of a guest from the inside: guest.c (its one loop),
- * message.c (what the daemon says), device.c (a device and its rings), and how
- * it is confined.  It stands above the families, and none of them knows it.
+ * daemon.c, message.c and request.c (what is said, and asked for), device.c (a
+ * device and its rings), and how it is confined.  It stands above the families,
+ * and none of them knows it.
  *
  * Threads.  One, the loop's, which waits for nobody: no disk, no guest and no
  * daemon.  A device has at most one more at a time, which opens it or closes
@@ -62,6 +63,21 @@ struct xbb_device {
 	struct xbb_queue *queue[XBB_MAX_RINGS];
 };
 
+/* The process; all of it is the loop's. */
+struct xbb_guest {
+	const struct xbb_guest_params *params;
+	int		 wake[2];	/* bytes of rings, and others */
+	int		 daemon_fd;	/* the one daemon, -1: none */
+	bool		 greeted;	/* it has said HELLO */
+	bool		 deaf;		/* no descriptor for a connection */
+	bool		 behind;	/* something is to be tried again */
+	bool		 leaving;	/* the daemon has said BYE */
+	uint32_t	 idle_seconds;
+	uint64_t	 alone_ns;	/* since when, 0: not alone */
+	struct xbb_device *devices;
+	uint32_t	 ndevices;
+};
+
 /* What a descriptor is used for. */
 enum xbb_use {
 	XBB_USE_LISTENER,
@@ -82,6 +98,20 @@ int	xbb_message_fd(struct xbb_message *message, uint32_t which);
 void	xbb_message_drop(struct xbb_message *message);
 int	xbb_message_send(int fd, void *message, uint32_t type, size_t size,
 	    uint32_t serial, const int *fds, uint32_t nfds);
+
+/* daemon.c - the daemon, and what it is told.  The loop's thread. */
+void	xbb_daemon_meet(struct xbb_guest *g);
+void	xbb_daemon_lose(struct xbb_guest *g);
+void	xbb_daemon_tell(struct xbb_guest *g, void *message, uint32_t type,
+	    size_t size, uint32_t serial);
+void	xbb_daemon_answer(struct xbb_guest *g, uint32_t serial,
+	    uint32_t device, int errnum, const char *words);
+void	xbb_daemon_answer_for(struct xbb_guest *g, struct xbb_device *d,
+	    int errnum, const char *words);
+void	xbb_daemon_list(struct xbb_guest *g, uint32_t serial);
+
+/* request.c - what it asks for.  Likewise. */
+void	xbb_request_obey(struct xbb_guest *g, struct xbb_message *message);
 
 /* device.c - a device, its segment and its queues.  The loop's thread. */
 struct xbb_device *xbb_device_new(struct xbb_message *message,
