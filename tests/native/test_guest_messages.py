@@ -338,6 +338,29 @@ def test_whatever_it_says_is_a_value_or_a_host_error(said: list[bytes]) -> None:
     link.close()
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (head(66, 31) + bytes(16), "nonsense"),  # which is of another size
+        (head(66, 32) + bytes(15), "nonsense"),
+        (head(67, 32) + bytes(16), "nonsense"),
+        (head(66, 32, version=2) + bytes(16), "version 2, not 1"),
+        (bytes(5000), "too much"),
+        (head(65, ffi.sizeof("struct xbb_guest_devices")) + b"\xff" * 1032, "more devices"),
+    ],
+)
+def test_what_is_no_report_is_the_end_of_it(said: bytes, words: str) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link = Link(ours)
+    theirs.send(said)
+    link.receive()
+    assert link.lost is not None
+    assert words in str(link.lost)
+    assert theirs.recv(1) == b"", "it is told"
+    theirs.close()
+    link.close()
+
+
 def test_descriptors_that_it_sends_are_closed() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = Link(ours)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -538,6 +539,34 @@ def test_no_answer_in_time(process: Worker) -> None:
     assert late.value.errno == ETIMEDOUT
     link.look(limit=GIVE_UP)  # the answer that came too late is nobody's
     link.close()
+
+
+def test_what_is_opened_too_late_is_closed_again(process: Worker, tmp_path: Path) -> None:
+    with disk(tmp_path) as d:
+        link = process.connect()
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(HostError) as late:
+                d.serve(link, limit=0.01)
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        assert late.value.errno == ETIMEDOUT
+        eventually(lambda: link.look(limit=GIVE_UP) == {}, "it is not served")
+        assert lock_is_free(d.state.path)
+        d.serve(link).close(limit=GIVE_UP)
+        link.close()
+
+
+def test_only_processes_of_guests_are_killed(served: Server, process: Worker) -> None:
+    """A number may be somebody else's by now."""
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        served.processes.kill(other.pid)
+        process.kill()  # which is asked for later, and has happened
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_process_that_cannot_begin_says_so(

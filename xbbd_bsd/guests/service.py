@@ -77,11 +77,7 @@ class GuestProcesses:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """They listen in `directory`; `terms` are asked for anew whenever one is reached.
-
-        The server that they are forked from is started now, so that the first guest does
-        not wait for that; if it cannot be, it is tried again then.
-        """
+        """They listen in `directory`; `terms` are asked for anew whenever one is reached."""
         self._directory = directory
         self._terms = terms
         self._clock = clock
@@ -94,8 +90,6 @@ class GuestProcesses:
         self._asked: dict[int, _Guest] = {}  # by serial, as the next
         self._started: dict[int, Started] = {}
         self._children: dict[int, _Guest] = {}  # by process
-        with suppress(OSError):
-            self._server()
 
     def prepare(self) -> None:
         """Have the server that they are forked from; HostError."""

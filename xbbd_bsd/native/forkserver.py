@@ -151,8 +151,8 @@ def main(native: str, backend: str) -> None:
     """The program."""
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_IGN)
-    posix.chdir("/")
     xbb = load(native, backend)
+    posix.chdir("/")
     channel = _socket.socket(fileno=CHANNEL)
     xbb.lib.xbb_close_from(CHANNEL + 1)
     server = Server(xbb, channel)
