@@ -26,7 +26,7 @@ FIO = (
 @pytest.fixture
 def by_processes(service: Service) -> Iterator[Service]:
     """The daemon with a process for each guest."""
-    service.begin_anew("guest_processes = true")
+    service.begin_anew("[guest]\nprocesses = true")
     service.mark()
     yield service
     service.begin_anew("")

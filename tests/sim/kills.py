@@ -220,7 +220,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--here", action="store_true", help="rings are served in the daemon")
     options = parser.parse_args()
-    config = "" if options.here else "[daemon]\nguest_processes = true\n"
+    config = "" if options.here else "[guest]\nprocesses = true\n"
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory, running_machine(config) as machine:
         kills = Kills(machine, Path(directory), options.seed, here=options.here)

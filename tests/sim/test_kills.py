@@ -18,7 +18,7 @@ SEED = int(os.environ.get("XBBD_TEST_SEED", "1"))
 
 @pytest.mark.parametrize("here", [True, False])
 def test_a_short_run(tmp_path: Path, *, here: bool) -> None:
-    config = "" if here else "[daemon]\nguest_processes = true\n"
+    config = "" if here else "[guest]\nprocesses = true\n"
     with running_machine(config) as machine:
         kills = Kills(machine, tmp_path, SEED, here=here)
         kills.run(12 * SCALE)

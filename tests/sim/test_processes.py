@@ -18,7 +18,7 @@ from xbbd_bsd.sim.chain import Guest
 
 pytestmark = pytest.mark.slow
 
-CONFIG = "[daemon]\nguest_processes = true\n"
+CONFIG = "[guest]\nprocesses = true\n"
 
 
 @pytest.fixture
