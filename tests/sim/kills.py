@@ -28,7 +28,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.sim.conftest import XVDA, Machine, running_machine
+from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_end import sha256
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd import xbbctl
@@ -220,7 +220,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--here", action="store_true", help="rings are served in the daemon")
     options = parser.parse_args()
-    config = "" if options.here else "[guest]\nprocesses = true\n"
+    config = "" if options.here else PROCESSES
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory, running_machine(config) as machine:
         kills = Kills(machine, Path(directory), options.seed, here=options.here)

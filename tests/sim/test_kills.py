@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.conftest import running_machine
+from tests.sim.conftest import PROCESSES, running_machine
 from tests.sim.kills import Kills
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ SEED = int(os.environ.get("XBBD_TEST_SEED", "1"))
 
 @pytest.mark.parametrize("here", [True, False])
 def test_a_short_run(tmp_path: Path, *, here: bool) -> None:
-    config = "" if here else "[guest]\nprocesses = true\n"
+    config = "" if here else PROCESSES
     with running_machine(config) as machine:
         kills = Kills(machine, tmp_path, SEED, here=here)
         kills.run(12 * SCALE)
