@@ -13,6 +13,7 @@ from errno import EINVAL
 from math import inf
 from typing import Protocol
 
+from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.heritage import Heritage, Inheritance, Served
 from xbbd_bsd.block.limits import Accounts, Part, Share
 from xbbd_bsd.block.lookout import Lookout
@@ -181,13 +182,11 @@ class BlockBackend:
         self._path = named_path(self._media, backend)
         self.configure()
         config = self._config
-        self._inheritance.leave()
-        if segment is not None and segment.damaged:
+        if self._inheritance.leave() or (segment is not None and segment.damaged):
             self._forget_segment()
-            segment = None
-        if segment is None:
-            vm = self._owner.vm
-            segment = self._use(make_segment(family.state_dir, self._identity, vm, config))
+        if (segment := self._segment) is None:
+            whose = self._identity, self._owner.vm
+            segment = self._use(make_segment(family.state_dir, *whose, config))
             self.configure()
         self._sector_size = config.sector_size
         # The segment is as large as the configuration wanted it when the device was found.
@@ -291,33 +290,34 @@ class BlockBackend:
         self._share.keep(Part.DEVICE, OF_DEVICE)
         segment = self._segment or self._use(self._inheritance.take())
         served = self._inheritance.served(segment)
-        if not self.medium_open:
-            self._open_again(backend, served)
-        assert self._medium.disk is not None
-        make = served.maker(self._medium.disk.fd)
+        disk = self._medium.disk or self._open_again(backend, served)
+        assert self._info is not None
+        make = served.maker(disk.fd)
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
+        segment.resize(disk.sectors)
         self._start(served.rings, make, served)
+        self._news = self._info.size_news(backend)
         self._inheritance.taken()
         segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
         if served.ending:
             self.drain()
         return served.describe(waited_ns)
 
-    def _open_again(self, backend: Nodes, served: Served) -> None:
-        """The disk as it was served; what the guest was not told of its size is news."""
+    def _open_again(self, backend: Nodes, served: Served) -> Disk:
+        """The disk, as it was served."""
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
-        named = named_medium(self._media, backend)
+        ring, self._opened = served.any_ring, named_medium(self._media, backend)
         self._path = os.fsdecode(served.wanted.name)
         self.configure()
         self._share.keep(Part.DISK, OF_DISK)
         disk = self._medium.open(served.wanted, self._owner)
-        ring, self._sector_size, self._opened = served.any_ring, served.wanted.sector_size, named
+        self._sector_size = served.wanted.sector_size
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=ring.discard
         )
         self._has_opened()
-        if disk.geometry.sector_size != ring.block_size:
-            raise HostError(f"{disk.path} has sectors of another size", EINVAL)
+        served.check(disk)
+        return disk
 
     def _keep_loss(self) -> None:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
