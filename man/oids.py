@@ -51,6 +51,10 @@ TEXTS: Final = {
         "What a disk failed at is not always what the guest asked for: a barrier may fail\n"
         "for its flush.",
     ),
+    "takeovers": (
+        "Take-overs",
+        "Since the disk was attached; what happens when a daemon dies says\n.Xr xbbd 8 :",
+    ),
     "devstat": ("Records of devstat", "See\n.Sx STATISTICS :"),
     "latency": (
         "Latency",

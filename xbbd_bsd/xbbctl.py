@@ -38,6 +38,7 @@ VERBS: Final = (
     "help",
 )
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
+_MORE_COLUMNS: Final = (*_COLUMNS[:-1], "takeovers", _COLUMNS[-1])  # for the curious
 
 
 # Through the daemon.
@@ -65,6 +66,7 @@ def _list(options: argparse.Namespace) -> None:
             "hung": found.get("hung_seconds", 0),
             "reason": found.get("reason", ""),
             "path": found.get("path", ""),
+            "takeovers": found.get("takeovers", 0),
             **({"set_by_hand": by_hand[device]} if options.verbose else {}),
         }
         for device, found in devices.items()
@@ -79,7 +81,7 @@ def _list(options: argparse.Namespace) -> None:
             if row["reason"]:
                 row["path"] += f" ({row['reason']})"
         _print_table(
-            _COLUMNS,
+            _MORE_COLUMNS if options.verbose else _COLUMNS,
             rows,
             [
                 [f"{leaf}: {value} (configured: {said})" for leaf, (value, said) in found.items()]
@@ -268,7 +270,7 @@ def _verb_parser() -> argparse.ArgumentParser:
     command = verb("list", _list, "all disks, one a line")
     command.add_argument("guest", nargs="?", help="only those of a guest, by name or number")
     command.add_argument(
-        "-v", dest="verbose", action="store_true", help="also what was set by hand"
+        "-v", dest="verbose", action="store_true", help="also take-overs, and what was set by hand"
     )
     for name, call, text in (
         ("attach", run_attach, "give a guest a disk, as xl block-attach does"),

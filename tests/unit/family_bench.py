@@ -159,7 +159,17 @@ class Bench:
     def make_front(self) -> Front:
         listener = self.host.listener.fileno()
         return Front(
-            FrontParams(self.host.domain_fd, listener, PORT, HvKind.SIM, 0, Abi.X86_64, 1, 32)
+            FrontParams(
+                self.host.domain_fd,
+                listener,
+                PORT,
+                HvKind.SIM,
+                0,
+                Abi.X86_64,
+                1,
+                32,
+                patience_ms=int(GIVE_UP * 1000),
+            )
         )
 
     def wake(self) -> None:
@@ -188,9 +198,33 @@ class Bench:
     def down(self) -> None:
         if self.backend.queue is Queue.RUNNING:
             self.backend.drain()
+        if self.backend.queue is Queue.DRAINING:
             self.drained()
         self.backend.disconnect()
         self.backend.close()
+
+    def die(self, config: Config | None = None) -> Path:
+        """The daemon is gone at once, and another has begun; the segment that it left.
+
+        As it was in its last moment: whatever it has given back since, nobody knows.
+        """
+        left = self.run / f"xbbd.{IDENTITY.unit}"
+        last = left.read_bytes()
+        self.down()
+        self.backend.forget()
+        left.write_bytes(last)
+        self.follow(config)
+        return left
+
+    def follow(self, config: Config | None = None) -> None:
+        """A daemon begins, and finds the device."""
+        self.events.clear()
+        self.family = self.make(config or Config())
+        self.backend = self.create(IDENTITY)
+        self.backend.introduce(self.backend_nodes.get, "vm", "/vm/1")
+
+    def adopt(self) -> str:
+        return self.backend.adopt(self.backend_nodes.get)
 
     def close(self) -> None:
         self.down()

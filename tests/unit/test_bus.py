@@ -1,6 +1,7 @@
 """The bus: which directories become devices, their numbers, their end."""
 
 from collections.abc import Iterator
+from errno import EACCES
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.unit import xenbus_bench
 from tests.unit.xenbus_bench import Bench
 from xbbd_bsd.oids import Driver
 from xbbd_bsd.xenbus.device import Device
+from xbbd_bsd.xenstore.client import StoreError
 
 bench = xenbus_bench.bench
 
@@ -70,6 +72,53 @@ def test_two_kinds_of_one_driver_are_counted_together(bench: Bench) -> None:
     bench.state(2)
     attach_to(bench, "vbd3", 5)
     assert names(bench) == ["xbbd0 (vbd/5/51712)", "xbbd1 (vbd3/5/0)"]
+
+
+def test_a_device_gets_the_number_that_it_had(bench: Bench) -> None:
+    """Whatever is found before it, and nobody else gets it meanwhile."""
+    bench.family.left = {("vbd", 7, 51712): 0, ("vbd", 5, 51728): 2}
+    for number, domid in ((51712, 5), (51728, 5), (51712, 7), (51744, 5)):
+        bench.attach(number=number, domid=domid)
+    bench.bus.serve(["vbd"])
+    bench.until(lambda: len(bench.bus.devices) == 4)
+    assert names(bench) == [
+        "xbbd0 (vbd/7/51712)",
+        "xbbd1 (vbd/5/51712)",
+        "xbbd2 (vbd/5/51728)",
+        "xbbd3 (vbd/5/51744)",
+    ]
+
+
+def test_numbers_of_devices_that_are_gone_are_free_after_the_first_look(bench: Bench) -> None:
+    """Of that kind alone: another's may not have been looked for yet."""
+    bench.family.left = {("vbd", 7, 51712): 0}
+    bench.other_family.left = {("vbd3", 7, 51712): 1}
+    bench.attach()
+    bench.bus.serve(["vbd"])
+    bench.state(2)
+    assert names(bench) == ["xbbd1 (vbd/5/51712)"]
+    assert (bench.family.left, len(bench.other_family.left)) == ({}, 1)
+    bench.attach(number=51728)
+    bench.state(2, number=51728)
+    assert names(bench) == ["xbbd0 (vbd/5/51728)", "xbbd1 (vbd/5/51712)"]
+
+
+def test_a_look_that_fails_settles_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices that it did not see may be there."""
+    bench.family.left = {("vbd", 7, 51712): 0}
+    looks = bench.store.list
+
+    def fails(path: str) -> list[str]:
+        raise StoreError(EACCES, "no")
+
+    monkeypatch.setattr(bench.store, "list", fails)
+    bench.bus.serve(["vbd"])
+    bench.until(lambda: any("cannot look for vbd" in line for line in bench.lines))
+    assert len(bench.family.left) == 1
+    monkeypatch.setattr(bench.store, "list", looks)
+    bench.attach()
+    bench.state(2)
+    assert names(bench) == ["xbbd1 (vbd/5/51712)"]
 
 
 def test_each_driver_counts_from_nought(two_drivers: Bench) -> None:

@@ -51,7 +51,9 @@ class Device:
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
         facts = ("guest", "vdev", "path", "mode", "hung_seconds")
         medium = {name: v for name, v in self.values["medium"].items() if name in facts}
-        return {"domid": 7, "state": "Connected", "latency": latency, **medium}
+        return {"domid": 7, "state": "Connected", "latency": latency, **medium} | self.values.get(
+            "takeovers", {}
+        )
 
     def inflight(self) -> Sequence[Mapping[str, Value]]:
         return [{"ring": 0}]

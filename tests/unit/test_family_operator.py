@@ -113,6 +113,7 @@ def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
         "path": str(bench.disk),
         "hung_seconds": 0,
         "path_state": "",
+        "process": 0,
     }
     assert facts == known
 

@@ -50,6 +50,8 @@ DEVICE: Mapping[str, Any] = {
     "now_ns": 100,
     "sectors": 2 * GIB // 512,
     "inflight": 2,
+    "takeovers": 3,
+    "takeover_longest_ms": 1250,
     "xbb": RECORD,
     "xbbi": {**RECORD, "errors": REFUSED},
     "disk_errors": {"write": {"ENOSPC": 311, "EIO": 2}, "read": {"other": 1}},
@@ -190,6 +192,8 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_disk_connected", device="dev.xbbd.0") == 1
     assert value(found, "xbbd_disk_size_bytes", device="dev.xbbd.0") == 2 * GIB
     assert value(found, "xbbd_disk_inflight_requests", device="dev.xbbd.0") == 2
+    assert value(found, "xbbd_disk_takeovers_total", device="dev.xbbd.0") == 3
+    assert value(found, "xbbd_disk_takeover_longest_seconds", device="dev.xbbd.0") == 1.25
     for record in ("xbb", "xbbi"):
         who = {**WHO, "record": record}
         for name, amount in (

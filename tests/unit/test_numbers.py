@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xbbd_bsd.block.numbers import SegmentNumbers
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.native import Abi, RequestState, State
 from xbbd_bsd.native._xbb import lib
 
-GROUPS = ("medium", "tunables", "limits", "counters", "gauges", "errors", "devstat", "latency")
+GROUPS = tuple(name for name in DRIVER.groups if name != "xenbus")
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
 FIRST = 80  # bytes; behind what says how large the segment is, and whose
 
@@ -63,6 +64,15 @@ def test_a_number_that_stands_for_nothing_is_shown_as_it_is(damaged: Damaged) ->
     assert damaged.numbers.group("medium")["data_path"] == "9"
     ring.abi = 33
     assert damaged.numbers.group("medium")["abi"] == "33"
+
+
+def test_take_overs(damaged: Damaged) -> None:
+    assert damaged.numbers.group("takeovers") == {"takeovers": 0, "takeover_longest_ms": 0}
+    for waited_ns in (7_000_000, 1_250_999_999, 0):
+        damaged.state.note_takeover(waited_ns)
+    expected = {"takeovers": 3, "takeover_longest_ms": 1250}
+    assert damaged.numbers.group("takeovers") == expected
+    assert damaged.numbers.stat(latency=False).items() >= expected.items()
 
 
 def test_ages_are_those_of_the_requests_in_flight(damaged: Damaged) -> None:

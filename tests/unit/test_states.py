@@ -73,6 +73,11 @@ def up(**changes: object) -> Facts:
     return dataclasses.replace(facts, **changes)  # type: ignore[arg-type]
 
 
+def left(ours: State = S.CONNECTED, guest: State = S.CONNECTED, **changes: object) -> Facts:
+    """A device that an earlier daemon served, with changes."""
+    return dataclasses.replace(Facts(ours, guest, adoptable=True), **changes)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("facts", "decision"),
     [
@@ -186,6 +191,35 @@ def up(**changes: object) -> Facts:
         (Facts(S.CONNECTED, S.CONNECTED), Decision(Action.ABANDON, S.CLOSING)),
         (Facts(S.INIT_WAIT, S.INITIALISED), Decision(Action.PUBLISH, None)),
         (Facts(S.CLOSING, S.CONNECTED), None),
+        # and so, while its guest waits
+        (left(), Decision(Action.ADOPT, None)),
+        (left(guest=S.INITIALISED), Decision(Action.ADOPT, None)),
+        (left(guest=S.CLOSING), Decision(Action.ADOPT, None)),
+        (left(S.CLOSING), Decision(Action.ADOPT, None)),
+        (left(S.CLOSING, guest=S.CLOSING), Decision(Action.ADOPT, None)),
+        (left(medium=True), Decision(Action.ADOPT, None)),
+        (left(online=False), Decision(Action.ADOPT, None)),
+        (left(held_back=True), None),
+        (left(S.CLOSING, held_back=True), None),
+        (left(guest=S.CLOSED), Decision(Action.ABANDON, S.CLOSING)),
+        (left(guest=S.INITIALISING), Decision(Action.ABANDON, S.CLOSING)),
+        (left(S.CLOSING, guest=S.CLOSED), Decision(Action.NONE, S.CLOSED)),
+        (left(S.CLOSED, guest=S.INITIALISING), Decision(Action.PUBLISH, S.INIT_WAIT)),
+        (left(S.INIT_WAIT), Decision(Action.PUBLISH, None)),
+        (left(queue=Queue.RUNNING), None),
+        (left(queue=Queue.DRAINED), Decision(Action.NONE, S.CLOSING)),
+        (left(failure=Failure.CONNECTION), Decision(Action.REPORT, S.CLOSING)),
+        (left(failure=Failure.REPORTED_CONNECTION), Decision(Action.ABANDON, S.CLOSING)),
+        (left(S.CLOSING, failure=Failure.REPORTED_CONNECTION), None),
+        (left(present=False), Decision(Action.FORGET, None)),
+        (left(stopping=True), Decision(Action.ADOPT, None)),
+        (left(stopping=True, held_back=True), None),
+        (left(stopping=True, overdue=True), Decision(Action.ABANDON, S.CLOSING)),
+        (
+            left(stopping=True, overdue=True, held_back=True),
+            Decision(Action.ABANDON, S.CLOSING),
+        ),
+        (left(S.CLOSING, stopping=True, overdue=True), Decision(Action.FORGET, None)),
         # the daemon leaves
         (up(stopping=True), Decision(Action.NONE, S.CLOSING)),
         (up(ours=S.CLOSING, stopping=True), None),
@@ -227,6 +261,7 @@ FACTS = st.builds(
     failure=st.sampled_from(list(Failure)),
     withdrawn=st.booleans(),
     held_back=st.booleans(),
+    adoptable=st.booleans(),
     stopping=st.booleans(),
     overdue=st.booleans(),
 )

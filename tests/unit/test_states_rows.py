@@ -42,6 +42,34 @@ def test_a_connection_without_a_queue_was_lost_whatever_the_guest_says() -> None
             assert decide(facts) == Decision(Action.ABANDON, S.CLOSING), guest
 
 
+ORPHANS = [(ours, guest) for ours in (S.CONNECTED, S.CLOSING)
+           for guest in (S.INITIALISED, S.CONNECTED, S.CLOSING)]  # fmt: skip
+
+
+@pytest.mark.parametrize("ours", S)
+@pytest.mark.parametrize("guest", S)
+def test_whoever_may_still_have_requests_is_taken_over(ours: State, guest: State) -> None:
+    """And nobody else: a guest that is through, or begins anew, waits for no answer."""
+    decision = decide(Facts(ours, guest, adoptable=True))
+    adopts = decision is not None and decision.action is Action.ADOPT
+    assert adopts == ((ours, guest) in ORPHANS)
+    assert not adopts or decision == Decision(Action.ADOPT, None), "no state is written"
+
+
+@pytest.mark.parametrize(("ours", "guest"), ORPHANS)
+def test_a_take_over_is_begun_unless_it_is_held_back_or_too_late(ours: State, guest: State) -> None:
+    facts = Facts(ours, guest, adoptable=True)
+    assert decide(dataclasses.replace(facts, held_back=True)) is None
+    late = dataclasses.replace(facts, stopping=True, overdue=True)
+    for changed in (late, dataclasses.replace(late, held_back=True)):
+        plain = dataclasses.replace(changed, adoptable=False, held_back=False)
+        assert decide(changed) == decide(plain), "as if there were nothing to adopt"
+    for queue in Queue:
+        if queue is not Queue.NONE:
+            mine = dataclasses.replace(facts, queue=queue)
+            assert decide(mine) == decide(dataclasses.replace(mine, adoptable=False)), queue
+
+
 @pytest.mark.parametrize("guest", [S.INITIALISED, S.CONNECTED])
 def test_news_are_told_by_a_queue_that_runs(guest: State) -> None:
     facts = Facts(S.CONNECTED, guest, medium=True, queue=Queue.RUNNING, news=True)

@@ -11,6 +11,7 @@ from xbbd_bsd.xenbus.states import Action, Decision, Facts, Failure, Queue, Stat
 
 S = State
 ALIVE = (S.INITIALISED, S.CONNECTED)
+USING = (*ALIVE, S.CLOSING)
 
 
 @dataclass
@@ -27,11 +28,15 @@ class World:
     queue: Queue = Queue.NONE
     failure: Failure = Failure.NONE
     withdrawn: bool = False
+    held_back: bool = False
+    adoptable: bool = False
     stopping: bool = False
     overdue: bool = False
     forgotten: bool = False
     open_fails: bool = False
     connect_fails: bool = False
+    adopt_fails: bool = False
+    waiting: bool = False  # the guest has requests with whoever serves it, or served it
 
     def facts(self) -> Facts:
         shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(Facts)
@@ -64,6 +69,7 @@ class World:
                 assert self.present
                 assert not self.stopping
                 self.announced = True
+                self.adoptable = self.waiting = False  # it is begun anew
             case Action.OPEN:
                 assert self.named
                 assert not self.medium
@@ -80,12 +86,24 @@ class World:
                     self.failure = Failure.CONNECTION
                     return
                 self.queue = Queue.RUNNING
+                self.waiting = True
+            case Action.ADOPT:
+                assert self.adoptable
+                assert self.queue is Queue.NONE
+                assert self.guest in USING
+                assert not self.held_back
+                assert decision.next is None
+                self.adoptable = False
+                if self.adopt_fails:
+                    self.failure = Failure.CONNECTION
+                    return
+                self.medium, self.queue = True, Queue.RUNNING
             case Action.DRAIN:
                 assert self.queue is Queue.RUNNING
                 self.queue = Queue.DRAINING
             case Action.DISCONNECT:
                 assert self.queue in (Queue.DRAINED, Queue.FAILED)
-                self.queue = Queue.NONE
+                self.queue, self.waiting = Queue.NONE, False
             case Action.CLOSE:
                 assert self.queue is Queue.NONE
                 assert self.medium
@@ -144,8 +162,22 @@ class World:
                 self.open_fails = detail == "fails"
             case "connect":
                 self.connect_fails = detail == "fails"
+            case "adopt":
+                self.adopt_fails = detail == "fails"
+            case "wait" if self.present:
+                self.held_back = True
+            case "try":
+                self.held_back = False
             case "stop":
                 self.stopping = True
+            case "die":
+                self.die()
+
+    def die(self) -> None:
+        """This daemon is killed and another follows: what the kernel had of it is gone."""
+        self.adoptable = self.adoptable or self.queue is not Queue.NONE
+        self.medium, self.queue, self.failure = False, Queue.NONE, Failure.NONE
+        self.announced = self.withdrawn = self.held_back = self.stopping = self.overdue = False
 
     def run(self, *events: str) -> "World":
         self.settle()
@@ -161,7 +193,8 @@ EVENTS = st.sampled_from(
     [f"guest {state.name}" for state in State]
     + [f"write {state.name}" for state in State if state is not S.GONE]
     + ["drained", "fault", "detach", "delete", "offer", "hotplug", "open fails", "open works"]
-    + ["connect fails", "connect works"]
+    + ["connect fails", "connect works", "die", "die", "adopt fails", "adopt works"]
+    + ["wait", "try"]
 )
 WORLDS = st.builds(
     World,
@@ -215,6 +248,49 @@ def test_a_disk_that_does_not_open() -> None:
     assert world.run("detach").ours is S.CLOSED
 
 
+def test_a_daemon_that_dies_under_a_guest_is_followed() -> None:
+    world = World().run("guest INITIALISED", "guest CONNECTED", "die")
+    assert (world.ours, world.queue, world.medium) == (S.CONNECTED, Queue.RUNNING, True)
+    world.run("wait", "die", "die")
+    assert (world.ours, world.queue, world.adoptable) == (S.CONNECTED, Queue.RUNNING, False)
+    world.run("detach", "die")
+    assert (world.ours, world.queue) == (S.CLOSING, Queue.RUNNING)
+    world.run("guest CLOSING", "guest CLOSED", "die")
+    assert (world.ours, world.queue) == (S.CLOSED, Queue.NONE)
+
+
+def test_a_take_over_that_fails_ends_the_connection() -> None:
+    world = World(adopt_fails=True).run("guest INITIALISED", "guest CONNECTED", "die")
+    assert (world.ours, world.queue, world.failure) == (
+        S.CLOSING,
+        Queue.NONE,
+        Failure.REPORTED_CONNECTION,
+    )
+
+
+def test_a_take_over_that_has_to_wait() -> None:
+    world = World().run("guest INITIALISED", "guest CONNECTED")
+    world.happen("die")
+    world.held_back = True
+    world.settle()
+    assert (world.ours, world.queue, world.adoptable) == (S.CONNECTED, Queue.NONE, True)
+    world.run("try")
+    assert (world.ours, world.queue) == (S.CONNECTED, Queue.RUNNING)
+
+
+@pytest.mark.slow
+@walks
+@given(WORLDS, WALKS)
+def test_no_guest_that_waits_is_forgotten_by_the_next_daemon(
+    world: World, events: list[str]
+) -> None:
+    """After any walk, who still uses a connection that we say is there has one."""
+    world.run(*events, "adopt works", "die", "try")
+    waits = world.waiting and world.guest in USING and world.present
+    if waits and world.ours is S.CONNECTED and not world.forgotten:
+        assert world.queue is Queue.RUNNING
+
+
 @pytest.mark.slow
 @walks
 @given(WORLDS, WALKS)
@@ -230,7 +306,7 @@ def test_after_any_walk_a_new_offer_serves_the_guest(world: World, events: list[
     world.run(*events)
     if world.forgotten:
         world = World()
-    world.run("open works", "connect works", "offer", "drained", "guest INITIALISED")
+    world.run("try", "open works", "connect works", "offer", "drained", "guest INITIALISED")
     assert (world.ours, world.queue, world.medium) == (S.CONNECTED, Queue.RUNNING, True)
     assert world.failure is Failure.NONE
 

@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from errno import ENOENT, ENOTCONN
+from errno import EBUSY, ENOENT, ENOTCONN
 from typing import Any, Final, TypeVar, cast
 
 import pytest
@@ -26,7 +26,7 @@ from xbbd_bsd.events import Event
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.sim import storecore, storetree
 from xbbd_bsd.xenbus.bus import Bus
-from xbbd_bsd.xenbus.family import Connection, Identity, Nodes
+from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction, Watch
 
@@ -43,6 +43,7 @@ FRONT: Final = "/local/domain/5/device/vbd/51712"
 DOM0: Final = storetree.Caller(0)
 BLAMES: Final = {"guest": GuestError, "operator": OperatorError, "host": HostError}
 COMPLAINTS: Final = re.compile("internal error|XenStore refuses|cannot look for")
+KEY: Final = ("vbd", 5, 51712)
 NOTHING: Final = (Queue.NONE, False)
 ALIVE: Final = (b"3", b"4")
 
@@ -68,6 +69,8 @@ CLOSES: Final = "guest state=5, settle, drained, settle, guest state=6, settle, 
 COMES: Final = f"heal, guest state=1, settle, {RING}, {MEDIUM}, guest state=3, settle"
 BETWEEN_TURNS = ["stop", "hurry", "start", "start", "crash", f"{OFFER}, {MEDIUM}, {COMES}"]
 BETWEEN_TURNS += [f"{DETACH}, {CLOSES}", *4 * [f"{CLOSES}, {COMES}, guest state=4, settle, news"]]
+DIES: Final = f"{COMES}, guest state=4, settle, crash"
+BETWEEN_TURNS += [DIES, DIES, f"{DIES}, busy", f"{DIES}, fail adopt host", "crash, busy"]
 ANSWERS: Final[dict[bytes | None, list[str]]] = {  # of a guest, to our state
     b"1": ["guest state=1"], b"2": [RING, "guest state=3"], b"4": ["guest state=4"],
     b"5": ["guest state=5", "guest state=6"], b"6": ["guest state=6", "guest state=1"],
@@ -195,6 +198,8 @@ class TreeStore(OnTree, Store):
 class Backend(FakeBackend):
     """A fake backend that lets nothing pass that would harm a real one."""
 
+    ending = False  # who served it before was about to end that
+
     def open(self, backend: Nodes) -> str:
         if (medium := backend("physical-device-path")) is None:
             raise OperatorError("node physical-device-path is missing")
@@ -207,6 +212,23 @@ class Backend(FakeBackend):
         assert (self.queue, self.medium_open) == (Queue.NONE, True)
         self.news = {}
         return super().connect(lambda name: None)
+
+    def adopt(self, backend: Nodes) -> str:
+        assert (self.queue, self.medium_open) == NOTHING
+        assert self.adoptable
+        text = super().adopt(backend)
+        if self.ending:
+            self.queue = Queue.DRAINING
+        return text
+
+    @property
+    def leaves(self) -> bool:
+        """Whether one who follows has something to go on with."""
+        return self.adoptable or self.queue in (Queue.RUNNING, Queue.DRAINING)
+
+    def capabilities(self, backend: Nodes) -> Changes:
+        self.adoptable = False
+        return super().capabilities(backend)
 
     def drain(self) -> None:
         assert self.queue is not Queue.NONE
@@ -223,11 +245,21 @@ class Family(FakeFamily):
 
     backend: Backend | None = None
 
+    def __init__(self, before: Backend | None) -> None:
+        """`before`: what the daemon had that has died."""
+        super().__init__()
+        self._ending = False
+        if before is not None and before.leaves:
+            self.left[KEY] = 0
+            self._ending = before.queue is Queue.DRAINING or (before.adoptable and before.ending)
+
     def create(
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
     ) -> Backend:
         assert self.backend is None or self.backend.deeds[-1] == "forget"
         self.backend = Backend(self, identity, wake)
+        self.backend.ending = self._ending
+        self.claim(self.backend)
         return self.backend
 
 
@@ -243,12 +275,15 @@ class World:
         self._others = OnTree(self._tree, lambda: None, lambda: self.store.tell())
         self._asked = False  # the toolstack asks for the disk back
         self._tree.write(DOM0, "/local/domain/5/name", b"vm")  # it lives all the time
-        self._start()
+        self._start(None)
 
-    def _start(self) -> None:
-        """A new daemon; what an earlier one had, the kernel has taken back."""
+    def _start(self, before: Backend | None) -> None:
+        """A new daemon; what an earlier one had, the kernel has taken back.
+
+        `before`: what that one did not give back itself.
+        """
         self._ambushes.clear()
-        self.family = Family()
+        self.family = Family(before)
         self.store = TreeStore(self._loop, self._tree, self._called)
         # By this clock, no line is left out for being one of many.
         journal = Journal(lambda _, line: self.lines.append(line), lambda: 1e3 * len(self.lines))
@@ -294,8 +329,11 @@ class World:
                     self._toolstack(kind, details)
                 case "fail":
                     self.family.errors[details[0]] = BLAMES[details[1]](f"no {details[0]}", 5)
+                case "busy":
+                    self.family.errors["adopt"] = HostError("has not ended", EBUSY)
                 case "heal":
                     self.family.errors.clear()
+                    self.bus.try_again("xbbd", (0,))
                 case "lose":
                     self.store.up = False
                 case "lose-commit":
@@ -311,10 +349,10 @@ class World:
                 case "hurry" if self._leaving:
                     self.bus.hurry()
                 case "start" if self._left:
-                    self._start()
+                    self._start(None)
                 case "crash":
                     self.store.up = False  # for what still runs of it
-                    self._start()
+                    self._start(self.family.backend)
                 case _ if self.family.backend is not None:
                     self._queue(self.family.backend, kind, details)
 
@@ -366,10 +404,18 @@ class World:
             waits = guest in (*ALIVE, b"5") or queue is Queue.DRAINING
             assert ours == b"6" or (ours == b"5" and waits), "the toolstack asks for the disk"
         medium = self.node("physical-device-path") is not None
+        backend = self.family.backend
+        waits_for_another = (
+            backend is not None
+            and backend.adoptable
+            and "adopt" in self.family.errors
+            and guest in (*ALIVE, b"5")
+        )
         rests: dict[tuple[bytes | None, Queue], bool] = {
             (b"1", Queue.NONE): guest is None and not disk,
             (b"2", Queue.NONE): disk == medium and guest in (b"1", b"2", *ALIVE[2 * disk :]),
             (b"4", Queue.RUNNING): disk and guest in ALIVE,
+            (b"4", Queue.NONE): waits_for_another,
             (b"5", Queue.RUNNING): guest in (*ALIVE, b"5"),  # it may refuse to close
             **{(state, Queue.NONE): not disk for state in (b"5", b"6")},
             **{(state, Queue.DRAINING): disk for state in (b"1", b"2", b"5")},
@@ -436,7 +482,7 @@ def drawn(draw: random.Random) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_walk_ends_well(part: int) -> None:
-    connections = 0
+    connections = adoptions = 0
     walks = range(WALKS * part // PARTS, WALKS * (part + 1) // PARTS)
     with closing(Loop()) as loop:
         for number in walks:
@@ -449,7 +495,9 @@ def test_every_walk_ends_well(part: int) -> None:
                 which = f"seed {SEED}, walk {number}: {walk}, then {ending}"
                 raise AssertionError("\n".join([str(error), which, *world.lines])) from error
             connections += sum("connected: ring" in line for line in world.lines)
+            adoptions += sum("taken over: a ring" in line for line in world.lines)
     assert connections > len(walks) / 2, "few walks come far"
+    assert adoptions > len(walks) / 50, "few daemons die under a guest"
 
 
 @pytest.mark.parametrize("also", ["turn", "fail capabilities host", "fail open host", COMES])

@@ -376,6 +376,15 @@ def test_disks_of_a_guest_and_what_was_set_by_hand(daemon: Running) -> None:
     assert [row["set_by_hand"] for row in rows] == [{}, {"flush_interval": [8, 0]}]
 
 
+def test_take_overs_are_for_the_curious(daemon: Running) -> None:
+    daemon.devices[1].values["takeovers"] = {"takeovers": 3}
+    assert "TAKEOVERS" not in daemon.run("list")[1]
+    head, _, last = daemon.run("list", "-v")[1].splitlines()
+    assert head.split()[-2:] == ["TAKEOVERS", "PATH"]
+    assert last[: head.index("TAKEOVERS") + len("TAKEOVERS")].split()[-1] == "3"
+    assert [row["takeovers"] for row in json.loads(daemon.run("list", "-j")[1])] == [0, 3]
+
+
 def test_what_was_set_by_hand_is_marked(daemon: Running) -> None:
     daemon.run(f"{FLUSH}=8")
     for words, out in (

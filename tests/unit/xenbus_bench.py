@@ -107,7 +107,11 @@ class FakeBackend:
         return Connection({"sectors": b"8", "info": frontend("hint") or b"0"}, "ring")
 
     def adopt(self, backend: Nodes) -> str:
-        self._deed("adopt")
+        try:
+            self._deed("adopt")
+        except XbbdError as error:
+            self.adoptable = error.passes
+            raise
         self.medium_open, self.queue = True, Queue.RUNNING
         self.adoptable = False
         return "a ring"
@@ -166,7 +170,13 @@ class FakeFamily:
     ) -> FakeBackend:
         backend = FakeBackend(self, identity, wake)
         self.backends[identity] = backend
+        self.claim(backend)
         return backend
+
+    def claim(self, backend: FakeBackend) -> None:
+        """What an earlier daemon left of a device is that device's."""
+        who = backend.identity
+        backend.adoptable = self.left.pop((who.kind, who.domid, who.number), None) is not None
 
     def unit_of(self, kind: str, domid: int, number: int) -> int | None:
         return self.left.get((kind, domid, number))

@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.heritage import Heritage, Inheritance, Served
 from xbbd_bsd.block.limits import Accounts, Part, Share
 from xbbd_bsd.block.lookout import Lookout
@@ -182,13 +183,12 @@ class BlockBackend:
         self._path = named_path(self._media, backend)
         self.configure()
         config = self._config
-        self._disinherit("it was begun anew")
-        if segment is not None and segment.damaged:
+        left = self._disinherit()
+        if left or (segment is not None and segment.damaged):
             self._forget_segment()
-            segment = None
-        if segment is None:
-            vm = self._owner.vm
-            segment = self._use(make_segment(family.state_dir, self._identity, vm, config))
+        if (segment := self._segment) is None:
+            whose = self._identity, self._owner.vm
+            segment = self._use(make_segment(family.state_dir, *whose, config))
             self.configure()
         self._sector_size = config.sector_size
         self._offer = offer_of(config, segment, self._share, family.host.hv)
@@ -272,26 +272,28 @@ class BlockBackend:
         except XbbdError as error:
             if error.passes and not isinstance(error, MarkedError):
                 raise
-            self._disinherit(str(error))
+            self._inheritance.give_up(str(error))
+            self._family.serving.drop(self._identity)
             self._forget_segment()
             raise HostError(f"cannot be taken over: {error}", error.errno) from None
 
-    def _disinherit(self, why: str) -> None:
-        """Nobody goes on where an earlier daemon was."""
-        if self.adoptable:
-            self._inheritance.give_up(why)
+    def _disinherit(self) -> bool:
+        """Nobody goes on where an earlier daemon was.  Whether there was anything to go on with."""
+        if left := self._inheritance.leave():
             self._family.serving.drop(self._identity)
+        return left
 
     def _adopt(self, backend: Nodes) -> str:
         self._share.keep(Part.DEVICE, OF_DEVICE)
         segment = self._segment or self._use(self._inheritance.take(self._family.serving.inherit))
         served = self._inheritance.served(segment)
-        if not self.medium_open:
-            self._open_again(backend, served)
-        assert self._medium.disk is not None
-        make = served.maker(self._medium.disk.fd)
+        disk = self._medium.disk or self._open_again(backend, served)
+        assert self._info is not None
+        make = served.maker(disk.fd)
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
+        segment.resize(disk.sectors)
         found = self._start(served.rings, make, served)
+        self._news = self._info.size_news(backend)
         self._inheritance.taken()
         if served.ending:
             self.drain()
@@ -300,22 +302,22 @@ class BlockBackend:
         segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
         return served.describe(waited_ns)
 
-    def _open_again(self, backend: Nodes, served: Served) -> None:
-        """The disk as it was served; what the guest was not told of its size is news."""
+    def _open_again(self, backend: Nodes, served: Served) -> Disk:
+        """The disk, as it was served."""
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
-        named = named_medium(self._media, backend)
+        ring, self._opened = served.any_ring, named_medium(self._media, backend)
         self._path = os.fsdecode(served.wanted.name)
         self.configure()
         self._share.keep(Part.DISK, OF_DISK)
         wanted = replace(served.wanted, lend=lambda: self._family.serving.lend(self._identity))
         disk = self._medium.open(wanted, self._owner)
-        ring, self._sector_size, self._opened = served.any_ring, served.wanted.sector_size, named
+        self._sector_size = served.wanted.sector_size
         self._info = info_of(
             disk, self._sector_size, cdrom=cdrom, removable=removable, discard=ring.discard
         )
         self._has_opened()
-        if disk.geometry.sector_size != ring.block_size:
-            raise HostError(f"{disk.path} has sectors of another size", EINVAL)
+        served.check(disk)
+        return disk
 
     def _keep_loss(self) -> None:
         """A failure belongs to the disk: it is kept beyond the segment, and ourselves."""
@@ -453,7 +455,7 @@ class BlockBackend:
         self._medium.forget()
         self._family.known.pop(self._identity.unit, None)
         self._forget_segment()
-        self._disinherit("it is gone")
+        self._disinherit()
         self._family.serving.forget(self._identity)
         self._share.forget()
 

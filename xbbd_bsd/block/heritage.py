@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from errno import EINVAL
 from typing import Final
 
+from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.medium import Wanted
 from xbbd_bsd.block.negotiate import RingParams
@@ -60,6 +61,11 @@ class Served:
         """What all its rings have in common is one's."""
         return next(iter(self.params.values()))
 
+    def check(self, disk: Disk) -> None:
+        """That an open disk is still as rings and guest have it; HostError."""
+        if disk.geometry.sector_size != self.any_ring.block_size:
+            raise HostError(f"{disk.path} has sectors of another size", EINVAL)
+
     def waited_ns(self, now_ns: int) -> int:
         """For how long the oldest request in flight has waited, 0 if there is none."""
         return 0 if self.oldest_ns is None else max(0, now_ns - self.oldest_ns)
@@ -91,10 +97,17 @@ def read(segment: State) -> Served:
     """What a segment says; HostError if that is nothing that could be served."""
     medium = segment.medium
     params = {number: params_of(segment, number) for number in segment.served}
+    times = [time for number in params for time in segment.received(number)]
     if medium is None or not params or segment.damaged:
         raise HostError(f"{segment.path} says nothing of what was served", EINVAL)
     first = next(iter(params.values()))
-    times = [time for number in params for time in segment.received(number)]
+    common = {
+        (p.domid, p.hv, p.abi, p.disk_kind, p.read_only, p.sector_size, p.block_size, p.discard)
+        for p in params.values()
+    }
+    whose = (segment.identity.domid, medium.key[0])
+    if len(common) > 1 or (first.domid, first.disk_kind.name.lower()) != whose:
+        raise HostError(f"{segment.path} contradicts itself", EINVAL)
     return Served(
         Wanted(
             os.fsencode(medium.path),
@@ -156,6 +169,13 @@ class Inheritance:
         if self._left is not None:
             remove_file(self._left.path)
             self._left = replace(self._left, refusal=refusal)
+
+    def leave(self) -> bool:
+        """The device begins anew, or is gone.  Whether something was left until now."""
+        if left := self.adoptable:
+            self.give_up("it was begun anew")
+        self.taken()
+        return left
 
 
 class Heritage:

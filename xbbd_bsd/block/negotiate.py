@@ -95,6 +95,10 @@ class DiskInfo:
         """Those of the nodes that change when the disk grows or shrinks."""
         return {"sectors": b"%d" % self.sectors}
 
+    def size_news(self, told: Callable[[str], bytes | None]) -> dict[str, bytes]:
+        """Those that a frontend was told otherwise, by the nodes that it was told."""
+        return {name: node for name, node in self.size_nodes().items() if told(name) != node}
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:

@@ -46,6 +46,7 @@ class SegmentNumbers:
             "counters": self._counters,
             "gauges": self._gauges,
             "errors": lambda: self._errors(str(medium().get("path", ""))),
+            "takeovers": self._takeovers,
             "devstat": self._devstat,
             "latency": self._latency,
         }
@@ -84,6 +85,7 @@ class SegmentNumbers:
             "created_ns": self._created_ns,
             "sectors": self._segment.sectors,
             "inflight": sum(view.inflight for view in views if view.connected),
+            **self._takeovers(),
         }
         for record in RECORDS:
             received = record == "xbbi"
@@ -176,6 +178,13 @@ class SegmentNumbers:
             **{f"errors.guest.{kind}": count for kind, count in faults.guest.items()},
             "errors.guest.last": str(guest) if guest else "",
             "errors.guest.last_time": guest.time_ns // _NS if guest else 0,
+        }
+
+    def _takeovers(self) -> dict[str, Value]:
+        found = self._segment.takeovers
+        return {
+            "takeovers": found.count,
+            "takeover_longest_ms": found.longest_ns // 1_000_000,
         }
 
     def _devstat(self) -> dict[str, Value]:

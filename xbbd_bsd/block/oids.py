@@ -55,6 +55,16 @@ INFLIGHT: Final = Leaf(
     "requests in flight: ring, index, operation, sector, sectors, state, age in ms",
 )
 
+# How often a daemon died under a guest that is still connected.
+TAKEOVERS: Final = (
+    Leaf("takeovers", Type.U64, "how many times another daemon went on where one had died"),
+    Leaf(
+        "takeover_longest_ms",
+        Type.U64,
+        "longest that a request in flight had waited for the next daemon",
+    ),
+)
+
 RECORDS: Final[Mapping[str, str]] = {
     "xbb": "as given to the disk",
     "xbbi": "as the guest asked for it",
@@ -139,6 +149,7 @@ DRIVER: Final = Driver(
         "counters": (*COUNTER, OUT_OF_REQUESTS),
         "gauges": (*GAUGE, INFLIGHT),
         "errors": ERRORS,
+        "takeovers": TAKEOVERS,
         "devstat": DEVSTAT,
         "latency": LATENCY,
     },

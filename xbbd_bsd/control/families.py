@@ -101,6 +101,16 @@ class Collector:
         inflight = core.GaugeMetricFamily(
             "xbbd_disk_inflight_requests", "Requests accepted and not answered", labels=["device"]
         )
+        takeovers = core.CounterMetricFamily(
+            "xbbd_disk_takeovers",
+            "Times that another daemon went on where one had died",
+            labels=["device"],
+        )
+        longest = core.GaugeMetricFamily(
+            "xbbd_disk_takeover_longest_seconds",
+            "Longest that a request in flight had waited for the next daemon",
+            labels=["device"],
+        )
         for oid, values in self._devices.items():
             facts = {
                 name: _text(values.get(name, "")) for name in ("domid", "guest", "vdev", "path")
@@ -111,7 +121,9 @@ class Collector:
                 if values["sectors"]:  # else it has not been open yet
                     size.add_metric([oid], values["sectors"] * 512)
                 inflight.add_metric([oid], values["inflight"])
-        yield from (info, connected, size, inflight)
+                takeovers.add_metric([oid], values["takeovers"])
+                longest.add_metric([oid], values["takeover_longest_ms"] / 1e3)
+        yield from (info, connected, size, inflight, takeovers, longest)
 
     def _of_records(self) -> Iterator[Any]:
         """The records of devstat(9): "xbb" as given to the disk, "xbbi" as the guest asked."""

@@ -358,7 +358,7 @@ class State:
     def note_takeover(self, waited_ns: int) -> None:
         """One more; of its requests in flight the longest had waited so long."""
         found = self._state.takeovers
-        found.count += 1
+        found.count = (found.count + 1) % (1 << 64)  # whatever stands there
         found.longest_ns = max(int(found.longest_ns), waited_ns)
 
     def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:

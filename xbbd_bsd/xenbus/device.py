@@ -150,8 +150,9 @@ class Device:
 
     @property
     def held_back(self) -> str:
-        """Why a guest that came back does not have its device yet; "" if nothing is in its way."""
-        waits = self._retry is not None and self.states[0] is not State.CONNECTED
+        """Why a guest that came back, or waits, does not have its device yet; "" if it has."""
+        lacks = self.states[0] is not State.CONNECTED or self._backend.adoptable
+        waits = self._retry is not None and lacks
         return self._held_for if waits else ""
 
     @property

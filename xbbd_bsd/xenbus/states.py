@@ -200,7 +200,8 @@ _STOPPED: Final = (Queue.DRAINED, Queue.FAILED)
 
 
 def _is_orphaned(facts: Facts) -> bool:
-    return facts.queue is Queue.NONE and facts.adoptable and not facts.overdue
+    can = facts.queue is Queue.NONE and facts.adoptable
+    return can and facts.failure is Failure.NONE and not facts.overdue
 
 
 # The first row that fits decides.
