@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.lab.figures import RECORD
-from xbbd_bsd.config import RANGES, Config, DaemonConfig, DiskConfig, Override
+from xbbd_bsd.config import RANGES, SECTIONS, Config, DaemonConfig, Override
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.host.choice import run_directory
 from xbbd_bsd.sim.__main__ import _parser
@@ -39,7 +39,7 @@ def test_the_sample_configuration_has_every_key_with_its_default() -> None:
     example = Override("/dev/zvol/*", "web1", "xvda", (("flush_interval", 8),))
     assert parse(bare, "sample") == Config(shown, overrides=(example,))
     document = tomllib.loads(bare)
-    for name, section in (("daemon", DaemonConfig), ("disk", DiskConfig)):
+    for name, section in SECTIONS.items():
         assert set(document[name]) == {key.name for key in fields(section)}
 
 
@@ -47,7 +47,7 @@ def test_the_sample_configuration_explains_every_key() -> None:
     """With a comment above it, and the values that are allowed."""
     explained = dict(re.findall(r"((?:^# .*\n)+)#(\w+) = ", SAMPLE, re.M))
     comments = {key: comment.replace("\n#", "") for comment, key in explained.items()}
-    for section in (DaemonConfig, DiskConfig):
+    for section in SECTIONS.values():
         for key in fields(section):
             assert len(comments[key.name]) > 20, key.name
     for name, (low, high) in RANGES.items():

@@ -18,7 +18,7 @@ import pytest
 from tests.pages import PAGES, ROOT, flags, plain, source
 from xbbd_bsd import config, daemon, xbbctl, xbbstat
 from xbbd_bsd.block.queues import most_of_ring
-from xbbd_bsd.config import Config, DaemonConfig, DiskConfig
+from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, GuestConfig
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.errors import OperatorError, Refused
@@ -252,7 +252,11 @@ def entries(page: str, start: str, end: str) -> dict[str, str]:
 
 def keys(part: str) -> dict[str, tuple[str, str, str]]:
     """What xbbd.conf.5 says of keys: type and range, default, when it takes effect."""
-    bounds = {"daemon": (".Ss The daemon\n", ".Ss Disks\n"), "disk": (".Ss Disks\n", ".Ss Single")}
+    bounds = {
+        "daemon": (".Ss The daemon\n", ".Ss Guests\n"),
+        "guest": (".Ss Guests\n", ".Ss Disks\n"),
+        "disk": (".Ss Disks\n", ".Ss Single"),
+    }
     found = {}
     for name, text in entries("xbbd.conf.5", *bounds[part]).items():
         match = re.match(r"\.Pq (.*); default (.*); (.*)\n(\S.*)", text)
@@ -268,13 +272,17 @@ def as_toml(value: object) -> str:
             return "none"
         case bool():
             return str(value).lower()
+        case str() if value == GuestConfig().user:
+            return f'"{value}"'
         case tuple():
             return "[" + ", ".join(f'"{item}"' for item in value) + "]"
     return str(value)
 
 
-@pytest.mark.parametrize(("part", "section"), [("daemon", DaemonConfig), ("disk", DiskConfig)])
-def test_keys_and_defaults(part: str, section: type[DaemonConfig | DiskConfig]) -> None:
+@pytest.mark.parametrize(("part", "section"), config.SECTIONS.items())
+def test_keys_and_defaults(
+    part: str, section: type[DaemonConfig | GuestConfig | DiskConfig]
+) -> None:
     said = {name: default for name, (_, default, _) in keys(part).items()}
     assert said == {field.name: as_toml(field.default) for field in fields(section)}
 
@@ -291,7 +299,7 @@ def allowed(section: str, key: str, value: str) -> bool:
 def test_ranges_of_numbers() -> None:
     numbers = {
         field.name: (name, keys(name)[field.name][0])
-        for name, keyed in (("daemon", DaemonConfig), ("disk", DiskConfig))
+        for name, keyed in config.SECTIONS.items()
         for field in fields(keyed)
         if isinstance(field.default, int) and not isinstance(field.default, bool)
     }
@@ -312,7 +320,7 @@ def test_ranges_of_numbers() -> None:
 
 
 def test_kinds_of_the_other_values() -> None:
-    said = {name: kind for part in ("daemon", "disk") for name, (kind, _, _) in keys(part).items()}
+    said = {name: kind for part in config.SECTIONS for name, (kind, _, _) in keys(part).items()}
     for field in fields(DiskConfig):
         assert (said[field.name] == "true or false") == isinstance(field.default, bool)
     *most, last = sorted(config.TRANSPORTS, key=said["transport"].index)
@@ -328,7 +336,7 @@ def test_kinds_of_the_other_values() -> None:
 
 
 def test_when_a_change_takes_effect() -> None:
-    when = {name: time for part in ("daemon", "disk") for name, (_, _, time) in keys(part).items()}
+    when = {name: time for part in config.SECTIONS for name, (_, _, time) in keys(part).items()}
     times = re.findall(r"^\.It ((?:at|next) \w+)$", source("xbbd.conf.5"), re.M)
     assert set(when.values()) == set(times)
     assert set(TUNABLES) | {"resize_interval"} == {
@@ -336,7 +344,7 @@ def test_when_a_change_takes_effect() -> None:
     } & {field.name for field in fields(DiskConfig)}
     # What the daemon says in its log when the file is read again.
     assert {name for name, time in when.items() if time == "next start"} == {
-        name.removeprefix("daemon.") for name in config.LATER
+        name.partition(".")[2] for name in config.LATER
     }
 
 

@@ -22,6 +22,7 @@ from xbbd_bsd.conftext import Fault, Reading
 from xbbd_bsd.control.client import ask
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, reason
+from xbbd_bsd.guests.confinement import check_user
 from xbbd_bsd.host import Host, NoXen, control_path
 from xbbd_bsd.host.choice import detect, run_directory
 from xbbd_bsd.oids import DAEMON_ROOT
@@ -120,11 +121,11 @@ def faults(
     config = reading.config.daemon
     found: list[Fault] = []
 
-    def look(key: str, value: object, check: Callable[[], object]) -> None:
+    def look(key: str, value: object, check: Callable[[], object], section: str = "daemon") -> None:
         try:
             check()
         except XbbdError as error:
-            found.append(reading.fault(("daemon", key), value, str(error)))
+            found.append(reading.fault((section, key), value, str(error)))
 
     def is_meant(key: str) -> bool:
         """Not where something else stands: its default would be blamed for that."""
@@ -148,6 +149,9 @@ def faults(
             look("pidfile", places.pidfile, lambda: _check_pidfile(places))
     if config.group is not None:
         look("group", config.group, lambda: _check_group(config.group))
+    guest = reading.config.guest
+    if guest.processes:
+        look("user", guest.user, lambda: check_user(guest.user), "guest")
     if config.metrics is not None:
         look("metrics", config.metrics, lambda: _check_metrics(config.metrics, places, running))
     return tuple(found)

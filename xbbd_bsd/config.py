@@ -45,12 +45,14 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "max_threads": (0, 1_000_000),
     "max_descriptors": (0, 10_000_000),
     "max_buffer_mb": (0, 1_000_000),
+    "memory_mb": (0, 1_000_000),
+    "descriptors": (0, 10_000_000),
 }
 
 
 CHOICES: Final[Mapping[str, tuple[int, ...]]] = {"sector_size": (0, 512)}
 
-LATER: Final = ("daemon.state_dir", "daemon.pidfile")  # read at a start alone
+LATER: Final = ("daemon.state_dir", "daemon.pidfile", "guest.processes")  # read at a start alone
 MATCHES: Final = ("path", "guest", "vdev")  # what an [[override]] goes by
 
 # One line each, of keys that are no tunables of a running disk (stats.TUNABLES).
@@ -70,7 +72,10 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "max_mappings": "most mappings of guests' memory, of all disks together",
     "max_grants": "most grants kept mapped, of all disks together",
     "max_guest_grants": "most grants of one guest kept mapped, of all its disks together",
-    "guest_processes": "each guest's disks are served by a process of its own",
+    "processes": "each guest's disks are served by a process of its own",
+    "user": "user that these processes become",
+    "memory_mb": "most MiB of addresses of one of them, 0 for any",
+    "descriptors": "most file descriptors of one of them, 0 for any",
     "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
@@ -100,7 +105,6 @@ class DaemonConfig:
     max_mappings: most mappings that the process has for
     guests' memory, of which those that a ring needs are set aside.  max_grants and
     max_guest_grants: most grants that stay mapped, of all guests and of each.
-    guest_processes: whether each guest's disks are served by a process of its own.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -118,7 +122,21 @@ class DaemonConfig:
     max_mappings: int = 32_768
     max_grants: int = 131_072
     max_guest_grants: int = 2048
-    guest_processes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuestConfig:
+    """Section [guest].
+
+    processes: whether each guest's disks are served by a process of its own.  user: what
+    that becomes, if we are root.  memory_mb (MiB of addresses) and descriptors: most that
+    it may have, 0 for no limit of its own.
+    """
+
+    processes: bool = False
+    user: str = "nobody"
+    memory_mb: int = 0
+    descriptors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +226,7 @@ class Config:
     """All sections."""
 
     daemon: DaemonConfig = DaemonConfig()
+    guest: GuestConfig = GuestConfig()
     disk: DiskConfig = DiskConfig()
     overrides: tuple[Override, ...] = ()
 
@@ -236,8 +255,9 @@ class Change:
         return str(value) if self.key == "override" else spelled(value)
 
 
-SECTIONS: Final[Mapping[str, type[DaemonConfig | DiskConfig]]] = {
+SECTIONS: Final[Mapping[str, type[DaemonConfig | GuestConfig | DiskConfig]]] = {
     "daemon": DaemonConfig,
+    "guest": GuestConfig,
     "disk": DiskConfig,
 }
 """What may stand in the file besides overrides: fields of Config, by the names of both."""
@@ -258,7 +278,7 @@ def difference(old: Config, new: Config) -> tuple[Change, ...]:
 
 
 def describe_key(key: str) -> str:
-    """The one-line description of a key of [daemon] or [disk]; KeyError."""
+    """The one-line description of a key of a section; KeyError."""
     return TUNABLES[key] if key in TUNABLES else DESCRIPTIONS[key]
 
 

@@ -284,9 +284,9 @@ def _transport(value: object) -> str:
     return value
 
 
-def _group(value: object) -> str:
+def _account(value: object, what: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", value):
-        raise OperatorError("must be the name of a group")
+        raise OperatorError(f"must be the name of a {what}")
     return value
 
 
@@ -375,7 +375,8 @@ def _listed(names: tuple[str, ...]) -> str:
 _RULES: Final[Mapping[str, Callable[[object], object]]] = {
     "max_indirect_segments": _indirect_segments,
     "transport": _transport,
-    "group": _group,
+    "group": lambda value: _account(value, "group"),
+    "user": lambda value: _account(value, "user"),
     "metrics": _metrics,
     "kinds": lambda value: _names(value, KINDS, 1),
     "log": lambda value: _names(value, LOGS, 0),

@@ -27,7 +27,6 @@ from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import Refused, XbbdError, in_words, one_line
 from xbbd_bsd.events import (
     Path,
-    ProcessLost,
     ScanFailed,
     Started,
     StopFailed,
@@ -37,6 +36,7 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import families
+from xbbd_bsd.guests.confinement import confinement_of
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
 from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import Host
@@ -46,6 +46,7 @@ from xbbd_bsd.native.link import Bounds
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
 from xbbd_bsd.surroundings import Surroundings
+from xbbd_bsd.takeovers import ProcessLost
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
@@ -76,7 +77,7 @@ class Daemon:
             config, config_file, places, host=host, journal=self._journal, wall=time.time
         )
         self._run_errands = Threads(self._loop, name_thread)
-        self._guests = self._guest_processes(state_dir) if config.daemon.guest_processes else None
+        self._guests = self._guest_processes(state_dir) if config.guest.processes else None
         self._families = families(
             Surroundings(
                 host=host,
@@ -152,6 +153,7 @@ class Daemon:
                 HvKind(self._host.hv),
                 bounds,
                 grant_path=self._host.grant_path,
+                confinement=confinement_of(self._config.guest),
             )
 
         def lost(loss: Loss) -> None:

@@ -83,6 +83,7 @@ class Service:
         self.directory = directory
         self.log_file = directory / "xbbd.log"
         self.config = directory / "xbbd.conf"
+        self._daemon = ""
         self._write(config)
         self.child: subprocess.Popen[bytes] | None = None
         self.base: Holdings | None = None
@@ -108,8 +109,18 @@ class Service:
         os.kill(self.pid, signal.SIGHUP)
         eventually(lambda: "configuration" in self.log()[before:], "the configuration is read")
 
+    def begin_anew(self, daemon: str) -> None:
+        """Another one in its place, with that text for [daemon]; no disk is attached."""
+        assert self.signal(signal.SIGTERM) == 0, self.log()
+        self._daemon = daemon
+        self._write("")
+        self.base = None
+        self.start()
+
     def _write(self, config: str) -> None:
-        self.config.write_text(f'[daemon]\nstate_dir = "{self.directory}/run"\n[disk]\n{config}\n')
+        self.config.write_text(
+            f'[daemon]\nstate_dir = "{self.directory}/run"\n{self._daemon}\n[disk]\n{config}\n'
+        )
 
     @property
     def pid(self) -> int:

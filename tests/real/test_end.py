@@ -119,27 +119,6 @@ def test_the_daemon_is_asked_to_leave_under_load(
     assert toolstack.detach(offer) or toolstack.node(offer.backend) is None
 
 
-def test_the_daemon_is_killed_under_load(
-    service: Service, toolstack: Toolstack, guests: Guests, image: Path
-) -> None:
-    """SIGKILL: the kernel takes the mappings back; the next daemon says what happened.
-
-    The guest's requests in flight get no answer, so its disk hangs until the
-    guest is gone: taking over comes with the in-flight table.
-    """
-    guest = guests.get("widow")
-    assert guest.domid is not None
-    offer = toolstack.attach(guest.domid, image)
-    guest.wait_disk("xvda")
-    loaded(service, guest)
-    assert service.signal(signal.SIGKILL) == -signal.SIGKILL
-    service.start()
-    service.log_line("connected by an earlier daemon")
-    eventually(lambda: toolstack.node(f"{offer.backend}/state") == "5", "backend Closing")
-    guests.forget("widow")
-    toolstack.detach(offer)
-
-
 def test_the_daemon_leaves_when_nothing_is_attached(service: Service) -> None:
     assert service.signal(signal.SIGTERM) == 0
     service.start()

@@ -226,7 +226,7 @@ def test_the_frontend_learns_that_the_daemon_died(service: Service, home: Home) 
     with pytest.raises(BrokenPipeError):
         home.front.front.transfer(Op.READ, 0, 8, buffer, timeout=20.0)
     service.start()
-    service.log_line("connected by an earlier daemon")
+    service.log_line("taken over")
 
 
 @pytest.mark.more

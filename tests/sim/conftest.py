@@ -8,6 +8,7 @@ no event channel, no state segment, no descriptor and no thread more.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ from xbbd_bsd.sim.chain import Chain, Guest, Process
 from xbbd_bsd.toolstack import DiskOffer, remove
 
 XVDA = 51712
+# The files that play a guest's memory are ours.
+PROCESSES = f'[guest]\nprocesses = true\nuser = "{pwd.getpwuid(os.geteuid()).pw_name}"\n'
 
 
 def command_lines() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.conftest import XVDA, Machine, running_machine
+from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_end import sha256, state_of
 from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, kill, start
 from tests.waiting import GIVE_UP, eventually
@@ -18,13 +18,11 @@ from xbbd_bsd.sim.chain import Guest
 
 pytestmark = pytest.mark.slow
 
-CONFIG = "[daemon]\nguest_processes = true\n"
-
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     """As ever, with a process for each guest; of these none may be left either."""
-    with running_machine(CONFIG) as running:
+    with running_machine(PROCESSES) as running:
         yield running
         run = running.chain.layout.run
         running.check_nothing_left()

@@ -8,10 +8,12 @@ from xbbd_bsd import native
 from xbbd_bsd.config import (
     DESCRIPTIONS,
     RANGES,
+    SECTIONS,
     Change,
     Config,
     DaemonConfig,
     DiskConfig,
+    GuestConfig,
     check_tunable,
     describe_key,
     difference,
@@ -40,6 +42,12 @@ max_mappings = 60000
 max_grants = 100000
 max_guest_grants = 8192
 
+[guest]
+processes = true
+user = "xbbd"
+memory_mb = 64
+descriptors = 100
+
 [disk]
 workers = 16
 max_ring_page_order = 5
@@ -63,6 +71,7 @@ shared = true
 def test_empty_means_defaults() -> None:
     assert parse("", "xbbd.conf") == Config(
         DaemonConfig(kinds=("vbd", "vbd3"), state_dir=None, pidfile=None, log=()),
+        GuestConfig(processes=False, user="nobody", memory_mb=0, descriptors=0),
         DiskConfig(
             workers=8,
             max_ring_page_order=4,
@@ -102,6 +111,7 @@ def test_every_key() -> None:
             100_000,
             8192,
         ),
+        GuestConfig(True, "xbbd", 64, 100),
         DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
     )
 
@@ -126,6 +136,10 @@ def test_difference_names_each_key_once() -> None:
         "daemon.max_mappings",
         "daemon.max_grants",
         "daemon.max_guest_grants",
+        "guest.processes",
+        "guest.user",
+        "guest.memory_mb",
+        "guest.descriptors",
         "disk.workers",
         "disk.max_ring_page_order",
         "disk.max_batch_segments",
@@ -216,7 +230,7 @@ def test_difference_of_overrides() -> None:
 
 
 def test_every_key_has_a_description() -> None:
-    for section in (DaemonConfig, DiskConfig):
+    for section in SECTIONS.values():
         for key in section.__dataclass_fields__:
             assert "\n" not in describe_key(key) != ""
     assert not set(DESCRIPTIONS) & set(TUNABLES)

@@ -7,6 +7,7 @@ import pytest
 from xbbd_bsd import native
 from xbbd_bsd.config import (
     RANGES,
+    SECTIONS,
     Config,
     DaemonConfig,
     DiskConfig,
@@ -39,8 +40,10 @@ LIMITS = {
     "max_mappings": (0, 1000000),
     "max_grants": (0, 1000000),
     "max_guest_grants": (0, 1000000),
+    "memory_mb": (0, 1000000),
+    "descriptors": (0, 10000000),
 }
-_OF_DISKS = {field.name for field in fields(DiskConfig)}
+_SECTION = {field.name: name for name, keys in SECTIONS.items() for field in fields(keys)}
 
 
 def refusal(text: str) -> str:
@@ -53,7 +56,7 @@ def refusal(text: str) -> str:
 def test_the_least_and_the_most(key: str) -> None:
     low, high = LIMITS[key]
     assert RANGES[key] == (low, high)
-    section = "disk" if key in _OF_DISKS else "daemon"
+    section = _SECTION[key]
     for value in (low, high):
         config = parse(f"[{section}]\n{key} = {value}", "f")
         assert getattr(getattr(config, section), key) == value

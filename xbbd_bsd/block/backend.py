@@ -424,7 +424,7 @@ class BlockBackend:
         rings.leave()
         self._rings = None
         self._lookout.end()
-        if self._segment is not None:
+        if self._segment is not None and self._segment.served:  # else nothing was owed
             self._inheritance.orphan(self._segment.path, self._identity.unit)
 
     def drain(self) -> None:

@@ -20,8 +20,9 @@ from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.block.segments import remove_file
 from xbbd_bsd.errors import HostError, XbbdError, in_words
-from xbbd_bsd.events import Event, SegmentLeft, WritesLost
+from xbbd_bsd.events import Event, WritesLost
 from xbbd_bsd.native import QueueParams, SegmentIdentity, State, params_of
+from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 
 _NAMES: Final = re.compile(rf"{DRIVER.name}\.(0|[1-9]\d{{0,8}})")

@@ -16,7 +16,6 @@ from typing import Final
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import GuestError, HostError, OperatorError, XbbdError, one_line, printable
 from xbbd_bsd.events import (
-    Adopted,
     AttachFailed,
     Connected,
     ConnectionFailed,
@@ -33,6 +32,7 @@ from xbbd_bsd.events import (
     StoreRefused,
     TakenAlong,
 )
+from xbbd_bsd.takeovers import Adopted
 from xbbd_bsd.xenbus.complaint import Complaint
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
