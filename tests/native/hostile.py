@@ -22,6 +22,7 @@ from xbbd_bsd.native._xbb import ffi, lib
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PTRACE_SEIZE = 0x4206  # which does not stop it
+AT_EMPTY_PATH = 0x1000
 # The same on all machines.
 IO_URING_SETUP, PIDFD_OPEN, CLONE3, OPENAT2, PIDFD_GETFD = 425, 434, 435, 437, 438
 
@@ -43,12 +44,16 @@ def fork() -> None:
 def attempts(directory: int, channel: socket.socket) -> dict[str, Callable[[], object]]:
     """What to try; `channel` was made before, and is connected to nothing."""
     parent = os.getppid()
-    word = ctypes.create_string_buffer(64)
+    word, room = ctypes.create_string_buffer(64), ctypes.create_string_buffer(512)
     return {
         "open a file": lambda: os.open("/etc/passwd", os.O_RDONLY),
         "open a device": lambda: os.open("/dev/null", os.O_RDWR),
         "open by a descriptor": lambda: os.open("disk", os.O_RDWR, dir_fd=directory),
         "open by openat2": lambda: call("syscall", OPENAT2, -100, b"/etc/passwd", word, 24),
+        "open by a descriptor and a path": lambda: os.open(
+            "/etc/passwd", os.O_RDONLY, dir_fd=directory
+        ),
+        "see a file": lambda: call("fstatat", directory, b"/etc/passwd", room, AT_EMPTY_PATH),
         "make a file in memory": lambda: os.memfd_create("x"),
         "read a directory": lambda: os.listdir("/proc"),
         "rename": lambda: os.rename("/nonexistent/a", "/nonexistent/b"),

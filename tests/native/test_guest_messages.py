@@ -361,11 +361,12 @@ def test_what_is_no_report_is_the_end_of_it(said: bytes, words: str) -> None:
     link.close()
 
 
-def test_descriptors_that_it_sends_are_closed() -> None:
+@pytest.mark.parametrize("said", [head(66, 32) + bytes(16), b"x", b""])
+def test_descriptors_that_it_sends_are_closed(said: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = Link(ours)
     before = len(os.listdir("/proc/self/fd"))
-    socket.send_fds(theirs, [head(66, 32) + bytes(16)], [0, 1, 2])
+    socket.send_fds(theirs, [said], [0, 1, 2])
     link.receive()
     assert len(os.listdir("/proc/self/fd")) == before
     theirs.close()

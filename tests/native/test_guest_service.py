@@ -32,7 +32,7 @@ class Clock:
 
 
 def terms() -> Terms:
-    return Terms(HV, BOUNDS, 0, confinement=Confinement(confined=not SANITIZED))
+    return Terms(HV, BOUNDS, 600, confinement=Confinement(confined=not SANITIZED))
 
 
 @pytest.fixture
@@ -45,6 +45,8 @@ def guests(tmp_path: Path, clock: Clock) -> Iterator[GuestProcesses]:
     before = open_descriptors()
     made = GuestProcesses(near(tmp_path), terms, clock=clock)
     yield made
+    for domid in list(made._guests):
+        made.forget(domid)
     made.leave()
     eventually(lambda: not made.close_past(), "its servers have ended")
     assert open_descriptors() == before
@@ -164,6 +166,22 @@ def test_one_that_talks_nonsense_is_killed(guests: GuestProcesses, tmp_path: Pat
     eventually(lambda: guests.look() is not None and pid_of(guests, 7) == 0, "it is killed")
 
 
+def test_one_that_has_another_daemon_is_left_alone(guests: GuestProcesses) -> None:
+    guests.reach(7, "web", limit=GIVE_UP)
+    pid, link = pid_of(guests, 7), guests._guests[7].link
+    assert link is not None
+    link._lose("for some reason")
+    other = Link.connect(guests.path(7))
+    other.hello(BOUNDS, idle_seconds=600, limit=GIVE_UP)
+    with pytest.raises(HostError, match="another daemon") as busy:
+        guests.reach(7, "web", limit=GIVE_UP)
+    assert busy.value.errno == EAGAIN
+    other.look(limit=GIVE_UP)
+    assert pid_of(guests, 7) == pid
+    other.close()
+    link.close()
+
+
 def test_without_its_server_a_process_serves_on(guests: GuestProcesses, tmp_path: Path) -> None:
     with disk(tmp_path) as d:
         link = guests.reach(7, "web", limit=GIVE_UP)
@@ -173,6 +191,7 @@ def test_without_its_server_a_process_serves_on(guests: GuestProcesses, tmp_path
         os.kill(server, signal.SIGKILL)
         eventually(lambda: not guests.look() and guests._processes is None, "it is missed")
         d.exercise(200)
+        assert pid_of(guests, 7) == 0, "nobody would tell of its end"
         assert guests.reach(7, "web", limit=GIVE_UP) is link
         guests.reach(8, "db", limit=GIVE_UP)  # of a server of its own
         device.close(limit=GIVE_UP)

@@ -124,7 +124,8 @@ static const struct rule rules[] = {
 
 /*
  * For a filling that opens files: by a directory that it has, as far as a
- * filter can see that, which does not see paths.
+ * filter can see that, which does not see paths (limits.c hides what they lead
+ * to).
  */
 static const struct rule file_rules[] = {
 	{ SYS_openat, 0, NEGATIVE, 0 },
