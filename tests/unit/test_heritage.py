@@ -281,9 +281,10 @@ def test_how_each_queue_is_made_again(estate: Estate) -> None:
     made = served.maker(99)(1, served.rings[1], 4, 5, 6)
     assert (made.grant_fd, made.event_fd, made.wake_fd, made.disk_fd) == (4, 5, 6, 99)
     assert made.adopt
-    assert replace(
-        made, grant_fd=-1, event_fd=-1, wake_fd=-1, disk_fd=-1, adopt=False
-    ) == served.params[1]
+    assert (
+        replace(made, grant_fd=-1, event_fd=-1, wake_fd=-1, disk_fd=-1, adopt=False)
+        == served.params[1]
+    )
     segment.close()
 
 
@@ -375,9 +376,7 @@ def test_nothing_is_left() -> None:
         ("/vm/" + "x" * 80, "/vm/" + "x" * 58, False),
     ],
 )
-def test_it_is_the_same_virtual_machines(
-    estate: Estate, left: str, now: str, same: bool
-) -> None:
+def test_it_is_the_same_virtual_machines(estate: Estate, left: str, now: str, same: bool) -> None:
     inheritance = inherited(estate, machine=left)
     inheritance.is_for(now)
     assert inheritance.adoptable is same
@@ -431,4 +430,3 @@ def test_one_that_cannot_go_on_says_why(estate: Estate) -> None:
     assert estate.files() == []
     assert not inheritance.leave()
     assert inheritance.refusal == ""
-
