@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[2]
 NATIVE = "xbbd_bsd/native"
 EXTENSION = f"{NATIVE}/_xbb.abi3.so"
 # No -g: that a mutant compiles to the same is seen by its object.
-CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-fPIC", "-w", "-UNDEBUG")
+CFLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O1", "-fPIC", "-w", "-UNDEBUG", "-DXBB_CRASH_POINTS")
+DEATHS = ("crash", "check")  # of tests/c: what the product calls where it may die
 IGNORED = (".git", ".venv", "__pycache__", ".hypothesis", ".*_cache", "build", "*.egg-info")
 
 LEAST = 15.0  # seconds that any stage gets
@@ -153,7 +154,7 @@ class Scratch:
         (self.root / EXTENSION).unlink(missing_ok=True)
         linked = self._run(
             [self._cc, "-shared", "-o", EXTENSION, self._objects["_xbb"], *self._product(),
-             "-lpthread"]
+             *(self._objects[name] for name in DEATHS), "-lpthread"]
         )  # fmt: skip
         if linked != 0:
             raise TargetError("the extension cannot be linked")

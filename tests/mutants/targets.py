@@ -81,6 +81,16 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
+        "xbbd_bsd/native/block/recover.c",
+        ("recover", "takeover"),
+        (("tests/unit/test_family_takeover.py",),),
+    ),
+    Target(
+        "xbbd_bsd/native/block/adopt.c",
+        ("takeover",),
+        (("tests/unit/test_family_takeover.py",),),
+    ),
+    Target(
         "xbbd_bsd/native/core/conn.c",
         ("table", "counters", "hostile", "damage", "work*", "io"),
         ((QUEUE, EVENTS), (FEATURES,)),
@@ -105,6 +115,10 @@ TARGETS = (
             ("tests/unit/test_negotiate*.py",),
             ("tests/unit/test_family*.py", "tests/test_reference.py"),
         ),
+    ),
+    Target(
+        "xbbd_bsd/block/heritage.py",
+        stages=(("tests/unit/test_heritage.py",), ("tests/unit/test_family_takeover.py",)),
     ),
     Target("xbbd_bsd/toolstack.py", stages=(("tests/unit/test_toolstack*.py",),)),
     Target(

@@ -186,7 +186,8 @@ class Heritage:
         self._journal = journal
         self._left: dict[_Key, Left] = {}
         for name in sorted(os.listdir(directory)):
-            if match := _NAMES.fullmatch(name):
+            match = _NAMES.fullmatch(name)
+            if match:
                 path = os.path.join(directory, name)
                 if (mark := marks.take_over(path)) is not None:
                     cause = cause_of_loss(mark.errno)
