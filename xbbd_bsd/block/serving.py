@@ -177,6 +177,8 @@ class ByProcess:
         segment: State,
         kept: Sequence[int],
     ) -> RemoteRings:
+        # Before it is reached: nobody shall send it away for want of devices.
+        self._devices.setdefault(who.domid, set()).add(who.unit)
         if not any(make(number, ring, -1, -1, -1).adopt for number, ring in rings.items()):
             self._guests.forgive(who.domid)
         return RemoteRings(
@@ -192,7 +194,6 @@ class ByProcess:
 
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
         assert isinstance(rings, RemoteRings)
-        self._devices.setdefault(who.domid, set()).add(who.unit)
         rings.listen(lambda call: self._guests.subscribe(who.domid, call), woken)
 
     def inherit(self, path: str) -> State:

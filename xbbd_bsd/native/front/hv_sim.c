@@ -306,7 +306,7 @@ simfront_take(struct xbb_hvfront *hv)
 			event = -EPIPE;
 		}
 	}
-	/* Nobody is told of a backend that binds, but in place of another's end. */
+	/* Nobody is told of one that binds; but it makes up for a loss. */
 	return (accept_peer(hv) && event < 0 ? 0 : event);
 }
 
