@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from errno import EBUSY
 from pathlib import Path
 from random import Random
 
@@ -124,6 +125,37 @@ def test_a_kind_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         State.create(str(tmp_path / "mine"), identity=SegmentIdentity("k" * 32, 1, 2, 3))
     assert not (tmp_path / "mine").exists()
     State.create(str(tmp_path / "mine"), identity=SegmentIdentity("k" * 31, 1, 2, 3)).close()
+
+
+def test_whoever_serves_it_is_left_alone(tmp_path: Path) -> None:
+    """Nobody goes on with it, nor makes another in its place, before it is closed."""
+    name = str(tmp_path / "mine")
+    made = State.create(name, table_entries=32)
+    inode = os.stat(name).st_ino
+    for act in (State.take_over, State.create):
+        with pytest.raises(HostError, match="has not ended") as error:
+            act(name)
+        assert (error.value.errno, os.stat(name).st_ino) == (EBUSY, inode)
+    State.open(name).close()  # who only looks needs no lock, and takes none away
+    with pytest.raises(HostError, match="has not ended"):
+        State.take_over(name)
+    made.close()
+    taken = State.take_over(name)
+    with pytest.raises(HostError, match="has not ended"):
+        State.create(name)
+    taken.close()
+    State.create(name).close()
+
+
+def test_take_overs_are_counted_whatever_stands_there(path: Path) -> None:
+    state = State.open(str(path), writable=True)
+    for waited_ns in (5, 9, 7):
+        state.note_takeover(waited_ns)
+    assert (state.takeovers.count, state.takeovers.longest_ns) == (3, 9)
+    state.handle.takeovers.count = (1 << 64) - 1
+    state.note_takeover(0)
+    assert state.takeovers.count == 0
+    state.close()
 
 
 def test_where_the_parts_are_follows_from_the_counts(path: Path) -> None:

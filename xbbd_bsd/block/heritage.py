@@ -172,7 +172,8 @@ class Inheritance:
 
     def leave(self) -> bool:
         """The device begins anew, or is gone.  Whether something was left until now."""
-        if left := self.adoptable:
+        left = self.adoptable
+        if left:
             self.give_up("it was begun anew")
         self.taken()
         return left
