@@ -196,19 +196,27 @@ check_hostile_tables(uint64_t seed, uint32_t n)
 	CHECK(good > 0);
 }
 
-/* What is neither twice on the ring nor beyond it, and adds up. */
+/*
+ * What is neither twice on the ring nor beyond it, and adds up; of those that
+ * are answered the guest has every other one.
+ */
 static uint32_t
-repair(struct xbb_req *table, uint32_t n, uint32_t rsp_prod)
+repair(struct xbb_req *table, uint32_t n, uint32_t rsp_prod,
+    uint32_t *publishedp)
 {
 	uint32_t i, owed;
 
-	owed = 0;
+	owed = *publishedp = 0;
 	for (i = 0; i < n; i++) {
 		table[i].state %= 5;
 		table[i].status = (int16_t)(table[i].status % 3 > 0 ? 0 :
 		    table[i].status % 3);
 		if (table[i].operation == XBB_OP_DISCARD)
 			table[i].nseg = 0;
+		if (table[i].state == XBB_REQ_ANSWERED && i % 2 == 0) {
+			table[i].rsp_index = rsp_prod - ++*publishedp;
+			continue;
+		}
 		if (table[i].state == XBB_REQ_ANSWERED)
 			table[i].rsp_index = rsp_prod;
 		if (table[i].state != XBB_REQ_FREE)
@@ -235,7 +243,7 @@ check_hostile_adoption(uint64_t seed, uint32_t n)
 	struct xbb_req *table;
 	struct guest guest;
 	struct pair pair;
-	uint32_t at, i, owed;
+	uint32_t at, i, owed, published;
 
 	device_open(&device, SECTORS, 1);
 	pair_prepare(&pair, &device, 0, &options);
@@ -246,8 +254,8 @@ check_hostile_adoption(uint64_t seed, uint32_t n)
 		at = guest_index(&guest, offsetof(struct xbb_sring, rsp_prod));
 		for (i = 0; i < ENTRIES; i++)
 			make_up(&seed, &table[i], at);
-		owed = repair(table, ENTRIES, at);
-		XBB_SET(rc->rsp_prod, at);
+		owed = repair(table, ENTRIES, at, &published);
+		XBB_SET(rc->rsp_prod, at - published);
 		XBB_SET(rc->req_cons, at + owed);
 		guest_set_index(&guest, offsetof(struct xbb_sring, req_prod),
 		    at + owed);
