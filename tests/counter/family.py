@@ -161,7 +161,7 @@ class CounterFamily:
     def configure(self, config: Config) -> None:
         """It has no keys."""
 
-    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+    def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
         return None
 
     def settle(self, kind: str) -> None:

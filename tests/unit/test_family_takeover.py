@@ -4,6 +4,7 @@ import os
 import struct
 from collections.abc import Callable
 from errno import EBUSY, EINVAL, EIO, ENOENT, ESTALE
+from typing import Any
 
 import pytest
 
@@ -355,7 +356,7 @@ def test_numbers_are_promised_until_all_are_known(bench: Bench) -> None:
     (bench.run / "xbbd.0").write_bytes(last)
     bench.family = bench.make(Config())
     assert bench.family.promised == {0}
-    assert bench.family.unit_of("vbd", 5, 51712) == 0
+    assert bench.family.unit_of("vbd", 5, 51712, bench.backend_nodes.get) == 0
     bench.family.settle("vbd3")
     assert bench.family.promised == {0}
     bench.family.settle("vbd")
@@ -372,3 +373,28 @@ def test_errors_of_adopting_are_ours(bench: Bench) -> None:
     bench.front.ring[:] = os.urandom(len(bench.front.ring))
     with pytest.raises(XbbdError):
         bench.adopt()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: setattr(c.ring[0].params, "read_only", 1),
+        lambda c: setattr(c.ring[0].params.conn, "remote_port", 99),
+        lambda c: c.ring[0].params.conn.ring_ref.__setitem__(0, 99),
+        lambda c: setattr(c.ring[0].params, "discard", 2),
+        lambda c: c.medium.path.__setitem__(1, ord("x")),
+        lambda c: setattr(c.medium, "inode", 99),
+        lambda c: setattr(c.medium, "shared", 1),
+        lambda c: setattr(c, "connection_rings", 2),
+    ],
+)
+def test_a_segment_is_believed_only_as_it_was_made(
+    bench: Bench, change: Callable[[Any], None]
+) -> None:
+    """Whoever serves a disk can write there, and shares memory with a guest."""
+    served(bench)
+    bench.die()
+    spoil(bench, lambda segment: change(segment.handle))
+    with pytest.raises(HostError, match=r"not as its guest was connected|contradicts"):
+        bench.adopt()
+    assert not bench.backend.adoptable

@@ -80,8 +80,8 @@ def serve(segment: State, number: int, domid: int = 5) -> None:
     params.max_batch_segments, params.max_grants = 64, 2816
 
 
-def identity(domid: int = 5, kind: str = "vbd", number: int = 51712) -> Identity:
-    return Identity(kind, domid, number, "xbbd", 0)
+def identity(domid: int = 5, kind: str = "vbd", number: int = 51712, unit: int = 0) -> Identity:
+    return Identity(kind, domid, number, "xbbd", unit)
 
 
 @pytest.fixture
@@ -98,10 +98,12 @@ def test_each_device_gets_what_is_its(estate: Estate) -> None:
     estate.leave(12, kind="vbd3")
     heritage = estate.heritage()
     assert heritage.units == {0, 3, 12}
-    assert [heritage.unit_of("vbd", 6, 51712), heritage.unit_of("vbd", 6, 51728)] == [3, None]
-    left = heritage.claim(identity(domid=6))
-    assert left == Left(str(estate.path(3)), 3, MACHINE, "")
-    assert heritage.claim(identity(domid=6)) is None, "once"
+    assert heritage.unit_of("vbd", 6, 51712, None) == 3
+    assert heritage.unit_of("vbd", 6, 51728, None) is None
+    left = heritage.claim(identity(domid=6, unit=3))
+    assert left == Left(str(estate.path(3)), 3, ("vbd", 6, 51712), MACHINE, "")
+    assert heritage.claim(identity(domid=6, unit=3)) is None, "once"
+    assert heritage.claim(identity(domid=6, unit=12)) is None, "another's"
     assert heritage.units == {0, 12}
     assert (estate.files(), estate.events) == (["xbbd.0", "xbbd.12", "xbbd.3"], [])
 
@@ -111,7 +113,7 @@ def test_what_nobody_claims_goes_when_all_devices_of_its_kind_are_known(estate: 
     estate.leave(1, kind="vbd3")
     claimed = estate.leave(2, domid=9)
     heritage = estate.heritage()
-    heritage.claim(identity(domid=9))
+    heritage.claim(identity(domid=9, unit=2))
     heritage.settle("vbd")
     assert (set(heritage.units), claimed.exists()) == ({1}, True)
     assert estate.files() == ["xbbd.1", "xbbd.2"]
@@ -130,12 +132,18 @@ def test_other_names_are_nobodys(estate: Estate, name: str) -> None:
     assert estate.events == []
 
 
-def test_a_device_has_one(estate: Estate) -> None:
-    """Another daemon of that directory made the second; the first by name is as good."""
+def test_which_one_is_a_devices_says_its_node(estate: Estate) -> None:
+    """A server may write whatever name into the segment that it serves."""
     first, second = estate.leave(1), estate.leave(2)
     heritage = estate.heritage()
-    assert heritage.units == {1}
-    assert (first.exists(), second.exists()) == (True, False)
+    assert heritage.units == {1, 2}
+    for said, unit in ((b"2 digest", 2), (b"1 digest", 1), (b"7 x", 1), (b"x", 1), (None, 1)):
+        assert heritage.unit_of("vbd", 5, 51712, said) == unit
+    claimed = heritage.claim(identity(unit=2))
+    assert claimed is not None
+    assert claimed.path == str(second)
+    assert heritage.settle("vbd") == [identity(unit=1)]
+    assert (first.exists(), second.exists()) == (False, True)
 
 
 def test_a_file_of_another_number_is_nobodys(estate: Estate) -> None:

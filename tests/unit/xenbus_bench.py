@@ -178,7 +178,7 @@ class FakeFamily:
         who = backend.identity
         backend.adoptable = self.left.pop((who.kind, who.domid, who.number), None) is not None
 
-    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+    def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
         return self.left.get((kind, domid, number))
 
     @property

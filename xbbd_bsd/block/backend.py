@@ -14,6 +14,7 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+from xbbd_bsd.block.charter import NODE, charter
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.heritage import Heritage, Inheritance, Served
 from xbbd_bsd.block.limits import Accounts, Part, Share
@@ -287,6 +288,8 @@ class BlockBackend:
         self._share.keep(Part.DEVICE, OF_DEVICE)
         segment = self._segment or self._use(self._inheritance.take(self._family.serving.inherit))
         served = self._inheritance.served(segment)
+        if backend(NODE) != served.charter:
+            raise HostError("its state segment is not as its guest was connected", EINVAL)
         disk = self._medium.disk or self._open_again(backend, served)
         assert self._info is not None
         make = served.maker(disk.fd)
@@ -395,7 +398,8 @@ class BlockBackend:
         )
         self._share.take(Part.CONNECTION, need_of(rings, make))
         self._start(rings, make, wanted)
-        return Connection(info.to_nodes(), describe(wanted))
+        served = charter(segment.identity, segment.medium, rings, make)
+        return Connection({**info.to_nodes(), NODE: served}, describe(wanted))
 
     def _start(
         self, rings: Mapping[int, RingParams], make: MakeParams, asked: object
@@ -427,7 +431,7 @@ class BlockBackend:
         self._rings = None
         self._lookout.end()
         if self._segment is not None and self._segment.served:  # else nothing was owed
-            self._inheritance.orphan(self._segment.path, self._identity.unit)
+            self._inheritance.orphan(self._segment.path, self._identity)
 
     def drain(self) -> None:
         if self._rings is not None:

@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 from xbbd_bsd.block.backend import BlockBackend
+from xbbd_bsd.block.charter import NODE
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.health import of_shared
 from xbbd_bsd.block.heritage import Heritage
@@ -31,7 +32,7 @@ from xbbd_bsd.findings import Finding
 from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.oids import Value
-from xbbd_bsd.xenbus.family import Identity, Numbers
+from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
 from xbbd_bsd.xenbus.states import State
 
 
@@ -132,8 +133,8 @@ class BlockFamily:
         self.known[identity.unit] = backend
         return backend
 
-    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
-        return self.heritage.unit_of(kind, domid, number)
+    def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
+        return self.heritage.unit_of(kind, domid, number, backend(NODE))
 
     @property
     def promised(self) -> frozenset[int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from errno import EINVAL
 from typing import Final
 
+from xbbd_bsd.block.charter import charter, unit_of
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.medium import Wanted
@@ -37,6 +38,7 @@ class Left:
 
     path: str
     unit: int
+    whose: _Key
     machine: str = ""
     refusal: str = ""
 
@@ -46,7 +48,8 @@ class Served:
     """What a segment says of a disk that was served: how to open it, and each ring by number.
 
     `ending`: it was to be served no longer.  `oldest_ns`: since when the oldest of the
-    requests in flight has waited, CLOCK_MONOTONIC; None if there are none.
+    requests in flight has waited, CLOCK_MONOTONIC; None if there are none.  `charter`: of
+    what the segment says (charter.py).
     """
 
     wanted: Wanted
@@ -55,6 +58,7 @@ class Served:
     ending: bool
     inflight: int
     oldest_ns: int | None
+    charter: bytes
 
     @property
     def any_ring(self) -> QueueParams:
@@ -106,6 +110,7 @@ def read(segment: State) -> Served:
         for p in params.values()
     }
     whose = (segment.identity.domid, medium.key[0])
+    all_rings = dict.fromkeys(range(segment.connection_rings), RingParams(0, ()))
     if len(common) > 1 or (first.domid, first.disk_kind.name.lower()) != whose:
         raise HostError(f"{segment.path} contradicts itself", EINVAL)
     return Served(
@@ -121,6 +126,7 @@ def read(segment: State) -> Served:
         segment.ending,
         len(times),
         min(times, default=None),
+        charter(segment.identity, medium, all_rings, lambda n, *_: params_of(segment, n)),
     )
 
 
@@ -145,9 +151,10 @@ class Inheritance:
         if left is not None and machine and left.machine not in ("", machine[:_MACHINE_LENGTH]):
             self.give_up("its state segment is another virtual machine's")
 
-    def orphan(self, path: str, unit: int) -> None:
+    def orphan(self, path: str, who: Identity) -> None:
         """Whoever served the device is gone while this daemon is not."""
-        self._left, self._served = Left(path, unit), None
+        whose = (who.kind, who.domid, who.number)
+        self._left, self._served = Left(path, who.unit, whose), None
 
     def take(self, inherit: Callable[[str], State]) -> State:
         """The segment, which is the device's from now on; HostError."""
@@ -185,7 +192,7 @@ class Heritage:
     def __init__(self, directory: str, marks: Marks, journal: Callable[[Event], None]) -> None:
         """Look through the directory.  What they say of a loss is kept, and said."""
         self._journal = journal
-        self._left: dict[_Key, Left] = {}
+        self._left: dict[int, Left] = {}  # by unit: a file's name is nobody's but ours
         for name in sorted(os.listdir(directory)):
             match = _NAMES.fullmatch(name)
             if match:
@@ -205,13 +212,13 @@ class Heritage:
             return
         try:
             who = segment.identity
-            left = Left(path, unit, who.machine, _refusal(segment))
+            left = Left(path, unit, self._key(who), who.machine, _refusal(segment))
         finally:
             segment.close()
-        if left.refusal or who.unit != unit or self._key(who) in self._left:
+        if left.refusal or who.unit != unit:
             remove_file(path)
         if who.unit == unit:
-            self._left.setdefault(self._key(who), left)
+            self._left[unit] = left
 
     @staticmethod
     def _key(who: SegmentIdentity | Identity) -> _Key:
@@ -220,26 +227,30 @@ class Heritage:
     @property
     def units(self) -> frozenset[int]:
         """Numbers that are not free yet."""
-        return frozenset(left.unit for left in self._left.values())
+        return frozenset(self._left)
 
-    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
-        """The number that a device had."""
-        left = self._left.get((kind, domid, number))
-        return left.unit if left is not None else None
+    def unit_of(self, kind: str, domid: int, number: int, served: bytes | None) -> int | None:
+        """The number that a device had; `served`: its node of that name (charter.py)."""
+        mine = [u for u, left in self._left.items() if left.whose == (kind, domid, number)]
+        said = unit_of(served)
+        return said if said in mine else min(mine, default=None)
 
     def claim(self, identity: Identity) -> Left | None:
         """What is left of a device, which is that device's from now on."""
-        return self._left.pop(self._key(identity), None)
+        left = self._left.get(identity.unit)
+        if left is None or left.whose != self._key(identity):
+            return None
+        return self._left.pop(identity.unit)
 
     def settle(self, kind: str) -> list[Identity]:
         """All devices of a kind that there are have claimed theirs: the others are gone."""
-        gone = [key for key in self._left if key[0] == kind]
+        gone = [left for left in self._left.values() if left.whose[0] == kind]
         found = []
-        for key in gone:
-            left = self._left.pop(key)
+        for left in gone:
+            del self._left[left.unit]
             remove_file(left.path)
             if not left.refusal:
-                found.append(Identity(*key, DRIVER.name, left.unit))
+                found.append(Identity(*left.whose, DRIVER.name, left.unit))
         return found
 
 

@@ -303,6 +303,11 @@ class State:
         whole = len(states) == self._state.connection_rings
         return not whole or any(state != QueueState.RUNNING for state in states)
 
+    @property
+    def connection_rings(self) -> int:
+        """On how many rings its guest was served last; at most as many as it has room for."""
+        return min(int(self._state.connection_rings), self.rings)
+
     def connect(self, rings: int) -> None:
         """A guest is about to be served on so many rings."""
         self._state.connection_rings = rings

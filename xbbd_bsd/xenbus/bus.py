@@ -149,7 +149,8 @@ class Bus:
     def _identify(self, kind: str, domid: int, number: int) -> Identity:
         """A device that was found: with the number that it had, if it is to be adopted."""
         family = self._families[kind]
-        unit = family.unit_of(kind, domid, number)
+        root = f"backend/{kind}/{domid}/{number}"
+        unit = family.unit_of(kind, domid, number, lambda node: self._store.get(f"{root}/{node}"))
         if unit is None:
             unit = self._free_unit(family)
         return Identity(kind, domid, number, family.driver.name, unit)

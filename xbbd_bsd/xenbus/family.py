@@ -221,7 +221,7 @@ class Family(Protocol):
     def configure(self, config: Config) -> None:
         """Go by another configuration from now on.  Raises nothing."""
 
-    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
+    def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
         """The number that an earlier daemon gave to a device that can be adopted."""
 
     @property
