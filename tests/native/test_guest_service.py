@@ -172,7 +172,7 @@ def test_one_that_has_another_daemon_is_left_alone(guests: GuestProcesses) -> No
     assert link is not None
     link._lose("for some reason")
     other = Link.connect(guests.path(7))
-    other.hello(BOUNDS, idle_seconds=600, limit=GIVE_UP)
+    other.hello(BOUNDS, idle_seconds=0, limit=GIVE_UP)
     with pytest.raises(HostError, match="another daemon") as busy:
         guests.reach(7, "web", limit=GIVE_UP)
     assert busy.value.errno == EAGAIN
