@@ -157,3 +157,13 @@ def test_a_guest_comes_and_goes(machine: Machine, image: Path) -> None:
         guest.event("closed")
         guest.tell("open")
         guest.event("connected")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="it is looked up in /proc")
+def test_whoever_reads_what_the_daemon_says_does_not_wait_for_guests(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As daemon(8) does, which starts another one once the daemon's output has ended."""
+    machine.connected(image)
+    pid = process(machine, capsys)
+    assert {os.readlink(f"/proc/{pid}/fd/{n}") for n in range(3)} == {os.devnull}

@@ -50,6 +50,10 @@ def be_guest(xbb: Any, request: Any, listener: int) -> int:
         posix.dup2(posix.open(path, posix.O_RDWR | posix.O_CLOEXEC), OWN_GRANTS)
         params.grant_fd = OWN_GRANTS
         keep = OWN_GRANTS + 1
+    if params.confined:
+        # Whoever waits for the end of the daemon's output shall not wait for ours.
+        for standard in (1, 2):
+            posix.dup2(0, standard)
     xbb.lib.xbb_close_from(keep)
     xbb.lib.xbb_process_title(b"xbbd: guest " + xbb.ffi.string(request.name))
     error = xbb.ffi.new("struct xbb_error *")

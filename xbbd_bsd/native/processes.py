@@ -198,7 +198,7 @@ def _spawn(channel: int) -> int:
             command,
             {**os.environ, **_ONE_HEAP},
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
                 (os.POSIX_SPAWN_DUP2, passed, _CHANNEL),
             ],
         )
