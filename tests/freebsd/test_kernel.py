@@ -78,7 +78,7 @@ MACHINES = (
     "tests/sim/test_attach.py::test_nodes_of_an_attached_disk",
     "tests/sim/test_end.py::test_one_ring_lies_and_the_others_go_on",
     "tests/sim/test_end.py::test_the_guest_is_killed_under_load",
-    "tests/sim/test_end.py::test_the_daemon_is_killed_under_load",
+    "tests/sim/test_takeover.py::test_the_daemon_is_killed_under_load[rings]",
     "tests/sim/test_end.py::test_sigterm_under_load",
     "tests/sim/test_features.py::test_all_features_at_once[native]",
 )

@@ -50,7 +50,7 @@ begin(struct guest_end *g)
 	g->event_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	CHECK(connect(g->event_fd, (struct sockaddr *)&address,
 	    sizeof(address)) == 0);
-	CHECK_EQ(xbb_hvfront_sim.take(g->front), 1);	/* of the connection */
+	CHECK_EQ(xbb_hvfront_sim.take(g->front), 0);	/* nobody is told */
 	CHECK_EQ(ops->open(&g->hv, g->domain_fd, g->event_fd, 1), 0);
 }
 

@@ -114,13 +114,13 @@ class Scratch:
         include = f"-I{sysconfig.get_path('include')}"
         paths = [generated, *map(Path, sources()), *(self.root / "tests/c").glob("*.c")]
         for path in paths:
-            to = self._out / f"{path.stem}.o"
+            to = self._out / f"{_name(path)}.o"
             if self._compile(path, to, include) != 0:
                 raise TargetError(f"{path} does not compile")
-            self._objects[path.stem] = to
+            self._objects[_name(path)] = to
 
     def _product(self) -> list[Path]:
-        return [self._objects[Path(source).stem] for source in sources()]
+        return [self._objects[_name(Path(source))] for source in sources()]
 
     def programs(self, target: Target) -> list[str]:
         """The C programs of a target, by the names of their files."""
@@ -140,10 +140,12 @@ class Scratch:
 
     def _link_program(self, program: str) -> Path:
         own = {path.stem for path in (self.root / "tests/c").glob("*.c")}
-        shared = [self._objects[name] for name in own if not name.startswith(("test_", "fuzz_"))]
+        shared = [
+            self._objects[f"c-{name}"] for name in own if not name.startswith(("test_", "fuzz_"))
+        ]
         to = self._out / program
         linked = self._run(
-            [self._cc, *LINKING, "-o", to, self._objects[program], *shared, *self._product(),
+            [self._cc, *LINKING, "-o", to, self._objects[f"c-{program}"], *shared, *self._product(),
              "-lpthread"]
         )  # fmt: skip
         if linked != 0:
@@ -153,8 +155,8 @@ class Scratch:
     def _link_extension(self) -> None:
         (self.root / EXTENSION).unlink(missing_ok=True)
         linked = self._run(
-            [self._cc, "-shared", "-o", EXTENSION, self._objects["_xbb"], *self._product(),
-             *(self._objects[name] for name in DEATHS), "-lpthread"]
+            [self._cc, "-shared", "-o", EXTENSION, self._objects["native-_xbb"], *self._product(),
+             *(self._objects[f"c-{name}"] for name in DEATHS), "-lpthread"]
         )  # fmt: skip
         if linked != 0:
             raise TargetError("the extension cannot be linked")
@@ -220,7 +222,7 @@ class Scratch:
             with _content(path, changed):
                 if self._compile(path.relative_to(self.root), mutated) != 0:
                     return Verdict.UNBUILT
-            if mutated.read_bytes() == self._objects[path.stem].read_bytes():
+            if mutated.read_bytes() == self._objects[_name(path)].read_bytes():
                 return Verdict.SAME
         for stage in self._stages(target):
             limit = self._limit(target, stage)
@@ -236,12 +238,17 @@ class Scratch:
             with _content(path, changed):
                 yield
             return
-        right = self._objects[path.stem]
-        self._objects[path.stem] = mutated
+        right = self._objects[_name(path)]
+        self._objects[_name(path)] = mutated
         try:
             yield
         finally:
-            self._objects[path.stem] = right
+            self._objects[_name(path)] = right
+
+
+def _name(path: Path) -> str:
+    """Of its object: several directories have a file of one name."""
+    return f"{path.parent.name}-{path.stem}"
 
 
 @contextmanager

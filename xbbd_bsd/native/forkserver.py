@@ -50,7 +50,7 @@ def be_guest(xbb: Any, request: Any, listener: int) -> int:
         posix.dup2(posix.open(path, posix.O_RDWR | posix.O_CLOEXEC), OWN_GRANTS)
         params.grant_fd = OWN_GRANTS
         keep = OWN_GRANTS + 1
-    if params.confined:
+    if b"XBBD_GUEST_OUTPUT" not in posix.environ:  # of somebody who looks for a fault
         # Whoever waits for the end of the daemon's output shall not wait for ours.
         for standard in (1, 2):
             posix.dup2(0, standard)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
-from errno import EBUSY
+from errno import EBUSY, EMFILE, ENFILE, ENOMEM
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi
@@ -79,8 +79,10 @@ def remove(path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    except OSError:  # none that could be locked: a link, say
-        os.unlink(path)
+    except OSError as error:
+        if error.errno in (EMFILE, ENFILE, ENOMEM):
+            raise
+        os.unlink(path)  # none that could be locked: a link, say
         return
     try:
         lock(fd, path)

@@ -1,7 +1,7 @@
 /*
  * limits.c - how much the process of a guest may have, whose it is, and that it
- * finds no files; the same on all systems.  What it may do is confine_*.c's.  The only thread,
- * before all others.
+ * finds no files; the same on all systems.  What it may do is confine_*.c's.
+ * The only thread, before all others.
  */
 #include <sys/resource.h>
 
