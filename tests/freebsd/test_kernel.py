@@ -35,6 +35,7 @@ def run(tree: Path, sanitizer: str, medium: str, *tests: str) -> tuple[int, str]
             "XBBD_TEST_HV": "xen",
             "XBBD_TEST_MEDIUM": medium,
             "XBBD_TEST_SANITIZED": "yes" if library else "no",
+            "XBBD_GUEST_OUTPUT": "yes",  # what they have to say of guests' processes, too
         },
         LIMIT,
     )

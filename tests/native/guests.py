@@ -38,8 +38,6 @@ from xbbd_bsd.native.remote import RemoteDevice
 
 BOUNDS = Bounds(io_threads=64, io_bytes=1 << 28, mappings=4096, grants=4096, guest_grants=2048)
 IDLE_SECONDS = 600
-# What a sanitizer, or a kernel that is played, has to say of a process is to be seen.
-os.environ["XBBD_GUEST_OUTPUT"] = "1"
 
 
 def near(path: Path) -> str:

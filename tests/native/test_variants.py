@@ -159,6 +159,7 @@ def run(directory: Path, tree: Path, variant: Variant) -> Done:
             "LD_PRELOAD": " ".join(preload),
             "XBBD_TEST_DISK": disk,
             "XBBD_TEST_SANITIZED": "yes" if library else "no",
+            "XBBD_GUEST_OUTPUT": "yes",  # what they have to say of guests' processes, too
             "XBBD_TEST_TRANSPORT": "best" if transport == "guests" else transport,
         },
         1200.0,
