@@ -192,10 +192,6 @@ def of_no_disk(segment: State) -> None:
     segment.handle.medium.known = 0
 
 
-def of_a_device(segment: State) -> None:
-    segment.handle.medium.kind = DiskKind.DEVICE
-
-
 def of_another_guest(segment: State) -> None:
     segment.handle.head.identity.domid = 6
 
@@ -218,7 +214,6 @@ REFUSED: list[tuple[Callable[[State], None], str]] = [
     (spoil(sector_size=4096), CONTRADICTS),
     (spoil(block_size=4096), CONTRADICTS),
     (spoil(discard=1), CONTRADICTS),
-    (of_a_device, CONTRADICTS),
 ]
 
 
@@ -440,3 +435,15 @@ def test_one_that_cannot_go_on_says_why(estate: Estate) -> None:
     assert estate.files() == []
     assert not inheritance.leave()
     assert inheritance.refusal == ""
+
+
+def test_a_loop_device_is_known_by_its_file(estate: Estate) -> None:
+    """The disk is a device, and its key that of the file behind it (Disk.key)."""
+    path = estate.leave(0)
+    segment = State.open(str(path), writable=True)
+    for number in segment.served:
+        segment.handle.ring[number].params.disk_kind = DiskKind.DEVICE
+    segment.close()
+    left = estate.heritage().claim(identity())
+    assert left is not None
+    assert left.refusal == ""

@@ -109,9 +109,8 @@ def read(segment: State) -> Served:
         (p.domid, p.hv, p.abi, p.disk_kind, p.read_only, p.sector_size, p.block_size, p.discard)
         for p in params.values()
     }
-    whose = (segment.identity.domid, medium.key[0])
     all_rings = dict.fromkeys(range(segment.connection_rings), RingParams(0, ()))
-    if len(common) > 1 or (first.domid, first.disk_kind.name.lower()) != whose:
+    if len(common) > 1 or first.domid != segment.identity.domid:
         raise HostError(f"{segment.path} contradicts itself", EINVAL)
     return Served(
         Wanted(
