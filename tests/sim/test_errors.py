@@ -15,6 +15,7 @@ import pytest
 
 from tests.sim.conftest import Machine, running_machine
 from tests.sim.test_operator import scrape, tool, values, xbbctl
+from tests.sim.test_takeover import PATIENT, kill, start
 from tests.waiting import eventually, patience
 
 MIB = 1 << 20
@@ -105,6 +106,24 @@ def test_writes_to_a_read_only_disk_are_the_guests(machine: Machine, image: Path
     assert found["dev.xbbd.0.errors.guest.read_only"] > 0
     assert found["dev.xbbd.0.errors.last"] == ""
     assert re.search(r"refused: the disk is read-only$", found["dev.xbbd.0.errors.guest.last"])
+
+
+def test_the_next_daemon_tells_what_is_new(machine: Machine, image: Path) -> None:
+    """And not again what the last one told, which stands in the segment that it takes over."""
+    refused = "refused, the guest's fault: the disk is read-only"
+    guest = machine.connected(image, *PATIENT, mode="r")
+    guest.tell("exercise operations=50 read_percent=0 flush_every=0 barrier_every=0")
+    guest.event("exercised")
+    machine.log_line(refused)
+    kill(machine)
+    told = machine.log().count(refused)
+    start(machine)
+    machine.log_line("taken over: ")
+    guest.tell("exercise operations=1 read_percent=0 flush_every=0 barrier_every=0")
+    guest.event("exercised")
+    machine.log_line(rf"(?s)({refused}.*){{{told + 1}}}")
+    assert machine.log().rstrip().endswith(refused)
+    assert values(machine, "dev.xbbd.0.errors")["dev.xbbd.0.errors.guest.read_only"] == 51
 
 
 def test_a_disk_that_shrinks_under_load(image: Path) -> None:

@@ -100,7 +100,8 @@ class Look:
         self.now = 100.0
         self.disk = self.guest = self.reads = 0
         self.reports = Reports("xbbd0")
-        self.reports.begin(self.now, fresh=True)
+        self.reports.begin(self.now, self.read())
+        self.reads = 0
 
     def read(self) -> Faults:
         self.reads += 1
@@ -158,12 +159,21 @@ def test_what_is_left_is_told_at_the_end() -> None:
     assert look(0.5, ended=True) == []
     # The same guest comes back: nothing is told twice, and nothing is lost.
     look.disk += 1
-    look.reports.begin(look.now, fresh=False)
+    look.reports.begin(look.now, None)
     assert look(AGAIN_SECONDS) == ["host 0 30"]
     # Another segment counts from 0.
     look.disk = 2
-    look.reports.begin(look.now, fresh=True)
+    look.reports.begin(look.now, Faults({}, NOTHING))
     assert look(AGAIN_SECONDS) == ["host 1 30"]
+
+
+def test_what_an_earlier_daemon_has_told_is_not_told_anew() -> None:
+    look = Look()
+    look.disk, look.guest = 40, 7
+    look.reports.begin(look.now, look.read())
+    assert look(AGAIN_SECONDS) == []
+    look.disk += 2
+    assert look() == ["host 1 1"]
 
 
 def test_nothing_is_read_while_nothing_happens() -> None:
@@ -184,7 +194,7 @@ def test_a_segment_that_is_damaged_says_nothing_strange() -> None:
     look()
     look.disk = 0
     assert look() == []
-    look.reports.begin(look.now, fresh=False)
+    look.reports.begin(look.now, None)
     unknown = look.reports.look(
         look.now + 60, 9, lambda: Faults({("read", 5): 9}, NOTHING), "/d", ended=False
     )
@@ -197,7 +207,7 @@ def test_a_segment_that_is_damaged_says_nothing_strange() -> None:
 
 def test_the_lines() -> None:
     reports = Reports("xbbd0 (vbd/1/51712)")
-    reports.begin(0.0, fresh=True)
+    reports.begin(0.0, Faults({}, NOTHING))
     faults = Faults({("write", 28): 312}, {**NOTHING, "read_only": 1}, FULL, BAD)
     disk, guest = reports.look(10.0, 313, lambda: faults, "/d")
     assert str(disk) == (

@@ -52,10 +52,14 @@ class Reports:
         self._failures: int | None = None  # of both, when last looked at
         self._held = False  # something is to be told later
 
-    def begin(self, now: float, *, fresh: bool) -> None:
-        """A guest has connected just now; `fresh`: everything is counted from 0 again."""
-        for account in (self._disk, self._guest):
-            account.open(0 if fresh else account.told, now)
+    def begin(self, now: float, told: Faults | None) -> None:
+        """A guest has connected just now.
+
+        `told`: of the failures that are counted from now on, these nobody needs to hear of;
+        None: it is counted on as before.
+        """
+        self._disk.open(self._disk.told if told is None else told.of_disk, now)
+        self._guest.open(self._guest.told if told is None else told.of_guest, now)
         self._failures = None
 
     def look(

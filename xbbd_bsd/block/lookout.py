@@ -33,7 +33,9 @@ class Lookout:
 
     def begin(self, segment: State, path: str) -> None:
         """Rings work on that segment; `path`: of their disk."""
-        self._reports.begin(self._loop.time(), fresh=segment is not self._last)
+        # Of one that somebody served before, what failed then was told then.
+        told = segment.faults() if segment is not self._last else None
+        self._reports.begin(self._loop.time(), told)
         self._segment, self._last, self._path = segment, segment, path
         self._plan()
 
