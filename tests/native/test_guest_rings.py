@@ -77,6 +77,7 @@ class Daemon:
                 segment=served.state,
                 unit=3,
                 link=self.guests.reach(DOMID, "web", limit=GIVE_UP),
+                adopts=adopt,
                 limit=GIVE_UP,
             )
         )
@@ -186,7 +187,7 @@ def test_its_process_dies_and_they_are_adopted(daemon: Daemon, tmp_path: Path) -
         assert daemon.losses[0].domid == DOMID
         assert rings.status.state is QueueState.DRAINED
         rings.drain()  # which is no error
-        rings.leave()
+        rings.close()  # nor this
 
         again = daemon.connect(d, adopt=True)
         thread.join(GIVE_UP)
@@ -200,8 +201,7 @@ def test_the_next_daemon_goes_on_with_what_is_served(tmp_path: Path) -> None:
     """Without adopting anything: the rings have never stopped."""
     with disk(tmp_path) as d, ExitStack() as stack:
         first = Daemon(near(tmp_path))
-        rings = first.connect(d)
-        rings.leave()
+        first.connect(d)
         first.close()
         d.exercise(300)
         second = Daemon(near(tmp_path))

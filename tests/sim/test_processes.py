@@ -137,6 +137,27 @@ def test_the_guest_dies_while_there_is_no_daemon(
     eventually(lambda: machine.mapped() == 0, "no grant mapped")
 
 
+def test_a_segment_that_nobody_can_read(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever served it gives the disk back, and its guest may begin anew."""
+    guest = machine.connected(image)
+    pid = process(machine, capsys)
+    machine.daemon.signal(signal.SIGKILL)
+    machine.daemon.wait()
+    with open(f"{machine.chain.layout.run}/xbbd.0", "r+b") as segment:
+        segment.seek(4)
+        segment.write(b"\xff")
+    start(machine)
+    machine.log_line(r"must connect again \(map state segment .*: Invalid argument\)")
+    eventually(lambda: machine.mapped() == 0, "nobody serves it")
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), "its process ends")
+    guest.signal(signal.SIGKILL)
+    guest.wait()
+    assert machine.chain.detach(machine.offers.pop())
+    machine.connected(image, domid=2)
+
+
 def test_a_stop_closes_everything(machine: Machine, image: Path) -> None:
     guest = at_work(machine, image, "--persistent")
     machine.daemon.signal(signal.SIGTERM)

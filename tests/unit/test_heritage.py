@@ -157,12 +157,27 @@ def test_what_is_no_segment_is_said_and_goes(estate: Estate) -> None:
     estate.path(0).write_bytes(b"nonsense")
     estate.path(1).symlink_to(estate.leave(2))
     heritage = estate.heritage()
-    assert heritage.units == {2}
     assert estate.files() == ["xbbd.2"]
+    assert heritage.units == {0, 1, 2}, "somebody may serve them"
     said = [str(event) for event in estate.events if isinstance(event, SegmentLeft)]
     assert len(said) == len(estate.events) == 2
     assert said[0].startswith(f"{estate.path(0)}: left by an earlier daemon, and of no use: map ")
     assert "links" in said[1]
+
+
+def test_what_is_no_segment_is_whosever_node_names_it(estate: Estate) -> None:
+    estate.path(0).write_bytes(b"nonsense")
+    estate.leave(1)
+    heritage = estate.heritage()
+    assert heritage.claim(identity()) is None
+    assert heritage.settle("vbd") == [identity(unit=1)]
+    assert heritage.unit_of("vbd", 5, 51712, None) is None
+    assert heritage.unit_of("vbd", 5, 51712, b"0 digest") == 0
+    assert heritage.unit_of("vbd", 6, 51712, b"0 digest") is None, "another's by now"
+    inheritance = Inheritance(heritage.claim(identity()))
+    assert not inheritance.adoptable
+    assert inheritance.refusal.startswith("map ")
+    assert heritage.units == frozenset()
 
 
 # What nothing can come of.
@@ -433,8 +448,38 @@ def test_one_that_cannot_go_on_says_why(estate: Estate) -> None:
     inheritance.give_up("the disk has gone")
     assert (inheritance.adoptable, inheritance.refusal) == (False, "the disk has gone")
     assert estate.files() == []
-    assert not inheritance.leave()
-    assert inheritance.refusal == ""
+    assert inheritance.leave()
+    assert (inheritance.refusal, inheritance.leave()) == ("", False)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda inheritance: inheritance.give_up("whatever"),
+        lambda inheritance: inheritance.is_for(MACHINE[:-1] + "5"),
+        lambda inheritance: inheritance.leave(),
+    ],
+    ids=["given up", "another guest's", "begun anew"],
+)
+def test_whoever_serves_it_still_hears_that_nobody_goes_on(
+    estate: Estate, ends: Callable[[Inheritance], object]
+) -> None:
+    estate.leave(0)
+    said: list[str] = []
+    inheritance = Inheritance(estate.heritage().claim(identity()), lambda: said.append("drop"))
+    assert not said
+    ends(inheritance)
+    inheritance.leave()
+    assert said == ["drop"]
+
+
+def test_whoever_serves_what_is_refused_hears_it_at_once(estate: Estate) -> None:
+    segment = estate.make(0)
+    segment.lose(EIO)
+    segment.close()
+    said: list[str] = []
+    Inheritance(estate.heritage().claim(identity()), lambda: said.append("drop")).leave()
+    assert said == ["drop"]
 
 
 def test_a_loop_device_is_known_by_its_file(estate: Estate) -> None:

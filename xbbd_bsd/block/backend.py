@@ -36,7 +36,7 @@ from xbbd_bsd.block.queues import (
 )
 from xbbd_bsd.block.rings import MakeParams, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
-from xbbd_bsd.block.serving import ServedRings, Serving, ask_for_rings
+from xbbd_bsd.block.serving import Asked, ServedRings, Serving, ask_for_rings
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Ended, Pending, Run
@@ -106,7 +106,8 @@ class BlockBackend:
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
-        self._inheritance = Inheritance(family.heritage.claim(identity))
+        left = family.heritage.claim(identity)
+        self._inheritance = Inheritance(left, partial(family.serving.drop, identity))
         self._medium = Medium(
             self.name,
             self,
@@ -184,7 +185,7 @@ class BlockBackend:
         self._path = named_path(self._media, backend)
         self.configure()
         config = self._config
-        left = self._disinherit()
+        left = self._inheritance.leave()
         if left or (segment is not None and segment.damaged):
             self._forget_segment()
         if (segment := self._segment) is None:
@@ -268,21 +269,12 @@ class BlockBackend:
     def adopt(self, backend: Nodes) -> str:
         try:
             return self._adopt(backend)
-        except Pending:
-            raise
         except XbbdError as error:
             if error.passes and not isinstance(error, MarkedError):
                 raise
             self._inheritance.give_up(str(error))
-            self._family.serving.drop(self._identity)
             self._forget_segment()
             raise HostError(f"cannot be taken over: {error}", error.errno) from None
-
-    def _disinherit(self) -> bool:
-        """Nobody goes on where an earlier daemon was.  Whether there was anything to go on with."""
-        if left := self._inheritance.leave():
-            self._family.serving.drop(self._identity)
-        return left
 
     def _adopt(self, backend: Nodes) -> str:
         self._share.keep(Part.DEVICE, OF_DEVICE)
@@ -301,7 +293,7 @@ class BlockBackend:
         if served.ending:
             self.drain()
         if not found.paused:
-            return f"{len(served.rings)} rings, in a process that has gone on"
+            return f"{served.counted}, in a process that has gone on"
         segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
         return served.describe(waited_ns)
 
@@ -406,11 +398,11 @@ class BlockBackend:
     ) -> ServedRings:
         """Serve these rings, as it was asked for; may raise Pending."""
         assert self._segment is not None
-        segment, serving, errands = self._segment, self._family.serving, self._medium.errands
-        ready = partial(serving.serve, self._identity, self._guest, rings, make, segment)
-        found = self._rings = ask_for_rings(errands, asked, partial(ready, self._medium.kept))
-        serving.listen(found, self._identity, self._woken)
-        self._lookout.begin(segment, self._path)
+        medium, serving, who = self._medium, self._family.serving, self._identity
+        needs = Asked(who, self._guest, rings, make, self._segment, medium.kept)
+        found = self._rings = ask_for_rings(medium.errands, asked, partial(serving.serve, needs))
+        serving.listen(found, who, self._woken)
+        self._lookout.begin(self._segment, self._path)
         self._news = {}
         for ring in rings.values():
             refs = " ".join(str(ref) for ref in ring.refs)
@@ -427,11 +419,13 @@ class BlockBackend:
 
     def _orphan(self, rings: ServedRings) -> None:
         """Nobody serves them any more; the guest waits, and we adopt what it has in flight."""
-        rings.leave()
+        rings.close()
         self._rings = None
         self._lookout.end()
-        if self._segment is not None and self._segment.served:  # else nothing was owed
+        if self._segment is not None and self._segment.served:
             self._inheritance.orphan(self._segment.path, self._identity)
+        else:  # all was answered, and given back
+            self._share.give_back(Part.CONNECTION)
 
     def drain(self) -> None:
         if self._rings is not None:
@@ -459,7 +453,7 @@ class BlockBackend:
         self._medium.forget()
         self._family.known.pop(self._identity.unit, None)
         self._forget_segment()
-        self._disinherit()
+        self._inheritance.leave()
         self._family.serving.forget(self._identity)
         self._share.forget()
 

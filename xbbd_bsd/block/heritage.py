@@ -38,7 +38,7 @@ class Left:
 
     path: str
     unit: int
-    whose: _Key
+    whose: _Key | None  # None: it cannot be read, and only the device's node may know
     machine: str = ""
     refusal: str = ""
 
@@ -74,12 +74,16 @@ class Served:
         """For how long the oldest request in flight has waited, 0 if there is none."""
         return 0 if self.oldest_ns is None else max(0, now_ns - self.oldest_ns)
 
+    @property
+    def counted(self) -> str:
+        """How many rings it is, in words."""
+        return "1 ring" if len(self.rings) == 1 else f"{len(self.rings)} rings"
+
     def describe(self, waited_ns: int) -> str:
         """In words, for the log."""
-        rings = "1 ring" if len(self.rings) == 1 else f"{len(self.rings)} rings"
         requests = "1 request" if self.inflight == 1 else f"{self.inflight} requests"
         waited = f", the oldest for {waited_ns / 1e9:.1f} s" if self.inflight else ""
-        return f"{rings}, {requests} in flight{waited}"
+        return f"{self.counted}, {requests} in flight{waited}"
 
     def maker(self, disk_fd: int) -> MakeParams:
         """How each queue is made, with an open disk."""
@@ -132,9 +136,13 @@ def read(segment: State) -> Served:
 class Inheritance:
     """What one device has of an earlier daemon, as long as something may come of it."""
 
-    def __init__(self, left: Left | None) -> None:
+    def __init__(self, left: Left | None, drop: Callable[[], None] = lambda: None) -> None:
+        """`drop`: of whoever still serves it, since nobody will go on with it."""
         self._left = left
+        self._drop = drop
         self._served: Served | None = None  # as the segment had it before anybody went on
+        if self.refusal:
+            drop()
 
     @property
     def adoptable(self) -> bool:
@@ -175,11 +183,12 @@ class Inheritance:
         if self._left is not None:
             remove_file(self._left.path)
             self._left = replace(self._left, refusal=refusal)
+            self._drop()
 
     def leave(self) -> bool:
         """The device begins anew, or is gone.  Whether something was left until now."""
-        left = self.adoptable
-        if left:
+        left = self._left is not None
+        if self.adoptable:
             self.give_up("it was begun anew")
         self.taken()
         return left
@@ -208,6 +217,7 @@ class Heritage:
             text = in_words(error)
             self._journal(SegmentLeft(path, text))
             remove_file(path)
+            self._left[unit] = Left(path, unit, None, refusal=text)
             return
         try:
             who = segment.identity
@@ -230,9 +240,14 @@ class Heritage:
 
     def unit_of(self, kind: str, domid: int, number: int, served: bytes | None) -> int | None:
         """The number that a device had; `served`: its node of that name (charter.py)."""
-        mine = [u for u, left in self._left.items() if left.whose == (kind, domid, number)]
-        said = unit_of(served)
-        return said if said in mine else min(mine, default=None)
+        whose, said = (kind, domid, number), unit_of(served)
+        mine = [unit for unit, left in self._left.items() if left.whose == whose]
+        if said in mine:
+            return said
+        if said is not None and said in self._left and self._left[said].whose is None:
+            self._left[said] = replace(self._left[said], whose=whose)
+            return said
+        return min(mine, default=None)
 
     def claim(self, identity: Identity) -> Left | None:
         """What is left of a device, which is that device's from now on."""
@@ -242,14 +257,16 @@ class Heritage:
         return self._left.pop(identity.unit)
 
     def settle(self, kind: str) -> list[Identity]:
-        """All devices of a kind that there are have claimed theirs: the others are gone."""
-        gone = [left for left in self._left.values() if left.whose[0] == kind]
+        """All devices of a kind that there are have claimed theirs: the others are gone.
+
+        What nobody can read is kept back, with its number, for whoever's node names it.
+        """
         found = []
-        for left in gone:
-            del self._left[left.unit]
-            remove_file(left.path)
-            if not left.refusal:
-                found.append(Identity(*left.whose, DRIVER.name, left.unit))
+        for unit, left in [*self._left.items()]:
+            if left.whose is not None and left.whose[0] == kind:
+                remove_file(left.path)
+                found.append(Identity(*left.whose, DRIVER.name, unit))
+                del self._left[unit]
         return found
 
 

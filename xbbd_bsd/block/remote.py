@@ -49,26 +49,27 @@ class RemoteRings:
         unit: int,
         link: Link,
         kept: Sequence[int] = (),
+        adopts: bool = False,
         limit: float = LIMIT,
     ) -> None:
         """Have the guest's process open a queue for each, and then start them all.
 
-        If it serves them already, as when it is the daemon that died, nothing is begun.
-        `kept`: what holds locks on the disk, which the process keeps as well.  Waits;
-        OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
+        `adopts`: somebody served them before; if it is this very process, as when it is the
+        daemon that died, nothing is begun.  `kept`: what holds locks on the disk, which the
+        process keeps as well.  Waits; OSError, HostError or GuestError, and nothing is left
+        behind then.  Any thread.
         """
         self._offered = offered
         self._limit = limit
         self._unsubscribe: Callable[[], None] = lambda: None
         self._draining = self._finishing = False
-        self.paused = False  # served by nobody before
         report = link.reports.get(unit)
-        if report is not None and report.state in _SERVED and _adopts(offered, make):
+        self.paused = not (adopts and report is not None and report.state in _SERVED)
+        if not self.paused:
             self._device = RemoteDevice(link, unit, segment, len(offered))
             return
         if [*offered] != [*range(len(offered))]:
             raise HostError("some of its rings have ended", EINVAL)
-        self.paused = True
         # One that is still being closed, of the connection before.
         link.wait_gone(unit, limit=limit)
         segment.unlock()
@@ -148,17 +149,8 @@ class RemoteRings:
     def close(self) -> None:
         """Give everything back.  Waits, for I/O in flight too; HostError if it takes too long.
 
-        By any thread as long as nobody listens; see `leave`.
+        What is lost has nothing.  By any thread as long as nobody listens.
         """
         self._unsubscribe()
         if self.lost is None:
             self._device.close(limit=self._limit)
-
-    def leave(self) -> None:
-        """Stop listening: the daemon ends, or the process has died, and the rings are served on."""
-        self._unsubscribe()
-
-
-def _adopts(rings: Mapping[int, RingParams], make: MakeParams) -> bool:
-    """Whether these are rings that somebody served."""
-    return all(make(number, ring, -1, -1, -1).adopt for number, ring in rings.items())

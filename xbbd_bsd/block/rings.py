@@ -155,10 +155,6 @@ class Rings:
         """Give everything back once they have drained."""
         self.close()
 
-    def leave(self) -> None:
-        """They end with this process."""
-        self.close()
-
     def close(self) -> None:
         """Give everything back.  Waits for I/O in flight unless all have drained.
 

@@ -7,6 +7,8 @@ one, which adopts them.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from errno import EAGAIN
 from typing import Protocol
 
 from xbbd_bsd.block.negotiate import RingParams
@@ -50,28 +52,41 @@ class ServedRings(Protocol):
     def finish(self) -> None:
         """Give everything back once they have drained.  May raise Pending."""
 
-    def leave(self) -> None:
-        """Listen no more; nothing is given back."""
-
     def close(self) -> None:
-        """Give everything back, and wait as long as that takes.  Any thread, if nobody listens."""
+        """Give everything back, and wait as long as that takes; of lost ones nothing is there.
+
+        Any thread, if nobody listens.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Rings that are to be served, by number, with what each is made of.
+
+    `guest`: its name, for people.  `kept`: descriptors that are to be open as long as the
+    rings are served.
+    """
+
+    who: Identity
+    guest: str
+    rings: Mapping[int, RingParams]
+    make: MakeParams
+    segment: State
+    kept: Sequence[int]
+
+    @property
+    def adopts(self) -> bool:
+        """Whether somebody served them before."""
+        return all(self.make(n, ring, -1, -1, -1).adopt for n, ring in self.rings.items())
 
 
 class Serving(Protocol):
     """How rings come to be served."""
 
-    def serve(
-        self,
-        who: Identity,
-        guest: str,
-        rings: Mapping[int, RingParams],
-        make: MakeParams,
-        segment: State,
-        kept: Sequence[int],
-    ) -> ServedRings:
+    def serve(self, asked: Asked) -> ServedRings:
         """Have them all served; OSError, HostError, GuestError, and nothing is left then.
 
-        `kept`: descriptors that are to be open as long as they are.  Waits; any thread.
+        Waits; any thread.
         """
 
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
@@ -103,16 +118,14 @@ class Here:
         self._host = host
         self._loop = loop
 
-    def serve(
-        self,
-        who: Identity,
-        guest: str,
-        rings: Mapping[int, RingParams],
-        make: MakeParams,
-        segment: State,
-        kept: Sequence[int],
-    ) -> Rings:
-        return Rings(rings, make, host=self._host, domid=who.domid, segment=segment)
+    def serve(self, asked: Asked) -> Rings:
+        return Rings(
+            asked.rings,
+            asked.make,
+            host=self._host,
+            domid=asked.who.domid,
+            segment=asked.segment,
+        )
 
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
         assert isinstance(rings, Rings)
@@ -135,23 +148,14 @@ class Here:
         return bound_io(threads, size)
 
 
-class Guests(Protocol):
-    """The processes of guests (guests/)."""
+class Processes(Protocol):
+    """The processes of guests (guests/service.py)."""
 
     def reach(self, domid: int, name: str, *, limit: float) -> Link:
         """The process of a guest: the one that there is, or a new one.  Waits; HostError."""
 
     def find(self, domid: int, *, limit: float) -> Link | None:
         """The one that there is, if any.  Waits; HostError."""
-
-    def subscribe(self, domid: int, woken: Callable[[], None]) -> Callable[[], None]:
-        """Call `woken` when it has said something, or died; how to end that."""
-
-    def forget(self, domid: int) -> None:
-        """No device of the guest is left."""
-
-    def drop(self, domid: int, device: int) -> None:
-        """Have it give a device back, if there is such a process, and it has it."""
 
     def forgive(self, domid: int) -> None:
         """Start it again, however often it has died."""
@@ -160,36 +164,54 @@ class Guests(Protocol):
         """What each may have beyond what its rings need, from when it is reached."""
 
 
+class Guests(Protocol):
+    """The loop's look at them (guests/watch.py)."""
+
+    @property
+    def processes(self) -> Processes:
+        """What is looked at."""
+
+    def subscribe(self, domid: int, woken: Callable[[], None]) -> Callable[[], None]:
+        """Call `woken` when a process has said something, or died; how to end that."""
+
+    def forget(self, domid: int) -> None:
+        """No device of the guest is left."""
+
+    def drop(self, domid: int, device: int, done: Callable[[bool], None]) -> None:
+        """Have a process that another daemon had give a device back, if it has it.
+
+        `done` is told whether it has none then, or is not there; False if it would not do it.
+        """
+
+
 class ByProcess:
     """In the process of their guest, which this one's end does not touch."""
 
     def __init__(self, host: Host, guests: Guests) -> None:
         self._host = host
         self._guests = guests
+        self._processes = guests.processes
         self._devices: dict[int, set[int]] = {}  # units by guest
+        self._dropping: set[tuple[int, int]] = set()  # guest and unit
 
-    def serve(
-        self,
-        who: Identity,
-        guest: str,
-        rings: Mapping[int, RingParams],
-        make: MakeParams,
-        segment: State,
-        kept: Sequence[int],
-    ) -> RemoteRings:
+    def serve(self, asked: Asked) -> RemoteRings:
+        who = asked.who
+        if (who.domid, who.unit) in self._dropping:
+            raise HostError("its process still has what was served before", EAGAIN)
         # Before it is reached: nobody shall send it away for want of devices.
         self._devices.setdefault(who.domid, set()).add(who.unit)
-        if not any(make(number, ring, -1, -1, -1).adopt for number, ring in rings.items()):
-            self._guests.forgive(who.domid)
+        if not asked.adopts:
+            self._processes.forgive(who.domid)
         return RemoteRings(
-            rings,
-            make,
+            asked.rings,
+            asked.make,
             host=self._host,
             domid=who.domid,
-            segment=segment,
+            segment=asked.segment,
             unit=who.unit,
-            link=self._guests.reach(who.domid, guest or str(who.domid), limit=LIMIT),
-            kept=kept,
+            link=self._processes.reach(who.domid, asked.guest or str(who.domid), limit=LIMIT),
+            kept=asked.kept,
+            adopts=asked.adopts,
         )
 
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
@@ -201,24 +223,35 @@ class ByProcess:
         return look_at_segment(path)
 
     def lend(self, who: Identity) -> list[int]:
-        link = self._guests.find(who.domid, limit=LIMIT)
+        link = self._processes.find(who.domid, limit=LIMIT)
         if link is None or who.unit not in link.reports:
             return []
         return link.give(who.unit, limit=LIMIT)
 
     def drop(self, who: Identity) -> None:
-        self._guests.drop(who.domid, who.unit)
+        device = who.domid, who.unit
+
+        def done(bare: bool) -> None:
+            self._dropping.discard(device)
+            if bare and who.domid not in self._devices:  # none has come meanwhile
+                self._guests.forget(who.domid)
+
+        if device not in self._dropping:
+            self._dropping.add(device)
+            self._guests.drop(*device, done)
 
     def forget(self, who: Identity) -> None:
-        units = self._devices.get(who.domid, set())
+        units = self._devices.get(who.domid)
+        if units is None:
+            return  # its process, if there is one, is another daemon's: see `drop`
         units.discard(who.unit)
         if not units:
-            self._devices.pop(who.domid, None)
+            del self._devices[who.domid]
             self._guests.forget(who.domid)
 
     def bound(self, threads: int, size: int) -> IoUse:
         """What they have they do not say."""
-        self._guests.bound(threads, size)
+        self._processes.bound(threads, size)
         return IoUse(0, 0, 0, 0)
 
 

@@ -109,31 +109,13 @@ class GuestProcesses:
 
         EAGAIN: it has died a moment ago, and is to be asked for again a little later.
         """
-        end = time.monotonic() + limit
-        with self._lock:
-            guest = self._guests.setdefault(domid, _Guest())
-        with guest.lock:
-            if guest.link is not None and guest.link.lost is None:
-                return guest.link
-            link = self._find(domid, guest, end) or self._start(domid, name, guest, end)
-            guest.link, guest.told = link, False
-        self._found(domid)
+        link = self._have(domid, lambda guest, end: self._start(domid, name, guest, end), limit)
+        assert link is not None
         return link
 
     def find(self, domid: int, *, limit: float) -> Link | None:
         """The one that there is, None if there is none.  Waits; HostError."""
-        end = time.monotonic() + limit
-        with self._lock:
-            guest = self._guests.setdefault(domid, _Guest())
-        with guest.lock:
-            if guest.link is not None and guest.link.lost is None:
-                return guest.link
-            link = self._find(domid, guest, end)
-            if link is None:
-                return None
-            guest.link, guest.told = link, False
-        self._found(domid)
-        return link
+        return self._have(domid, lambda guest, end: None, limit)
 
     def bound(self, threads: int, size: int) -> None:
         """Threads and bytes of I/O that one may have beyond what its rings need."""
@@ -218,6 +200,23 @@ class GuestProcesses:
             guest = self._guests.get(domid)
             if guest is not None and guest.pid and self._processes is not None:
                 self._processes.kill(guest.pid)
+
+    def _have(
+        self, domid: int, otherwise: Callable[[_Guest, float], Link | None], limit: float
+    ) -> Link | None:
+        """The process that there is, or `otherwise`, which is told by when."""
+        end = time.monotonic() + limit
+        with self._lock:
+            guest = self._guests.setdefault(domid, _Guest())
+        with guest.lock:
+            if guest.link is not None and guest.link.lost is None:
+                return guest.link
+            link = self._find(domid, guest, end) or otherwise(guest, end)
+            if link is None:
+                return None
+            guest.link, guest.told = link, False
+        self._found(domid)
+        return link
 
     def _find(self, domid: int, guest: _Guest, end: float) -> Link | None:
         """The one that listens already, of an earlier daemon or a lost connection."""

@@ -33,7 +33,7 @@ class Watch:
 
     def __init__(
         self,
-        guests: GuestProcesses,
+        processes: GuestProcesses,
         loop: asyncio.AbstractEventLoop,
         run: Run,
         lost: Callable[[Loss], None],
@@ -42,13 +42,13 @@ class Watch:
 
         That is before whoever it served is woken.
         """
-        self._guests = guests
+        self.processes = processes
         self._loop = loop
         self._run = run
         self._lost = lost
         self._watched: dict[int, _Watched] = {}
         self._server: int | None = None
-        guests.on_found(self.found)
+        processes.on_found(self.found)
 
     def found(self, domid: int) -> None:
         """There is a connection to a guest's process.  Any thread."""
@@ -67,60 +67,48 @@ class Watch:
 
         return unsubscribe
 
-    def reach(self, domid: int, name: str, *, limit: float) -> Link:
-        """As `GuestProcesses.reach`."""
-        return self._guests.reach(domid, name, limit=limit)
+    def drop(self, domid: int, device: int, done: Callable[[bool], None]) -> None:
+        """Have a process that an earlier daemon started give a device back, if it has it.
 
-    def find(self, domid: int, *, limit: float) -> Link | None:
-        """As `GuestProcesses.find`."""
-        return self._guests.find(domid, limit=limit)
-
-    def drop(self, domid: int, device: int) -> None:
-        """Have a process that an earlier daemon started give a device back."""
+        `done` is told whether it has none then, or is not there; False if it would not do it.
+        """
 
         def work() -> None:
-            link = self._guests.find(domid, limit=LIMIT)
+            link = self.processes.find(domid, limit=LIMIT)
             if link is not None and device in link.reports:
                 link.close_device(device, limit=LIMIT)
 
-        def done(outcome: Outcome) -> None:
-            link = self._guests.link(domid)
-            if link is not None and not link.reports:
-                self.forget(domid)
+        def ended(outcome: Outcome) -> None:
+            link = self.processes.link(domid)
+            done(outcome.error is None and (link is None or not link.reports))
 
-        with suppress(HostError):  # no thread can be had: it is served to nobody
-            self._run("letting go of rings", work, done, f"guest{domid}")
-
-    def forgive(self, domid: int) -> None:
-        """As `GuestProcesses.forgive`."""
-        self._guests.forgive(domid)
-
-    def bound(self, threads: int, size: int) -> None:
-        """As `GuestProcesses.bound`."""
-        self._guests.bound(threads, size)
+        try:
+            self._run("letting go of rings", work, ended, f"guest{domid}")
+        except HostError:  # no thread can be had: it is served to nobody
+            done(False)
 
     def forget(self, domid: int) -> None:
         """As `GuestProcesses.forget`, which must not be called by others while this looks."""
         watched = self._watched.pop(domid, None)
         if watched is not None:
             self._leave(watched)
-        self._guests.forget(domid)
+        self.processes.forget(domid)
 
     def close(self) -> None:
         """Look no more; the processes serve on, and wait for the next daemon."""
-        self._guests.on_found(lambda domid: None)
+        self.processes.on_found(lambda domid: None)
         for watched in self._watched.values():
             self._leave(watched)
         self._watched.clear()
         if self._server is not None:
             self._loop.remove_reader(self._server)
             self._server = None
-        self._guests.leave()
+        self.processes.leave()
 
     def _read_from(self, domid: int) -> None:
         self._follow_server()
         watched = self._watched.setdefault(domid, _Watched())
-        link = self._guests.link(domid)
+        link = self.processes.link(domid)
         if link is watched.link:
             return
         self._leave(watched)
@@ -129,14 +117,14 @@ class Watch:
             self._loop.add_reader(link.fileno(), self._heard, domid)
 
     def _follow_server(self) -> None:
-        server = self._guests.server
+        server = self.processes.server
         if server != self._server:
             if self._server is not None:
                 self._loop.remove_reader(self._server)
             if server is not None:
                 self._loop.add_reader(server, self._look)
             self._server = server
-        self._guests.close_past()
+        self.processes.close_past()
 
     def _leave(self, watched: _Watched) -> None:
         link, watched.link = watched.link, None
@@ -155,7 +143,7 @@ class Watch:
 
     def _look(self) -> None:
         """Who has died?"""
-        for loss in self._guests.look():
+        for loss in self.processes.look():
             watched = self._watched.setdefault(loss.domid, _Watched())
             self._leave(watched)
             self._lost(loss)
