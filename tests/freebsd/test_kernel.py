@@ -62,6 +62,7 @@ def test_probes(tmp_path: Path, plain: Extension) -> None:
 
 
 GUESTS = "tests/native/test_guest_process.py"
+DEATHS = "tests/native/test_guest_deaths.py"
 
 
 def test_a_guests_process(tmp_path: Path, plain: Extension) -> None:
@@ -70,7 +71,7 @@ def test_a_guests_process(tmp_path: Path, plain: Extension) -> None:
     How it is called is not played, nor in another process what a provider is.
     """
     plain.link(tmp_path)
-    status, words = run(tmp_path, "none", "file", GUESTS, "-k", "not named")
+    status, words = run(tmp_path, "none", "file", GUESTS, DEATHS, "-k", "not named")
     assert status == 0, words
 
 

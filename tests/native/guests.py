@@ -6,6 +6,7 @@ Leaving the block ends the processes and asserts that they leave nothing behind.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -104,9 +105,13 @@ class Worker:
     pid: int
 
     def connect(self, *, idle_seconds: int = IDLE_SECONDS) -> Link:
-        """Be its daemon."""
+        """Be its daemon; HostError, and nothing is open then."""
         link = Link.connect(self.path)
-        link.hello(BOUNDS, idle_seconds=idle_seconds, limit=GIVE_UP)
+        try:
+            link.hello(BOUNDS, idle_seconds=idle_seconds, limit=GIVE_UP)
+        except HostError:
+            link.close()
+            raise
         return link
 
     def kill(self) -> None:
@@ -301,6 +306,18 @@ def disk(
         made = Disk(state, file, domain_fd, disk_fd, fronts, listeners, asked, stack)
         yield made
         eventually(lambda: made.mapped == 0, "nothing is mapped any more")
+
+
+def lock_is_free(path: str) -> bool:
+    """Whether nobody holds the lock on that file."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def wait_lost(link: Link) -> HostError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.guests import BOUNDS, Server, disk, near, server, worker
+from tests.native.guests import BOUNDS, Server, disk, near, worker
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import HvKind, QueueState
@@ -146,12 +146,6 @@ def test_one_that_has_opened_the_grant_device_itself(tmp_path: Path) -> None:
             d.exercise(200, ring=1)
             device.close(limit=GIVE_UP)
         link.close()
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Server]:
-    with server() as made:
-        yield made
 
 
 def test_limits_and_another_user(served: Server, tmp_path: Path) -> None:
