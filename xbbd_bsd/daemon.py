@@ -1,8 +1,8 @@
 """xbbd(8): reads the options and the configuration, joins all parts, and waits for signals.
 
 One thread and one asyncio loop; only the data path has threads of its own.
-SIGTERM and SIGINT close all devices and leave, SIGHUP reads the configuration
-again.  What the parts do is not known here.
+SIGTERM and SIGINT close all devices and leave, SIGUSR1 leaves them at work for the
+next daemon, SIGHUP reads the configuration again.  What the parts do is not known here.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import Enum
 from typing import Final
 
 from xbbd_bsd import __version__, logs, program
@@ -46,15 +47,24 @@ from xbbd_bsd.native.link import Bounds
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
 from xbbd_bsd.surroundings import Surroundings
-from xbbd_bsd.takeovers import ProcessLost
+from xbbd_bsd.takeovers import Leaving, Left, LeftBusy, ProcessLost
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
 READY: Final = b"\0"  # a detached daemon's word to whoever started it
 STOP_SECONDS: Final = 5.0  # for guests to close, and again for requests to end
+LEAVE_SECONDS: Final = 8.0  # for requests to end, if guests are to be left at work
 
 _log = logging.getLogger("xbbd")
+
+
+class Ending(Enum):
+    """What a daemon has left when it ends."""
+
+    CLEAN = "nothing"
+    STUCK = "requests that do not end"
+    LEFT = "guests at work, for the next one"
 
 
 class Daemon:
@@ -69,7 +79,7 @@ class Daemon:
         self._host = host
         self._loop = asyncio.new_event_loop()
         self._ended: asyncio.Future[bool] = self._loop.create_future()
-        self._stopping = False
+        self._stopping = self._leaving = False
         _set_budget(config)
         self._journal = Journal(logs.sink, time.monotonic, _switches(config), time.time)
         places = Places(state_dir, config.daemon.pidfile or os.path.join(state_dir, "xbbd.pid"))
@@ -136,6 +146,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._leave)
 
     def _guest_processes(self, state_dir: str) -> Watch:
         """What they are started with is as configured then."""
@@ -176,28 +187,42 @@ class Daemon:
             for device in self._bus.devices
         }
 
-    def run(self) -> bool:
-        """Until a signal ends it; whether everything was given back."""
+    def run(self) -> Ending:
+        """Until a signal ends it."""
         with logs.caught(self._journal, self._loop):
             return self._run_until_told()
 
-    def _run_until_told(self) -> bool:
+    def _run_until_told(self) -> Ending:
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
         self._endpoints.close()
         if self._guests is not None:
             self._guests.close()
+        if self._leaving:
+            busy = ", ".join(device.name for device in self._bus.devices if not device.left)
+            self._journal(LeftBusy(busy) if busy else Left())
+            return Ending.LEFT
         if not clean:
             stuck = ", ".join(device.name for device in self._bus.devices)
             self._journal(StopFailed(stuck))
-            return False
+            return Ending.STUCK
         self._store.close()
         self._loop.close()
         self._journal(Stopped())
-        return True
+        return Ending.CLEAN
+
+    def _leave(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = self._leaving = True
+        self._journal(Leaving("SIGUSR1", len(self._bus.devices)))
+        self._bus.leave(lambda: self._end(True))
+        self._loop.call_later(LEAVE_SECONDS, self._end, False)
 
     def _stop(self, number: signal.Signals) -> None:
-        if self._stopping:
+        if self._leaving:
+            self._end(False)
+        elif self._stopping:
             self._bus.hurry()  # asked twice: guests have had their time
             return
         self._stopping = True
@@ -340,10 +365,12 @@ def _serve(
         os.close(ready)
     if report:
         _report(report, f"serving {state_dir}")
-    if daemon.run():
+    ending = daemon.run()
+    if ending is Ending.CLEAN:
         return 0
     logging.shutdown()
-    os._exit(1)  # not the usual way out: it would wait for the requests that do not end
+    # Not the usual way out: it would wait for requests that do not end.
+    os._exit(ending is Ending.STUCK)
 
 
 def _serve_detached(

@@ -1,4 +1,4 @@
-"""What the log says of those who served and died, and of whoever goes on.
+"""What the log says of those who served and died or left, and of whoever goes on.
 
 Pure, as events.py.  Control thread.
 """
@@ -35,3 +35,28 @@ class SegmentLeft(Event):
     text = "{file}: left by an earlier daemon, and of no use: {reason}"
     file: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Leaving(Event):
+    """A signal asked the daemon to leave, and guests to be left at work."""
+
+    text = "{signal}: leaving, {devices} devices stay at work"
+    signal: str
+    devices: int
+
+
+@dataclass(frozen=True)
+class Left(Event):
+    """Nothing is under way any more; guests wait for the next daemon, or are served by others."""
+
+    text = "left, for the next one to go on"
+
+
+@dataclass(frozen=True)
+class LeftBusy(Event):
+    """The time limit of leaving passed; what is under way is done again by the next daemon."""
+
+    severity = Severity.WARNING
+    text = "left, and the next one has to do again what {devices} have not answered"
+    devices: str

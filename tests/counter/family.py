@@ -77,6 +77,13 @@ class CounterBackend:
     def adopt(self, backend: Nodes) -> str:
         raise AssertionError("nothing is adoptable")
 
+    def leave(self) -> None:
+        self.drain()
+
+    @property
+    def left(self) -> bool:
+        return self.queue is not Queue.RUNNING
+
     def abandon(self) -> None:
         """Nothing takes its time here."""
 

@@ -55,8 +55,9 @@ ALL_FEATURES: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("rings", "features"), [(1, {}), (2, {}), (2, ALL_FEATURES)], ids=["one", "two", "all"]
 )
-def test_killed_again_and_again_under_load_another_goes_on(
-    served: Server, tmp_path: Path, rings: int, features: dict[str, Any]
+@pytest.mark.parametrize("dies", [True, False], ids=["killed", "hands over"])
+def test_again_and_again_under_load_another_goes_on(
+    served: Server, tmp_path: Path, rings: int, features: dict[str, Any], dies: bool
 ) -> None:
     """The frontend waits, its requests are done or done again, and nothing is lost."""
     with ExitStack() as stack, disk(tmp_path, rings=rings, patience=GIVE_UP, **features) as d:
@@ -70,6 +71,9 @@ def test_killed_again_and_again_under_load_another_goes_on(
             device = d.serve(link, adopt=life > 0)
             wait_for_writes(d, loads, 200)
             assert life > 1 or all(load.is_alive() for load in loads)
+            if life < 3 and not dies:
+                device.quiesce(limit=GIVE_UP)
+                assert all(d.state.inflight(ring) == [] for ring in range(rings))
             if life < 3:
                 served.processes.kill(made.pid)
                 assert served.wait_end(made.pid) == signal.SIGKILL
@@ -144,9 +148,9 @@ def test_handed_over_to_another_process(served: Server, tmp_path: Path) -> None:
         assert refused.value.errno == EWOULDBLOCK
         device.quiesce(limit=GIVE_UP)
         assert d.state.inflight() == []
-        assert not d.state.ring().connected
+        assert d.state.served == [0]
         assert lock_is_free(d.state.path)
-        device = d.serve(second)
+        device = d.serve(second, adopt=True)
         found = bytearray(4096)
         d.fronts[0].transfer(Op.READ, 0, 8, found)
         assert found == b"x" * 4096

@@ -5,7 +5,8 @@
 A machine with some guests, all at work with everything that a ring can do: several
 rings, small and large ones of each layout, indirect requests, grants that stay mapped,
 flushes, barriers, discards.  Now a guest's process dies, now the daemon, now both, now the
-next one while it takes over; now and then a guest closes and comes back.  `--here`: rings
+next one while it takes over; the daemon is restarted, too, and may die in the middle of
+that; now and then a guest closes and comes back.  `--here`: rings
 are served in the daemon, which is the only one to be killed then.
 
 A wrong byte, an error, an answer that is missing or twice, or anything that is held
@@ -38,6 +39,7 @@ from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer
 
 LOAD = "exercise seconds=86400 flush_every=40 barrier_every=40 discard_every=40"
+DEATHS = ("daemon", "restart", "process")
 WRONG = ("errors", "mismatches", "bad_responses", "still_mapped")
 
 
@@ -72,7 +74,7 @@ class Kills:
     def run(self, kills: int) -> None:
         """So many deaths, then the last comparison."""
         try:
-            while self.counts["daemon"] + self.counts["process"] < kills:
+            while sum(self.counts[name] for name in DEATHS) < kills:
                 self._round()
             for served in self.served:
                 self._check(served)
@@ -130,7 +132,14 @@ class Kills:
         select.select([], [], [], self.random.uniform(0.0, most))
 
     def _kill_daemon(self) -> None:
-        self.note("daemon")
+        """It dies, or is restarted, which it may not live to finish."""
+        leaves = self.random.random() < 0.4
+        self.note("restart" if leaves else "daemon")
+        if leaves:
+            self.machine.daemon.signal(signal.SIGUSR1)
+            if self.random.random() < 0.7:
+                self.machine.daemon.wait(GIVE_UP)
+            self._wait(0.02)
         self.machine.daemon.signal(signal.SIGKILL)
         self.machine.daemon.wait(GIVE_UP)
         self._wait(0.2)

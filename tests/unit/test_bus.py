@@ -245,3 +245,27 @@ def test_many_devices(bench: Bench) -> None:
     assert sorted(device.identity.unit for device in bench.bus.devices) == list(range(12))
     for number in range(12):
         bench.state(2, number=number)
+
+
+def test_devices_that_are_left_are_looked_at_no_more(bench: Bench) -> None:
+    """Not even if the toolstack takes them away: the next daemon sees to that."""
+    backend = bench.up()
+    left: list[bool] = []
+    bench.bus.leave(lambda: left.append(True))
+    bench.attach(number=51728)
+    bench.toolstack.write(bench.path("state"), b"5")
+    bench.guest(6)
+    bench.rest()
+    assert (backend.deeds[-1], left) == ("leave", [])
+    backend.finish()
+    assert left == [True]
+    bench.rest()
+    assert (backend.deeds[-1], len(bench.bus.devices)) == ("leave", 1)
+    assert bench.node("state") == b"5", "as the toolstack wrote it"
+
+
+def test_without_devices_it_is_left_at_once(bench: Bench) -> None:
+    bench.bus.serve(["vbd"])
+    left: list[bool] = []
+    bench.bus.leave(lambda: left.append(True))
+    bench.until(lambda: bool(left))

@@ -17,7 +17,7 @@ from tests.waiting import GIVE_UP
 from xbbd_bsd import daemon, logs
 from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.config import Config, DaemonConfig
-from xbbd_bsd.daemon import Daemon, main
+from xbbd_bsd.daemon import Daemon, Ending, main
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors
 from xbbd_bsd.host.choice import detect, run_directory
@@ -169,7 +169,7 @@ def test_a_signal_ends_it(
 ) -> None:
     running = Daemon(StoreOnly(server.socket), Config(), str(conf), str(tmp_path))
     running._loop.call_soon(os.kill, os.getpid(), number)
-    assert running.run()
+    assert running.run() is Ending.CLEAN
 
 
 def test_reload_applies_the_difference(
@@ -204,7 +204,7 @@ def test_reload_applies_the_difference(
 
     handler = Next()
     logging.getLogger("xbbd").addHandler(handler)
-    assert running.run()
+    assert running.run() is Ending.CLEAN
     logging.getLogger("xbbd").removeHandler(handler)
     assert [record.getMessage() for record in caplog.records] == [
         "serving vbd, vbd3 on test",
@@ -241,7 +241,7 @@ def test_devices_that_hold_nothing_do_not_delay_the_end(
 
     toolstack.watch("backend/vbd/5/1/state", offered)
     began = running._loop.time()
-    assert running.run()
+    assert running.run() is Ending.CLEAN
     assert time.monotonic() - began < daemon.STOP_SECONDS
     assert not list(tmp_path.glob("xbbd.[0-9]*"))
 
@@ -333,7 +333,7 @@ def test_requests_that_do_not_end_do_not_keep_it(
             os.kill(os.getpid(), signal.SIGTERM)
 
     toolstack.watch("backend/vbd/5/1/state", connected)
-    assert not running.run()
+    assert running.run() is Ending.STUCK
     assert caplog.messages[-1].startswith("giving up on xbbd0 (vbd/5/1): ")
     (backend,) = family.backends.values()
     assert backend.queue is Queue.DRAINING

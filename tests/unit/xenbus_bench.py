@@ -116,6 +116,13 @@ class FakeBackend:
         self.adoptable = False
         return "a ring"
 
+    def leave(self) -> None:
+        self._deed("leave")
+
+    @property
+    def left(self) -> bool:
+        return self.queue is not Queue.RUNNING
+
     def abandon(self) -> None:
         if self.deeds and self.deeds[-1].endswith("?"):
             self.deeds.append("abandon")

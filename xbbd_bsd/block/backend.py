@@ -345,14 +345,8 @@ class BlockBackend:
 
     def _waits(self) -> float:
         """Seconds for which a ring has answered nothing that it was asked."""
-        views = (
-            [(n, self._segment.ring(n)) for n in range(self._segment.rings)]
-            if self._segment and self._rings
-            else []
-        )
-        return self._progress.look(
-            self._family.loop.time(), ((n, view.inflight, view.rsp_prod) for n, view in views)
-        )
+        rings = self._segment.progress if self._segment and self._rings else ()
+        return self._progress.look(self._family.loop.time(), rings)
 
     def resized(self, before: int) -> None:
         assert self._medium.disk is not None
@@ -408,6 +402,14 @@ class BlockBackend:
             refs = " ".join(str(ref) for ref in ring.refs)
             self._journal(QueueStarted(self.name, ring.port, refs))
         return found
+
+    def leave(self) -> None:
+        if self._rings is not None:
+            self._rings.hand_over()
+
+    @property
+    def left(self) -> bool:
+        return self._rings is None or self._rings.handed_over
 
     def abandon(self) -> None:
         self._medium.errands.abandon()

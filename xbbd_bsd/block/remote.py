@@ -134,6 +134,11 @@ class RemoteRings:
             if self.lost is None:
                 raise error from None
 
+    def hand_over(self) -> None:
+        """The process serves on, and the next daemon finds it at work."""
+
+    handed_over = True
+
     def finish(self) -> None:
         """Give everything back once they have drained; Pending until that is done.
 

@@ -151,6 +151,16 @@ class Rings:
         for queue in self._queues.values():
             queue.drain()
 
+    def hand_over(self) -> None:
+        """As `drain`, for the next daemon, which adopts them."""
+        for queue in self._queues.values():
+            queue.hand_over()
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether all that was accepted is answered, so that this daemon may end."""
+        return self.status.state is QueueState.DRAINED
+
     def finish(self) -> None:
         """Give everything back once they have drained."""
         self.close()

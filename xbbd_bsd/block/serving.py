@@ -49,6 +49,13 @@ class ServedRings(Protocol):
     def drain(self) -> None:
         """Take no new request; whoever listens is told when all accepted ones are answered."""
 
+    def hand_over(self) -> None:
+        """As `drain`, but for the next daemon, which adopts them; nothing else follows."""
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether this daemon may end, and nothing that was accepted is lost by that."""
+
     def finish(self) -> None:
         """Give everything back once they have drained.  May raise Pending."""
 

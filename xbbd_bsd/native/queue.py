@@ -102,6 +102,14 @@ class Queue:
         if self._queue is not None:
             lib.xbb_queue_drain(self._queue)
 
+    def hand_over(self) -> None:
+        """As `drain`, for one who adopts the ring, and finds nothing unanswered.
+
+        A host's shortage is waited for, for as long as it takes: nobody is refused anything.
+        """
+        if self._queue is not None:
+            lib.xbb_queue_hand_over(self._queue)
+
     def status(self) -> QueueStatus:
         """Where the queue is in its life; a closed one has drained."""
         if self._queue is None:

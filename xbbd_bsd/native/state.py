@@ -297,6 +297,12 @@ class State:
         return [n for n in range(self.rings) if self._state.ring[n].common.connected]
 
     @property
+    def progress(self) -> list[tuple[int, int, int]]:
+        """Of each ring its number, requests in flight, and index of the last response."""
+        views = ((n, self.ring(n)) for n in range(self.rings))
+        return [(n, view.inflight, view.rsp_prod) for n, view in views]
+
+    @property
     def ending(self) -> bool:
         """Whether some of its guest's rings have ended, or are about to."""
         states = [self._state.ring[n].common.status.state for n in self.served]

@@ -88,6 +88,23 @@ class Bus:
         for device in self.devices:
             device.hurry()
 
+    def leave(self, when_left: Callable[[], None]) -> None:
+        """Leave all devices as they are, for the next daemon, and look at none any more.
+
+        `when_left` is called once nothing is under way.
+        """
+
+        def tell() -> None:
+            if all(device.left for device in self.devices):
+                when_left()
+
+        for kind in list(self._watches):
+            self._watches.pop(kind).cancel()
+        self._to_scan.clear()
+        for device in self.devices:
+            device.leave(tell)
+        self._loop.call_soon(tell)
+
     def _of(self, kind: str) -> Iterator[Device]:
         return (device for device in self.devices if device.identity.kind == kind)
 

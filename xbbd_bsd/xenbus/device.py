@@ -111,6 +111,7 @@ class Device:
         )
         self._complaint = Complaint(store, lambda words: journal(GuestSays(self.name, words)))
         self._stopping = False
+        self._leaving: Callable[[], None] | None = None
         self._overdue = False
         self._gone = False
         journal(DeviceFound(self.name))
@@ -120,7 +121,9 @@ class Device:
 
         A guest can cause it at will, so a device has only so many looks a second.
         """
-        if self._look is None and not self._gone:
+        if self._leaving is not None:
+            self._leaving()
+        elif self._look is None and not self._gone:
             due = self._pace.look(now := self._loop.time())
             soon = self._loop.call_soon if due <= now else partial(self._loop.call_at, due)
             self._look = soon(self._evaluate)
@@ -130,8 +133,20 @@ class Device:
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        if not self._gone:
+        if not self._gone and self._leaving is None:
             self._look = self._loop.call_soon(self._evaluate)
+
+    def leave(self, woken: Callable[[], None]) -> None:
+        """From now on all stays as it is for the next daemon; `woken`: look at `left`."""
+        self._leaving = woken
+        if self._look is not None:
+            self._look.cancel()
+        self._backend.leave()
+
+    @property
+    def left(self) -> bool:
+        """Whether nothing is under way any more."""
+        return self._backend.left
 
     def stop(self) -> None:
         """The daemon leaves: close the connection when the guest lets us."""
@@ -414,10 +429,9 @@ class Device:
             self._done(action)
         elif error.passes and self._served and action in _FOR_GUEST:
             self._hold_back(str(error), self._pace.failed())
-        elif action in (Action.PUBLISH, Action.OPEN):
-            self._fail(Failure.ATTACH, error)
         else:
-            self._fail(Failure.CONNECTION, error)
+            attaching = action in (Action.PUBLISH, Action.OPEN)
+            self._fail(Failure.ATTACH if attaching else Failure.CONNECTION, error)
 
     def _hold_back(self, reason: str, seconds: float) -> None:
         """Try again later, as often as it takes: the guest waits, and its device stays online."""

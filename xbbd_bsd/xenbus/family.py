@@ -120,6 +120,17 @@ class Backend(Protocol):
         An error that does not pass leaves nothing adoptable.
         """
 
+    def leave(self) -> None:
+        """The daemon leaves, and another follows: end the data path as that one may adopt it.
+
+        No node is to be changed, and nothing else is called any more; `wake` is called when
+        `left` has become true.
+        """
+
+    @property
+    def left(self) -> bool:
+        """After `leave`: whether all that was begun is answered, or served by others."""
+
     def abandon(self) -> None:
         """What was begun (Pending) is not wanted any more; harmless otherwise."""
 

@@ -159,7 +159,7 @@ static uint16_t	do_part(struct repetition *again, uint16_t first,
  * that is none costs little to find, one by one; and a host that is short may
  * have enough for one.  If it has not, that one and all after it starve.  For a
  * disk's bad place halves are tried again, as long as that leads anywhere: a
- * disk that is gone, one that takes its time to fail, and a queue that drains
+ * disk that is gone, one that takes its time to fail, and a queue that ends
  * get no other try, lest each request waits as long as the first.
  */
 static void
@@ -170,7 +170,7 @@ settle_part(struct repetition *again, const struct xbb_batch *part,
 	uint16_t n, nreq, r;
 
 	if (by_disk &&
-	    (atomic_load(&again->q->conn.draining) ||
+	    (xbb_conn_ends(&again->q->conn) ||
 	    part->tally.gone_errno != 0 || part->tally.lost_errno != 0 ||
 	    (waited && xbb_speed_stalled(took)))) {
 		again->given_up = true;

@@ -247,17 +247,19 @@ void	xbb_state_believe(struct xbb_state *state);
  * Queue.  xbb_queue_open() maps the ring and binds the event channel, and
  * xbb_queue_start() starts the ring's thread: before that nothing is read from
  * the ring, so that of several rings all can be had or none has begun.  A ring
- * of the segment has one queue at a time.  xbb_queue_drain() and
- * xbb_queue_status() may overlap anything but close.  xbb_queue_close() drains
- * if nobody did, joins the threads, and gives back every mapping and the event
- * channel: it waits for I/O in flight, so that who must not calls it once
- * DRAINED.
+ * of the segment has one queue at a time.  xbb_queue_hand_over() drains too,
+ * but has the segment say that the ring is served, for whoever adopts it, who
+ * finds nothing unanswered.  These two and xbb_queue_status() may overlap
+ * anything but close.  xbb_queue_close() drains if nobody did, joins the
+ * threads, and gives back every mapping and the event channel: it waits for I/O
+ * in flight, so that who must not calls it once DRAINED.
  */
 int	xbb_queue_open(const struct xbb_queue_params *params,
 	    struct xbb_state *state, struct xbb_error *error,
 	    struct xbb_queue **queuep);
 int	xbb_queue_start(struct xbb_queue *queue, struct xbb_error *error);
 void	xbb_queue_drain(struct xbb_queue *queue);
+void	xbb_queue_hand_over(struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue,
 	    struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);

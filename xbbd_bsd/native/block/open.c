@@ -339,6 +339,13 @@ xbb_queue_drain(struct xbb_queue *q)
 }
 
 void
+xbb_queue_hand_over(struct xbb_queue *q)
+{
+
+	xbb_conn_hand_over(&q->conn);
+}
+
+void
 xbb_queue_status(struct xbb_queue *q, struct xbb_queue_status *status)
 {
 

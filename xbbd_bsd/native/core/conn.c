@@ -181,6 +181,38 @@ xbb_conn_drain(struct xbb_conn *conn)
 }
 
 /*
+ * Take nothing new, and leave the segment as it is: whoever serves the ring
+ * next finds it served, and nothing unanswered.  Any thread.
+ */
+void
+xbb_conn_hand_over(struct xbb_conn *conn)
+{
+
+	atomic_store(&conn->handing_over, true);
+	xbb_conn_drain(conn);
+}
+
+/* Is there a next one, for whom the ring is kept? */
+static bool
+is_kept(const struct xbb_conn *conn)
+{
+
+	return (atomic_load(&conn->handing_over) &&
+	    atomic_load(&conn->reason) == XBB_STOP_NONE);
+}
+
+/*
+ * Is it over with the ring, so that what takes long or cannot be done just now
+ * is not to be waited for?  Any thread.
+ */
+bool
+xbb_conn_ends(const struct xbb_conn *conn)
+{
+
+	return (atomic_load(&conn->draining) && !is_kept(conn));
+}
+
+/*
  * Stop for good, and say why; the first reason stays (XSA-365).  Ring thread.
  */
 void
@@ -226,7 +258,7 @@ xbb_conn_push(struct xbb_conn *conn, struct xbb_ring *ring)
 
 /*
  * Stop if memory that is shared with others is not what it should be, and have
- * them see that it drains, if it does.  Ring thread.
+ * them see that it drains, if it does for good.  Ring thread.
  */
 void
 xbb_conn_check(struct xbb_conn *conn)
@@ -234,7 +266,7 @@ xbb_conn_check(struct xbb_conn *conn)
 	int errnum;
 
 	if (atomic_load_explicit(&conn->state, memory_order_relaxed) !=
-	    conn->shown)
+	    conn->shown && !is_kept(conn))
 		show_status(conn, XBB_QUEUE_DRAINING);
 	if (xbb_mapping_damaged(conn->mapping))
 		xbb_conn_stop(conn, XBB_STOP_SEGMENT, EIO);
@@ -261,7 +293,8 @@ xbb_conn_drained(struct xbb_conn *conn)
 {
 
 	xbb_conn_check(conn);
-	hide_conn(conn);
+	if (!is_kept(conn))
+		hide_conn(conn);
 	atomic_store(&conn->state, XBB_QUEUE_DRAINED);
 	xbb_conn_tell(conn);
 }

@@ -100,6 +100,7 @@ struct xbb_conn {
 	/* Any thread. */
 	struct xbb_rest	 rest;
 	atomic_bool	 draining;
+	atomic_bool	 handing_over;	/* to whoever serves it next */
 	atomic_uint	 state;		/* enum xbb_queue_state */
 	atomic_uint	 reason;	/* enum xbb_stop_reason */
 	atomic_int	 errnum;	/* that goes with it */
@@ -151,6 +152,8 @@ bool	xbb_conn_may_copy(const struct xbb_conn_params *params);
 int	xbb_conn_start(struct xbb_conn *conn, const struct xbb_ring *ring,
 	    void *(*main)(void *self));
 void	xbb_conn_drain(struct xbb_conn *conn);
+void	xbb_conn_hand_over(struct xbb_conn *conn);
+bool	xbb_conn_ends(const struct xbb_conn *conn);
 void	xbb_conn_stop(struct xbb_conn *conn, enum xbb_stop_reason reason,
 	    int errnum);
 void	xbb_conn_push(struct xbb_conn *conn, struct xbb_ring *ring);

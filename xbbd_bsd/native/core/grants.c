@@ -28,7 +28,7 @@ xbb_grants_unmap(struct xbb_conn *conn, struct xbb_map *map)
  * (Linux and FreeBSD make EINVAL of every status), and then not even a page can
  * be mapped that is: the ring's.  A guest that withdrew it only hurts itself.
  * Nor does the page of a dead guest map, so nobody waits for that to pass while
- * its ring drains.
+ * its ring ends.
  */
 enum xbb_shortage
 xbb_grants_shortage(struct xbb_conn *conn, int error, bool mapped)
@@ -39,7 +39,7 @@ xbb_grants_shortage(struct xbb_conn *conn, int error, bool mapped)
 		return (XBB_SHORT_HOST);
 	if (error == -EAGAIN)
 		return (XBB_SHORT_GUEST);
-	if (error != -EINVAL || !mapped || atomic_load(&conn->draining))
+	if (error != -EINVAL || !mapped || xbb_conn_ends(conn))
 		return (XBB_SHORT_NONE);
 	error = conn->ops->map(conn->hv, &map, false);
 	if (error == 0)

@@ -55,13 +55,13 @@ xbb_shortage_due(struct xbb_retry *retry)
 	return (true);
 }
 
-/* Has it lasted longer than a ring that drains can wait? */
+/* Has it lasted longer than a ring that ends can wait? */
 bool
 xbb_shortage_lasts(struct xbb_retry *retry, const struct xbb_conn *conn)
 {
 	uint64_t now;
 
-	if (!atomic_load(&conn->draining))
+	if (!xbb_conn_ends(conn))
 		return (false);
 	now = xbb_now_ns();
 	if (retry->give_up_ns == 0)

@@ -24,9 +24,12 @@ enum xbb_guest_type {
 	XBB_GUEST_STATUS	= 2,	/* DEVICES */
 	XBB_GUEST_ADD		= 3,	/* DONE once its rings are served */
 	XBB_GUEST_DRAIN		= 4,	/* DONE at once, STATE later */
-	/* Drain, then close; DONE when others may have the device. */
+	/*
+	 * Hand over (xbb_queue_hand_over()), then close; DONE when others may
+	 * adopt the device.
+	 */
 	XBB_GUEST_QUIESCE	= 5,
-	/* The same, and whoever must wait for the disk does it meanwhile. */
+	/* Drain and close; who must wait for the disk does it meanwhile. */
 	XBB_GUEST_CLOSE		= 6,
 	/* End; DONE, with EBUSY if there are devices. */
 	XBB_GUEST_BYE		= 7,

@@ -223,6 +223,16 @@ xbb_device_drain(struct xbb_device *d)
 		xbb_queue_drain(d->queue[i]);
 }
 
+/* The same, for the next one that serves it. */
+void
+xbb_device_hand_over(struct xbb_device *d)
+{
+	uint32_t i;
+
+	for (i = 0; i < d->nrings; i++)
+		xbb_queue_hand_over(d->queue[i]);
+}
+
 /*
  * Of all rings as one: drained when the last is, for the first reason that
  * there was.  One that stops by itself takes the others along.

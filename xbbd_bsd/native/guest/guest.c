@@ -98,7 +98,8 @@ tend_device(struct xbb_guest *g, struct xbb_device *d)
 	switch (atomic_load(&d->stage)) {
 	case XBB_STAGE_OPEN:
 		if (d->leaving && d->shown.state == XBB_GUEST_RUNNING)
-			xbb_device_drain(d);
+			(d->hands_over ? xbb_device_hand_over :
+			    xbb_device_drain)(d);
 		else if (!d->leaving)
 			xbb_daemon_answer_for(g, d, 0, "");
 		show_device(g, d);

@@ -47,6 +47,7 @@ struct xbb_device {
 	uint32_t	 number;	/* the daemon's, as is the serial */
 	uint32_t	 serial;	/* of what waits for an answer, or 0 */
 	bool		 leaving;	/* to be closed once it has drained */
+	bool		 hands_over;	/* and another one goes on */
 	struct xbb_guest_device shown;	/* what the daemon was told last */
 	pthread_t	 thread;	/* opens or closes it */
 	bool		 has_thread;
@@ -121,6 +122,7 @@ bool	xbb_device_settle(struct xbb_device *device);
 void	xbb_device_look(struct xbb_device *device,
 	    struct xbb_guest_device *found);
 void	xbb_device_drain(struct xbb_device *device);
+void	xbb_device_hand_over(struct xbb_device *device);
 int	xbb_device_close(struct xbb_device *device);
 void	xbb_device_free(struct xbb_device *device);
 

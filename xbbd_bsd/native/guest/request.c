@@ -93,7 +93,7 @@ add_device(struct xbb_guest *g, struct xbb_message *message)
 
 /* Both ways to close one end with a DONE, later. */
 static void
-close_device(struct xbb_guest *g, struct xbb_device *d, bool at_once,
+close_device(struct xbb_guest *g, struct xbb_device *d, bool hands_over,
     uint32_t serial)
 {
 
@@ -105,7 +105,8 @@ close_device(struct xbb_guest *g, struct xbb_device *d, bool at_once,
 	xbb_daemon_answer_for(g, d, ECANCELED, "closed before it was open");
 	d->serial = serial;
 	d->leaving = true;
-	if (at_once && xbb_device_settle(d) &&
+	d->hands_over = hands_over;
+	if (!hands_over && xbb_device_settle(d) &&
 	    atomic_load(&d->stage) == XBB_STAGE_OPEN &&
 	    xbb_device_close(d) != 0)
 		g->behind = true;
@@ -161,10 +162,10 @@ do_with_device(struct xbb_guest *g, const struct xbb_guest_request *request)
 		give_descriptors(g, d, serial);
 		break;
 	case XBB_GUEST_QUIESCE:
-		close_device(g, d, false, serial);
+		close_device(g, d, true, serial);
 		break;
 	default:
-		close_device(g, d, true, serial);
+		close_device(g, d, false, serial);
 	}
 }
 
