@@ -47,7 +47,7 @@ from xbbd_bsd.native.link import Bounds
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
 from xbbd_bsd.surroundings import Surroundings
-from xbbd_bsd.takeovers import Leaving, Left, LeftBusy, ProcessLost
+from xbbd_bsd.takeovers import Leaving, Left, LeftBusy, ProcessesStay, ProcessLost
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
@@ -87,7 +87,7 @@ class Daemon:
             config, config_file, places, host=host, journal=self._journal, wall=time.time
         )
         self._run_errands = Threads(self._loop, name_thread)
-        self._guests = self._guest_processes(state_dir) if config.guest.processes else None
+        self._guests = self._guest_processes(state_dir, wanted=config.guest.processes)
         self._families = families(
             Surroundings(
                 host=host,
@@ -148,8 +148,8 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._loop.add_signal_handler(signal.SIGUSR1, self._leave)
 
-    def _guest_processes(self, state_dir: str) -> Watch:
-        """What they are started with is as configured then."""
+    def _guest_processes(self, state_dir: str, *, wanted: bool) -> Watch | None:
+        """None if there are to be none.  What they are started with is as configured then."""
 
         def terms() -> Terms:
             daemon = self._config.daemon
@@ -171,6 +171,10 @@ class Daemon:
             self._journal(ProcessLost(loss.domid, loss.how))
 
         processes = GuestProcesses(state_dir, terms)
+        if not wanted and not processes.exist():
+            return None
+        if not wanted:  # nobody else can go on with what they serve
+            self._journal(ProcessesStay())
         processes.prepare()
         return Watch(processes, self._loop, self._run_errands, lost)
 

@@ -28,6 +28,17 @@ class ProcessLost(Event):
 
 
 @dataclass(frozen=True)
+class ProcessesStay(Event):
+    """Processes serve guests at the start of a daemon that is configured to have none."""
+
+    severity = Severity.WARNING
+    text = (
+        "guest.processes is false, but there are processes at work: guests are served by"
+        " processes until xbbd is stopped"
+    )
+
+
+@dataclass(frozen=True)
 class SegmentLeft(Event):
     """An earlier daemon left a state segment with which nothing can be done."""
 

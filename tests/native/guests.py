@@ -108,6 +108,7 @@ class Worker:
         """Be its daemon; HostError, and nothing is open then."""
         link = Link.connect(self.path)
         try:
+            link.meet(limit=GIVE_UP)
             link.hello(BOUNDS, idle_seconds=idle_seconds, limit=GIVE_UP)
         except HostError:
             link.close()

@@ -47,6 +47,7 @@ class Hostile:
         def listens() -> bool:
             link = Link.connect(self._path)
             try:
+                link.meet(limit=GIVE_UP)
                 link.hello(BOUNDS, idle_seconds=600, limit=GIVE_UP)
             except HostError:
                 link.close()

@@ -118,9 +118,9 @@ def test_a_user_that_is_not_the_daemons_is_not_heard(
     others.__exit__(None, None, None)
 
 
-def test_hello_comes_first(process: Worker) -> None:
+def test_meet_comes_first(process: Worker) -> None:
     link = Link.connect(process.path)
-    with pytest.raises(HostError, match="HELLO comes first"):
+    with pytest.raises(HostError, match="MEET comes first"):
         link.look(limit=GIVE_UP)
     link.close()
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from errno import EAGAIN, EIO
 from pathlib import Path
 
 import pytest
 
 from tests.descriptors import open_descriptors
-from tests.native.guests import BOUNDS, disk, near
+from tests.native.guests import BOUNDS, Disk, disk, lock_is_free, near
 from tests.native.ring import HV, SANITIZED
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
+from xbbd_bsd.guests import service
 from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
-from xbbd_bsd.native.link import DeviceState, Link, listen_at
+from xbbd_bsd.native.link import BUILD, DeviceState, Link, listen_at
 from xbbd_bsd.native.processes import Confinement
 from xbbd_bsd.native.remote import RemoteDevice
 
@@ -172,6 +174,7 @@ def test_one_that_has_another_daemon_is_left_alone(guests: GuestProcesses) -> No
     assert link is not None
     link._lose("for some reason")
     other = Link.connect(guests.path(7))
+    other.meet(limit=GIVE_UP)
     other.hello(BOUNDS, idle_seconds=0, limit=GIVE_UP)
     with pytest.raises(HostError, match="another daemon") as busy:
         guests.reach(7, "web", limit=GIVE_UP)
@@ -203,3 +206,129 @@ def test_one_that_is_forgotten_ends(guests: GuestProcesses) -> None:
     pid = pid_of(guests, 7)
     guests.forget(7)
     eventually(lambda: guests.look() == [] and pid not in guests._children, "it ends")
+
+
+@contextmanager
+def rebuilt(former: GuestProcesses, monkeypatch: pytest.MonkeyPatch) -> Iterator[GuestProcesses]:
+    """The next daemon, of another build than the processes that it finds."""
+    former.leave()
+    monkeypatch.setattr(service, "BUILD", BUILD ^ 1)
+    guests = GuestProcesses(former._directory, terms)
+    yield guests
+    guests.forget(7)
+    guests.leave()
+    eventually(lambda: not guests.close_past(), "its servers have ended")
+    assert sockets(guests) == []
+
+
+def sockets(guests: GuestProcesses) -> list[str]:
+    return sorted(name for name in os.listdir(guests._directory) if name.startswith("guest."))
+
+
+def reach(guests: GuestProcesses) -> Link:
+    """Once the process that there is has noticed that the former daemon is gone."""
+    found: list[Link] = []
+
+    def is_found() -> bool:
+        with suppress(HostError):
+            found.append(guests.reach(7, "web", limit=GIVE_UP))
+        return bool(found)
+
+    eventually(is_found, "there is a process")
+    return found[0]
+
+
+def adopt(d: Disk, guests: GuestProcesses, device: int) -> RemoteDevice:
+    """As whoever connects rings again does it (block/serving.py)."""
+    link = reach(guests)
+    guests.hand_over(7, device, limit=GIVE_UP)
+    return d.serve(link, device, adopt=True)
+
+
+def ended(pid: int) -> bool:
+    return not os.path.exists(f"/proc/{pid}")
+
+
+def test_one_of_another_build_hands_over_device_by_device(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves what it still has, and ends with the last."""
+    with disk(tmp_path, "a", patience=GIVE_UP) as a, disk(tmp_path, "b", patience=GIVE_UP) as b:
+        old = guests.reach(7, "web", limit=GIVE_UP)
+        a.serve(old, 1)
+        b.serve(old, 2)
+        pid = pid_of(guests, 7)
+        with rebuilt(guests, monkeypatch) as later:
+            first = adopt(a, later, 1)
+            assert pid_of(later, 7) not in (0, pid)
+            assert (holder := later.holder(7, 2, limit=GIVE_UP)) is not None
+            assert holder.pid == pid
+            assert sockets(later) == ["guest.7", "guest.7.1"]
+            a.exercise(50)
+            b.exercise(50)
+            assert not later.idle(7)
+            second = adopt(b, later, 2)
+            assert second.link is first.link
+            eventually(lambda: ended(pid), "the old one has ended")
+            assert sockets(later) == ["guest.7"]
+            b.exercise(50)
+            first.close(limit=GIVE_UP)
+            second.close(limit=GIVE_UP)
+            assert later.idle(7)
+
+
+def test_a_daemon_that_dies_while_devices_are_handed_over(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes next finds both processes, and goes on where that one was."""
+    with disk(tmp_path, "a", patience=GIVE_UP) as a, disk(tmp_path, "b", patience=GIVE_UP) as b:
+        old = guests.reach(7, "web", limit=GIVE_UP)
+        a.serve(old, 1)
+        b.serve(old, 2)
+        pid = pid_of(guests, 7)
+        guests.leave()
+        monkeypatch.setattr(service, "BUILD", BUILD ^ 1)
+        dies = GuestProcesses(near(tmp_path), terms)
+        adopt(a, dies, 1)
+        monkeypatch.undo()
+        dies.leave()
+        next_one = GuestProcesses(near(tmp_path), terms)
+        link = reach(next_one)
+        assert link.reports[1].state == DeviceState.RUNNING
+        assert sockets(next_one) == ["guest.7", "guest.7.1"]
+        second = adopt(b, next_one, 2)
+        eventually(lambda: ended(pid), "the old one has ended")
+        RemoteDevice(link, 1, a.state, 1).close(limit=GIVE_UP)
+        second.close(limit=GIVE_UP)
+        next_one.forget(7)
+        next_one.leave()
+        eventually(lambda: not next_one.close_past() and not dies.close_past(), "servers end")
+
+
+def test_one_of_another_build_that_dies_first(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with disk(tmp_path, patience=GIVE_UP) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 1)
+        pid = pid_of(guests, 7)
+        with rebuilt(guests, monkeypatch) as later:
+            reach(later)
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: lock_is_free(d.state.path), "nobody serves it")
+            device = adopt(d, later, 1)
+            d.exercise(50)
+            device.close(limit=GIVE_UP)
+
+
+def test_what_nobody_goes_on_with_is_given_back_by_whoever_has_it(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with disk(tmp_path) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 1)
+        pid = pid_of(guests, 7)
+        with rebuilt(guests, monkeypatch) as later:
+            reach(later)
+            later.drop(7, 1, limit=GIVE_UP)
+            assert d.mapped == 0
+            assert later.idle(7)
+            eventually(lambda: ended(pid), "the old one has ended")

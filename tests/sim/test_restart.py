@@ -66,6 +66,24 @@ def test_their_processes_serve_on(image: Path, capsys: pytest.CaptureFixture[str
         check_work(machine, guest, image)
 
 
+def test_processes_are_not_wanted_any_more(image: Path) -> None:
+    """Those that there are serve on, and it is said; after a stop there are none."""
+    with running_machine(PROCESSES) as machine:
+        guest = at_work(machine, image)
+        leave(machine)
+        Path(machine.chain.config_file).write_text("")
+        start(machine)
+        machine.log_line("guest.processes is false, but there are processes at work")
+        machine.log_line("taken over: 1 ring, in a process that has gone on")
+        check_work(machine, guest, image)
+        assert machine.daemon.stop() == 0
+        start(machine)
+        machine.log_line(r"(?s)(serving vbd.*){3}")
+        machine.base = machine.holds()
+        machine.connected(image, domid=2)
+        assert xbbctl(machine, "-n", "dev.xbbd.0.process") == f"{machine.daemon.pid}\n"
+
+
 @pytest.mark.skipif(missing() != "", reason=missing())
 @pytest.mark.parametrize("hurried", [False, True], ids=["in time", "hurried"])
 def test_a_disk_that_hangs_keeps_nobody(

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN
-from typing import Protocol
+from typing import Final, Protocol
 
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.remote import LIMIT, RemoteRings
@@ -21,6 +21,8 @@ from xbbd_bsd.host import Host
 from xbbd_bsd.native import IoUse, QueueStatus, State, bound_io
 from xbbd_bsd.native.link import Link
 from xbbd_bsd.xenbus.family import Identity
+
+HAND_OVER_LIMIT: Final = 5.0  # seconds, for requests to end; a disk that hangs is asked again
 
 
 class ServedRings(Protocol):
@@ -161,8 +163,14 @@ class Processes(Protocol):
     def reach(self, domid: int, name: str, *, limit: float) -> Link:
         """The process of a guest: the one that there is, or a new one.  Waits; HostError."""
 
-    def find(self, domid: int, *, limit: float) -> Link | None:
-        """The one that there is, if any.  Waits; HostError."""
+    def holder(self, domid: int, device: int, *, limit: float) -> Link | None:
+        """Whichever has a device of a guest, if any has.  Waits; HostError."""
+
+    def hand_over(self, domid: int, device: int, *, limit: float) -> None:
+        """One that cannot go on with a device gives it up, nothing unanswered.  Waits; HostError.
+
+        That is one of another build.
+        """
 
     def forgive(self, domid: int) -> None:
         """Start it again, however often it has died."""
@@ -209,6 +217,8 @@ class ByProcess:
         self._devices.setdefault(who.domid, set()).add(who.unit)
         if not asked.adopts:
             self._processes.forgive(who.domid)
+        link = self._processes.reach(who.domid, asked.guest or str(who.domid), limit=LIMIT)
+        self._processes.hand_over(who.domid, who.unit, limit=HAND_OVER_LIMIT)
         return RemoteRings(
             asked.rings,
             asked.make,
@@ -216,7 +226,7 @@ class ByProcess:
             domid=who.domid,
             segment=asked.segment,
             unit=who.unit,
-            link=self._processes.reach(who.domid, asked.guest or str(who.domid), limit=LIMIT),
+            link=link,
             kept=asked.kept,
             adopts=asked.adopts,
         )
@@ -230,10 +240,8 @@ class ByProcess:
         return look_at_segment(path)
 
     def lend(self, who: Identity) -> list[int]:
-        link = self._processes.find(who.domid, limit=LIMIT)
-        if link is None or who.unit not in link.reports:
-            return []
-        return link.give(who.unit, limit=LIMIT)
+        link = self._processes.holder(who.domid, who.unit, limit=LIMIT)
+        return [] if link is None else link.give(who.unit, limit=LIMIT)
 
     def drop(self, who: Identity) -> None:
         device = who.domid, who.unit

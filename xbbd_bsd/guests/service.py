@@ -12,25 +12,27 @@ its process is being reached; and one for what all share, held across nothing th
 from __future__ import annotations
 
 import os
+import re
 import select
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from errno import EAGAIN, EBUSY, ECONNREFUSED, EIO, ENOENT, ETIMEDOUT
+from errno import EAGAIN, EBUSY, EIO, ETIMEDOUT
 from typing import Final
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.deaths import Deaths
+from xbbd_bsd.guests.outdated import NOBODY, Outdated
 from xbbd_bsd.native import HvKind
-from xbbd_bsd.native.link import Bounds, Link, listen_at
+from xbbd_bsd.native.link import BUILD, Bounds, Link, listen_at, listens
 from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started, how_it_ended
 
 _SLICE: Final = 0.02  # seconds; another thread may have heard what is waited for
 _UNTIL_GREETED: Final = 60  # seconds that a new process waits for us
 _ANY: Final = (1 << 32) - 1  # no bound
-_NOBODY: Final = (ENOENT, ECONNREFUSED)
+_LISTENS: Final = re.compile(r"guest\.\d+(\.\d+)?")  # where one does
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Loss:
 
 @dataclass(slots=True)
 class _Guest:
+    outdated: Outdated
     lock: threading.Lock = field(default_factory=threading.Lock)
     deaths: Deaths = field(default_factory=Deaths)
     link: Link | None = None
@@ -100,6 +103,12 @@ class GuestProcesses:
             text = f"no server for the processes of guests: {error.strerror}"
             raise HostError(text, error.errno or EIO) from None
 
+    def exist(self) -> bool:
+        """Whether some are at work already, for an earlier daemon."""
+        found = os.scandir(self._directory)
+        with found:
+            return any(_LISTENS.fullmatch(entry.name) and listens(entry.path) for entry in found)
+
     def path(self, domid: int) -> str:
         """Where the process of a guest listens."""
         return os.path.join(self._directory, f"guest.{domid}")
@@ -113,9 +122,28 @@ class GuestProcesses:
         assert link is not None
         return link
 
-    def find(self, domid: int, *, limit: float) -> Link | None:
-        """The one that there is, None if there is none.  Waits; HostError."""
-        return self._have(domid, lambda guest, end: None, limit)
+    def holder(self, domid: int, device: int, *, limit: float) -> Link | None:
+        """Whichever process has a device of a guest, None if none has.  Waits; HostError."""
+        link = self._have(domid, lambda guest, end: None, limit)
+        if link is not None and device in link.reports:
+            return link
+        return self._guest(domid).outdated.holder(device)
+
+    def hand_over(self, domid: int, device: int, *, limit: float) -> None:
+        """A process of another build shall serve a device no longer.  Waits; HostError."""
+        self._guest(domid).outdated.hand_over(device, limit=limit)
+
+    def drop(self, domid: int, device: int, *, limit: float) -> None:
+        """Nobody goes on with a device: whoever has it gives it back.  Waits; HostError."""
+        link = self._have(domid, lambda guest, end: None, limit)
+        if link is not None and device in link.reports:
+            link.close_device(device, limit=limit)
+        self._guest(domid).outdated.drop(device, limit=limit)
+
+    def idle(self, domid: int) -> bool:
+        """Whether no process of a guest has a device."""
+        guest = self._guest(domid)
+        return guest.outdated.idle and (guest.link is None or not guest.link.reports)
 
     def bound(self, threads: int, size: int) -> None:
         """Threads and bytes of I/O that one may have beyond what its rings need."""
@@ -160,6 +188,8 @@ class GuestProcesses:
         """The guest is gone, and no device of it is left: so is its process, soon."""
         with self._lock:
             guest = self._guests.pop(domid, None)
+        if guest is not None:
+            guest.outdated.leave(ends=True)
         if guest is not None and guest.link is not None:
             with suppress(HostError):
                 guest.link.bye(limit=0)
@@ -188,6 +218,7 @@ class GuestProcesses:
             processes, self._processes = self._processes, None
             guests, self._guests = self._guests, {}
         for guest in guests.values():
+            guest.outdated.leave()
             if guest.link is not None:
                 guest.link.close()
         if processes is not None:
@@ -206,11 +237,11 @@ class GuestProcesses:
     ) -> Link | None:
         """The process that there is, or `otherwise`, which is told by when."""
         end = time.monotonic() + limit
-        with self._lock:
-            guest = self._guests.setdefault(domid, _Guest())
+        guest = self._guest(domid)
         with guest.lock:
             if guest.link is not None and guest.link.lost is None:
                 return guest.link
+            guest.outdated.find(limit)
             link = self._find(domid, guest, end) or otherwise(guest, end)
             if link is None:
                 return None
@@ -218,17 +249,33 @@ class GuestProcesses:
         self._found(domid)
         return link
 
+    def _guest(self, domid: int) -> _Guest:
+        with self._lock:
+            found = self._guests.get(domid)
+            if found is None:
+                found = self._guests[domid] = _Guest(Outdated(self.path(domid)))
+            return found
+
     def _find(self, domid: int, guest: _Guest, end: float) -> Link | None:
         """The one that listens already, of an earlier daemon or a lost connection."""
         try:
             link = Link.connect(self.path(domid))
         except HostError as error:
-            if error.errno in _NOBODY:
+            if error.errno in NOBODY:
                 return None
             raise
         try:
+            link.meet(limit=max(0.0, end - time.monotonic()))
+            if link.build != BUILD:
+                guest.outdated.set_aside(link)
+                return None
             return self._greet(link, end)
+        except OSError as error:
+            link.close()
+            text = f"unable to rename {self.path(domid)}: {error.strerror}"
+            raise HostError(text, error.errno or EIO) from None
         except HostError as error:
+            link.close()
             if guest.pid == 0:
                 raise
             if error.errno == EBUSY:  # it has not noticed yet that we have left it
@@ -260,18 +307,20 @@ class GuestProcesses:
         except OSError as error:
             raise HostError(f"no process: {error.strerror}", error.errno or EIO) from None
         self._wait_started(serial, guest, end)
-        return self._greet(Link.connect(path), end)
+        link = Link.connect(path)
+        try:
+            link.meet(limit=max(0.0, end - time.monotonic()))
+            return self._greet(link, end)
+        except HostError:
+            link.close()
+            raise
 
     def _greet(self, link: Link, end: float) -> Link:
         terms = self._terms()
         left = max(0.0, end - time.monotonic())
-        try:
-            threads, size = self._io
-            bounds = replace(terms.bounds, io_threads=threads, io_bytes=size)
-            link.hello(bounds, idle_seconds=terms.idle_seconds, limit=left)
-        except HostError:
-            link.close()
-            raise
+        threads, size = self._io
+        bounds = replace(terms.bounds, io_threads=threads, io_bytes=size)
+        link.hello(bounds, idle_seconds=terms.idle_seconds, limit=left)
         return link
 
     def _wait_started(self, serial: int, guest: _Guest, end: float) -> None:

@@ -74,13 +74,10 @@ class Watch:
         """
 
         def work() -> None:
-            link = self.processes.find(domid, limit=LIMIT)
-            if link is not None and device in link.reports:
-                link.close_device(device, limit=LIMIT)
+            self.processes.drop(domid, device, limit=LIMIT)
 
         def ended(outcome: Outcome) -> None:
-            link = self.processes.link(domid)
-            done(outcome.error is None and (link is None or not link.reports))
+            done(outcome.error is None and self.processes.idle(domid))
 
         try:
             self._run("letting go of rings", work, ended, f"guest{domid}")

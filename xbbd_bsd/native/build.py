@@ -7,6 +7,7 @@ program it lists the C files of this platform.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -59,7 +60,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "speed.c",
     ),
     "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
-    "guest": ("daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
+    "guest": ("build.c", "daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
 }
 # The files that exist once for each operating system.
 LINUX: dict[str, tuple[str, ...]] = {
@@ -84,6 +85,13 @@ def sources(platform: str = sys.platform, rooms: Iterable[str] = tuple(ROOMS)) -
     return [str((HERE / name).relative_to(root)) for name in names]
 
 
+def build() -> int:
+    """A digest of all that the extension is made from, 64 bits."""
+    files = sorted(path for path in HERE.rglob("*.[ch]") if not path.name.startswith("_"))
+    text = b"\0".join(part for path in files for part in (path.name.encode(), path.read_bytes()))
+    return int.from_bytes(hashlib.sha256(text).digest()[:8])
+
+
 ffibuilder = FFI()
 for header in CONTRACT:
     ffibuilder.cdef((HERE / header).read_text())
@@ -94,6 +102,7 @@ ffibuilder.set_source(
     include_dirs=[str(HERE.relative_to(HERE.parent.parent))],
     depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.rglob("*.h"))],
     extra_compile_args=list(CFLAGS),
+    define_macros=[("XBB_BUILD", f"{build()}ULL")],
     libraries=["pthread"],
 )
 

@@ -33,6 +33,8 @@ for _name in ("hello", "request", "add", "done", "report", "devices", "params"):
     ffi.new(f"struct xbb_guest_{_name} *")  # fails at import if the header does not fit
 
 VERSION: Final[int] = lib.XBB_GUEST_VERSION
+BUILD: Final[int] = lib.xbb_build()
+"""What processes are that were made from the very files that we were."""
 MAX_KEPT: Final[int] = lib.XBB_GUEST_KEPT
 MAX_DEVICES: Final[int] = lib.XBB_GUEST_DEVICES
 _LARGEST: Final[int] = ffi.sizeof("struct xbb_guest_devices")
@@ -96,6 +98,15 @@ def listen_at(path: str) -> socket.socket:
     return listener
 
 
+def listens(path: str) -> bool:
+    """Whether a process does."""
+    try:
+        Link.connect(path).close()
+    except HostError:
+        return False
+    return True
+
+
 class Link:
     """A connection to the process of a guest."""
 
@@ -108,7 +119,7 @@ class Link:
         self._awaited: dict[int, _Answer | None] = {}
         self._reports: dict[int, DeviceReport] = {}
         self._lost: HostError | None = None
-        self.pid = 0  # as it says
+        self.pid = self.build = 0  # as it says
 
     @classmethod
     def connect(cls, path: str) -> Link:
@@ -138,8 +149,13 @@ class Link:
         with self._lock:
             return dict(self._reports)
 
+    def meet(self, *, limit: float) -> dict[int, DeviceReport]:
+        """Be its daemon: hear which devices it has, and of what build it is.  Waits; HostError."""
+        self._ask_about("meet its process", lib.XBB_GUEST_MEET, 0, limit)
+        return self.reports
+
     def hello(self, bounds: Bounds, *, idle_seconds: int, limit: float) -> dict[int, DeviceReport]:
-        """Be its daemon: say what it may have, hear which devices it has.  Waits; HostError.
+        """Say what it may have, hear which devices it has.  Waits; HostError.
 
         Without a daemon and without a device it ends after so many seconds.
         """
@@ -386,8 +402,6 @@ class Link:
             return "it talks nonsense"
         head = ffi.new("struct xbb_guest_head *")
         ffi.memmove(head, data, ffi.sizeof("struct xbb_guest_head"))
-        if head.version != VERSION:
-            return f"it speaks version {head.version}, not {VERSION}"
         shape = _REPORTS.get(head.type)
         if shape is None or head.size != len(data) or len(data) != ffi.sizeof(shape):
             return "it talks nonsense"
@@ -402,7 +416,7 @@ class Link:
         else:
             if report.ndevices > MAX_DEVICES:
                 return "it claims more devices than there can be"
-            self.pid = int(report.pid)
+            self.pid, self.build = int(report.pid), int(report.build)
             self._reports.clear()
             for number in range(report.ndevices):
                 self._believe(report.device[number])

@@ -8,9 +8,14 @@
  * request has a number of the daemon's choice, and is answered by one DONE or
  * DEVICES with the same number, some at once and some when it has happened.
  * What is wrong is answered with an errno and words, and changes nothing.
+ *
+ * After an upgrade a daemon finds processes of another build, and has to be
+ * understood by them so far that they hand over what they serve: MEET, STATUS,
+ * QUIESCE, CLOSE, GIVE, BYE and all answers and reports are laid out for good,
+ * and are taken of whatever version.  What may change is HELLO and ADD.
  */
 
-#define XBB_GUEST_VERSION	1
+#define XBB_GUEST_VERSION	1	/* of HELLO and ADD */
 #define XBB_GUEST_DEVICES	64	/* a process has at once */
 #define XBB_GUEST_KEPT		4	/* descriptors kept for a device */
 /* Most descriptors of a message: segment, disk, two a ring, those kept. */
@@ -20,7 +25,7 @@
 
 enum xbb_guest_type {
 	/* Requests. */
-	XBB_GUEST_HELLO		= 1,	/* first of all; DEVICES */
+	XBB_GUEST_HELLO		= 1,	/* DEVICES */
 	XBB_GUEST_STATUS	= 2,	/* DEVICES */
 	XBB_GUEST_ADD		= 3,	/* DONE once its rings are served */
 	XBB_GUEST_DRAIN		= 4,	/* DONE at once, STATE later */
@@ -38,6 +43,7 @@ enum xbb_guest_type {
 	 * daemon, that cannot lock what this process has locked.
 	 */
 	XBB_GUEST_GIVE		= 8,
+	XBB_GUEST_MEET		= 9,	/* first of all; DEVICES */
 	/* Reports. */
 	XBB_GUEST_DONE		= 64,
 	XBB_GUEST_DEVICE_LIST	= 65,	/* DEVICES above */
@@ -91,7 +97,7 @@ struct xbb_guest_add {
 	struct xbb_queue_params ring[XBB_MAX_RINGS];
 };
 
-/* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE. */
+/* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE, MEET. */
 struct xbb_guest_request {
 	struct xbb_guest_head head;
 	uint32_t	device;		/* 0 where none is meant */
@@ -122,6 +128,7 @@ struct xbb_guest_devices {
 	struct xbb_guest_head head;
 	uint32_t	ndevices;
 	uint32_t	pid;
+	uint64_t	build;		/* xbb_build() there */
 	struct xbb_guest_device device[XBB_GUEST_DEVICES];
 };
 
@@ -176,6 +183,9 @@ struct xbb_server_report {
 	int32_t		status;		/* ENDED: as waitpid(2) has it */
 	uint32_t	reserved;
 };
+
+/* Which of all versions of these files it was made from: a digest of them. */
+uint64_t xbb_build(void);
 
 /*
  * Be the process of a guest, on the only thread there is, until there is

@@ -108,6 +108,7 @@ size_of_type(uint32_t type)
 	case XBB_GUEST_CLOSE:
 	case XBB_GUEST_BYE:
 	case XBB_GUEST_GIVE:
+	case XBB_GUEST_MEET:
 		return (sizeof(struct xbb_guest_request));
 	default:
 		return (0);
@@ -140,6 +141,14 @@ fault_of_add(const struct xbb_message *message, bool own_grants)
 	return (NULL);
 }
 
+/* Is it laid out as its version has it, and not for good? */
+static bool
+may_differ(uint32_t type)
+{
+
+	return (type == XBB_GUEST_HELLO || type == XBB_GUEST_ADD);
+}
+
 /* The number that an answer to it has. */
 uint32_t
 xbb_message_serial(const struct xbb_message *message)
@@ -158,7 +167,7 @@ xbb_message_fault(const struct xbb_message *message, bool own_grants)
 
 	if (message->size < sizeof(*head))
 		return ("too short for a message");
-	if (head->version != XBB_GUEST_VERSION)
+	if (may_differ(head->type) && head->version != XBB_GUEST_VERSION)
 		return ("another version of the messages");
 	size = size_of_type(head->type);
 	if (size == 0)

@@ -186,15 +186,18 @@ xbb_request_obey(struct xbb_guest *g, struct xbb_message *message)
 {
 	const struct xbb_guest_head *head = &message->head;
 
-	if (!g->greeted && head->type != XBB_GUEST_HELLO) {
+	if (!g->greeted && head->type != XBB_GUEST_MEET) {
 		xbb_daemon_answer(g, head->serial, 0, EPROTO,
-		    "HELLO comes first");
+		    "MEET comes first");
 		return;
 	}
 	switch (head->type) {
+	case XBB_GUEST_MEET:
+		g->greeted = true;
+		xbb_daemon_list(g, head->serial);
+		break;
 	case XBB_GUEST_HELLO:
 		take_bounds(g, &message->hello);
-		g->greeted = true;
 		xbb_daemon_list(g, head->serial);
 		break;
 	case XBB_GUEST_STATUS:
