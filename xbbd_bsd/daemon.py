@@ -199,6 +199,9 @@ class Daemon:
     def _run_until_told(self) -> Ending:
         self._journal(Started(", ".join(self._config.daemon.kinds), self._host.name))
         clean = self._loop.run_until_complete(self._ended)
+        if self._leaving:
+            for family in dict.fromkeys(self._families.values()):
+                family.leave()
         self._endpoints.close()
         if self._guests is not None:
             self._guests.close()

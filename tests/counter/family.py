@@ -174,6 +174,9 @@ class CounterFamily:
     def settle(self, kind: str) -> None:
         """Nothing is left by anybody."""
 
+    def leave(self) -> None:
+        """What was not counted is nobody's loss."""
+
     def numbers(self, unit: int) -> CounterBackend:
         return self.backends[unit]
 

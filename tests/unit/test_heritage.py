@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from xbbd_bsd.block.heritage import Heritage, Inheritance, Left, Served, read
+from xbbd_bsd.block import passport as passport_file
+from xbbd_bsd.block.heritage import Heritage, Inheritance, Left
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.segments import inherit_segment
+from xbbd_bsd.block.served import Served, note_passport, read, served_by
+from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.events import Event, WritesLost
 from xbbd_bsd.native import (
@@ -29,6 +32,7 @@ from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 
 DISK = SegmentMedium(("file", 3, 4), "/disks/one", "vm1")
+CONFIG = DiskConfig(max_queues=1, max_ring_page_order=0)
 MACHINE = "/vm/00000000-1111-2222-3333-444444444444"
 
 
@@ -174,10 +178,32 @@ def test_what_is_no_segment_is_whosever_node_names_it(estate: Estate) -> None:
     assert heritage.unit_of("vbd", 5, 51712, None) is None
     assert heritage.unit_of("vbd", 5, 51712, b"0 digest") == 0
     assert heritage.unit_of("vbd", 6, 51712, b"0 digest") is None, "another's by now"
-    inheritance = Inheritance(heritage.claim(identity()))
+    inheritance = inheritance_of(heritage.claim(identity()))
     assert not inheritance.adoptable
     assert inheritance.refusal.startswith("map ")
     assert heritage.units == frozenset()
+
+
+class FakeFormer:
+    """Whoever served before, and does what it is told."""
+
+    inherit = staticmethod(inherit_segment)
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.done: Callable[[bool | None], None] = lambda outcome: None
+
+    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
+        self.said.append("release")
+        self.done = done
+
+    def drop(self, who: Identity) -> None:
+        self.said.append("drop")
+
+
+def inheritance_of(left: Left | None, former: FakeFormer | None = None) -> Inheritance:
+    former = former or FakeFormer()
+    return Inheritance(left, former, identity(), lambda: former.said.append("woken"))
 
 
 # What nothing can come of.
@@ -245,7 +271,7 @@ def test_the_reason_is_kept_for_whoever_it_was(
     left = heritage.claim(identity())
     assert left is not None
     assert refusal in left.refusal
-    inheritance = Inheritance(left)
+    inheritance = inheritance_of(left)
     assert (inheritance.adoptable, inheritance.refusal) == (False, left.refusal)
 
 
@@ -373,11 +399,11 @@ def test_a_file_that_is_cut_off_says_nothing(estate: Estate) -> None:
 
 def inherited(estate: Estate, **whose: object) -> Inheritance:
     estate.leave(0, **whose)  # type: ignore[arg-type]
-    return Inheritance(estate.heritage().claim(identity()))
+    return inheritance_of(estate.heritage().claim(identity()))
 
 
 def test_nothing_is_left() -> None:
-    nothing = Inheritance(None)
+    nothing = inheritance_of(None)
     assert (nothing.adoptable, nothing.refusal, nothing.leave()) == (False, "", False)
     nothing.is_for(MACHINE)
     nothing.give_up("whatever")
@@ -407,7 +433,7 @@ def test_it_is_the_same_virtual_machines(estate: Estate, left: str, now: str, sa
 def test_what_it_said_first_stays(estate: Estate) -> None:
     """Since whoever tries to go on changes what stands there."""
     inheritance = inherited(estate)
-    segment = inheritance.take(inherit_segment)
+    segment = inheritance.take(CONFIG)
     before = inheritance.served(segment)
     segment.handle.ring[0].common.status.state = QueueState.DRAINING
     assert inheritance.served(segment) is before
@@ -421,18 +447,18 @@ def test_whoever_serves_it_is_waited_for(estate: Estate) -> None:
     inheritance = inherited(estate)
     held = State.take_over(str(estate.path(0)))
     with pytest.raises(HostError, match=r"xbbd\.0 has not ended$") as error:
-        inheritance.take(inherit_segment)
+        inheritance.take(CONFIG)
     assert (error.value.errno, error.value.passes) == (EBUSY, True)
     assert inheritance.adoptable
     held.close()
-    inheritance.take(inherit_segment).close()
+    inheritance.take(CONFIG).close()
 
 
 def test_a_file_that_somebody_has_removed(estate: Estate) -> None:
     inheritance = inherited(estate)
     estate.path(0).unlink()
     with pytest.raises(HostError, match=r"xbbd\.0: No such file") as error:
-        inheritance.take(inherit_segment)
+        inheritance.take(CONFIG)
     assert (error.value.errno, error.value.passes) == (ENOENT, False)
 
 
@@ -465,21 +491,21 @@ def test_whoever_serves_it_still_hears_that_nobody_goes_on(
     estate: Estate, ends: Callable[[Inheritance], object]
 ) -> None:
     estate.leave(0)
-    said: list[str] = []
-    inheritance = Inheritance(estate.heritage().claim(identity()), lambda: said.append("drop"))
-    assert not said
+    former = FakeFormer()
+    inheritance = inheritance_of(estate.heritage().claim(identity()), former)
+    assert not former.said
     ends(inheritance)
     inheritance.leave()
-    assert said == ["drop"]
+    assert former.said == ["drop"]
 
 
 def test_whoever_serves_what_is_refused_hears_it_at_once(estate: Estate) -> None:
     segment = estate.make(0)
     segment.lose(EIO)
     segment.close()
-    said: list[str] = []
-    Inheritance(estate.heritage().claim(identity()), lambda: said.append("drop")).leave()
-    assert said == ["drop"]
+    former = FakeFormer()
+    inheritance_of(estate.heritage().claim(identity()), former).leave()
+    assert former.said == ["drop"]
 
 
 def test_a_loop_device_is_known_by_its_file(estate: Estate) -> None:
@@ -492,3 +518,156 @@ def test_a_loop_device_is_known_by_its_file(estate: Estate) -> None:
     left = estate.heritage().claim(identity())
     assert left is not None
     assert left.refusal == ""
+
+
+# What another version left.
+
+
+def of_another_version(estate: Estate, *, answered: bool = True, unit: int = 0) -> Served:
+    """A segment that we cannot read, with its passport; what it would say."""
+    segment = estate.make(unit)
+    segment.handle.ring[1].counters.rd_req = 77
+    note_passport(segment, answered=answered, journal=estate.events.append)
+    served = read(segment)
+    segment.close()
+    with open(estate.path(unit), "r+b") as file:
+        file.seek(4)
+        file.write(b"\xff")
+    return served
+
+
+def passed_on(estate: Estate, former: FakeFormer | None = None) -> Inheritance:
+    return inheritance_of(estate.heritage().claim(identity()), former)
+
+
+def test_another_versions_disk_is_taken_with_its_passport(estate: Estate) -> None:
+    """All rings as they were agreed, whatever is configured, and the counters go on."""
+    before = of_another_version(estate)
+    inheritance = passed_on(estate)
+    assert inheritance.adoptable
+    inheritance.is_for(MACHINE)
+    segment = inheritance.take(CONFIG)
+    served = inheritance.served(segment)
+    assert served == replace(before, answered=True)
+    made = served.maker(9)(1, served.rings[1], 7, 8, 6)
+    assert (made.adopt, made.answered, made.disk_fd, made.ring_refs) == (True, True, 9, (11, 21))
+    assert (segment.rings, segment.connection_rings, segment.medium) == (2, 2, DISK)
+    assert segment.table_entries >= 64
+    assert (segment.counters(1)["rd_req"], segment.counters(0)["rd_req"]) == (77, 0)
+    assert served.news(segment, served.maker(9)) == {}
+    inheritance.taken()
+    assert estate.files() == ["xbbd.0"]
+    segment.close()
+
+
+def test_one_that_dies_before_it_has_taken_it_leaves_it_to_the_next(estate: Estate) -> None:
+    of_another_version(estate)
+    passed_on(estate).take(CONFIG).close()
+    again = passed_on(estate)
+    assert again.adoptable
+    assert again.served(again.take(CONFIG)).answered
+
+
+def test_whoever_serves_another_version_hands_over_first(estate: Estate) -> None:
+    of_another_version(estate, answered=False)
+    former = FakeFormer()
+    inheritance = passed_on(estate, former)
+    for _ in range(2):
+        with pytest.raises(HostError, match="about to hand it over") as error:
+            inheritance.take(CONFIG)
+        assert error.value.passes
+    assert former.said == ["release"]
+    former.done(None)
+    with pytest.raises(HostError):
+        inheritance.take(CONFIG)
+    assert former.said == ["release", "woken", "release"]
+    former.done(True)
+    assert inheritance.served(inheritance.take(CONFIG)).answered
+
+
+def test_what_it_left_unanswered_nobody_can_go_on_with(estate: Estate) -> None:
+    of_another_version(estate, answered=False)
+    former = FakeFormer()
+    inheritance = passed_on(estate, former)
+    with pytest.raises(HostError):
+        inheritance.take(CONFIG)
+    former.done(False)
+    assert inheritance.refusal == "another version left requests unanswered"
+    assert (former.said, estate.files()) == (["release", "drop", "woken"], [])
+    former.done(True)
+    assert not inheritance.adoptable
+
+
+def test_a_segment_that_says_enough_needs_no_passport(estate: Estate) -> None:
+    segment = estate.make(0)
+    note_passport(segment, answered=True, journal=estate.events.append)
+    segment.close()
+    inheritance = passed_on(estate)
+    segment = inheritance.take(CONFIG)
+    assert not inheritance.served(segment).answered
+    inheritance.leave()
+    assert estate.files() == []
+    segment.close()
+
+
+def test_what_is_lost_or_ends_gets_none(estate: Estate) -> None:
+    spoilt: list[Callable[[State], None]] = [lambda s: s.lose(EIO), lambda s: s.connect(3)]
+    for spoils in spoilt:
+        segment = estate.make(0)
+        spoils(segment)
+        note_passport(segment, answered=True, journal=estate.events.append)
+        segment.close()
+        assert estate.files() == ["xbbd.0"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"format": 2}',
+        '{"format": 1}',
+        "[" * 100000,
+        lambda text: text.replace("X86_64", "X86_63"),
+        lambda text: text.replace('"domid": 5', '"domid": "5"'),
+        lambda text: text.replace('"domid": 5', '"domid": -2'),
+        lambda text: text.replace('"domid": 5', '"domid": 4294967296'),
+        lambda text: text.replace('"sector_size"', '"sector-size"'),
+        lambda text: text.replace("file", "file\\", 1),
+    ],
+)
+def test_a_passport_that_is_none(
+    estate: Estate, text: "str | Callable[[str], str]", tmp_path: Path
+) -> None:
+    of_another_version(estate)
+    file = tmp_path / "xbbd.0.left"
+    file.write_text(text if isinstance(text, str) else text(file.read_text()))
+    heritage = estate.heritage()
+    assert heritage.unit_of("vbd", 5, 51712, b"0 digest") == 0
+    inheritance = inheritance_of(heritage.claim(identity()))
+    assert not inheritance.adoptable
+    assert inheritance.refusal.startswith("map ")
+    said = [str(event) for event in estate.events]
+    assert "is like none of ours" in said[0]
+    assert estate.files() == []
+
+
+def test_a_later_versions_passport_has_more(estate: Estate, tmp_path: Path) -> None:
+    """What an earlier one does not know it leaves out; what it lacks is as it ever was."""
+    of_another_version(estate)
+    file = tmp_path / "xbbd.0.left"
+    text = file.read_text().replace('"domid": 5', '"domid": 5, "colour": "red"')
+    file.write_text(text.replace('"max_grants": 2816,', ""))
+    passport = passport_file.read(str(estate.path(0)))
+    assert passport is not None
+    assert served_by(passport).any_ring.max_grants == 2816
+
+
+def test_a_passport_is_nobody_elses_to_read_or_to_place(estate: Estate, tmp_path: Path) -> None:
+    of_another_version(estate)
+    file = tmp_path / "xbbd.0.left"
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert not passed_on(estate).adoptable

@@ -198,6 +198,9 @@ class FakeFamily:
     def configure(self, config: Config) -> None:
         """Nothing is as configured here."""
 
+    def leave(self) -> None:
+        """Nothing is adopted from here."""
+
     def numbers(self, unit: int) -> Numbers:
         raise AssertionError("nobody looks")
 

@@ -7,7 +7,7 @@ the data path it knows as descriptors and numbers.  Control thread.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from errno import EINVAL
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from xbbd_bsd.block.charter import NODE, charter
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.heritage import Heritage, Inheritance, Served
+from xbbd_bsd.block.heritage import Heritage, Inheritance
 from xbbd_bsd.block.limits import Accounts, Part, Share
 from xbbd_bsd.block.lookout import Lookout
 from xbbd_bsd.block.marks import MarkedError, Marks, cause_of_loss
@@ -36,6 +36,7 @@ from xbbd_bsd.block.queues import (
 )
 from xbbd_bsd.block.rings import MakeParams, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
+from xbbd_bsd.block.served import Served
 from xbbd_bsd.block.serving import Asked, ServedRings, Serving, ask_for_rings
 from xbbd_bsd.block.sharing import Owner, Sharing
 from xbbd_bsd.config import Config
@@ -72,6 +73,7 @@ class Common(Protocol):
     ledger: Ledger
     devices: dict[int, SegmentNumbers]
     known: "dict[int, BlockBackend]"
+    try_again: Callable[[Iterable[int]], None]
 
     def opened(self, backend: "BlockBackend") -> None:
         """Its disk is open."""
@@ -107,7 +109,8 @@ class BlockBackend:
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
         left = family.heritage.claim(identity)
-        self._inheritance = Inheritance(left, partial(family.serving.drop, identity))
+        again = partial(family.try_again, (identity.unit,))
+        self._inheritance = Inheritance(left, family.serving, identity, again)
         self._medium = Medium(
             self.name,
             self,
@@ -272,13 +275,14 @@ class BlockBackend:
         except XbbdError as error:
             if error.passes and not isinstance(error, MarkedError):
                 raise
+            self._keep_loss()
             self._inheritance.give_up(str(error))
             self._forget_segment()
             raise HostError(f"cannot be taken over: {error}", error.errno) from None
 
     def _adopt(self, backend: Nodes) -> str:
         self._share.keep(Part.DEVICE, OF_DEVICE)
-        segment = self._segment or self._use(self._inheritance.take(self._family.serving.inherit))
+        segment = self._segment or self._use(self._inheritance.take(self._config))
         served = self._inheritance.served(segment)
         if backend(NODE) != served.charter:
             raise HostError("its state segment is not as its guest was connected", EINVAL)
@@ -288,7 +292,7 @@ class BlockBackend:
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
         segment.resize(disk.sectors)
         found = self._start(served.rings, make, served)
-        self._news = self._info.size_news(backend)
+        self._news = {**self._info.size_news(backend), **served.news(segment, make)}
         self._inheritance.taken()
         if served.ending:
             self.drain()

@@ -7,7 +7,7 @@ a node of ours in XenStore has the segment's number and a digest of all that.  A
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Final
 
 from xbbd_bsd.block.negotiate import RingParams
@@ -25,7 +25,7 @@ def charter(
 ) -> bytes:
     """The node's value: the unit, and what is never to change while the disk is served."""
     made = (make(number, ring, -1, -1, -1) for number, ring in rings.items())
-    text = repr((identity, medium, sorted(map(_bare, made))))
+    text = repr((_said(identity), _said(medium), sorted(map(_bare, made))))
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
     return f"{identity.unit} {digest}".encode()
 
@@ -38,4 +38,13 @@ def unit_of(value: bytes | None) -> int | None:
 
 def _bare(ring: QueueParams) -> tuple[int, str]:
     block_size = ring.block_size or ring.sector_size
-    return ring.ring, repr(replace(ring, disk_fd=-1, block_size=block_size, adopt=False))
+    bare = replace(ring, disk_fd=-1, block_size=block_size, adopt=False, answered=False)
+    return ring.ring, _said(bare)
+
+
+def _said(of: SegmentIdentity | SegmentMedium | QueueParams | None) -> str:
+    """By name, but for what is as it ever was: so a version that has more says the same."""
+    if of is None:
+        return ""
+    pairs = ((f.name, getattr(of, f.name), f.default) for f in fields(of))
+    return repr([(name, value) for name, value, usual in pairs if value != usual])

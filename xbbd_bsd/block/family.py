@@ -20,6 +20,7 @@ from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.oids import CLEAR, DRIVER, RESIZE
+from xbbd_bsd.block.served import note_passport
 from xbbd_bsd.block.serving import Serving
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
@@ -33,7 +34,7 @@ from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.oids import Value
 from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
-from xbbd_bsd.xenbus.states import State
+from xbbd_bsd.xenbus.states import Queue, State
 
 
 class BlockFamily:
@@ -64,6 +65,7 @@ class BlockFamily:
         `run` does what may have to wait, and `serving` has rings served.  `try_again`: what
         held these units back may be over.
         """
+        self.try_again = try_again
         self.ledger = Ledger()
         self.limits = limits
         self.marks = marks
@@ -143,6 +145,13 @@ class BlockFamily:
     def settle(self, kind: str) -> None:
         for gone in self.heritage.settle(kind):
             self.serving.drop(gone)
+
+    def leave(self) -> None:
+        for unit, numbers in self.devices.items():
+            queue = self.known[unit].queue
+            if queue is not Queue.NONE and self.known[unit].left:
+                answered = queue is not Queue.RUNNING
+                note_passport(numbers.segment, answered=answered, journal=self._journal)
 
     def numbers(self, unit: int) -> Numbers:
         backend = self.known[unit]

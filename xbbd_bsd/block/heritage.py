@@ -8,22 +8,26 @@ to be gone, or when nothing could come of it.  Control thread.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from errno import EINVAL
-from typing import Final
+from errno import EBUSY
+from typing import Final, Protocol
 
-from xbbd_bsd.block.charter import charter, unit_of
-from xbbd_bsd.block.disk import Disk
+from xbbd_bsd.block import passport as passport_file
+from xbbd_bsd.block.charter import unit_of
 from xbbd_bsd.block.marks import Marks, cause_of_loss
-from xbbd_bsd.block.medium import Wanted
-from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.oids import DRIVER
-from xbbd_bsd.block.rings import MakeParams
-from xbbd_bsd.block.segments import remove_file
+from xbbd_bsd.block.passport import SUFFIX, Passport
+from xbbd_bsd.block.segments import make_segment, remove_file
+from xbbd_bsd.block.served import Served, read, served_by
+from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, WritesLost
-from xbbd_bsd.native import QueueParams, SegmentIdentity, State, params_of
+from xbbd_bsd.native import (
+    SegmentIdentity,
+    State,
+    max_requests,
+)
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 
@@ -41,108 +45,45 @@ class Left:
     whose: _Key | None  # None: it cannot be read, and only the device's node may know
     machine: str = ""
     refusal: str = ""
+    passport: Passport | None = None
+    legible: bool = True  # else only the passport says anything
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a segment says of a disk that was served: how to open it, and each ring by number.
+class Former(Protocol):
+    """Whoever served before, as far as they can be reached."""
 
-    `ending`: it was to be served no longer.  `oldest_ns`: since when the oldest of the
-    requests in flight has waited, CLOCK_MONOTONIC; None if there are none.  `charter`: of
-    what the segment says (charter.py).
-    """
+    def inherit(self, path: str) -> State:
+        """The segment of rings that an earlier daemon had; HostError, EBUSY: they are not free."""
 
-    wanted: Wanted
-    rings: Mapping[int, RingParams]
-    params: Mapping[int, QueueParams]
-    ending: bool
-    inflight: int
-    oldest_ns: int | None
-    charter: bytes
+    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
+        """Have a process of another version hand over what it serves.
 
-    @property
-    def any_ring(self) -> QueueParams:
-        """What all its rings have in common is one's."""
-        return next(iter(self.params.values()))
+        `done` is told whether it has, and left nothing unanswered; None: it has not yet.
+        """
 
-    def check(self, disk: Disk) -> None:
-        """That an open disk is still as rings and guest have it; HostError."""
-        if disk.geometry.sector_size != self.any_ring.block_size:
-            raise HostError(f"{disk.path} has sectors of another size", EINVAL)
-
-    def waited_ns(self, now_ns: int) -> int:
-        """For how long the oldest request in flight has waited, 0 if there is none."""
-        return 0 if self.oldest_ns is None else max(0, now_ns - self.oldest_ns)
-
-    @property
-    def counted(self) -> str:
-        """How many rings it is, in words."""
-        return "1 ring" if len(self.rings) == 1 else f"{len(self.rings)} rings"
-
-    def describe(self, waited_ns: int) -> str:
-        """In words, for the log."""
-        requests = "1 request" if self.inflight == 1 else f"{self.inflight} requests"
-        waited = f", the oldest for {waited_ns / 1e9:.1f} s" if self.inflight else ""
-        return f"{self.counted}, {requests} in flight{waited}"
-
-    def maker(self, disk_fd: int) -> MakeParams:
-        """How each queue is made, with an open disk."""
-
-        def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
-            return replace(
-                self.params[number],
-                grant_fd=grants,
-                event_fd=events,
-                wake_fd=wake,
-                disk_fd=disk_fd,
-                adopt=True,
-            )
-
-        return make
-
-
-def read(segment: State) -> Served:
-    """What a segment says; HostError if that is nothing that could be served."""
-    medium = segment.medium
-    params = {number: params_of(segment, number) for number in segment.served}
-    times = [time for number in params for time in segment.received(number)]
-    if medium is None or not params or segment.damaged:
-        raise HostError(f"{segment.path} says nothing of what was served", EINVAL)
-    first = next(iter(params.values()))
-    common = {
-        (p.domid, p.hv, p.abi, p.disk_kind, p.read_only, p.sector_size, p.block_size, p.discard)
-        for p in params.values()
-    }
-    all_rings = dict.fromkeys(range(segment.connection_rings), RingParams(0, ()))
-    if len(common) > 1 or first.domid != segment.identity.domid:
-        raise HostError(f"{segment.path} contradicts itself", EINVAL)
-    return Served(
-        Wanted(
-            os.fsencode(medium.path),
-            read_only=first.read_only,
-            shared=medium.shared,
-            sector_size=first.sector_size if first.sector_size != first.block_size else 0,
-            key=medium.key,
-        ),
-        {number: RingParams(p.remote_port, p.ring_refs) for number, p in params.items()},
-        params,
-        segment.ending,
-        len(times),
-        min(times, default=None),
-        charter(segment.identity, medium, all_rings, lambda n, *_: params_of(segment, n)),
-    )
+    def drop(self, who: Identity) -> None:
+        """Nobody goes on with what an earlier daemon served: have it given back."""
 
 
 class Inheritance:
     """What one device has of an earlier daemon, as long as something may come of it."""
 
-    def __init__(self, left: Left | None, drop: Callable[[], None] = lambda: None) -> None:
-        """`drop`: of whoever still serves it, since nobody will go on with it."""
+    def __init__(
+        self,
+        left: Left | None,
+        former: Former,
+        who: Identity,
+        woken: Callable[[], None],
+    ) -> None:
+        """`woken`: what could not be taken may be there now."""
         self._left = left
-        self._drop = drop
+        self._former = former
+        self._who = who
+        self._woken = woken
+        self._asked = False
         self._served: Served | None = None  # as the segment had it before anybody went on
         if self.refusal:
-            drop()
+            former.drop(who)
 
     @property
     def adoptable(self) -> bool:
@@ -163,27 +104,60 @@ class Inheritance:
         whose = (who.kind, who.domid, who.number)
         self._left, self._served = Left(path, who.unit, whose), None
 
-    def take(self, inherit: Callable[[str], State]) -> State:
-        """The segment, which is the device's from now on; HostError."""
-        assert self._left is not None
-        return inherit(self._left.path)
+    def take(self, config: DiskConfig) -> State:
+        """The segment, which is the device's from now on; HostError.
+
+        EBUSY: whoever serves it has been asked to hand over.
+        """
+        left = self._left
+        assert left is not None
+        if left.passport is None or left.legible:
+            return self._former.inherit(left.path)
+        if not left.passport.answered:
+            self._ask(left.passport)
+            raise HostError("its process is about to hand it over", EBUSY)
+        return _fresh(left, left.passport, config)
+
+    def _ask(self, passport: Passport) -> None:
+        if self._asked:
+            return
+        self._asked = True
+
+        def done(handed_over: bool | None) -> None:
+            self._asked = False
+            if self._left is None or self._left.passport is not passport:
+                return
+            if handed_over:
+                self._left = replace(self._left, passport=replace(passport, answered=True))
+            elif handed_over is False:
+                self.give_up("another version left requests unanswered")
+            self._woken()
+
+        self._former.release(self._who, done)
 
     def served(self, segment: State) -> Served:
         """What it says, each time the same; HostError."""
         if self._served is None:
-            self._served = read(segment)
+            left = self._left
+            passport = left.passport if left is not None else None
+            if passport is not None and left is not None and not left.legible:
+                self._served = served_by(passport)
+            else:
+                self._served = read(segment, passport)
         return self._served
 
     def taken(self) -> None:
         """Somebody goes on with it: nothing is left."""
+        if self._left is not None:
+            passport_file.remove(self._left.path)
         self._left = self._served = None
 
     def give_up(self, refusal: str) -> None:
         """Nothing can come of it any more."""
         if self._left is not None:
-            remove_file(self._left.path)
+            remove_left(self._left.path)
             self._left = replace(self._left, refusal=refusal)
-            self._drop()
+            self._former.drop(self._who)
 
     def leave(self) -> bool:
         """The device begins anew, or is gone.  Whether something was left until now."""
@@ -201,7 +175,7 @@ class Heritage:
         """Look through the directory.  What they say of a loss is kept, and said."""
         self._journal = journal
         self._left: dict[int, Left] = {}  # by unit: a file's name is nobody's but ours
-        for name in sorted(os.listdir(directory)):
+        for name in sorted({name.removesuffix(SUFFIX) for name in os.listdir(directory)}):
             match = _NAMES.fullmatch(name)
             if match:
                 path = os.path.join(directory, name)
@@ -214,20 +188,42 @@ class Heritage:
         try:
             segment = State.open(path)
         except (OSError, HostError) as error:
+            if self._goes_by_passport(path, unit):
+                return
             text = in_words(error)
             self._journal(SegmentLeft(path, text))
-            remove_file(path)
+            remove_left(path)
             self._left[unit] = Left(path, unit, None, refusal=text)
             return
         try:
             who = segment.identity
-            left = Left(path, unit, self._key(who), who.machine, _refusal(segment))
+            refusal, served = _refusal(segment), bool(segment.served)
         finally:
             segment.close()
+        if not served and self._goes_by_passport(path, unit):
+            return  # one that was to be served in place of another version's
+        passport = self._passport(path)
+        left = Left(path, unit, self._key(who), who.machine, refusal, passport)
         if left.refusal or who.unit != unit:
-            remove_file(path)
+            remove_left(path)
         if who.unit == unit:
             self._left[unit] = left
+
+    def _passport(self, path: str) -> Passport | None:
+        try:
+            return passport_file.read(path)
+        except HostError as error:
+            self._journal(SegmentLeft(path, str(error)))
+            return None
+
+    def _goes_by_passport(self, path: str, unit: int) -> bool:
+        """Of a segment that says nothing to us: whether something else does."""
+        passport = self._passport(path)
+        if passport is None or passport.identity.unit != unit:
+            return False
+        who = passport.identity
+        self._left[unit] = Left(path, unit, self._key(who), who.machine, "", passport, False)
+        return True
 
     @staticmethod
     def _key(who: SegmentIdentity | Identity) -> _Key:
@@ -264,10 +260,30 @@ class Heritage:
         found = []
         for unit, left in [*self._left.items()]:
             if left.whose is not None and left.whose[0] == kind:
-                remove_file(left.path)
+                remove_left(left.path)
                 found.append(Identity(*left.whose, DRIVER.name, unit))
                 del self._left[unit]
         return found
+
+
+def _fresh(left: Left, passport: Passport, config: DiskConfig) -> State:
+    """A segment of our version, in place of the other; HostError, EBUSY: somebody serves it."""
+    who, entries = passport.identity, 0
+    for ring in passport.params.values():
+        entries = max(entries, max_requests(ring.abi, len(ring.ring_refs)))
+    identity = Identity(who.kind, who.domid, who.number, DRIVER.name, left.unit)
+    directory, rings = os.path.dirname(left.path), len(passport.params)
+    segment = make_segment(directory, identity, who.machine, config, rings=rings, entries=entries)
+    segment.connect(rings)
+    segment.medium = passport.medium
+    segment.count_on(passport.counters)
+    return segment
+
+
+def remove_left(path: str) -> None:
+    """Remove a segment, and what was written beside it."""
+    remove_file(path)
+    passport_file.remove(path)
 
 
 def _refusal(segment: State) -> str:

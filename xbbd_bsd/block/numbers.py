@@ -35,7 +35,7 @@ class SegmentNumbers:
     ) -> None:
         """`medium` and `limits`: what is not in the segment, by the names of these groups."""
         self.resize = resize
-        self._segment = segment
+        self.segment = segment
         self._created_ns = time.monotonic_ns()
         # A counter that was written starts there; the data path counts on undisturbed.
         self._added: dict[str, int] = {}
@@ -57,13 +57,13 @@ class SegmentNumbers:
 
     def rings(self) -> list[int]:
         """The rings in use."""
-        return [n for n in range(self._segment.rings) if self._segment.ring(n).connected]
+        return [n for n in range(self.segment.rings) if self.segment.ring(n).connected]
 
     def ring(self, number: int) -> Mapping[str, Value]:
         """All of one ring."""
-        view = self._segment.ring(number)
+        view = self.segment.ring(number)
         own = {name: getattr(view, name) for name in ("req_cons", "rsp_prod", *GAUGES)}
-        return {**own, **self._segment.counters(number)}
+        return {**own, **self.segment.counters(number)}
 
     def set(self, name: str, value: int, where: str) -> None:
         """Change a tunable, or where a counter stands.
@@ -72,34 +72,34 @@ class SegmentNumbers:
         """
         if name in TUNABLES:
             check_tunable(name, value, where)
-            self._segment.set_tunable(name, value)
+            self.segment.set_tunable(name, value)
         else:
-            self._added[name] = value - self._segment.counters()[name]
+            self._added[name] = value - self.segment.counters()[name]
 
     def stat(self, *, latency: bool) -> dict[str, Any]:
         """The records and what goes with them; histograms as {bucket: count}."""
-        views = [self._segment.ring(n) for n in range(self._segment.rings)]
+        views = [self.segment.ring(n) for n in range(self.segment.rings)]
         now_ns = time.monotonic_ns()
         found: dict[str, Any] = {
             "now_ns": now_ns,
             "created_ns": self._created_ns,
-            "sectors": self._segment.sectors,
+            "sectors": self.segment.sectors,
             "inflight": sum(view.inflight for view in views if view.connected),
             **self._takeovers(),
         }
         for record in RECORDS:
             received = record == "xbbi"
             found[record] = {
-                **_record(self._segment.devstat(received=received)),
-                "busy_rings_ns": self._segment.busy(now_ns, received=received),
+                **_record(self.segment.devstat(received=received)),
+                "busy_rings_ns": self.segment.busy(now_ns, received=received),
             }
-        faults = self._segment.faults()
+        faults = self.segment.faults()
         found["xbb"]["errors"] = faults.by_operation()
         found["xbbi"]["errors"] = faults.guest
         found["disk_errors"] = faults.by_errno()
         if latency:
             found["latency"] = {
-                operation: {str(b): n for b, n in enumerate(self._segment.latency(kind)) if n}
+                operation: {str(b): n for b, n in enumerate(self.segment.latency(kind)) if n}
                 for kind, operation in enumerate(OPERATIONS)
             }
         return found
@@ -119,7 +119,7 @@ class SegmentNumbers:
                 "age_us": max(0, now - request.received_ns) // 1000,
             }
             for ring in self.rings()
-            for request in self._segment.inflight(ring)
+            for request in self.segment.inflight(ring)
         ]
         return sorted(found, key=lambda request: -int(request["age_us"]))
 
@@ -129,15 +129,15 @@ class SegmentNumbers:
         return [
             max(0, now - received_ns) / 1e9
             for ring in self.rings()
-            if self._segment.ring(ring).inflight
-            for received_ns in self._segment.received(ring)
+            if self.segment.ring(ring).inflight
+            for received_ns in self.segment.received(ring)
         ]
 
     def _negotiated(self) -> dict[str, Value]:
         rings = self.rings()
         if not rings:
             return {"queues": 0, "abi": "", "persistent": 0, "data_path": ""}
-        view = self._segment.ring(rings[0])
+        view = self.segment.ring(rings[0])
         return {
             "queues": len(rings),
             "abi": _word(view.abi),
@@ -146,13 +146,13 @@ class SegmentNumbers:
         }
 
     def _counters(self) -> Mapping[str, int]:
-        counters = self._segment.counters()
+        counters = self.segment.counters()
         for name, added in self._added.items():
             counters[name] = (counters[name] + added) % _MODULUS
         return {**counters, "oo_req": counters["request_shortages"]}
 
     def _gauges(self) -> dict[str, Value]:
-        views = [self._segment.ring(number) for number in self.rings()]
+        views = [self.segment.ring(number) for number in self.rings()]
         found: dict[str, Value] = {
             name: sum(int(getattr(view, name)) for view in views)
             if name in _SUMMED
@@ -168,7 +168,7 @@ class SegmentNumbers:
         return found
 
     def _errors(self, path: str) -> dict[str, Value]:
-        faults = self._segment.faults()
+        faults = self.segment.faults()
         disk, guest = faults.last_disk, faults.last_guest
         return {
             **{f"errors.{name}": count for name, count in faults.by_operation().items()},
@@ -181,7 +181,7 @@ class SegmentNumbers:
         }
 
     def _takeovers(self) -> dict[str, Value]:
-        found = self._segment.takeovers
+        found = self.segment.takeovers
         return {
             "takeovers": found.count,
             "takeover_longest_ms": found.longest_ns // 1_000_000,
@@ -190,7 +190,7 @@ class SegmentNumbers:
     def _devstat(self) -> dict[str, Value]:
         found: dict[str, Value] = {}
         for record in RECORDS:
-            for name, value in _record(self._segment.devstat(received=record == "xbbi")).items():
+            for name, value in _record(self.segment.devstat(received=record == "xbbi")).items():
                 if isinstance(value, dict):
                     found.update({f"devstat.{record}.{name}.{n}": v for n, v in value.items()})
                 else:
@@ -200,7 +200,7 @@ class SegmentNumbers:
     def _latency(self) -> dict[str, Value]:
         found: dict[str, Value] = {}
         for kind, operation in enumerate(OPERATIONS):
-            histogram = self._segment.latency(kind)
+            histogram = self.segment.latency(kind)
             name = f"latency.{operation}"
             found[f"{name}.count"] = sum(histogram)
             for percentile_name, p in PERCENTILES.items():

@@ -16,17 +16,26 @@ from xbbd_bsd.native import SegmentIdentity, State
 from xbbd_bsd.xenbus.family import Identity
 
 
-def make_segment(directory: str, identity: Identity, machine: str, config: DiskConfig) -> State:
+def make_segment(
+    directory: str,
+    identity: Identity,
+    machine: str,
+    config: DiskConfig,
+    *,
+    rings: int = 0,
+    entries: int = 0,
+) -> State:
     """A fresh one, in place of what an earlier daemon left; HostError.
 
-    `machine`: the virtual machine that the guest is, "" if unknown.
+    `machine`: the virtual machine that the guest is, "" if unknown.  It has room for so many
+    rings and requests on each, whatever is configured.
     """
     path = os.path.join(directory, f"{DRIVER.name}.{identity.unit}")
     try:
         return State.create(
             path,
-            rings=config.max_queues,
-            table_entries=requests_of_order(config.max_ring_page_order),
+            rings=max(config.max_queues, rings),
+            table_entries=max(requests_of_order(config.max_ring_page_order), entries),
             identity=SegmentIdentity(
                 identity.kind, identity.domid, identity.number, identity.unit, machine
             ),

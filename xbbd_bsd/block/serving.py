@@ -110,6 +110,9 @@ class Serving(Protocol):
         Waits; any thread.
         """
 
+    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
+        """As heritage.Former says."""
+
     def drop(self, who: Identity) -> None:
         """Nobody goes on with what an earlier daemon served: have it given back."""
 
@@ -146,6 +149,10 @@ class Here:
     def lend(self, who: Identity) -> list[int]:
         """Nobody serves it."""
         return []
+
+    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
+        """It went with that daemon, and nobody can say what it left."""
+        self._loop.call_soon(done, False)
 
     def drop(self, who: Identity) -> None:
         """It went with that daemon."""
@@ -191,6 +198,9 @@ class Guests(Protocol):
 
     def forget(self, domid: int) -> None:
         """No device of the guest is left."""
+
+    def release(self, domid: int, device: int, done: Callable[[bool | None], None]) -> None:
+        """Have a process of another version hand over what it serves: heritage.Former."""
 
     def drop(self, domid: int, device: int, done: Callable[[bool], None]) -> None:
         """Have a process that another daemon had give a device back, if it has it.
@@ -242,6 +252,9 @@ class ByProcess:
     def lend(self, who: Identity) -> list[int]:
         link = self._processes.holder(who.domid, who.unit, limit=LIMIT)
         return [] if link is None else link.give(who.unit, limit=LIMIT)
+
+    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
+        self._guests.release(who.domid, who.unit, done)
 
     def drop(self, who: Identity) -> None:
         device = who.domid, who.unit

@@ -75,12 +75,13 @@ class Outdated:
                 return link
         return None
 
-    def hand_over(self, device: int, *, limit: float) -> None:
-        """Have a device given up, with nothing unanswered, by whoever has it.  Waits; HostError.
+    def hand_over(self, device: int, *, limit: float) -> bool:
+        """Have a device given up, with nothing unanswered, by whoever has it, if anybody has.
 
-        EBUSY: its disk hangs.  Nobody has it by then who does not have its lock.
+        Waits; HostError, EBUSY: its disk hangs.
         """
         link = self.holder(device)
+        had = link is not None
         try:
             if link is not None:
                 link.quiesce(device, limit=limit)
@@ -89,7 +90,9 @@ class Outdated:
                 raise HostError("an earlier process has not answered all requests", EBUSY) from None
             if error.errno != ENOENT and link is not None and link.lost is None:
                 raise
+            had = False
         self._end_idle()
+        return had
 
     def drop(self, device: int, *, limit: float) -> None:
         """Have a device given back that nobody goes on with.  Waits; HostError."""

@@ -133,6 +133,11 @@ class GuestProcesses:
         """A process of another build shall serve a device no longer.  Waits; HostError."""
         self._guest(domid).outdated.hand_over(device, limit=limit)
 
+    def release(self, domid: int, device: int, *, limit: float) -> bool:
+        """As `hand_over`, of a daemon that has reached none yet; whether anybody had it."""
+        self._have(domid, lambda guest, end: None, limit)
+        return self._guest(domid).outdated.hand_over(device, limit=limit)
+
     def drop(self, domid: int, device: int, *, limit: float) -> None:
         """Nobody goes on with a device: whoever has it gives it back.  Waits; HostError."""
         link = self._have(domid, lambda guest, end: None, limit)

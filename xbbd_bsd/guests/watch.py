@@ -19,6 +19,7 @@ from xbbd_bsd.guests.service import GuestProcesses, Loss
 from xbbd_bsd.native.link import Link
 
 Woken = Callable[[], None]
+HAND_OVER_LIMIT: Final = 5.0  # seconds, for requests to end; a disk that hangs is asked again
 LIMIT: Final = 30.0  # seconds, for what a process that is well does in some milliseconds
 
 
@@ -66,6 +67,27 @@ class Watch:
                 watched.woken.remove(woken)
 
         return unsubscribe
+
+    def release(self, domid: int, device: int, done: Callable[[bool | None], None]) -> None:
+        """Have a process of another version hand over a device.
+
+        `done` is told whether it has, and left nothing unanswered; None: it has not yet.
+        """
+
+        def work() -> bool:
+            return self.processes.release(domid, device, limit=HAND_OVER_LIMIT)
+
+        def ended(outcome: Outcome) -> None:
+            error = outcome.error
+            if error is None:
+                done(bool(outcome.value))
+            else:
+                done(None if isinstance(error, HostError) and error.passes else False)
+
+        try:
+            self._run("handing over rings", work, ended, f"guest{domid}")
+        except HostError:  # no thread can be had
+            done(None)
 
     def drop(self, domid: int, device: int, done: Callable[[bool], None]) -> None:
         """Have a process that an earlier daemon started give a device back, if it has it.

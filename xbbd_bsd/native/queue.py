@@ -35,7 +35,7 @@ class QueueParams:
     not ask for that.  ``wake_fd`` must be non-blocking; a byte arrives there
     when the queue has drained, or would want more threads than there are.  The
     size of the disk is the segment's.  ``adopt``: somebody served this ring and died;
-    what it owes its guest is in the segment.
+    what it owes its guest is in the segment, or is nothing if it was all ``answered``.
     """
 
     grant_fd: int
@@ -63,6 +63,7 @@ class QueueParams:
     ring: int = 0
     transport: Transport = Transport.BEST
     adopt: bool = False
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _c_params(params: QueueParams) -> Any:
                 "workers": params.workers,
                 "max_persistent": params.max_persistent,
                 "transport": params.transport,
-                "adopt": params.adopt,
+                "adopt": params.adopt * (1 + params.answered),
             },
             "disk_fd": params.disk_fd,
             "disk_kind": params.disk_kind,

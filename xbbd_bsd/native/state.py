@@ -9,6 +9,7 @@ says where to look, or raises.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from errno import EINVAL
 from typing import Any
@@ -371,6 +372,14 @@ class State:
         found = self._state.takeovers
         found.count = (found.count + 1) % (1 << 64)  # whatever stands there
         found.longest_ns = max(int(found.longest_ns), waited_ns)
+
+    def count_on(self, counters: Mapping[int, Mapping[str, int]]) -> None:
+        """Begin with these, by ring; names that are none of ours are left out."""
+        for ring in counters.keys() & set(range(self.rings)):
+            r = self._state.ring[ring]
+            for name in counters[ring].keys() & set(COUNTERS):
+                group = r.common.counters if name in COMMON_COUNTERS else r.counters
+                setattr(group, name, counters[ring][name] % (1 << 64))
 
     def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:
         """What was given to the disk (xbb), or what the frontend asked for (xbbi).

@@ -102,6 +102,14 @@ struct xbb_devstat {
 	uint64_t	busy_from_ns;
 };
 
+/* Did somebody serve a ring before? */
+enum xbb_adopt {
+	XBB_ADOPT_NOT		= 0,
+	XBB_ADOPT_TABLE		= 1,	/* and died: see its segment */
+	/* And had answered everything: go by the ring alone. */
+	XBB_ADOPT_ANSWERED	= 2
+};
+
 /* What a ring is connected with.  Descriptors stay the caller's. */
 struct xbb_conn_params {
 	int32_t		grant_fd;	/* grant device of the hypervisor */
@@ -118,8 +126,7 @@ struct xbb_conn_params {
 	uint32_t	workers;	/* most threads, 1 to XBB_MAX_WORKERS */
 	uint32_t	max_persistent;	/* grants kept; 0: not negotiated */
 	uint32_t	transport;	/* enum xbb_transport */
-	/* Somebody served this ring and died: see what the segment has. */
-	uint32_t	adopt;
+	uint32_t	adopt;		/* enum xbb_adopt */
 };
 
 /* Counters of any ring; descriptions are in stats.py, checked by a test. */

@@ -242,6 +242,9 @@ class Family(Protocol):
     def settle(self, kind: str) -> None:
         """All devices of a kind that there are have been created: others are not to come."""
 
+    def leave(self) -> None:
+        """All devices have been left: have the next daemon know what it needs.  Raises nothing."""
+
     def numbers(self, unit: int) -> Numbers:
         """Those of a device there is, that is after `create` and before `forget`; KeyError."""
 

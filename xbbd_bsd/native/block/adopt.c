@@ -5,6 +5,8 @@
  * are, since the table lies in a file.  Opening on the caller's thread, the
  * rest on the ring's.
  */
+#include <string.h>
+
 #include "block/block.h"
 
 /*
@@ -15,7 +17,7 @@
 int
 xbb_adopt_open(struct xbb_queue *q, uint32_t n, struct xbb_error *error)
 {
-	const struct xbb_indices said = {
+	struct xbb_indices said = {
 		.req_cons = XBB_GET(q->conn.rc->req_cons),
 		.rsp_prod = XBB_GET(q->conn.rc->rsp_prod),
 	};
@@ -25,6 +27,11 @@ xbb_adopt_open(struct xbb_queue *q, uint32_t n, struct xbb_error *error)
 	uint32_t i;
 	int e;
 
+	/* If its guest wrote something else there, only that guest loses. */
+	if (q->set.params.conn.adopt == XBB_ADOPT_ANSWERED) {
+		said.req_cons = said.rsp_prod = ring->rsp_prod;
+		memset(q->set.table, 0, n * sizeof(*q->set.table));
+	}
 	for (i = 0; i < n; i++)
 		q->set.reqs[i] = q->set.table[i];
 	e = xbb_recover(q->set.reqs, n, &said, ring->rsp_prod, &found);

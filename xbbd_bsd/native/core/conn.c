@@ -27,7 +27,8 @@ xbb_conn_can_be(const struct xbb_conn_params *p,
 	    p->ring_pages <= XBB_MAX_RING_PAGES &&
 	    p->workers >= 1 && p->workers <= XBB_MAX_WORKERS &&
 	    p->max_persistent <= XBB_MAX_PERSISTENT &&
-	    p->transport <= XBB_TRANSPORT_COPY);
+	    p->transport <= XBB_TRANSPORT_COPY &&
+	    p->adopt <= XBB_ADOPT_ANSWERED);
 }
 
 /* Shall grants be copied? */

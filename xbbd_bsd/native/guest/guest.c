@@ -113,7 +113,11 @@ tend_device(struct xbb_guest *g, struct xbb_device *d)
 		forget_device(g, d);
 		break;
 	default:
-		xbb_daemon_answer_for(g, d, 0, "");
+		if (d->hands_over && d->shown.reason != XBB_STOP_NONE)
+			xbb_daemon_answer_for(g, d, EIO,
+			    "it has stopped by itself");
+		else
+			xbb_daemon_answer_for(g, d, 0, "");
 		forget_device(g, d);
 	}
 }
