@@ -31,7 +31,8 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 
 # Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
 FOREIGN = {
-    *((name, "1") for name in ("dd", "dtrace", "head", "kenv", "protect", "ps", "truncate", "xl")),
+    *((name, "1") for name in ("cpuset", "dd", "dtrace", "head", "kenv", "protect", "ps")),
+    *((name, "1") for name in ("taskset", "truncate", "xl")),
     ("errno", "2"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
@@ -272,7 +273,7 @@ def as_toml(value: object) -> str:
             return "none"
         case bool():
             return str(value).lower()
-        case str() if value == GuestConfig().user:
+        case str() if value in (GuestConfig().user, GuestConfig().cpus):
             return f'"{value}"'
         case tuple():
             return "[" + ", ".join(f'"{item}"' for item in value) + "]"

@@ -22,9 +22,9 @@ from xbbd_bsd.conftext import Fault, Reading
 from xbbd_bsd.control.client import ask
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError, reason
-from xbbd_bsd.guests.confinement import check_user
+from xbbd_bsd.guests.confinement import check_cpus, check_user
 from xbbd_bsd.host import Host, NoXen, control_path
-from xbbd_bsd.host.choice import detect, run_directory
+from xbbd_bsd.host.choice import detect, platform, run_directory
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.places import already_running, check_directory, check_pidfile, owner_of
 from xbbd_bsd.tomltext import spelled
@@ -152,6 +152,8 @@ def faults(
     guest = reading.config.guest
     if guest.processes:
         look("user", guest.user, lambda: check_user(guest.user), "guest")
+    if guest.cpus:
+        look("cpus", guest.cpus, lambda: check_cpus(guest.cpus, platform().processors()), "guest")
     if config.metrics is not None:
         look("metrics", config.metrics, lambda: _check_metrics(config.metrics, places, running))
     return tuple(found)

@@ -50,6 +50,8 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
 }
 
 
+MOST_CPUS: Final = 1024  # that the process of a guest can be told apart (guest/contract.h)
+
 CHOICES: Final[Mapping[str, tuple[int, ...]]] = {"sector_size": (0, 512)}
 
 LATER: Final = ("daemon.state_dir", "daemon.pidfile", "guest.processes")  # read at a start alone
@@ -76,6 +78,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "user": "user that these processes become",
     "memory_mb": "most MiB of addresses of one of them, 0 for any",
     "descriptors": "most file descriptors of one of them, 0 for any",
+    "cpus": "processors that they may run on, empty for all",
     "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
@@ -130,13 +133,15 @@ class GuestConfig:
 
     processes: whether each guest's disks are served by a process of its own.  user: what
     that becomes, if we are root.  memory_mb (MiB of addresses) and descriptors: most that
-    it may have, 0 for no limit of its own.
+    it may have, 0 for no limit of its own.  cpus: the processors that it may run on, as
+    parse_cpus() has them, "" for all.
     """
 
     processes: bool = False
     user: str = "nobody"
     memory_mb: int = 0
     descriptors: int = 0
+    cpus: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +315,25 @@ def can_fit(pattern: str) -> bool:
         end = pattern.find("]", 3 if pattern.startswith(("[!]",)) else 2)
         begin = pattern[: end + 1]
     return begin != "" and fnmatchcase("/", begin)
+
+
+def parse_cpus(text: str) -> frozenset[int]:
+    """Numbers of processors as cpuset(1) and taskset(1) have them; OperatorError.
+
+    Numbers and ranges with commas between them, "0-3,6"; "" is none.
+    """
+    found: set[int] = set()
+    for part in text.split(",") if text else ():
+        match = re.fullmatch(r" *([0-9]{1,9}) *(?:- *([0-9]{1,9}) *)?", part, re.ASCII)
+        if match is None:
+            raise OperatorError(f'must be processors like "0-3,6", which {spelled(part)} is not')
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise OperatorError(f"{first}-{last} has its end first")
+        if last >= MOST_CPUS:
+            raise OperatorError(f"processors are 0 to {MOST_CPUS - 1}, not {last}")
+        found.update(range(first, last + 1))
+    return frozenset(found)
 
 
 def parse_address(value: object) -> str | tuple[str, int]:

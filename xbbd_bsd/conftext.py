@@ -16,6 +16,7 @@ from xbbd_bsd.config import (
     KINDS,
     LOGS,
     MATCHES,
+    MOST_CPUS,
     RANGES,
     SECTIONS,
     TRANSPORTS,
@@ -23,6 +24,7 @@ from xbbd_bsd.config import (
     Override,
     can_fit,
     parse_address,
+    parse_cpus,
 )
 from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.tomltext import Key, cut, read, spelled
@@ -295,6 +297,14 @@ def _metrics(value: object) -> str:
     return str(value)
 
 
+def _cpus(value: object) -> str:
+    if not isinstance(value, str):
+        meant = spelled(str(value)) if type(value) is int and 0 <= value < MOST_CPUS else None
+        raise OperatorError('must be text like "0-3,6"' + _meant(meant))
+    parse_cpus(value)
+    return value
+
+
 def _path(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise OperatorError("must be an absolute path")
@@ -377,6 +387,7 @@ _RULES: Final[Mapping[str, Callable[[object], object]]] = {
     "transport": _transport,
     "group": lambda value: _account(value, "group"),
     "user": lambda value: _account(value, "user"),
+    "cpus": _cpus,
     "metrics": _metrics,
     "kinds": lambda value: _names(value, KINDS, 1),
     "log": lambda value: _names(value, LOGS, 0),

@@ -1,7 +1,9 @@
 /*
  * system.c - what the kernel says of itself, of its mounts and of the other end
- * of a socket: kenv(2), fstatfs(2), getpeereid(3).  One thread.
+ * of a socket: kenv(2), fstatfs(2), getpeereid(3); and where a process runs:
+ * cpuset_setaffinity(2).  One thread.
  */
+#include <sys/cpuset.h>
 #include <sys/mount.h>
 
 #include <sys/socket.h>
@@ -76,6 +78,30 @@ getpeereid(int fd, uid_t *uid, gid_t *gid)
 	*uid = credentials[1];
 	*gid = credentials[2];
 	return (0);
+}
+
+/* Of a process, all of it; none may be meant that is not there. */
+int
+cpuset_setaffinity(cpulevel_t level, cpuwhich_t which, id_t id, size_t size,
+    const cpuset_t *mask)
+{
+	size_t cpu, most = (size_t)sysconf(_SC_NPROCESSORS_CONF);
+
+	if (level != CPU_LEVEL_WHICH || which != CPU_WHICH_PID ||
+	    id != (id_t)-1 || size != sizeof(*mask))
+		kernel_panic("cpuset_setaffinity: %d %d %ld, %zu bytes", level,
+		    which, (long)id, size);
+	for (cpu = most; cpu < CPU_SETSIZE; cpu++) {
+		if (CPU_ISSET(cpu, mask)) {
+			errno = EDEADLK;
+			return (-1);
+		}
+	}
+	if (CPU_COUNT(mask) == 0) {
+		errno = EDEADLK;
+		return (-1);
+	}
+	return (sched_setaffinity(0, size, mask));
 }
 
 /* What ps(1) shows here is no part of what is played. */

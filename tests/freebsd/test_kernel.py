@@ -63,6 +63,7 @@ def test_probes(tmp_path: Path, plain: Extension) -> None:
 
 GUESTS = "tests/native/test_guest_process.py"
 DEATHS = "tests/native/test_guest_deaths.py"
+LIMITS = "tests/native/test_guest_limits.py"
 
 
 def test_a_guests_process(tmp_path: Path, plain: Extension) -> None:
@@ -71,7 +72,7 @@ def test_a_guests_process(tmp_path: Path, plain: Extension) -> None:
     How it is called is not played, nor in another process what a provider is.
     """
     plain.link(tmp_path)
-    status, words = run(tmp_path, "none", "file", GUESTS, DEATHS, "-k", "not named")
+    status, words = run(tmp_path, "none", "file", GUESTS, DEATHS, LIMITS, "-k", "not named")
     assert status == 0, words
 
 

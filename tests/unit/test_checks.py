@@ -3,6 +3,7 @@
 import fcntl
 import grp
 import os
+import pwd
 import socket
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -97,6 +98,19 @@ def test_groups(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getgroups", list)
     (line,) = found(f"[daemon]\ngroup = '{other.gr_name}'", places)
     assert line.endswith("only root, or one of its members, can give sockets to it")
+
+
+def test_processors_of_guests_processes(places: Places) -> None:
+    """Whether or not they are used yet: another start may do that."""
+    assert found("[guest]\ncpus = '0'", places) == []
+    for more in ("", "processes = false\n", f"processes = true\nuser = '{user()}'\n"):
+        (line,) = found(f"[guest]\n{more}cpus = '0,1023'", places)
+        assert line.endswith('[guest] cpus = "0,1023": there is no processor 1023')
+        assert line.startswith(f"f:{2 + more.count(chr(10))}:")
+
+
+def user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def test_state_dir(tmp_path: Path) -> None:

@@ -369,6 +369,7 @@ def test_numbers_and_texts(kernel: Kernel) -> None:
     assert sysctl.text("kern.vm_guest") == "xen"
     assert sysctl.number("kern.maxphys") == 1 << 20
     assert sysctl.number("hw.ncpu") == 4
+    assert PLATFORM.processors() == {0, 1, 2, 3}
     kernel["hw.ncpu"] = ("INT", 8)
     assert sysctl.number("hw.ncpu") == 8  # nothing is kept
 

@@ -5,8 +5,9 @@ Any thread.
 
 import os
 import pwd
+from collections.abc import Collection
 
-from xbbd_bsd.config import GuestConfig
+from xbbd_bsd.config import GuestConfig, parse_cpus
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.native.processes import Confinement
 
@@ -14,6 +15,14 @@ from xbbd_bsd.native.processes import Confinement
 def check_user(name: str) -> None:
     """That a process could become that user; OperatorError."""
     account_of(name)
+
+
+def check_cpus(text: str, there: Collection[int]) -> None:
+    """That there are the processors that a key names; OperatorError."""
+    missing = sorted(parse_cpus(text) - frozenset(there))
+    if missing:
+        what = "is no processor" if len(missing) == 1 else "are no processors"
+        raise OperatorError(f"there {what} {', '.join(map(str, missing))}")
 
 
 def confinement_of(config: GuestConfig) -> Confinement:
@@ -24,6 +33,7 @@ def confinement_of(config: GuestConfig) -> Confinement:
         gid=gid,
         descriptors=config.descriptors,
         address_space=config.memory_mb << 20,
+        cpus=parse_cpus(config.cpus),
     )
 
 

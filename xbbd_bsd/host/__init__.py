@@ -110,6 +110,9 @@ class Platform(Protocol):
     def most_threads(self) -> int:
         """How many a process may have."""
 
+    def processors(self) -> frozenset[int]:
+        """Numbers of those that a process of ours may be given; HostError."""
+
 
 class Host(Protocol):
     """An operating system under a hypervisor."""

@@ -131,6 +131,10 @@ class FreeBSD:
         """HostError if the kernel does not say."""
         return sysctl.number("kern.threads.max_threads_per_proc")
 
+    def processors(self) -> frozenset[int]:
+        """HostError if the kernel does not say."""
+        return frozenset(range(sysctl.number("hw.ncpu")))
+
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; NoXen, OperatorError, HostError."""
         guest = sysctl.text("kern.vm_guest")

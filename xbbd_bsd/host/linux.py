@@ -11,6 +11,7 @@ import re
 import socket
 import stat
 import struct
+import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -46,6 +47,7 @@ BIND_UNBOUND_PORT: Final = 0x00044502
 SO_PEERGROUPS: Final = 59  # asm-generic/socket.h: gid_t of each supplementary group
 _UCRED: Final = struct.Struct("@iII")  # linux/socket.h: pid, uid, gid
 _MOST_GROUPS: Final = 256
+_MOST_PROCESSORS: Final = 1024  # sched.h: CPU_SETSIZE
 
 # xen/event_channel.h: EVTCHN_FIFO_NR_CHANNELS.
 EVENT_CHANNELS: Final = 131_072
@@ -134,6 +136,25 @@ class Linux:
     def most_threads(self) -> int:
         """Of the whole system, where each has a number of its own."""
         return min(_kernel_number("threads-max"), _kernel_number("pid_max"))
+
+    def processors(self) -> frozenset[int]:
+        """Those that run and that our control group has, whatever we are bound to.
+
+        A thread that asks for all of them is given these, and ends with that.
+        """
+        found: set[int] = set()
+
+        def ask() -> None:
+            os.sched_setaffinity(0, range(_MOST_PROCESSORS))
+            found.update(os.sched_getaffinity(0))
+
+        thread = threading.Thread(target=ask, name="processors")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise HostError(f"unable to ask which processors there are: {error}") from None
+        thread.join()
+        return frozenset(found)
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; NoXen, or OperatorError without its drivers."""

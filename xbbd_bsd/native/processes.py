@@ -34,14 +34,16 @@ class Confinement:
     """What a guest's process is left.
 
     `uid`, `gid`: the user to become, None to stay; `descriptors`: most that it may have;
-    `address_space`: bytes; 0 for either: no limit of its own.  `confined`: the operating
-    system lets it do what a ring needs and no more.
+    `address_space`: bytes; 0 for either: no limit of its own.  `cpus`: the processors that
+    it may run on, none for all.  `confined`: the operating system lets it do what a ring
+    needs and no more.
     """
 
     uid: int | None = None
     gid: int | None = None
     descriptors: int = 0
     address_space: int = 0
+    cpus: frozenset[int] = frozenset()
     confined: bool = True
 
 
@@ -124,6 +126,7 @@ class Processes:
                     "confined": left.confined,
                     "descriptors": left.descriptors,
                     "address_space": left.address_space,
+                    "cpus": _bits(left.cpus),
                     "idle_seconds": idle_seconds,
                 },
             },
@@ -210,6 +213,15 @@ def _cut(name: str, size: int) -> bytes:
     """A name for ps(1): printable, and cut to fit with its NUL."""
     plain = "".join(c if c.isprintable() and c.isascii() else "?" for c in name)
     return plain.encode()[: size - 1]
+
+
+def _bits(cpus: frozenset[int]) -> list[int]:
+    if not all(0 <= cpu < lib.XBB_GUEST_CPUS for cpu in cpus):
+        raise HostError(f"processors are 0 to {lib.XBB_GUEST_CPUS - 1}", EINVAL)
+    words = [0] * lib.XBB_GUEST_CPU_WORDS
+    for cpu in cpus:
+        words[cpu // 64] |= 1 << cpu % 64
+    return words
 
 
 def _path(path: str) -> bytes:

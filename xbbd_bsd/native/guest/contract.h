@@ -22,6 +22,8 @@
 #define XBB_GUEST_DESCRIPTORS	22
 #define XBB_GUEST_WORDS		80	/* bytes of a reason, with NUL */
 #define XBB_GUEST_STAY		4294967295	/* no change of user */
+#define XBB_GUEST_CPUS		1024	/* processors that have a bit */
+#define XBB_GUEST_CPU_WORDS	16	/* of 64 such bits */
 
 enum xbb_guest_type {
 	/* Requests. */
@@ -144,6 +146,8 @@ struct xbb_guest_params {
 	uint32_t	confined;	/* 0: for those who look for a fault */
 	uint32_t	descriptors;	/* most it may have, 0: as it is */
 	uint64_t	address_space;	/* likewise, bytes */
+	/* It may run on those whose bit is set; on all, if none is. */
+	uint64_t	cpus[XBB_GUEST_CPU_WORDS];
 	uint32_t	idle_seconds;	/* until a HELLO says otherwise */
 	uint32_t	reserved;
 };

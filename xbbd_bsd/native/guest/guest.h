@@ -18,6 +18,8 @@
 
 _Static_assert(XBB_GUEST_DESCRIPTORS == 2 + 2 * XBB_MAX_RINGS + XBB_GUEST_KEPT,
     "all descriptors of a message have room");
+_Static_assert(XBB_GUEST_CPUS == 64 * XBB_GUEST_CPU_WORDS,
+    "all processors have a bit");
 
 /* A message as it came: nothing in it is believed yet. */
 struct xbb_message {
@@ -129,6 +131,14 @@ void	xbb_device_free(struct xbb_device *device);
 /* limits.c - how much this process may have. */
 int	xbb_limit(const struct xbb_guest_params *params);
 
+/* Of a set of processors, as the params have it. */
+static inline bool
+xbb_has_cpu(const uint64_t *cpus, size_t cpu)
+{
+
+	return ((cpus[cpu / 64] >> (cpu % 64) & 1) != 0);
+}
+
 /*
  * confine_linux.c, confine_freebsd.c - what this process, and each of its
  * descriptors, is left.
@@ -139,5 +149,6 @@ int	xbb_confine_fd(int fd, enum xbb_use use,
 
 /* process_linux.c, process_freebsd.c - what a process asks of its system. */
 int	xbb_peer_uid(int fd, uint32_t *uidp);
+int	xbb_process_cpus(const uint64_t *cpus);
 
 #endif /* XBB_GUEST_H */

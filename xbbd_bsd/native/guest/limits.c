@@ -1,7 +1,7 @@
 /*
- * limits.c - how much the process of a guest may have, whose it is, and that it
- * finds no files; the same on all systems.  What it may do is confine_*.c's.
- * The only thread, before all others.
+ * limits.c - how much the process of a guest may have, where it runs, whose it
+ * is, and that it finds no files; the same on all systems.  What it may do is
+ * confine_*.c's.  The only thread, before all others, which inherit all this.
  */
 #include <sys/resource.h>
 
@@ -34,6 +34,18 @@ limit_resources(const struct xbb_guest_params *params)
 	    (params->address_space != 0 &&
 	    setrlimit(RLIMIT_AS, &space) != 0))
 		return (-errno);
+	return (0);
+}
+
+/* None that is named: it runs wherever its server does. */
+static int
+limit_cpus(const uint64_t *cpus)
+{
+	size_t i;
+
+	for (i = 0; i < XBB_GUEST_CPU_WORDS; i++)
+		if (cpus[i] != 0)
+			return (xbb_process_cpus(cpus));
 	return (0);
 }
 
@@ -76,6 +88,8 @@ xbb_limit(const struct xbb_guest_params *params)
 	int error;
 
 	error = limit_resources(params);
+	if (error == 0)
+		error = limit_cpus(params->cpus);
 	if (params->confined)
 		hide_files();
 	return (error != 0 ? error : change_user(params));

@@ -1,9 +1,10 @@
 /*
  * process_freebsd.c - what the process of a guest asks of FreeBSD, beside being
- * confined: its name, who is at the other end of a socket, to close what it has
- * not been given.  Knows no device.  One thread.
+ * confined: its name, where it runs, who is at the other end of a socket, to
+ * close what it has not been given.  Knows no device.  One thread.
  */
-#include <sys/types.h>
+#include <sys/param.h>
+#include <sys/cpuset.h>
 #include <sys/socket.h>
 
 #include <unistd.h>
@@ -20,6 +21,28 @@ xbb_peer_uid(int fd, uint32_t *uidp)
 		return (-errno);
 	*uidp = uid;
 	return (0);
+}
+
+/*
+ * EDEADLK if one of them is not there.  capsicum(4) lets a process change this
+ * for itself: it says where a guest's I/O runs, and keeps nobody in.
+ */
+int
+xbb_process_cpus(const uint64_t *cpus)
+{
+	cpuset_t set;
+	size_t cpu;
+
+	CPU_ZERO(&set);
+	for (cpu = 0; cpu < XBB_GUEST_CPUS; cpu++) {
+		if (!xbb_has_cpu(cpus, cpu))
+			continue;
+		if (cpu >= CPU_SETSIZE)
+			return (-EDEADLK);
+		CPU_SET(cpu, &set);
+	}
+	return (cpuset_setaffinity(CPU_LEVEL_WHICH, CPU_WHICH_PID, -1,
+	    sizeof(set), &set) == 0 ? 0 : -errno);
 }
 
 /* The dash leaves out the name of the program, which is Python's. */

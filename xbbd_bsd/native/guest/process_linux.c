@@ -1,17 +1,20 @@
 /*
  * process_linux.c - what the process of a guest asks of Linux, beside being
- * confined: its name, who is at the other end of a socket, to close what it has
- * not been given.  Knows no device.  One thread.
+ * confined: its name, where it runs, who is at the other end of a socket, to
+ * close what it has not been given.  Knows no device.  One thread.
  */
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "guest/guest.h"
+
+_Static_assert(CPU_SETSIZE == XBB_GUEST_CPUS, "as many as libc knows");
 
 #define PEER_FIELDS	3	/* struct ucred: pid, uid, gid */
 
@@ -25,6 +28,20 @@ xbb_peer_uid(int fd, uint32_t *uidp)
 		return (-errno);
 	*uidp = credentials[1];
 	return (0);
+}
+
+/* Of this thread and of those that it makes; EINVAL if none is there. */
+int
+xbb_process_cpus(const uint64_t *cpus)
+{
+	cpu_set_t set;
+	size_t cpu;
+
+	CPU_ZERO(&set);
+	for (cpu = 0; cpu < XBB_GUEST_CPUS; cpu++)
+		if (xbb_has_cpu(cpus, cpu))
+			CPU_SET(cpu, &set);
+	return (sched_setaffinity(0, sizeof(set), &set) == 0 ? 0 : -errno);
 }
 
 /*
