@@ -34,6 +34,7 @@ FOREIGN = {
     *((name, "1") for name in ("cpuset", "dd", "dtrace", "head", "kenv", "protect", "ps")),
     *((name, "1") for name in ("taskset", "truncate", "xl")),
     ("errno", "2"),
+    ("rctl", "4"),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
     *((name, "5") for name in ("loader.conf", "periodic.conf", "rc.conf", "xl.cfg")),

@@ -71,7 +71,7 @@ def prepare(file: str | None, spec: str | None) -> tuple[Config, Host, Places]:
         host = detect(spec)
     except XbbdError as error:
         found.append(Fault("", 0, str(error)))
-    reading.refuse(*faults(reading, places, host), *found)
+    reading.refuse(*faults(reading, places, host, pid=os.getpid()), *found)
     assert host is not None
     return reading.config, host, places
 
@@ -102,7 +102,8 @@ def check_start(file: str | None, spec: str | None) -> None:
         pass
     except XbbdError as error:
         found.append(Fault("", 0, str(error)))
-    reading.refuse(*faults(reading, places, host, running=running), *found)
+    pid = _pid_of(running)
+    reading.refuse(*faults(reading, places, host, running=running, pid=pid), *found)
 
 
 def faults(
@@ -112,11 +113,13 @@ def faults(
     *,
     running: Running | None = None,
     kept: Places | None = None,
+    pid: int | None = None,
 ) -> tuple[Fault, ...]:
     """What this host refuses of a configuration.
 
     `host` None: there is none here, so that only what the file names is looked at.
     `kept`: what a daemon has now; as long as it has that nobody asks whether it could.
+    `pid`: the daemon's, None if there is none yet.
     """
     config = reading.config.daemon
     found: list[Fault] = []
@@ -154,6 +157,8 @@ def faults(
         look("user", guest.user, lambda: check_user(guest.user), "guest")
     if guest.cpus:
         look("cpus", guest.cpus, lambda: check_cpus(guest.cpus, platform().processors()), "guest")
+    if guest.cpu_percent:
+        look("cpu_percent", guest.cpu_percent, lambda: platform().quotas().check(pid), "guest")
     if config.metrics is not None:
         look("metrics", config.metrics, lambda: _check_metrics(config.metrics, places, running))
     return tuple(found)
@@ -218,6 +223,12 @@ def _running(leaves: Mapping[str, Any]) -> Running:
         str(leaves.get(f"{DAEMON_ROOT}.{name}", "")) for name in ("state_dir", "pidfile", "metrics")
     )
     return Running(Places(state_dir, pidfile), metrics)
+
+
+def _pid_of(running: Running | None) -> int | None:
+    """As its pid file has it."""
+    owner = owner_of(running.places.pidfile) if running is not None else None
+    return int(owner) if owner is not None and re.fullmatch("[0-9]{1,9}", owner) else None
 
 
 def _lives(pid: int) -> bool:

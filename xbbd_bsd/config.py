@@ -47,6 +47,7 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "max_buffer_mb": (0, 1_000_000),
     "memory_mb": (0, 1_000_000),
     "descriptors": (0, 10_000_000),
+    "cpu_percent": (0, 102_400),
 }
 
 
@@ -79,6 +80,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "memory_mb": "most MiB of addresses of one of them, 0 for any",
     "descriptors": "most file descriptors of one of them, 0 for any",
     "cpus": "processors that they may run on, empty for all",
+    "cpu_percent": "most time of one of them, in percent of one processor, 0 for any",
     "workers": "most I/O threads of a ring",
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
@@ -134,7 +136,8 @@ class GuestConfig:
     processes: whether each guest's disks are served by a process of its own.  user: what
     that becomes, if we are root.  memory_mb (MiB of addresses) and descriptors: most that
     it may have, 0 for no limit of its own.  cpus: the processors that it may run on, as
-    parse_cpus() has them, "" for all.
+    parse_cpus() has them, "" for all.  cpu_percent: most time that it may have of them, in
+    percent of one, 0 for any.
     """
 
     processes: bool = False
@@ -142,6 +145,7 @@ class GuestConfig:
     memory_mb: int = 0
     descriptors: int = 0
     cpus: str = ""
+    cpu_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

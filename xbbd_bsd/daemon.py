@@ -41,6 +41,7 @@ from xbbd_bsd.guests.confinement import confinement_of
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
 from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import Host
+from xbbd_bsd.host.choice import platform
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.native import HvKind, budget_used, name_thread, set_budget
 from xbbd_bsd.native.link import Bounds
@@ -150,6 +151,7 @@ class Daemon:
 
     def _guest_processes(self, state_dir: str, *, wanted: bool) -> Watch | None:
         """None if there are to be none.  What they are started with is as configured then."""
+        quotas = platform().quotas()
 
         def terms() -> Terms:
             daemon = self._config.daemon
@@ -165,6 +167,7 @@ class Daemon:
                 bounds,
                 grant_path=self._host.grant_path,
                 confinement=confinement_of(self._config.guest),
+                place=lambda domid: quotas.place(domid, self._config.guest.cpu_percent),
             )
 
         def lost(loss: Loss) -> None:
@@ -175,6 +178,7 @@ class Daemon:
             return None
         if not wanted:  # nobody else can go on with what they serve
             self._journal(ProcessesStay())
+        quotas.prepare(self._config.guest.cpu_percent)
         processes.prepare()
         return Watch(processes, self._loop, self._run_errands, lost)
 

@@ -4,6 +4,7 @@ It reads the file, has it checked, and has what differs applied, or nothing of i
 the parts that it is applied to are hidden behind `Parts`.  Control thread.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -107,5 +108,9 @@ class Configuration:
             daemon.state_dir or self._places.state_dir, daemon.pidfile or self._places.pidfile
         )
         running = Running(self._places, self.config.daemon.metrics or "")
-        reading.refuse(*faults(reading, places, self._host, running=running, kept=self._places))
+        reading.refuse(
+            *faults(
+                reading, places, self._host, running=running, kept=self._places, pid=os.getpid()
+            )
+        )
         return reading.config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from errno import ENOSYS
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.native.slots import RawRing, discard, request
 from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, HvKind, Op, StopReason, Transport, _xbb
+from xbbd_bsd.native._xbb import ffi
 
 
 def test_grants_are_mapped_where_they_cannot_be_copied(tmp_path: Path) -> None:
@@ -28,6 +30,17 @@ def test_grants_are_mapped_where_they_cannot_be_copied(tmp_path: Path) -> None:
         ring(tmp_path / "copy", transport=Transport.COPY),
     ):
         pass
+
+
+def test_a_rule_of_its_own_limits_a_process() -> None:
+    """Its text is judged by the kernel that is played."""
+    kernel = ctypes.CDLL(_xbb.__file__)
+    params = ffi.new("struct xbb_guest_params *", {"cpu_percent": 150})
+    at = ctypes.c_void_p(int(ffi.cast("uintptr_t", params)))
+    assert kernel.xbb_process_quota(at) == -ENOSYS
+    kernel.kernel_racct(True)
+    assert kernel.xbb_process_quota(at) == 0
+    assert kernel.kernel_pcpu() == 150
 
 
 ERROR = -1

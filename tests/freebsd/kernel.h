@@ -39,6 +39,8 @@ int	kernel_records(void);		/* of maps, mapped or not */
 unsigned int kernel_flushes(void);	/* DIOCGFLUSH that were done */
 void	kernel_setenv(const char *name, const char *value);	/* the only one */
 void	kernel_mount(const char *name);	/* every file is on such a file system */
+void	kernel_racct(bool enabled);	/* kern.racct.enable; not at first */
+unsigned int kernel_pcpu(void);		/* what a rule lets us have, percent */
 
 /* capsicum.c: rights that a descriptor must have, or it is a panic. */
 void	kernel_must(int fd, uint64_t rights, const char *call);

@@ -1,15 +1,17 @@
 /*
  * system.c - what the kernel says of itself, of its mounts and of the other end
  * of a socket: kenv(2), fstatfs(2), getpeereid(3); and where a process runs:
- * cpuset_setaffinity(2).  One thread.
+ * cpuset_setaffinity(2), and how long: rctl_add_rule(2).  One thread.
  */
 #include <sys/cpuset.h>
 #include <sys/mount.h>
+#include <sys/rctl.h>
 
 #include <sys/socket.h>
 
 #include <errno.h>
 #include <kenv.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -102,6 +104,48 @@ cpuset_setaffinity(cpulevel_t level, cpuwhich_t which, id_t id, size_t size,
 		return (-1);
 	}
 	return (sched_setaffinity(0, size, mask));
+}
+
+static bool counts;
+static unsigned int percent;
+
+void
+kernel_racct(bool enabled)
+{
+
+	counts = enabled;
+}
+
+unsigned int
+kernel_pcpu(void)
+{
+
+	return (percent);
+}
+
+/* A rule of a process's own; its text has its NUL, and nothing is answered. */
+int
+rctl_add_rule(const char *inbufp, size_t inbuflen, char *outbufp,
+    size_t outbuflen)
+{
+	char same[64];
+	unsigned int most;
+	long pid;
+
+	if (!counts) {
+		errno = ENOSYS;
+		return (-1);
+	}
+	if (inbuflen == 0 || inbufp[inbuflen - 1] != '\0' ||
+	    outbufp != NULL || outbuflen != 0 ||
+	    sscanf(inbufp, "process:%ld:pcpu:deny=%u", &pid, &most) != 2 ||
+	    pid != (long)getpid() || kernel_capability_mode())
+		kernel_panic("rctl_add_rule: %zu bytes", inbuflen);
+	snprintf(same, sizeof(same), "process:%ld:pcpu:deny=%u", pid, most);
+	if (strcmp(same, inbufp) != 0 || strlen(same) + 1 != inbuflen)
+		kernel_panic("rctl_add_rule: %s", inbufp);
+	percent = most;
+	return (0);
 }
 
 /* What ps(1) shows here is no part of what is played. */

@@ -6,7 +6,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EAGAIN, EIO
+from dataclasses import replace
+from errno import EAGAIN, EBUSY, EIO
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,30 @@ def guests(tmp_path: Path, clock: Clock) -> Iterator[GuestProcesses]:
 
 def pid_of(guests: GuestProcesses, domid: int) -> int:
     return guests._guests[domid].pid
+
+
+def test_each_has_the_place_that_is_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none if that fails, as of a control group that cannot be made."""
+    asked: list[int] = []
+
+    def place(domid: int) -> None:
+        asked.append(domid)
+        if domid == 8:
+            raise HostError("no limit of processor time", EBUSY)
+
+    made = GuestProcesses(near(tmp_path), lambda: replace(terms(), place=place))
+    try:
+        made.reach(7, "web", limit=GIVE_UP)
+        with pytest.raises(HostError, match="no limit of processor time"):
+            made.reach(8, "db", limit=GIVE_UP)
+        made.reach(7, "web", limit=GIVE_UP)
+        assert asked == [7, 8]
+        made.forget(7)
+    finally:
+        made.leave()
+        eventually(lambda: not made.close_past(), "its server has ended")
 
 
 def wait_loss(guests: GuestProcesses) -> Loss:

@@ -109,6 +109,50 @@ def test_processors_of_guests_processes(places: Places) -> None:
         assert line.startswith(f"f:{2 + more.count(chr(10))}:")
 
 
+class Quotas:
+    """Of a system on which only process 4711 could limit others."""
+
+    def __init__(self) -> None:
+        self.asked: list[int | None] = []
+
+    def quotas(self) -> "Quotas":
+        return self
+
+    def check(self, pid: int | None) -> None:
+        self.asked.append(pid)
+        if pid != 4711:
+            raise OperatorError("not here")
+
+
+def test_limits_of_processor_time(
+    tmp_path: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the daemon in question, which is not always who asks."""
+    quotas = Quotas()
+    monkeypatch.setattr(checks, "platform", lambda: quotas)
+    text = "[guest]\ncpu_percent = 50\n"
+    said = "f:2: [guest] cpu_percent = 50: not here"
+    assert found("[guest]\ncpu_percent = 0", places) == []
+    assert found(text, places) == [said]
+    assert found(text, places, pid=4711) == []
+    assert quotas.asked == [None, 4711]
+    path = tmp_path / "f"
+    path.write_text(text)
+    monkeypatch.setattr(checks, "detect", lambda _: Elsewhere(""))
+    monkeypatch.setattr(checks, "check_host", lambda _: None)
+    monkeypatch.setattr(checks, "check_not_locked", lambda *_: None)
+    for attempt in (prepare, check_start):
+        with pytest.raises(Refused, match=r"cpu_percent = 50: not here"):
+            attempt(str(path), "sim:/nowhere")
+    monkeypatch.setattr(checks, "find_running", lambda *_: Running(places, None))
+    for owner in ("unknown", None, "4711"):
+        monkeypatch.setattr(checks, "owner_of", {places.pidfile: owner}.get)
+        with pytest.raises(Refused) as refused:
+            check_start(str(path), "sim:/nowhere")
+        assert any("cpu_percent" in line for line in refused.value.lines) == (owner != "4711")
+    assert quotas.asked[2:] == [os.getpid(), None, None, None, 4711]
+
+
 def user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 

@@ -48,6 +48,7 @@ user = "xbbd"
 memory_mb = 64
 descriptors = 100
 cpus = "0-3,6"
+cpu_percent = 150
 
 [disk]
 workers = 16
@@ -72,7 +73,9 @@ shared = true
 def test_empty_means_defaults() -> None:
     assert parse("", "xbbd.conf") == Config(
         DaemonConfig(kinds=("vbd", "vbd3"), state_dir=None, pidfile=None, log=()),
-        GuestConfig(processes=False, user="nobody", memory_mb=0, descriptors=0, cpus=""),
+        GuestConfig(
+            processes=False, user="nobody", memory_mb=0, descriptors=0, cpus="", cpu_percent=0
+        ),
         DiskConfig(
             workers=8,
             max_ring_page_order=4,
@@ -112,7 +115,7 @@ def test_every_key() -> None:
             100_000,
             8192,
         ),
-        GuestConfig(True, "xbbd", 64, 100, "0-3,6"),
+        GuestConfig(True, "xbbd", 64, 100, "0-3,6", 150),
         DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
     )
 
@@ -142,6 +145,7 @@ def test_difference_names_each_key_once() -> None:
         "guest.memory_mb",
         "guest.descriptors",
         "guest.cpus",
+        "guest.cpu_percent",
         "disk.workers",
         "disk.max_ring_page_order",
         "disk.max_batch_segments",

@@ -42,6 +42,7 @@ LIMITS = {
     "max_guest_grants": (0, 1000000),
     "memory_mb": (0, 1000000),
     "descriptors": (0, 10000000),
+    "cpu_percent": (0, 102400),
 }
 _SECTION = {field.name: name for name, keys in SECTIONS.items() for field in fields(keys)}
 

@@ -63,6 +63,10 @@ def test_what_are_no_processors(value: str, reason: str) -> None:
     assert str(raised.value) == f"f:2: [guest] cpus = {value}: {reason}"
 
 
+def test_processor_time() -> None:
+    assert confinement_of(GuestConfig(user="root", cpu_percent=150)).cpu_percent == 150
+
+
 def test_as_many_as_the_data_path_has_bits() -> None:
     assert lib.XBB_GUEST_CPUS == MOST_CPUS == 64 * lib.XBB_GUEST_CPU_WORDS
 

@@ -16,7 +16,7 @@ from tests.unit.xenbus_bench import FakeFamily, ServerThread
 from tests.waiting import GIVE_UP
 from xbbd_bsd import daemon, logs
 from xbbd_bsd.block.family import BlockFamily
-from xbbd_bsd.config import Config, DaemonConfig
+from xbbd_bsd.config import Config, DaemonConfig, GuestConfig
 from xbbd_bsd.daemon import Daemon, Ending, main
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors
@@ -71,6 +71,26 @@ class StoreOnly:
 
     def disk_size(self, fd: int) -> int:
         raise HostError("no disks here")
+
+
+class Quotas:
+    """What limits processor time, or not."""
+
+    def __init__(self, refusal: str = "") -> None:
+        self.refusal = refusal
+        self.prepared: list[int] = []
+        self.asked: list[tuple[int, int]] = []
+
+    def quotas(self) -> "Quotas":
+        return self
+
+    def prepare(self, percent: int) -> None:
+        self.prepared.append(percent)
+        if self.refusal:
+            raise OperatorError(self.refusal)
+
+    def place(self, domid: int, percent: int) -> None:
+        self.asked.append((domid, percent))
 
 
 @pytest.fixture
@@ -170,6 +190,32 @@ def test_a_signal_ends_it(
     running = Daemon(StoreOnly(server.socket), Config(), str(conf), str(tmp_path))
     running._loop.call_soon(os.kill, os.getpid(), number)
     assert running.run() is Ending.CLEAN
+
+
+def test_each_guests_process_has_the_time_that_is_configured(
+    server: ServerThread, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quotas = Quotas()
+    monkeypatch.setattr(daemon, "platform", lambda: quotas)
+    guest = GuestConfig(processes=True, user="root", cpu_percent=50)
+    running = Daemon(StoreOnly(server.socket), Config(guest=guest), str(conf), str(tmp_path))
+    assert quotas.prepared == [50], "before there is a server that has to be limited"
+    assert running._guests is not None
+    terms = running._guests.processes._terms()
+    terms.place(7)
+    assert quotas.asked == [(7, 50)]
+    assert terms.confinement.cpu_percent == 50
+    running._loop.call_soon(os.kill, os.getpid(), signal.SIGTERM)
+    assert running.run() is Ending.CLEAN
+
+
+def test_nobody_is_served_without_the_limit_that_is_configured(
+    server: ServerThread, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "platform", lambda: Quotas("no control groups"))
+    config = Config(guest=GuestConfig(processes=True, cpu_percent=50))
+    with pytest.raises(OperatorError, match=r"^no control groups$"):
+        Daemon(StoreOnly(server.socket), config, str(conf), str(tmp_path))
 
 
 def test_reload_applies_the_difference(

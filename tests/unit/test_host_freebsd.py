@@ -362,6 +362,29 @@ def test_a_mounted_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     assert raised.value.errno == errno.EPERM
 
 
+def test_processor_time_is_limited_where_the_kernel_counts_it(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process may have it sees to itself (process_freebsd.c)."""
+    quotas = PLATFORM.quotas()
+    quotas.prepare(0)
+    for value in (None, 0):
+        if value is not None:
+            kernel["kern.racct.enable"] = ("U8", value)
+        for attempt in (quotas.check, quotas.prepare):
+            with pytest.raises(OperatorError, match=r"kern\.racct\.enable=1 in loader\.conf"):
+                attempt(50)
+    kernel["kern.racct.enable"] = ("U8", 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    quotas.prepare(50)
+    quotas.check(None)
+    assert quotas.place(7, 50) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    quotas.check(None)
+    with pytest.raises(OperatorError, match="only root"):
+        quotas.prepare(50)
+
+
 # sysctl(3).
 
 

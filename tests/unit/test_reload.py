@@ -1,11 +1,13 @@
 """A file that is read again: what applies, what is refused, and what is remembered of that."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.unit.test_daemon import StoreOnly
+from xbbd_bsd import checks
 from xbbd_bsd.checks import Places
 from xbbd_bsd.config import Config, DaemonConfig
 from xbbd_bsd.errors import OperatorError, Refused
@@ -170,3 +172,22 @@ def test_what_is_its_own_is_not_in_its_way(bench: Bench, tmp_path: Path) -> None
         assert "others may write there" in line
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_limit_that_this_host_has_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon itself is asked about, since it is there."""
+
+    class Quotas:
+        def check(self, pid: int | None) -> None:
+            assert pid == os.getpid()
+            raise OperatorError("not here")
+
+    class Platform:
+        def quotas(self) -> Quotas:
+            return Quotas()
+
+    monkeypatch.setattr(checks, "platform", Platform)
+    bench = Bench(tmp_path)
+    with pytest.raises(Refused, match=r"cpu_percent = 50: not here$"):
+        bench.reload("[guest]\ncpu_percent = 50\n")
+    assert bench.parts.done == []

@@ -34,6 +34,7 @@ def confinement_of(config: GuestConfig) -> Confinement:
         descriptors=config.descriptors,
         address_space=config.memory_mb << 20,
         cpus=parse_cpus(config.cpus),
+        cpu_percent=config.cpu_percent,
     )
 
 

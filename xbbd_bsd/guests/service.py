@@ -27,7 +27,7 @@ from xbbd_bsd.guests.deaths import Deaths
 from xbbd_bsd.guests.outdated import NOBODY, Outdated
 from xbbd_bsd.native import HvKind
 from xbbd_bsd.native.link import BUILD, Bounds, Link, listen_at, listens
-from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started, how_it_ended
+from xbbd_bsd.native.processes import Confinement, Ended, Place, Processes, Started, how_it_ended
 
 _SLICE: Final = 0.02  # seconds; another thread may have heard what is waited for
 _UNTIL_GREETED: Final = 60  # seconds that a new process waits for us
@@ -37,13 +37,17 @@ _LISTENS: Final = re.compile(r"guest\.\d+(\.\d+)?")  # where one does
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What each process is started with; see `Processes.start` and `Link.hello`."""
+    """What each process is started with; see `Processes.start` and `Link.hello`.
+
+    `place` makes that of a guest's process, HostError.
+    """
 
     hv: HvKind
     bounds: Bounds
     idle_seconds: int = 60
     grant_path: str = ""
     confinement: Confinement = field(default_factory=Confinement)
+    place: Callable[[int], Place | None] = lambda domid: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +311,7 @@ class GuestProcesses:
                     idle_seconds=_UNTIL_GREETED,
                     grant_path=terms.grant_path,
                     confinement=terms.confinement,
+                    place=terms.place(domid),
                 )
                 self._asked[serial] = guest
         except OSError as error:

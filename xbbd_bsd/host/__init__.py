@@ -78,6 +78,42 @@ class Peer:
     gids: frozenset[int]
 
 
+class Place(Protocol):
+    """Where a process is put when it is started; see native.processes, which does that."""
+
+    def fileno(self) -> int:
+        """A file that the process writes 0 to."""
+
+    def close(self) -> None:
+        """Close that file."""
+
+    def remove(self) -> None:
+        """The process has ended, or there is none."""
+
+
+class Quotas(Protocol):
+    """How an operating system limits the processor time of processes.  Any thread."""
+
+    def check(self, pid: int | None) -> None:
+        """That a process could limit those that it starts; OperatorError, with what to do.
+
+        `pid` None: one that is not there yet, of which less is known.
+        """
+
+    def prepare(self, percent: int) -> None:
+        """Before the first process is started, or forked from: see that they can be limited.
+
+        And take away what is left of others.  `percent` 0: no limit is wanted so far.
+        OperatorError, HostError.
+        """
+
+    def place(self, domid: int, percent: int) -> Place | None:
+        """Where the process of a guest is to be so that it has that limit; HostError.
+
+        None: anywhere, since it sees to that itself, or there is no limit.
+        """
+
+
 class Platform(Protocol):
     """An operating system: one module of this package each."""
 
@@ -112,6 +148,9 @@ class Platform(Protocol):
 
     def processors(self) -> frozenset[int]:
         """Numbers of those that a process of ours may be given; HostError."""
+
+    def quotas(self) -> Quotas:
+        """How the processor time of processes is limited."""
 
 
 class Host(Protocol):

@@ -24,6 +24,7 @@ from xbbd_bsd.host import (
     MediumName,
     NoXen,
     Peer,
+    Quotas,
     RingDescriptors,
     path_itself,
     sysctl,
@@ -58,6 +59,29 @@ EVENT_CHANNELS: Final = 4096
 HINT: Final = "hint.xbbd.0.disabled"
 
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
+
+
+class Rules:
+    """Quotas of FreeBSD; the rule itself is process_freebsd.c's, and ends with its process."""
+
+    def check(self, pid: int | None) -> None:
+        """The kernel counts what processes use only if it was told to when it was loaded."""
+        try:
+            sysctl.number("kern.racct.enable")
+        except HostError:
+            raise OperatorError(
+                "the kernel does not count processor time: kern.racct.enable=1 in loader.conf(5)"
+            ) from None
+        if pid == os.getpid() and os.geteuid() != 0:
+            raise OperatorError("only root can limit processor time")
+
+    def prepare(self, percent: int) -> None:
+        """Only a check: there is nothing to be left."""
+        if percent:
+            self.check(os.getpid())
+
+    def place(self, domid: int, percent: int) -> None:
+        """None is needed."""
 
 
 class FreeBSD:
@@ -134,6 +158,10 @@ class FreeBSD:
     def processors(self) -> frozenset[int]:
         """HostError if the kernel does not say."""
         return frozenset(range(sysctl.number("hw.ncpu")))
+
+    def quotas(self) -> Quotas:
+        """By rules of rctl(4), which processes make themselves."""
+        return Rules()
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; NoXen, OperatorError, HostError."""

@@ -25,9 +25,11 @@ from xbbd_bsd.host import (
     MediumName,
     NoXen,
     Peer,
+    Quotas,
     RingDescriptors,
     path_itself,
 )
+from xbbd_bsd.host.cgroups import Cgroups, mounted_at
 from xbbd_bsd.host.files import refuse_pseudo
 from xbbd_bsd.host.linux_locks import claim_device, lock_file, loop_backing
 from xbbd_bsd.host.resources import Resources, resources
@@ -155,6 +157,10 @@ class Linux:
             raise HostError(f"unable to ask which processors there are: {error}") from None
         thread.join()
         return frozenset(found)
+
+    def quotas(self) -> Quotas:
+        """By control groups."""
+        return Cgroups(mounted_at())
 
     def xen(self) -> Host:
         """The Xen that we are a backend domain of; NoXen, or OperatorError without its drivers."""

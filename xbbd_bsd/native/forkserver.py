@@ -37,14 +37,16 @@ def load(native: str, backend: str) -> Any:
     return module
 
 
-def be_guest(xbb: Any, request: Any, listener: int) -> int:
+def be_guest(xbb: Any, request: Any, listener: int, place: int | None) -> int:
     """Of a child: be a guest's process until it ends; the status to leave with."""
     _signal.set_wakeup_fd(-1)
+    if place is not None:
+        posix.write(place, b"0")  # or it does not begin: it would have no limit
     posix.setsid()
     if listener != CHANNEL:
         posix.dup2(listener, CHANNEL)
     params, keep = request.params, OWN_GRANTS
-    params.listen_fd, params.grant_fd = CHANNEL, -1
+    params.listen_fd, params.grant_fd, params.placed = CHANNEL, -1, place is not None
     path = xbb.ffi.string(request.grant_path)
     if path:
         posix.dup2(posix.open(path, posix.O_RDWR | posix.O_CLOEXEC), OWN_GRANTS)
@@ -121,8 +123,8 @@ class Server:
             self._xbb.ffi.memmove(request, data, size)
             if request.type == self._xbb.lib.XBB_SERVER_KILL:
                 self._kill(request.pid)
-            elif len(fds) == 1:
-                self._start(request, fds[0])
+            elif len(fds) in (1, 2):
+                self._start(request, *fds)
         for fd in fds:
             posix.close(fd)
         return True
@@ -132,7 +134,7 @@ class Server:
         if pid in self._children:
             posix.kill(pid, _signal.SIGKILL)
 
-    def _start(self, request: Any, listener: int) -> None:
+    def _start(self, request: Any, listener: int, place: int | None = None) -> None:
         pid = errnum = 0
         try:
             pid = posix.fork()
@@ -141,7 +143,7 @@ class Server:
         if pid == 0 and errnum == 0:
             status = FAILED
             try:
-                status = be_guest(self._xbb, request, listener)
+                status = be_guest(self._xbb, request, listener, place)
             finally:
                 posix._exit(status)
         if pid:

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from errno import EAGAIN, EINVAL, EPIPE, ETIMEDOUT
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import _xbb
@@ -35,8 +35,9 @@ class Confinement:
 
     `uid`, `gid`: the user to become, None to stay; `descriptors`: most that it may have;
     `address_space`: bytes; 0 for either: no limit of its own.  `cpus`: the processors that
-    it may run on, none for all.  `confined`: the operating system lets it do what a ring
-    needs and no more.
+    it may run on, none for all.  `cpu_percent`: the time that it may have, of one of them,
+    0 for any; some systems want it to be in a `Place` for that.  `confined`: the operating
+    system lets it do what a ring needs and no more.
     """
 
     uid: int | None = None
@@ -44,7 +45,21 @@ class Confinement:
     descriptors: int = 0
     address_space: int = 0
     cpus: frozenset[int] = frozenset()
+    cpu_percent: int = 0
     confined: bool = True
+
+
+class Place(Protocol):
+    """Where a process goes before it does anything else, and where nobody else is."""
+
+    def fileno(self) -> int:
+        """A file that it writes 0 to."""
+
+    def close(self) -> None:
+        """Close that file; it has been given to the process, or never will be."""
+
+    def remove(self) -> None:
+        """The process has ended, or there is none; or nobody will tell us when it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,8 @@ class Processes:
         ours.setblocking(False)
         self._channel = ours
         self._serial = 0
+        self._asked: dict[int, Place] = {}  # by serial
+        self._placed: dict[int, Place] = {}  # by process
         self._reaped = False
 
     def fileno(self) -> int:
@@ -101,37 +118,49 @@ class Processes:
         idle_seconds: int,
         grant_path: str = "",
         confinement: Confinement | None = None,
+        place: Place | None = None,
     ) -> int:
         """Ask for the process of a guest; what comes of it is told by `news`, with this number.
 
         It listens on `listener`, which stays the caller's.  `grant_path`: the grant device,
-        where only who has opened it may map.  HostError.
+        where only who has opened it may map.  `place` is ours from now on, and is removed
+        when the process has ended, if we are told of that.  HostError.
         """
         left = confinement or Confinement()
         stay = lib.XBB_GUEST_STAY
         self._serial += 1
-        self._send(
-            {
-                "type": lib.XBB_SERVER_START,
-                "serial": self._serial,
-                "name": _cut(name, lib.XBB_GUEST_NAME),
-                "grant_path": _path(grant_path),
-                "params": {
-                    "listen_fd": -1,
-                    "grant_fd": -1,
-                    "hv": hv,
-                    "daemon_uid": os.geteuid(),
-                    "uid": stay if left.uid is None else left.uid,
-                    "gid": stay if left.gid is None else left.gid,
-                    "confined": left.confined,
-                    "descriptors": left.descriptors,
-                    "address_space": left.address_space,
-                    "cpus": _bits(left.cpus),
-                    "idle_seconds": idle_seconds,
+        try:
+            self._send(
+                {
+                    "type": lib.XBB_SERVER_START,
+                    "serial": self._serial,
+                    "name": _cut(name, lib.XBB_GUEST_NAME),
+                    "grant_path": _path(grant_path),
+                    "params": {
+                        "listen_fd": -1,
+                        "grant_fd": -1,
+                        "hv": hv,
+                        "daemon_uid": os.geteuid(),
+                        "uid": stay if left.uid is None else left.uid,
+                        "gid": stay if left.gid is None else left.gid,
+                        "confined": left.confined,
+                        "descriptors": left.descriptors,
+                        "address_space": left.address_space,
+                        "cpus": _bits(left.cpus),
+                        "cpu_percent": left.cpu_percent,
+                        "idle_seconds": idle_seconds,
+                    },
                 },
-            },
-            [listener.fileno()],
-        )
+                [listener.fileno(), *([] if place is None else [place.fileno()])],
+            )
+        except HostError:
+            if place is not None:
+                place.close()
+                place.remove()
+            raise
+        if place is not None:
+            place.close()
+            self._asked[self._serial] = place
         return self._serial
 
     def kill(self, pid: int) -> None:
@@ -157,6 +186,9 @@ class Processes:
                 found.append(Started(report.serial, report.pid, report.errnum))
             elif report.type == lib.XBB_SERVER_ENDED:
                 found.append(Ended(report.pid, report.status))
+            else:
+                continue
+            self._take(found[-1])
 
     def wait(self, limit: float) -> list[Started | Ended]:
         """As `news`, once there is some; HostError if there is none for `limit` seconds."""
@@ -166,8 +198,11 @@ class Processes:
         return self.news()
 
     def close(self) -> None:
-        """Let the server go; processes stay."""
+        """Let the server go; processes stay, and so do places that have one."""
         self._channel.close()
+        for places in (self._asked, self._placed):
+            while places:
+                places.popitem()[1].remove()
 
     def reap(self) -> bool:
         """After `close`: whether the server has ended, and nothing is left of it."""
@@ -177,6 +212,18 @@ class Processes:
             except ChildProcessError:
                 self._reaped = True
         return self._reaped
+
+    def _take(self, item: Started | Ended) -> None:
+        """Remove the place of a process that has ended."""
+        if isinstance(item, Ended):
+            place = self._placed.pop(item.pid, None)
+        else:
+            place = self._asked.pop(item.serial, None)
+            if place is not None and not item.errno:
+                self._placed[item.pid] = place
+                return
+        if place is not None:
+            place.remove()
 
     def _send(self, fields: dict[str, Any], descriptors: list[int]) -> None:
         request = ffi.new("struct xbb_server_request *", fields)

@@ -149,13 +149,17 @@ struct xbb_guest_params {
 	/* It may run on those whose bit is set; on all, if none is. */
 	uint64_t	cpus[XBB_GUEST_CPU_WORDS];
 	uint32_t	idle_seconds;	/* until a HELLO says otherwise */
+	/* Most time, in percent of one processor; 0: any. */
+	uint32_t	cpu_percent;
+	uint32_t	placed;		/* where that limit is, or may be */
 	uint32_t	reserved;
 };
 
 /*
  * What the daemon asks of the server that such processes are forked from
- * (forkserver.py): a packet each, START with the socket to listen on.  It is
- * answered by STARTED, and the end of each process is told by ENDED.
+ * (forkserver.py): a packet each, START with the socket to listen on, and with
+ * a file that the process writes 0 to if it is to be placed.  It is answered by
+ * STARTED, and the end of each process is told by ENDED.
  */
 #define XBB_GUEST_NAME		48	/* bytes of a guest's name, with NUL */
 #define XBB_GUEST_PATH		64	/* likewise, of its grant device's */
@@ -172,7 +176,7 @@ struct xbb_server_request {
 	uint32_t	serial;
 	int32_t		pid;		/* KILL */
 	uint32_t	reserved;
-	/* START; its descriptors are filled in there */
+	/* START; descriptors and placed are filled in there */
 	struct xbb_guest_params params;
 	uint8_t		name[XBB_GUEST_NAME];
 	/* To be opened by the process itself, if not empty. */

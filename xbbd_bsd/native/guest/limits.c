@@ -90,6 +90,8 @@ xbb_limit(const struct xbb_guest_params *params)
 	error = limit_resources(params);
 	if (error == 0)
 		error = limit_cpus(params->cpus);
+	if (error == 0 && params->cpu_percent != 0)
+		error = xbb_process_quota(params);
 	if (params->confined)
 		hide_files();
 	return (error != 0 ? error : change_user(params));

@@ -5,8 +5,11 @@
  */
 #include <sys/param.h>
 #include <sys/cpuset.h>
+#include <sys/rctl.h>
 #include <sys/socket.h>
 
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "guest/guest.h"
@@ -43,6 +46,18 @@ xbb_process_cpus(const uint64_t *cpus)
 	}
 	return (cpuset_setaffinity(CPU_LEVEL_WHICH, CPU_WHICH_PID, -1,
 	    sizeof(set), &set) == 0 ? 0 : -errno);
+}
+
+/* The rule ends with the process.  ENOSYS: the kernel does not count. */
+int
+xbb_process_quota(const struct xbb_guest_params *params)
+{
+	char rule[64];
+
+	(void)snprintf(rule, sizeof(rule), "process:%ld:pcpu:deny=%u",
+	    (long)getpid(), params->cpu_percent);
+	return (rctl_add_rule(rule, strlen(rule) + 1, NULL, 0) == 0 ? 0 :
+	    -errno);
 }
 
 /* The dash leaves out the name of the program, which is Python's. */

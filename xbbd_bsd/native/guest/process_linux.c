@@ -44,6 +44,14 @@ xbb_process_cpus(const uint64_t *cpus)
 	return (sched_setaffinity(0, sizeof(set), &set) == 0 ? 0 : -errno);
 }
 
+/* A control group has it, to which it is too late to go from here. */
+int
+xbb_process_quota(const struct xbb_guest_params *params)
+{
+
+	return (params->placed ? 0 : -EOPNOTSUPP);
+}
+
 /*
  * Where the arguments of this process lie, which ps(1) shows: fields 48 and 49
  * of /proc/self/stat, behind the name in brackets that may have spaces.
