@@ -16,7 +16,15 @@ from xbbd_bsd.host import cgroups
 from xbbd_bsd.host.cgroups import Cgroups, mounted_at
 
 UNIT = "/system.slice/xbbd.service"
-PARENT, SERVER, STRANGER = 11, 12, 13
+PARENT, SERVER, GUEST, STRANGER = 11, 12, 13, 14
+DAEMON = b"python\0-m\0xbbd_bsd.daemon\0"
+COMMANDS = {
+    PARENT: DAEMON,
+    os.getpid(): DAEMON,
+    SERVER: b"xbbd: guests\0\0\0",
+    GUEST: b"xbbd: guest web\0\0",
+    STRANGER: b"-bash\0",
+}
 
 
 class Kernel:
@@ -47,6 +55,7 @@ class Kernel:
         (self.proc / str(pid)).mkdir(parents=True, exist_ok=True)
         text = f"4:cpu:/elsewhere\n0::/{group.relative_to(self.mount)}\n".replace("/.\n", "/\n")
         (self.proc / str(pid) / "cgroup").write_text(text)
+        (self.proc / str(pid) / "cmdline").write_bytes(COMMANDS.get(pid, b""))
         for path in {*self.where.values(), *self.mount.rglob("*")}:
             if path.is_dir():
                 inside = (str(pid) for pid, there in self.where.items() if there == path)
@@ -171,11 +180,12 @@ def test_a_limit_that_comes_later(kernel: Kernel, unit: Path) -> None:
     groups = ours(kernel)
     groups.prepare(0)
     kernel.leave(PARENT)
-    kernel.enter(SERVER, unit)
+    for pid in (SERVER, GUEST):
+        kernel.enter(pid, unit)
     place = groups.place(7, 50)
     assert place is not None
     place.close()
-    assert kernel.where[SERVER] == kernel.where[os.getpid()] == unit / "xbbd-daemon"
+    assert {kernel.where[pid] for pid in (SERVER, GUEST, os.getpid())} == {unit / "xbbd-daemon"}
     assert groups_in(unit) == {"xbbd-daemon", "guest.7"}
 
 
@@ -316,6 +326,24 @@ def test_a_group_that_is_not_seen(kernel: Kernel, unit: Path, text: str) -> None
     with pytest.raises(OperatorError, match=r"is in no control group that is seen here$"):
         ours(kernel).check(os.getpid())
     ours(kernel).prepare(0)
+
+
+def test_a_group_in_which_others_are(kernel: Kernel, unit: Path) -> None:
+    """As the shell of somebody who starts it by hand, and who would be moved."""
+    kernel.enter(STRANGER, unit)
+    said = rf"^control group {UNIT} is not for xbbd alone: process {STRANGER} \(-bash\) is in it$"
+    groups = ours(kernel)
+    for attempt in (groups.check, lambda _: groups.prepare(50)):
+        with pytest.raises(OperatorError, match=said):
+            attempt(os.getpid())
+    with pytest.raises(OperatorError, match=said):
+        groups.check(PARENT)
+    with pytest.raises(HostError, match="not for xbbd alone"):
+        groups.place(7, 50)
+    groups.check(None)
+    assert kernel.moves == 0
+    shutil.rmtree(kernel.proc / str(STRANGER))
+    groups.check(os.getpid())
 
 
 def test_a_group_that_is_not_ours_to_change(

@@ -2,9 +2,11 @@
 
 Each guest's process is in a group of its own, ``guest.DOMID``, below the one that the
 daemon was started in.  A group that hands a controller on to others below it has no
-process itself, so that the daemon goes into such a group too (_OURS), with whoever is
-where it was started.  In the root, where everybody is, nobody is moved: there the guests'
-groups are below one of our name.  Who the guests are is not known here.  Any thread.
+process itself, so that the daemon goes into such a group too (_OURS), with its server and
+whoever else of ours is there; one in which somebody else is, as the shell that it was
+started by, is refused.  In the root, where everybody is, nobody is moved: there the
+guests' groups are below one of our name.  Who the guests are is not known here.  Any
+thread.
 """
 
 import os
@@ -16,13 +18,14 @@ from errno import EBUSY
 from pathlib import Path
 from typing import Final
 
-from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.errors import HostError, OperatorError, shown
 
 _OURS: Final = "xbbd-daemon"
 _IN_ROOT: Final = "xbbd"
 _PERIOD: Final = 100_000  # microseconds; the kernel's own default
 _TRIES: Final = 10  # others may be started where we were
 _GUEST: Final = re.compile(r"guest\.[0-9]+")
+_TITLE: Final = b"xbbd: guest"  # of the server and of guests' processes (forkserver.py)
 
 
 class Place:
@@ -66,6 +69,8 @@ class Cgroups:
                 f"control group {self._name(group)} has no controller cpu;"
                 " systemd gives it by Delegate=cpu"
             )
+        if pid is not None and not self._is_root(group):
+            self._refuse_others(group, pid)
         if pid == os.getpid() and not os.access(group / "cgroup.subtree_control", os.W_OK):
             raise OperatorError(f"control group {self._name(group)} may not be changed by us")
 
@@ -126,6 +131,25 @@ class Cgroups:
             raise OperatorError(f"process {pid} is in no control group that is seen here")
         path = mount / found[1].lstrip("/")
         return path.parent if path.name == _OURS else path
+
+    def _refuse_others(self, group: Path, daemon: int) -> None:
+        """Those in it must be ours: all that are there will be moved."""
+        own = self._command(str(daemon))
+        for pid in _words(group / "cgroup.procs"):
+            command = self._command(pid)
+            if command not in (own, b"") and not command.startswith(_TITLE):
+                name = command.split(b"\0")[0].decode(errors="replace")
+                raise OperatorError(
+                    f"control group {self._name(group)} is not for xbbd alone:"
+                    f" process {pid} ({shown(name)}) is in it"
+                )
+
+    def _command(self, pid: str) -> bytes:
+        """As it was started; nothing of one that has ended."""
+        try:
+            return (self._proc / pid / "cmdline").read_bytes()
+        except OSError:
+            return b""
 
     def _name(self, group: Path) -> str:
         return str(Path("/") / group.relative_to(self._root()))
