@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.native.test_guest_limits import allowed
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_end import sha256, state_of
+from tests.sim.test_operator import tool
+from tests.sim.test_reload import written
 from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, kill, start
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd import xbbctl
@@ -65,6 +69,26 @@ def test_its_process_is_killed_under_load(
         kill_process(machine, capsys)
         shows_progress(guest)
     machine.log_line("the process of guest 1 has ended: ")
+    check_work(machine, guest, image)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says on which")
+def test_the_next_process_runs_where_the_file_says_by_then(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest = at_work(machine, image)
+    pid = process(machine, capsys)
+    before = allowed(pid)
+    written(machine, f'{PROCESSES}cpus = "1023"\n')
+    refused = tool(machine, "xbbctl", "reload")
+    assert refused.returncode == 1
+    assert "there is no processor 1023" in refused.stderr
+    written(machine, f'{PROCESSES}cpus = "0"\n')
+    assert tool(machine, "xbbctl", "reload").returncode == 0
+    assert allowed(pid) == before
+    kill_process(machine, capsys)
+    shows_progress(guest)
+    assert allowed(process(machine, capsys)) == {"0"}
     check_work(machine, guest, image)
 
 

@@ -64,6 +64,8 @@ class Cgroups:
         """As Quotas has it.  Nothing is changed."""
         mount = self._root()
         group = mount if pid is None else self._home(pid)
+        if "cpu" not in _words(mount / "cgroup.controllers"):
+            raise OperatorError("control groups of version 2 have no controller cpu here")
         if "cpu" not in _words(group / "cgroup.controllers"):
             raise OperatorError(
                 f"control group {self._name(group)} has no controller cpu;"
