@@ -28,8 +28,15 @@ FOREIGN = {
     *("xenstored_core.c", "xs_wire.h"),
     # FreeBSD
     *("blkback.c", "dead_vnops.c", "devicestat.h", "evtchn_dev.c", "geom_dev.c"),
-    *("kern_environment.c", "subr_bus.c", "subr_devstat.c", "sysctl.c", "vm_fault.c"),
-    *("xenbusb.c", "xenbusb_back.c"),
+    *(
+        "kern_environment.c",
+        "kern_proc.c",
+        "subr_bus.c",
+        "subr_devstat.c",
+        "sysctl.c",
+        "vm_fault.c",
+    ),
+    *("uipc_usrreq.c", "xenbusb.c", "xenbusb_back.c"),
     # Frontends of several systems
     *("blkfront.c", "frontend.c", "pvblock.c", "xbd_xenbus.c", "xbf.c"),
     *("BlockFront.c", "src/xenvbd/ring.c", "xen-blkfront.c", "xendisk.c"),

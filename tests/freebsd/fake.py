@@ -30,7 +30,7 @@ PRODUCT = [HERE.parents[1] / name for name in sources("freebsd")]
 BUILD = ("-O1", "-g1", "-U_FORTIFY_SOURCE", "-fPIC")  # -g1: what a report names, and no more
 WRAPPED = (
     "ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "pwrite", "fdatasync",
-    "fsync", "close", "fstat",
+    "fsync", "close", "fstat", "getsockopt", "clock_gettime",
 )  # fmt: skip
 LINK = [f"-Wl,--wrap={name}" for name in WRAPPED]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]

@@ -16,6 +16,7 @@
 #ifndef KERNEL_H
 #define KERNEL_H
 
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -23,6 +24,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 _Noreturn void kernel_panic(const char *why, ...)
 	    __attribute__((format(printf, 1, 2)));
@@ -41,6 +43,7 @@ void	kernel_setenv(const char *name, const char *value);	/* the only one */
 void	kernel_mount(const char *name);	/* every file is on such a file system */
 void	kernel_racct(bool enabled);	/* kern.racct.enable; not at first */
 unsigned int kernel_pcpu(void);		/* what a rule lets us have, percent */
+void	kernel_set_clock(int64_t seconds);	/* ahead of the real one */
 
 /* capsicum.c: rights that a descriptor must have, or it is a panic. */
 void	kernel_must(int fd, uint64_t rights, const char *call);
@@ -83,5 +86,8 @@ ssize_t	__real_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__real_pwrite(int fd, const void *buf, size_t len, off_t at);
 int	__real_close(int fd);
 int	__real_fstat(int fd, struct stat *st);
+int	__real_getsockopt(int fd, int level, int name, void *value,
+	    socklen_t *sizep);
+int	__real_clock_gettime(clockid_t clock, struct timespec *ts);
 
 #endif /* KERNEL_H */

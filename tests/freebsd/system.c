@@ -1,13 +1,18 @@
 /*
- * system.c - what the kernel says of itself, of its mounts and of the other end
- * of a socket: kenv(2), fstatfs(2), getpeereid(3); and where a process runs:
- * cpuset_setaffinity(2), and how long: rctl_add_rule(2).  One thread.
+ * system.c - what the kernel says of itself, of its mounts, of processes and of
+ * the other end of a socket: kenv(2), fstatfs(2), sysctl(3), getpeereid(3), and
+ * what the time is; and where a process runs: cpuset_setaffinity(2), and how
+ * long: rctl_add_rule(2).  One thread sets; any thread asks.
  */
 #include <sys/cpuset.h>
 #include <sys/mount.h>
 #include <sys/rctl.h>
 
 #include <sys/socket.h>
+#include <sys/sysctl.h>
+#include <sys/ucred.h>
+#include <sys/un.h>
+#include <sys/user.h>
 
 #include <errno.h>
 #include <kenv.h>
@@ -17,7 +22,12 @@
 
 #include "kernel.h"
 
+int	__wrap_getsockopt(int fd, int level, int name, void *value,
+	    socklen_t *sizep);
+int	__wrap_clock_gettime(clockid_t clock, struct timespec *ts);
+
 static const char *variable, *value_of_it, *file_system = "zfs";
+static int64_t	ahead;		/* of the real clock, seconds */
 
 void
 kernel_setenv(const char *name, const char *value)
@@ -145,6 +155,109 @@ rctl_add_rule(const char *inbufp, size_t inbuflen, char *outbufp,
 	if (strcmp(same, inbufp) != 0 || strlen(same) + 1 != inbuflen)
 		kernel_panic("rctl_add_rule: %s", inbufp);
 	percent = most;
+	return (0);
+}
+
+/* Who connected, or called listen(2) last (uipc_usrreq.c). */
+int
+__wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *sizep)
+{
+	struct xucred xucred = { .cr_version = XUCRED_VERSION };
+	uint32_t credentials[3];
+	socklen_t size = sizeof(credentials);
+
+	if (level != SOL_LOCAL || name != LOCAL_PEERCRED)
+		return (__real_getsockopt(fd, level, name, value, sizep));
+	if (__real_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials,
+	    &size) != 0)
+		return (-1);
+	if (credentials[0] == 0) {
+		errno = ENOTCONN;
+		return (-1);
+	}
+	xucred.cr_pid = (pid_t)credentials[0];
+	xucred.cr_uid = credentials[1];
+	xucred.cr_ngroups = 1;
+	xucred.cr_groups[0] = credentials[2];
+	if (*sizep > sizeof(xucred))
+		*sizep = sizeof(xucred);
+	memcpy(value, &xucred, *sizep);
+	return (0);
+}
+
+void
+kernel_set_clock(int64_t seconds)
+{
+
+	ahead = seconds;
+}
+
+int
+__wrap_clock_gettime(clockid_t clock, struct timespec *ts)
+{
+	int error;
+
+	error = __real_clock_gettime(clock, ts);
+	if (error == 0 && clock == CLOCK_REALTIME)
+		ts->tv_sec += (time_t)ahead;
+	return (error);
+}
+
+/*
+ * When a process began is told by the clock that is set: what the kernel keeps,
+ * and when it thinks by that clock that it began itself (kern_proc.c).
+ */
+static void
+tell_start(struct kinfo_proc *found, unsigned long long ticks)
+{
+	struct timespec now, up;
+	long long hz = sysconf(_SC_CLK_TCK), us;
+
+	__wrap_clock_gettime(CLOCK_REALTIME, &now);
+	__real_clock_gettime(CLOCK_BOOTTIME, &up);
+	us = ((long long)now.tv_sec - up.tv_sec) * 1000000 +
+	    (now.tv_nsec - up.tv_nsec) / 1000 +
+	    (long long)ticks * 1000000 / hz;
+	found->ki_start.tv_sec = us / 1000000;
+	found->ki_start.tv_usec = us % 1000000;
+}
+
+int
+sysctl(const int *name, unsigned int namelen, void *oldp, size_t *oldlenp,
+    const void *newp, size_t newlen)
+{
+	struct kinfo_proc found = { .ki_structsize = sizeof(found) };
+	unsigned long long ticks;
+	char path[32], text[1024];
+	FILE *file;
+	char *at, state;
+
+	if (namelen != 4 || name[0] != CTL_KERN || name[1] != KERN_PROC ||
+	    name[2] != KERN_PROC_PID || oldp == NULL || newp != NULL ||
+	    newlen != 0)
+		kernel_panic("sysctl of %u numbers", namelen);
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", name[3]);
+	file = fopen(path, "r");
+	at = file != NULL ? fgets(text, sizeof(text), file) : NULL;
+	if (file != NULL)
+		fclose(file);
+	if (at == NULL || (at = strrchr(text, ')')) == NULL) {
+		errno = ESRCH;
+		return (-1);
+	}
+	if (sscanf(at, ") %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+	    " %*s %*s %*s %*s %*s %*s %llu %*s %ld", &state, &ticks,
+	    &found.ki_rssize) != 3)
+		kernel_panic("what is in %s", path);
+	if (*oldlenp < sizeof(found)) {
+		errno = ENOMEM;
+		return (-1);
+	}
+	found.ki_pid = name[3];
+	found.ki_stat = state == 'Z' ? SZOMB : SRUN;
+	tell_start(&found, ticks);
+	memcpy(oldp, &found, sizeof(found));
+	*oldlenp = sizeof(found);
 	return (0);
 }
 

@@ -7,10 +7,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -439,6 +441,52 @@ check_pseudo_file_systems(void)
 	CHECK(unlink("file") == 0);
 }
 
+/* kern.proc.pid.PID, the clock set meanwhile; one that has ended is none. */
+static void
+check_processes(void)
+{
+	const size_t much = 32 << 20;
+	struct xbb_process first, second;
+	volatile uint8_t *memory;
+	size_t at;
+	int ends[2], status;
+	int32_t pid;
+
+	memory = malloc(much);
+	CHECK(memory != NULL);
+	for (at = 0; at < much; at += 1024)
+		memory[at] = 1;
+	CHECK_EQ(xbb_process_look(getpid(), &first), 0);
+	CHECK(first.rss_kb >= much / 1024 && first.rss_kb < 1 << 22);
+	free((void *)memory);
+	CHECK(first.age_ms < 600000);
+	CHECK_EQ(xbb_process_look(getppid(), &second), 0);
+	CHECK(second.age_ms > first.age_ms);
+	kernel_set_clock(3600);
+	CHECK_EQ(xbb_process_look(getpid(), &second), 0);
+	kernel_set_clock(-3600);
+	CHECK(second.age_ms - first.age_ms < 1000);
+	CHECK(second.began_ms - first.began_ms + 500 < 1000);
+	CHECK_EQ(xbb_process_look(getpid(), &second), 0);
+	kernel_set_clock(0);
+	CHECK(second.began_ms - first.began_ms + 500 < 1000);
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0)
+		_exit(0);
+	CHECK_EQ(waitid(P_PID, (id_t)pid, &(siginfo_t){ 0 }, WEXITED | WNOWAIT),
+	    0);
+	CHECK_EQ(xbb_process_look(pid, &second), -ESRCH);
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK_EQ(xbb_process_look(pid, &second), -ESRCH);
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+	CHECK_EQ(xbb_peer_pid(ends[0], &pid), 0);
+	CHECK_EQ(pid, getpid());
+	CHECK_EQ(close(ends[0]), 0);
+	CHECK_EQ(close(ends[1]), 0);
+	CHECK_EQ(xbb_peer_pid(ends[1], &pid), -EBADF);
+}
+
 int
 main(void)
 {
@@ -455,6 +503,7 @@ main(void)
 	check_no_guard();
 	check_kernel_environment();
 	check_pseudo_file_systems();
+	check_processes();
 	check_file();
 	check_disks();
 	check_destroyed();

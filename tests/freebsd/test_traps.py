@@ -119,6 +119,21 @@ FORGOTTEN = {
         "XBB_KERNEL_VALUE - 1) < 0)\n\t\treturn (0);",
         "xbb_kernel_environment",
     ),
+    "process: the clock is set": (
+        HOST_C,
+        "process->began_ms = now_ms > age_ms ? now_ms - age_ms : 0",
+        "process->began_ms = began_ms",
+        "began_ms",
+    ),
+    "process: its age by the clock that nobody sets": (
+        HOST_C,
+        "milliseconds(CLOCK_REALTIME)",
+        "milliseconds(CLOCK_MONOTONIC)",
+        "age_ms",
+    ),
+    "process: pages": (HOST_C, " * (uint64_t)getpagesize() /\n\t    1024", "", "rss_kb"),
+    "process: one that has ended": (HOST_C, "ki_stat == SZOMB", "ki_stat == 0", "xbb_process_look"),
+    "process: whose socket": (HOST_C, "cr_version != XUCRED", "cr_version == XUCRED", "-22"),
     "1: an index is negative": (HV, "(off_t)map->token)", "(off_t)(uint32_t)map->token)", "-22"),
     "1: an index is used as it came": (
         HV,

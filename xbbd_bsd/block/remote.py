@@ -89,8 +89,8 @@ class RemoteRings:
 
     @property
     def pid(self) -> int:
-        """The process that serves them, as it says."""
-        return self._device.link.pid
+        """The process that serves them, as the kernel says."""
+        return self._device.link.process.pid
 
     @property
     def lost(self) -> HostError | None:

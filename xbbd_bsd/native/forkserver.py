@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHANNEL = 3  # of the daemon; of a guest's process, the socket that it listens on
 OWN_GRANTS = 4  # of a guest's process, if it has a grant device of its own
+BACKLOG = 2  # link.py
 SCM_RIGHTS = _socket.SCM_RIGHTS
 FAILED = 71  # EX_OSERR: of a process that could not begin
 
@@ -37,12 +38,24 @@ def load(native: str, backend: str) -> Any:
     return module
 
 
-def be_guest(xbb: Any, request: Any, listener: int, place: int | None) -> int:
-    """Of a child: be a guest's process until it ends; the status to leave with."""
+def own_up(listener: int) -> None:
+    """Be who listens there, as the kernel tells whoever connects: that was the daemon."""
+    channel = _socket.socket(fileno=listener)
+    channel.listen(BACKLOG)
+    channel.detach()
+
+
+def be_guest(xbb: Any, request: Any, listener: int, begun: int, place: int | None) -> int:
+    """Of a child: be a guest's process until it ends; the status to leave with.
+
+    `begun` is closed as soon as a connection leads to this process.
+    """
     _signal.set_wakeup_fd(-1)
     if place is not None:
         posix.write(place, b"0")  # or it does not begin: it would have no limit
     posix.setsid()
+    own_up(listener)
+    posix.close(begun)
     if listener != CHANNEL:
         posix.dup2(listener, CHANNEL)
     params, keep = request.params, OWN_GRANTS
@@ -134,20 +147,32 @@ class Server:
         if pid in self._children:
             posix.kill(pid, _signal.SIGKILL)
 
+    def _fork(self, request: Any, listener: int, place: int | None) -> int:
+        """A child, once connections lead to it; OSError."""
+        waits, begun = posix.pipe2(posix.O_CLOEXEC)
+        try:
+            try:
+                pid = posix.fork()
+                if pid == 0:
+                    status = FAILED
+                    try:
+                        status = be_guest(self._xbb, request, listener, begun, place)
+                    finally:
+                        posix._exit(status)
+            finally:
+                posix.close(begun)
+            posix.read(waits, 1)
+        finally:
+            posix.close(waits)
+        return pid
+
     def _start(self, request: Any, listener: int, place: int | None = None) -> None:
         pid = errnum = 0
         try:
-            pid = posix.fork()
+            pid = self._fork(request, listener, place)
+            self._children.add(pid)
         except OSError as error:
             errnum = error.errno or 0
-        if pid == 0 and errnum == 0:
-            status = FAILED
-            try:
-                status = be_guest(self._xbb, request, listener, place)
-            finally:
-                posix._exit(status)
-        if pid:
-            self._children.add(pid)
         self._report(
             type=self._xbb.lib.XBB_SERVER_STARTED, serial=request.serial, pid=pid, errnum=errnum
         )

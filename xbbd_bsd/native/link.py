@@ -28,6 +28,7 @@ from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import MAX_RINGS, StopReason, known
 from xbbd_bsd.native.queue import QueueParams, _c_params
+from xbbd_bsd.native.vitals import Process
 
 for _name in ("hello", "request", "add", "done", "report", "devices", "params"):
     ffi.new(f"struct xbb_guest_{_name} *")  # fails at import if the header does not fit
@@ -119,7 +120,8 @@ class Link:
         self._awaited: dict[int, _Answer | None] = {}
         self._reports: dict[int, DeviceReport] = {}
         self._lost: HostError | None = None
-        self.pid = self.build = 0  # as it says
+        self.build = 0  # as it says
+        self.process = Process.behind(channel.fileno())
 
     @classmethod
     def connect(cls, path: str) -> Link:
@@ -416,7 +418,7 @@ class Link:
         else:
             if report.ndevices > MAX_DEVICES:
                 return "it claims more devices than there can be"
-            self.pid, self.build = int(report.pid), int(report.build)
+            self.build = int(report.build)
             self._reports.clear()
             for number in range(report.ndevices):
                 self._believe(report.device[number])

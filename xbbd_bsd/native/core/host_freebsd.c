@@ -5,10 +5,17 @@
  */
 #include <sys/param.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/sysctl.h>
+#include <sys/ucred.h>
+#include <sys/un.h>
+#include <sys/user.h>
 
 #include <kenv.h>
 #include <pthread_np.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -49,6 +56,61 @@ xbb_kernel_environment(const char *variable, char value[XBB_KERNEL_VALUE])
 	memset(value, 0, XBB_KERNEL_VALUE);
 	if (kenv(KENV_GET, variable, value, XBB_KERNEL_VALUE - 1) < 0)
 		return (-errno);
+	return (0);
+}
+
+int
+xbb_peer_pid(int fd, int32_t *pidp)
+{
+	struct xucred credentials;
+	socklen_t size = sizeof(credentials);
+
+	if (getsockopt(fd, SOL_LOCAL, LOCAL_PEERCRED, &credentials, &size) != 0)
+		return (-errno);
+	if (size != sizeof(credentials) ||
+	    credentials.cr_version != XUCRED_VERSION)
+		return (-EINVAL);
+	*pidp = credentials.cr_pid;
+	return (0);
+}
+
+static uint64_t
+milliseconds(clockid_t clock)
+{
+	struct timespec now = { 0 };
+
+	(void)clock_gettime(clock, &now);
+	return ((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000);
+}
+
+/*
+ * The kernel knows when a process began by the clock that is never set, and
+ * says it by the one that may be: what is between that and now is the same.
+ */
+int
+xbb_process_look(int32_t pid, struct xbb_process *process)
+{
+	int name[] = { CTL_KERN, KERN_PROC, KERN_PROC_PID, pid };
+	struct kinfo_proc found;
+	size_t size = sizeof(found);
+	uint64_t age_ms, began_ms, now_ms;
+
+	if (sysctl(name, sizeof(name) / sizeof(name[0]), &found, &size, NULL,
+	    0) != 0)
+		return (-errno);
+	if (size != sizeof(found) || found.ki_structsize != sizeof(found))
+		return (-EINVAL);
+	if (found.ki_stat == SZOMB)
+		return (-ESRCH);
+	began_ms = (uint64_t)found.ki_start.tv_sec * 1000 +
+	    (uint64_t)found.ki_start.tv_usec / 1000;
+	now_ms = milliseconds(CLOCK_REALTIME);
+	age_ms = now_ms > began_ms ? now_ms - began_ms : 0;
+	now_ms = milliseconds(CLOCK_MONOTONIC);
+	process->rss_kb = (uint64_t)found.ki_rssize * (uint64_t)getpagesize() /
+	    1024;
+	process->began_ms = now_ms > age_ms ? now_ms - age_ms : 0;
+	process->age_ms = age_ms;
 	return (0);
 }
 

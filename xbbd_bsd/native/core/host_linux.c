@@ -3,14 +3,19 @@
  * for, and how a thread gets its name.  Knows no disk, no ring and no state. 
  * Any thread.
  */
+#include <sys/socket.h>
 #include <sys/vfs.h>
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "internal.h"
 
 #define TASK_COMM_LEN	16	/* with NUL (linux/sched.h) */
+#define PEER_FIELDS	3	/* struct ucred: pid, uid, gid */
 
 /*
  * Files that are no storage but the kernel's answers, whatever size they claim;
@@ -72,6 +77,73 @@ xbb_kernel_environment(const char *variable, char value[XBB_KERNEL_VALUE])
 	(void)variable;
 	(void)value;
 	return (-ENOSYS);
+}
+
+int
+xbb_peer_pid(int fd, int32_t *pidp)
+{
+	uint32_t credentials[PEER_FIELDS];
+	socklen_t size = sizeof(credentials);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, &size) != 0)
+		return (-errno);
+	*pidp = (int32_t)credentials[0];
+	return (0);
+}
+
+/*
+ * Fields 22 and 24 of /proc/PID/stat, ticks since the system began and pages,
+ * and field 3; behind the name in brackets that may have spaces.
+ */
+static int
+read_stat(int32_t pid, char *statep, unsigned long long *ticksp, long *pagesp)
+{
+	char path[32], text[1024];
+	char *at;
+	ssize_t n;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return (errno == ENOENT ? -ESRCH : -errno);
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)	/* it ended in between */
+		return (-ESRCH);
+	text[n] = '\0';
+	at = strrchr(text, ')');
+	if (at == NULL || sscanf(at, ") %c %*d %*d %*d %*d %*d %*u %*u %*u %*u"
+	    " %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu %*u %ld", statep,
+	    ticksp, pagesp) != 3 || *pagesp < 0)
+		return (-EINVAL);
+	return (0);
+}
+
+int
+xbb_process_look(int32_t pid, struct xbb_process *process)
+{
+	struct timespec now;
+	unsigned long long ticks;
+	uint64_t now_ms;
+	long pages;
+	int error;
+	char state;
+
+	error = read_stat(pid, &state, &ticks, &pages);
+	if (error != 0)
+		return (error);
+	if (state == 'Z' || state == 'X')
+		return (-ESRCH);
+	if (clock_gettime(CLOCK_BOOTTIME, &now) != 0)
+		return (-errno);
+	now_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	process->rss_kb = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE) /
+	    1024;
+	process->began_ms = ticks * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
+	process->age_ms = now_ms > process->began_ms ?
+	    now_ms - process->began_ms : 0;
+	return (0);
 }
 
 /* What is longer than the kernel's comm is not cut off there but refused. */

@@ -129,7 +129,7 @@ struct xbb_guest_report {
 struct xbb_guest_devices {
 	struct xbb_guest_head head;
 	uint32_t	ndevices;
-	uint32_t	pid;
+	uint32_t	reserved;
 	uint64_t	build;		/* xbb_build() there */
 	struct xbb_guest_device device[XBB_GUEST_DEVICES];
 };

@@ -59,9 +59,7 @@ xbb_daemon_answer_for(struct xbb_guest *g, struct xbb_device *d, int errnum,
 void
 xbb_daemon_list(struct xbb_guest *g, uint32_t serial)
 {
-	struct xbb_guest_devices list = {
-		.pid = (uint32_t)getpid(), .build = xbb_build(),
-	};
+	struct xbb_guest_devices list = { .build = xbb_build() };
 	struct xbb_device *d;
 
 	for (d = g->devices; d != NULL; d = d->next)
