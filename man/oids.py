@@ -53,7 +53,10 @@ TEXTS: Final = {
     ),
     "takeovers": (
         "Take-overs",
-        "Since the disk was attached; what happens when a daemon dies says\n.Xr xbbd 8 :",
+        "Since the disk was attached; what happens when a daemon dies, or the process of\n"
+        "a guest, says\n.Xr xbbd 8 .\n"
+        "Where each guest has a process, this is how often it was started again while\n"
+        "the guest was connected:",
     ),
     "devstat": ("Records of devstat", "See\n.Sx STATISTICS :"),
     "latency": (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from xbbd_bsd.block.health import DiskFacts, Loss, SharedFacts, of_one, of_shared
-from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.block.oids import DRIVER, PROCESS
 from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.control.protocol import FamilyVerb, Part, Request, Value, Verb
 from xbbd_bsd.control.tree import MOST_BEFORE, NOTE_LENGTH, Key, LogLine, Tree
@@ -49,7 +49,7 @@ class Device:
         return {"req_cons": number * 10}
 
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
-        facts = ("guest", "vdev", "path", "mode", "hung_seconds")
+        facts = ("guest", "vdev", "path", "mode", "hung_seconds", *(leaf.name for leaf in PROCESS))
         medium = {name: v for name, v in self.values["medium"].items() if name in facts}
         return {"domid": 7, "state": "Connected", "latency": latency, **medium} | self.values.get(
             "takeovers", {}

@@ -11,11 +11,12 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.marks import MarkedError
-from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RING
+from xbbd_bsd.block.oids import DRIVER, OPERATIONS, PROCESS, RING
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import Op, State
+from xbbd_bsd.native.vitals import Process
 from xbbd_bsd.oids import Type
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
@@ -114,8 +115,27 @@ def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
         "hung_seconds": 0,
         "path_state": "",
         "process": 0,
+        "process_rss_kb": 0,
+        "process_age": 0,
     }
     assert facts == known
+
+
+def test_the_daemon_serves_it_itself(bench: Bench) -> None:
+    """Then what is shown is the daemon's; what nobody serves has nothing of it."""
+    names = [leaf.name for leaf in PROCESS]
+    bench.open()
+    nobody = bench.family.devices[0].group("medium")
+    assert [nobody[name] for name in names] == [0, 0, 0]
+    bench.connect()
+    medium, own = bench.family.devices[0].group("medium"), Process(os.getpid()).look()
+    assert own is not None
+    assert medium["process"] == os.getpid()
+    assert abs(int(medium["process_rss_kb"]) - own.rss_kb) < own.rss_kb // 10
+    assert 0 <= own.age - int(medium["process_age"]) <= 1
+    shown = bench.family.numbers(0).stat(latency=False)
+    assert shown["process"] == os.getpid()
+    assert set(names) <= shown.keys()
 
 
 def test_numbers_of_a_disk(bench: Bench) -> None:

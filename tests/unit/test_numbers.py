@@ -1,6 +1,7 @@
 """What an operator sees of a disk whose state segment somebody has overwritten."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xbbd_bsd.block.numbers import SegmentNumbers
+from xbbd_bsd.block.numbers import SegmentNumbers, process_facts
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.native import Abi, RequestState, State
 from xbbd_bsd.native._xbb import lib
+from xbbd_bsd.native.vitals import Process, Vitals
 
 GROUPS = tuple(name for name in DRIVER.groups if name != "xenbus")
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]
@@ -73,6 +75,18 @@ def test_take_overs(damaged: Damaged) -> None:
     expected = {"takeovers": 3, "takeover_longest_ms": 1250}
     assert damaged.numbers.group("takeovers") == expected
     assert damaged.numbers.stat(latency=False).items() >= expected.items()
+
+
+def test_what_the_kernel_says_of_who_serves_it() -> None:
+    nobody = {"process": 0, "process_rss_kb": 0, "process_age": 0}
+    assert process_facts(None) == nobody
+    own, vitals = Process(os.getpid()), Vitals(5300, 70)
+    assert process_facts(own)["process"] == os.getpid()
+    own.look = lambda: vitals  # type: ignore[method-assign]
+    expected = {"process": os.getpid(), "process_rss_kb": 5300, "process_age": 70}
+    assert process_facts(own) == expected
+    own.look = lambda: None  # type: ignore[method-assign]
+    assert process_facts(own) == nobody
 
 
 def test_ages_are_those_of_the_requests_in_flight(damaged: Damaged) -> None:

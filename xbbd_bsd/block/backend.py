@@ -23,7 +23,7 @@ from xbbd_bsd.block.marks import MarkedError, Marks, cause_of_loss
 from xbbd_bsd.block.medium import Medium, Wanted
 from xbbd_bsd.block.named import named_medium, named_path
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer, RingParams
-from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of
+from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of, process_facts
 from xbbd_bsd.block.progress import Progress
 from xbbd_bsd.block.queues import (
     OF_DEVICE,
@@ -480,7 +480,7 @@ class BlockBackend:
             "path": self._path,
             "path_state": self._medium.path_state.value,
             "hung_seconds": self._medium.hung_seconds(self._waits()),
-            "process": self._rings.pid if self._rings is not None else 0,
+            **process_facts(self._rings.process if self._rings is not None else None),
         }
         if disk is None or info is None:
             return facts

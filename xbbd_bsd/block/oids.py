@@ -17,6 +17,13 @@ from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 RESIZE: Final = "resize"
 CLEAR: Final = "clear"
 
+# Who serves a device, as the kernel says; all 0 if nobody does.
+PROCESS: Final = (
+    Leaf("process", Type.UINT, "number of the process that serves it, 0 if none does"),
+    Leaf("process_rss_kb", Type.U64, "memory that this process has resident, KiB"),
+    Leaf("process_age", Type.U64, "seconds since this process began"),
+)
+
 # Whom and what a device serves, and what was agreed with the guest.
 MEDIUM: Final = (
     *strings(
@@ -29,7 +36,7 @@ MEDIUM: Final = (
         physical_device="major:minor of the device, in hexadecimal",
     ),
     Leaf("hung_seconds", Type.UINT, "for how long something of the disk has hung, 0 if not"),
-    Leaf("process", Type.UINT, "number of the process that serves it, 0 if none does"),
+    *PROCESS,
     Leaf("sectors", Type.U64, "size of the disk in sectors of 512 bytes"),
     Leaf("sector_bytes", Type.UINT, "sector size that the guest is told"),
     Leaf("physical_sector_bytes", Type.UINT, "physical sector size that the guest is told"),
@@ -55,13 +62,18 @@ INFLIGHT: Final = Leaf(
     "requests in flight: ring, index, operation, sector, sectors, state, age in ms",
 )
 
-# How often a daemon died under a guest that is still connected.
+# How often who served it died under a guest that is still connected: the process of its
+# guest, or the daemon where that serves it.
 TAKEOVERS: Final = (
-    Leaf("takeovers", Type.U64, "how many times another daemon went on where one had died"),
+    Leaf(
+        "takeovers",
+        Type.U64,
+        "how many times another process went on where the one that served it had died",
+    ),
     Leaf(
         "takeover_longest_ms",
         Type.U64,
-        "longest that a request in flight had waited for the next daemon",
+        "longest that a request in flight had waited for the next process",
     ),
 )
 

@@ -20,6 +20,7 @@ from xbbd_bsd.host import Host
 from xbbd_bsd.native import QueueParams, QueueState, QueueStatus, State, StopReason
 from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.remote import RemoteDevice
+from xbbd_bsd.native.vitals import Process
 
 Subscribe = Callable[[Callable[[], None]], Callable[[], None]]
 """Whom to call when it has said something, or died; how to end that."""
@@ -88,9 +89,9 @@ class RemoteRings:
         self._unsubscribe = subscribe(woken)
 
     @property
-    def pid(self) -> int:
-        """The process that serves them, as the kernel says."""
-        return self._device.link.process.pid
+    def process(self) -> Process:
+        """The one that serves them."""
+        return self._device.link.process
 
     @property
     def lost(self) -> HostError | None:

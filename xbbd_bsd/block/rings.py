@@ -21,6 +21,7 @@ from xbbd_bsd.events import Event
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, StopReason
+from xbbd_bsd.native.vitals import Process
 
 MakeParams = Callable[[int, RingParams, int, int, int], QueueParams]
 """Ring's number, what was offered, descriptors of grants, events, wake-up: a queue's parameters."""
@@ -80,6 +81,7 @@ class Rings:
         """
         self._queues: dict[int, Queue] = {}
         self._offered = offered
+        self._process = Process(os.getpid())
         with ExitStack() as held:
             reader, writer = socket.socketpair()
             held.callback(writer.close)
@@ -107,9 +109,9 @@ class Rings:
         self._held.callback(loop.remove_reader, self._reader)
 
     @property
-    def pid(self) -> int:
-        """The process that serves them: this one."""
-        return os.getpid()
+    def process(self) -> Process:
+        """The one that serves them: this one."""
+        return self._process
 
     @property
     def paused(self) -> bool:

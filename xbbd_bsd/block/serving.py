@@ -20,6 +20,7 @@ from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import IoUse, QueueStatus, State, bound_io
 from xbbd_bsd.native.link import Link
+from xbbd_bsd.native.vitals import Process
 from xbbd_bsd.xenbus.family import Identity
 
 HAND_OVER_LIMIT: Final = 5.0  # seconds, for requests to end; a disk that hangs is asked again
@@ -33,8 +34,8 @@ class ServedRings(Protocol):
         """Why they are served by nobody any more, and may be adopted; None as long as they are."""
 
     @property
-    def pid(self) -> int:
-        """The process that serves them."""
+    def process(self) -> Process:
+        """The one that serves them."""
 
     @property
     def paused(self) -> bool:

@@ -16,7 +16,10 @@ from xbbd_bsd.ledger import Group, Ledger
 from xbbd_bsd.oids import Value
 from xbbd_bsd.xenbus.family import Standing
 
-_OF_STAT: Final = ("guest", "vdev", "path", "mode", "hung_seconds")
+_OF_STAT: Final = (
+    *("guest", "vdev", "path", "mode", "hung_seconds"),
+    *("process", "process_rss_kb", "process_age"),
+)
 
 
 def disk_facts(
