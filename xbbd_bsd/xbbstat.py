@@ -73,6 +73,7 @@ def _screen(plan: Plan, watch: Watch, clock: Clock) -> None:
         deletes=plan.deletes,
         others=plan.others,
         latency=plan.latency,
+        process=plan.process,
     )
     with screen.opened() as terminal:
         screen.show(terminal, watch, view, clock)
@@ -121,6 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     what.add_argument("-o", dest="others", action="store_true", help="as gstat: flushes too")
     what.add_argument("-l", dest="latency", action="store_true", help="percentiles of latency")
+    what.add_argument(
+        "-v", dest="process", action="store_true",
+        help="also the process that serves it: pid, KiB resident, age, take-overs",
+    )  # fmt: skip
     what.add_argument("-z", dest="busy", action="store_true", help="leave out what is idle")
     what.add_argument("-a", dest="active", action="store_true", help="only 0.1%% busy and more")
     what.add_argument("-n", dest="most", metavar="DEVS", help="most devices to show")
@@ -167,6 +172,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         deletes=options.deletes,
         others=options.others,
         latency=Latency.ALWAYS if options.latency else Latency.FITTING,
+        process=options.process,
     )
 
 
@@ -205,6 +211,8 @@ def _form(options: argparse.Namespace) -> Form:
         raise ValueError("-o is of gstat's reports: with -i, -b, -B or -C")
     if options.latency and form not in (Form.SCREEN, Form.BATCH):
         raise ValueError("-l is of gstat's reports: with -i, -b or -B")
+    if options.process and form in (Form.COLUMNS, Form.JSON):
+        raise ValueError("-v is of -x and of gstat's reports; JSON has what it shows anyway")
     return form
 
 

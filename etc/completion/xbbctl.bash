@@ -25,7 +25,7 @@ _xbb_options()
 	xbbctl,reload) echo '--help --host --state-dir -j' ;;
 	xbbctl,help) echo '--help --host --state-dir -j' ;;
 	xbbd,) echo '-h --help -d -S -f -t --host --report --version' ;;
-	xbbstat,) echo '-h --help -x -i -b -B -C -j -I -d -o -l -z -a -n -t -f -s -w -c --host --state-dir --version' ;;
+	xbbstat,) echo '-h --help -x -i -b -B -C -j -I -d -o -l -v -z -a -n -t -f -s -w -c --host --state-dir --version' ;;
 	esac
 }
 

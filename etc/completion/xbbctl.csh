@@ -44,6 +44,6 @@ complete xbbstat \
     'n@--host@(sim:)@@' \
     'n@--state-dir@d@' \
     'c@--@(help host state-dir version)@' \
-    'c@-@(a B b C c d f h I i j l n o s t w x z)@' \
+    'c@-@(a B b C c d f h I i j l n o s t v w x z)@' \
     'p@*@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& sed -n -e "s=^xbbd\([0-9]*\) .*=xbb\1 xbbi\1 dev.xbbd.\1=p"`@'
 # to here.

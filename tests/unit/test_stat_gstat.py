@@ -70,6 +70,28 @@ def test_errors_are_shown_on_the_screen() -> None:
         assert len(disk.text) <= 80
 
 
+def test_who_serves_it() -> None:
+    """What is asked for stays longer than throughput and times."""
+    served = device(2, OLD, process=4711, process_rss_kb=5300, process_age=70, takeovers=3)
+    found = compare(sample(served), None)
+    for width, heading in (
+        (200, "L(q) ops/s r/s kBps ms/r w/s kBps ms/w e/s pid rss age takeovers"),
+        (80, "L(q) ops/s r/s w/s e/s pid rss age takeovers"),
+    ):
+        shown = columns(
+            Latency.NEVER,
+            deletes=False,
+            others=False,
+            width=width,
+            name_width=5,
+            errors=True,
+            process=True,
+        )
+        shown = narrowed(shown, width=width, name_width=5)
+        assert " ".join(column.heading for column in shown) == heading
+        assert table(found, shown)[1].text.split()[-7:-3] == ["4711", "5300", "70", "3"]
+
+
 def test_percentiles_come_in_where_they_fit() -> None:
     assert texts(Latency.FITTING, width=95)[0] == HEADING
     heading, dispatched, asked, *_ = texts(Latency.FITTING, width=96)

@@ -1,6 +1,7 @@
 """The layouts of iostat(8), character by character, and of CSV and JSON."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,38 @@ def test_extended_totals() -> None:
 def test_errors(per_second: float, shown: str) -> None:
     """One that there was is never shown as none."""
     assert iostat.errors(per_second) == shown
+
+
+SERVED: dict[str, Any] = {
+    "process": 4711,
+    "process_rss_kb": 5300,
+    "process_age": 70,
+    "takeovers": 3,
+}
+
+
+def test_who_serves_it() -> None:
+    """Only if it is asked for; of a daemon that does not say there are zeros."""
+    found = compare(sample(device(2, NEW, **SERVED), device(2, NEW)), None)[1:3]
+    for totals in (False, True):
+        plain = iostat.extended(found, totals=totals)
+        more = iostat.extended(found, totals=totals, process=True)
+        assert more[0] == plain[0]
+        assert [line.removeprefix(plain[n + 1]) for n, line in enumerate(more[1:])] == [
+            "     pid     rss     age takeovers",
+            "    4711    5300      70         3",
+            "       0       0       0         0",
+        ]
+    header = csv_header(deletes=False, others=False)
+    assert csv_header(deletes=False, others=False, process=True) == (
+        f"{header},pid,rss-KiB,age-s,takeovers"
+    )
+    (line,) = csv_lines(found[:1], "now", deletes=False, others=False)
+    (more_of_it,) = csv_lines(found[:1], "now", deletes=False, others=False, process=True)
+    assert more_of_it == f"{line},4711,5300,70,3"
+    assert json.loads(json_lines(found, 0)[0])["process"] == {
+        "pid": 4711, "rss_kb": 5300, "age": 70, "takeovers": 3
+    }  # fmt: skip
 
 
 def test_a_line_fits_a_terminal() -> None:

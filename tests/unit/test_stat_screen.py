@@ -90,6 +90,11 @@ def test_keys_do_not_move_the_schedule() -> None:
     assert "ms/d" in found.shots[2][1]
 
 
+def test_who_serves_it_is_shown_while_it_is_wanted() -> None:
+    found = run(["", "v", "v", "q"], at(0, OLD), at(0.25, OLD))
+    assert ["takeovers" in shot[1] for shot in found.shots[1:4]] == [False, True, False]
+
+
 def test_another_interval_begins_with_its_key() -> None:
     found = run(["", ">", "", "q"], at(0, OLD), at(0.25, OLD), at(2.25, NEW))
     assert found.time.slept == [0.25, 2.0]

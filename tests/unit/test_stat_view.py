@@ -57,6 +57,12 @@ def test_a_filter_has_a_length() -> None:
     assert len(pressed("f", *"x" * 500).typed or "") == 99
 
 
+def test_who_serves_it() -> None:
+    assert not START.process
+    assert pressed("v").process
+    assert not pressed("v", "v").process
+
+
 def test_sorts() -> None:
     assert pressed("s").choice.sort == "%busy"
     assert pressed("s", "S").choice.sort == "name"

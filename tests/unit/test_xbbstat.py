@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,8 @@ def test_what() -> None:
         ("-i -I", "of iostat's"),
         ("-x -o", "of gstat's"),
         ("-x -l", "of gstat's"),
+        ("-v", "is of -x"),
+        ("-j -v", "has what it shows anyway"),
     ],
 )
 def test_what_makes_no_sense(
@@ -229,6 +232,22 @@ def test_json(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["name"] for one in found] == ["xbb0", "xbbi0"] * 2
     assert found[3]["read"]["latency_ms"]["p50"] == pytest.approx(0.026623)
+
+
+@pytest.mark.parametrize("form", ["-x", "-xI", "-b", "-C"])
+def test_who_serves_it(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    served = {"process": 4711, "process_rss_kb": 5300, "process_age": 70, "takeovers": 3}
+    device = daemon.device
+    monkeypatch.setattr(
+        daemon, "device", lambda unit, latency: {**device(unit, latency=latency), **served}
+    )
+    for options, shown in (([form], False), ([form, "-v"], True)):
+        assert called(daemon, *options, "-c", "1", "-w", "1") == 0
+        words = re.split(r"[ ,\n]+", capsys.readouterr().out)
+        assert ({"4711", "5300", "70", "3"} <= {*words}) is shown
+        assert ("takeovers" in words) is shown
 
 
 def test_two_hundred_disks(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:

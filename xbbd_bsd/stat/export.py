@@ -5,23 +5,27 @@ Pure: the time of day is given.  Any thread.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from typing import Any
 
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.stat.sample import KindRate, Rate
 
 
-def csv_header(*, deletes: bool, others: bool) -> str:
+def csv_header(*, deletes: bool, others: bool, process: bool = False) -> str:
     """gstat's, and at the end what it does not have."""
     return (
         "timestamp,name,q-depth,total_ops/s,read/s,read-KiB/s,ms/read,write/s,write-KiB/s,ms/write"
         + ",delete/s,delete-KiB/s,ms/delete" * deletes
         + ",other/s,ms/other" * others
         + ",%busy,error/s"
+        + ",pid,rss-KiB,age-s,takeovers" * process
     )
 
 
-def csv_lines(rates: Sequence[Rate], when: str, *, deletes: bool, others: bool) -> list[str]:
+def csv_lines(
+    rates: Sequence[Rate], when: str, *, deletes: bool, others: bool, process: bool = False
+) -> list[str]:
     """A line a record; `when` as gstat writes it, "2026-08-01 12:00:00.123456789"."""
     lines = []
     for rate in rates:
@@ -33,6 +37,8 @@ def csv_lines(rates: Sequence[Rate], when: str, *, deletes: bool, others: bool) 
             flush = rate.kinds["flush"]
             fields += [f"{flush.per_second:.0f}", milliseconds(flush.ms)]
         last = [f"{rate.busy_percent:.1f}", f"{rate.errors_per_second:.3f}"]
+        if process:
+            last += [str(value) for value in astuple(rate.record.process)]
         lines.append(",".join([*fields, *last]))
     return lines
 
@@ -68,6 +74,7 @@ def _object(rate: Rate, seconds: float) -> dict[str, Any]:
         "total": _kind(rate.total),
         "errors": rate.errors,
         "errors_per_second": round(rate.errors_per_second, 3),
+        "process": asdict(record.process),
     }
     for operation, kind in rate.kinds.items():
         found[operation] = _kind(kind)

@@ -109,6 +109,14 @@ def _errors(rate: Rate) -> str:
 
 _ERRORS: Final = Column("e/s", 4, _errors)
 
+# Of the process that serves a device; what was asked for goes last of what may go.
+_PROCESS: Final = (
+    Column("pid", 8, lambda rate: str(rate.record.process.pid), 1),
+    Column("rss", 8, lambda rate: str(rate.record.process.rss_kb), 1),
+    Column("age", 8, lambda rate: str(rate.record.process.age), 1),
+    Column("takeovers", 10, lambda rate: str(rate.record.process.takeovers), 1),
+)
+
 
 def columns(
     latency: Latency,
@@ -118,9 +126,10 @@ def columns(
     width: int,
     name_width: int,
     errors: bool = False,
+    process: bool = False,
 ) -> list[Column]:
     """Those to show in so many columns of the screen, but for %busy and the name."""
-    last = [_ERRORS] if errors else []
+    last = [*((_ERRORS,) if errors else ()), *(_PROCESS if process else ())]
     both = _set(deletes, others, means=True, percentiles=True) + last
     fits = _width(both) + len(" %busy  ") + 1 + name_width <= width
     if latency is Latency.NEVER or (latency is Latency.FITTING and not fits):

@@ -16,14 +16,15 @@ _EXTENDED: Final = (
     "device       r/s     w/s     kr/s     kw/s  ms/r  ms/w  ms/o  ms/t qlen  %b  e/s",
     "device           r/i         w/i         kr/i         kw/i qlen   tsvc_t/i      sb/i      e/i",
 )
+_PROCESS: Final = "     pid     rss     age takeovers"
 
 
-def extended(rates: Sequence[Rate], *, totals: bool) -> list[str]:
-    """The report of -x; `totals` of the interval in place of rates."""
+def extended(rates: Sequence[Rate], *, totals: bool, process: bool = False) -> list[str]:
+    """The report of -x; `totals` of the interval in place of rates, `process`: who serves it."""
     return [
         f"{'':24}extended device statistics",
-        _EXTENDED[totals],
-        *(_totals(rate) if totals else _rates(rate) for rate in rates),
+        _EXTENDED[totals] + _PROCESS * process,
+        *((_totals(rate) if totals else _rates(rate)) + _served(rate) * process for rate in rates),
     ]
 
 
@@ -79,6 +80,11 @@ def _rates(rate: Rate) -> str:
         f" {' '.join(milliseconds(ms) for ms in times)}"
         f" {rate.queue:4d} {rate.busy_percent:3.0f} {errors(rate.errors_per_second):>4}"
     )
+
+
+def _served(rate: Rate) -> str:
+    found = rate.record.process
+    return f" {found.pid:7d} {found.rss_kb:7d} {found.age:7d} {found.takeovers:9d}"
 
 
 def _totals(rate: Rate) -> str:

@@ -44,6 +44,7 @@ class Plan:
     deletes: bool = False
     others: bool = False
     latency: Latency = Latency.FITTING
+    process: bool = False
 
     @property
     def since_attach(self) -> bool:
@@ -96,7 +97,7 @@ class Reports:
                 raise OperatorError(f"{', '.join(missing)}: no such device")
             self._report(first)
         if plan.form is Form.CSV:
-            self._write(export.csv_header(deletes=plan.deletes, others=plan.others) + "\n")
+            self._write(export.csv_header(**self._also) + "\n")
         told = stop = False
         while not stop and (plan.count is None or self._made < plan.count):
             stop = self._interrupted(schedule)
@@ -122,6 +123,12 @@ class Reports:
     def _as_iostat(self) -> bool:
         return self._plan.form in (Form.COLUMNS, Form.EXTENDED)
 
+    @property
+    def _also(self) -> dict[str, bool]:
+        """What CSV has only if it is asked for."""
+        plan = self._plan
+        return {"deletes": plan.deletes, "others": plan.others, "process": plan.process}
+
     def _missing(self, rates: Sequence[Rate]) -> list[str]:
         there = {rate.name for rate in rates}
         return [name for name in self._plan.choice.names if name not in there]
@@ -139,12 +146,12 @@ class Reports:
         plan = self._plan
         match plan.form:
             case Form.EXTENDED:
-                return iostat.extended(rates, totals=plan.totals)
+                return iostat.extended(rates, totals=plan.totals, process=plan.process)
             case Form.COLUMNS:
                 return self._columns(rates)
             case Form.CSV:
                 when = timestamp(self._clock.wall_ns())
-                return export.csv_lines(rates, when, deletes=plan.deletes, others=plan.others)
+                return export.csv_lines(rates, when, **self._also)
             case Form.JSON:
                 return export.json_lines(rates, self._clock.wall_ns() / 1e9)
             case _:
@@ -170,6 +177,7 @@ class Reports:
             others=plan.others,
             width=0,  # gstat's columns and no more, but where all are asked for
             name_width=0,
+            process=plan.process,
         )
         lines = gstat.table(rates, shown, bar=" ", labels=False)
         top = gstat.status(elapsed, plan.wait, plan.choice.filter)

@@ -35,6 +35,19 @@ _NOTHING: Final = Kind()
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """The process that serves a device, zeros if none does; `age` in seconds.
+
+    `takeovers`: how often another one went on where one had died.
+    """
+
+    pid: int = 0
+    rss_kb: int = 0
+    age: int = 0
+    takeovers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One of the two records of a device: xbbN, as given to the disk, or xbbiN, as asked for.
 
@@ -59,6 +72,7 @@ class Record:
     busy_rings_ns: tuple[int, ...]  # of each ring, the period under way included
     errors: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[str, Histogram] = field(default_factory=dict)
+    process: Process = Process()
 
     @property
     def label(self) -> str:
@@ -298,6 +312,12 @@ def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
             busy_rings_ns=tuple(int(ns) for ns in counts["busy_rings_ns"]),
             errors={str(name): int(n) for name, n in counts.get("errors", {}).items()},
             latency=_latency(values.get("latency", {})) if record == "xbbi" else {},
+            process=Process(
+                pid=int(values.get("process", 0)),
+                rss_kb=int(values.get("process_rss_kb", 0)),
+                age=int(values.get("process_age", 0)),
+                takeovers=int(values.get("takeovers", 0)),
+            ),
         )
 
 

@@ -89,6 +89,7 @@ def _draw(
         width=width,
         name_width=name_width,
         errors=True,
+        process=view.process,
     )
     shown = gstat.narrowed(shown, width=width, name_width=name_width)
     first = max(0, min(view.first, len(rates) - (height - gstat.MARGIN)))

@@ -5,7 +5,8 @@ Pure: a key is a name, a view is a value, the result another.  Any thread.
     q      quit                      f F    set the filter, remove it
     < >    half, double the interval s S    next, previous column to sort by
     a      only what is busy         d o    deletes, other operations
-    l      percentiles of latency    r      as it was at the start
+    l      percentiles of latency    v      who serves it
+    r      as it was at the start
     arrows, page up and down, home, end     other rows
     h ?    the keys
 """
@@ -20,7 +21,7 @@ LEAST_WAIT: Final = 0.001  # seconds, as gstat's
 MOST_WAIT: Final = 3600.0
 FILTER_LENGTH: Final = 99  # characters, as gstat's
 
-HELP: Final = "q quit f/F filter </> interval s/S sort a busy d/o columns l latency r reset"
+HELP: Final = "q quit f/F filter </> interval s/S sort a busy d/o/v columns l latency r reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class View:
     deletes: bool = False
     others: bool = False
     latency: Latency = Latency.FITTING
+    process: bool = False
     first: int = 0
     typed: str | None = None
     notice: str = ""
@@ -75,6 +77,8 @@ def press(view: View, key: str, *, start: View, rows: int, page: int) -> View:
             return replace(view, deletes=not view.deletes)
         case "o":
             return replace(view, others=not view.others)
+        case "v":
+            return replace(view, process=not view.process)
         case "l":
             order_of = list(Latency)
             found = order_of[(order_of.index(view.latency) + 1) % len(order_of)]
