@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
-from xbbd_bsd.block.oids import ERRORS
+from xbbd_bsd.block.oids import ERRORS, PROCESS, TAKEOVERS
 from xbbd_bsd.errors import GuestError
 from xbbd_bsd.native import Op
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
@@ -64,6 +64,7 @@ def test_every_row_has_a_test_that_exists(title: str) -> None:
         ("Counters", set(COUNTERS)),
         ("Gauges", set(GAUGES)),
         ("Errors", {leaf.name.removeprefix("errors.") for leaf in ERRORS}),
+        ("Who serves it", {leaf.name for leaf in (*PROCESS, *TAKEOVERS)}),
     ],
 )
 def test_every_number_is_there(title: str, program: set[str]) -> None:

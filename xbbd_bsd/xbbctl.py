@@ -38,7 +38,12 @@ VERBS: Final = (
     "help",
 )
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
-_MORE_COLUMNS: Final = (*_COLUMNS[:-1], "takeovers", _COLUMNS[-1])  # for the curious
+# For the curious: who serves it.
+_MORE_COLUMNS: Final = (
+    *_COLUMNS[:-1],
+    *("process", "rss_kb", "age", "takeovers"),
+    _COLUMNS[-1],
+)
 
 
 # Through the daemon.
@@ -66,6 +71,9 @@ def _list(options: argparse.Namespace) -> None:
             "hung": found.get("hung_seconds", 0),
             "reason": found.get("reason", ""),
             "path": found.get("path", ""),
+            "process": found.get("process", 0),
+            "process_rss_kb": found.get("process_rss_kb", 0),
+            "process_age": found.get("process_age", 0),
             "takeovers": found.get("takeovers", 0),
             **({"set_by_hand": by_hand[device]} if options.verbose else {}),
         }
@@ -76,6 +84,7 @@ def _list(options: argparse.Namespace) -> None:
     elif rows:
         for row in rows:
             row["path"] = shown(row["path"])
+            row["rss_kb"], row["age"] = row["process_rss_kb"], row["process_age"]
             if row["hung"]:
                 row["state"] += f", hung {row['hung']} s"
             if row["reason"]:
@@ -270,7 +279,10 @@ def _verb_parser() -> argparse.ArgumentParser:
     command = verb("list", _list, "all disks, one a line")
     command.add_argument("guest", nargs="?", help="only those of a guest, by name or number")
     command.add_argument(
-        "-v", dest="verbose", action="store_true", help="also take-overs, and what was set by hand"
+        "-v",
+        dest="verbose",
+        action="store_true",
+        help="also who serves it, take-overs, and what was set by hand",
     )
     for name, call, text in (
         ("attach", run_attach, "give a guest a disk, as xl block-attach does"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from tests.sim.test_operator import tool
 from tests.sim.test_reload import written
 from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, kill, start
 from tests.waiting import GIVE_UP, eventually
-from xbbd_bsd import xbbctl
+from xbbd_bsd import xbbctl, xbbstat
 from xbbd_bsd.sim.chain import Guest
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,15 @@ def process(machine: Machine, capsys: pytest.CaptureFixture[str], unit: int = 0)
     words = ["--state-dir", machine.chain.layout.run, "-n", f"dev.xbbd.{unit}.process"]
     assert xbbctl.main(words) == 0
     return int(capsys.readouterr().out)
+
+
+def listed(machine: Machine, capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    """What is shown of the only disk."""
+    capsys.readouterr()
+    assert xbbctl.main(["--state-dir", machine.chain.layout.run, "list", "-vj"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    names = ("process", "process_rss_kb", "process_age", "takeovers")
+    return {name: int(found[name]) for name in names}
 
 
 def kill_process(machine: Machine, capsys: pytest.CaptureFixture[str], unit: int = 0) -> None:
@@ -89,6 +99,40 @@ def test_the_next_process_runs_where_the_file_says_by_then(
     kill_process(machine, capsys)
     shows_progress(guest)
     assert allowed(process(machine, capsys)) == {"0"}
+    check_work(machine, guest, image)
+
+
+def test_what_is_shown_of_its_process(
+    machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory and age by the kernel; each time that it was started again is a take-over."""
+    guest = at_work(machine, image)
+    assert listed(machine, capsys)["takeovers"] == 0
+    pids = set()
+    for restarts in (1, 2):
+        eventually(lambda: listed(machine, capsys)["process_age"] >= 1, "it becomes older")
+        before = listed(machine, capsys)
+        pids.add(before["process"])
+        assert 1000 < before["process_rss_kb"] < 1 << 20
+        kill_process(machine, capsys)
+        after = listed(machine, capsys)
+        assert after["process"] not in pids
+        assert after["process_age"] <= before["process_age"]
+        assert after["process_rss_kb"] > 1000
+        assert after["takeovers"] == restarts
+    assert xbbstat.main(["--state-dir", machine.chain.layout.run, "-j", "xbb0"]) == 0
+    shown = json.loads(capsys.readouterr().out)["process"]
+    assert (shown["pid"], shown["takeovers"]) == (after["process"], after["takeovers"])
+    assert shown["rss_kb"] > 1000
+    # It outlives a daemon, and goes on becoming older.
+    eventually(lambda: listed(machine, capsys)["process_age"] >= 1, "it becomes older")
+    machine.daemon.signal(signal.SIGKILL)
+    machine.daemon.wait()
+    start(machine)
+    machine.log_line("taken over: 1 ring, in a process that has gone on")
+    last = listed(machine, capsys)
+    assert (last["process"], last["takeovers"]) == (after["process"], 2)
+    assert last["process_age"] >= 1
     check_work(machine, guest, image)
 
 

@@ -52,6 +52,9 @@ DEVICE: Mapping[str, Any] = {
     "inflight": 2,
     "takeovers": 3,
     "takeover_longest_ms": 1250,
+    "process": 4711,
+    "process_rss_kb": 6000,
+    "process_age": 86400,
     "xbb": RECORD,
     "xbbi": {**RECORD, "errors": REFUSED},
     "disk_errors": {"write": {"ENOSPC": 311, "EIO": 2}, "read": {"other": 1}},
@@ -194,6 +197,10 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_disk_inflight_requests", device="dev.xbbd.0") == 2
     assert value(found, "xbbd_disk_takeovers_total", device="dev.xbbd.0") == 3
     assert value(found, "xbbd_disk_takeover_longest_seconds", device="dev.xbbd.0") == 1.25
+    memory, age = "xbbd_disk_process_resident_memory_bytes", "xbbd_disk_process_age_seconds"
+    assert value(found, memory, device="dev.xbbd.0") == 6000 * 1024
+    assert value(found, age, device="dev.xbbd.0") == 86400
+    assert value(found, memory, device="dev.xbbd.1") is None, "nobody serves it"
     for record in ("xbb", "xbbi"):
         who = {**WHO, "record": record}
         for name, amount in (

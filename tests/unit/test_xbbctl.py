@@ -376,12 +376,22 @@ def test_disks_of_a_guest_and_what_was_set_by_hand(daemon: Running) -> None:
     assert [row["set_by_hand"] for row in rows] == [{}, {"flush_interval": [8, 0]}]
 
 
-def test_take_overs_are_for_the_curious(daemon: Running) -> None:
+def test_who_serves_it_and_take_overs_are_for_the_curious(daemon: Running) -> None:
+    served = {"process": 4711, "process_rss_kb": 5300, "process_age": 70}
+    daemon.devices[1].values["medium"] |= served
     daemon.devices[1].values["takeovers"] = {"takeovers": 3}
     assert "TAKEOVERS" not in daemon.run("list")[1]
-    head, _, last = daemon.run("list", "-v")[1].splitlines()
-    assert head.split()[-2:] == ["TAKEOVERS", "PATH"]
-    assert last[: head.index("TAKEOVERS") + len("TAKEOVERS")].split()[-1] == "3"
+    assert "4711" not in daemon.run("list")[1]
+    head, first, last = daemon.run("list", "-v")[1].splitlines()
+    assert head.split()[-5:] == ["PROCESS", "RSS_KB", "AGE", "TAKEOVERS", "PATH"]
+    at = head.index("TAKEOVERS") + len("TAKEOVERS")
+    assert first[:at].split()[-4:] == ["0", "0", "0", "0"]
+    assert last[:at].split()[-4:] == ["4711", "5300", "70", "3"]
+    rows = json.loads(daemon.run("list", "-j")[1])
+    assert [{name: row[name] for name in served} for row in rows] == [
+        dict.fromkeys(served, 0),
+        served,
+    ]
     assert [row["takeovers"] for row in json.loads(daemon.run("list", "-j")[1])] == [0, 3]
 
 

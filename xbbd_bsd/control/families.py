@@ -103,15 +103,28 @@ class Collector:
         )
         takeovers = core.CounterMetricFamily(
             "xbbd_disk_takeovers",
-            "Times that another daemon went on where one had died",
+            "Times that another process went on where the one that served it had died",
             labels=["device"],
         )
         longest = core.GaugeMetricFamily(
             "xbbd_disk_takeover_longest_seconds",
-            "Longest that a request in flight had waited for the next daemon",
+            "Longest that a request in flight had waited for the next process",
+            labels=["device"],
+        )
+        memory = core.GaugeMetricFamily(
+            "xbbd_disk_process_resident_memory_bytes",
+            "Memory resident of the process that serves it",
+            labels=["device"],
+        )
+        age = core.GaugeMetricFamily(
+            "xbbd_disk_process_age_seconds",
+            "Seconds since the process that serves it began",
             labels=["device"],
         )
         for oid, values in self._devices.items():
+            if values.get("process"):
+                memory.add_metric([oid], values["process_rss_kb"] * 1024)
+                age.add_metric([oid], values["process_age"])
             facts = {
                 name: _text(values.get(name, "")) for name in ("domid", "guest", "vdev", "path")
             }
@@ -123,7 +136,7 @@ class Collector:
                 inflight.add_metric([oid], values["inflight"])
                 takeovers.add_metric([oid], values["takeovers"])
                 longest.add_metric([oid], values["takeover_longest_ms"] / 1e3)
-        yield from (info, connected, size, inflight, takeovers, longest)
+        yield from (info, connected, size, inflight, takeovers, longest, memory, age)
 
     def _of_records(self) -> Iterator[Any]:
         """The records of devstat(9): "xbb" as given to the disk, "xbbi" as the guest asked."""
