@@ -287,7 +287,7 @@ def test_one_of_another_build_hands_over_device_by_device(
             first = adopt(a, later, 1)
             assert pid_of(later, 7) not in (0, pid)
             assert (holder := later.holder(7, 2, limit=GIVE_UP)) is not None
-            assert holder.pid == pid
+            assert holder.process.pid == pid
             assert sockets(later) == ["guest.7", "guest.7.1"]
             a.exercise(50)
             b.exercise(50)
