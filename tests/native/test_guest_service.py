@@ -193,6 +193,24 @@ def test_one_that_talks_nonsense_is_killed(guests: GuestProcesses, tmp_path: Pat
     eventually(lambda: guests.look() is not None and pid_of(guests, 7) == 0, "it is killed")
 
 
+def test_an_earlier_daemons_that_will_not_talk_is_killed(
+    guests: GuestProcesses, tmp_path: Path
+) -> None:
+    """Its guest waits then, and another one goes on."""
+    with disk(tmp_path, patience=GIVE_UP) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 1)
+        pid = pid_of(guests, 7)
+        guests.leave()
+        os.kill(pid, signal.SIGSTOP)
+        with ours(GuestProcesses(near(tmp_path), terms)) as later:
+            with pytest.raises(HostError):
+                later.reach(7, "web", limit=0.2)
+            eventually(lambda: lock_is_free(d.state.path), "it is killed")
+            device = adopt(d, later, 1)
+            d.exercise(50)
+            device.close(limit=GIVE_UP)
+
+
 def test_one_that_has_another_daemon_is_left_alone(guests: GuestProcesses) -> None:
     guests.reach(7, "web", limit=GIVE_UP)
     pid, link = pid_of(guests, 7), guests._guests[7].link
@@ -238,7 +256,13 @@ def rebuilt(former: GuestProcesses, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """The next daemon, of another build than the processes that it finds."""
     former.leave()
     monkeypatch.setattr(service, "BUILD", BUILD ^ 1)
-    guests = GuestProcesses(former._directory, terms)
+    with ours(GuestProcesses(former._directory, terms)) as guests:
+        yield guests
+
+
+@contextmanager
+def ours(guests: GuestProcesses) -> Iterator[GuestProcesses]:
+    """Guest 7's processes, of which none is left afterwards."""
     yield guests
     guests.forget(7)
     guests.leave()

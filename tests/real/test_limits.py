@@ -10,10 +10,11 @@ import pytest
 
 from tests.lab.dom0 import DOM0
 from tests.lab.domu import sh
-from tests.real.conftest import Guests
-from tests.real.service import Service, Toolstack, command, eventually
-from tests.real.test_takeover import at_work, check_work, process
+from tests.real import work
+from tests.real.service import Service, command, eventually
+from tests.real.work import Bench, process
 
+bench = work.bench
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif(DOM0.name != "linux", reason="looks on in control groups, in /proc"),
@@ -38,26 +39,18 @@ def limited(service: Service, tmp_path: Path) -> Iterator[tuple[Service, Path]]:
         sh("umount", "-l", str(mount))
 
 
-def test_a_guests_process_has_its_limits(
-    limited: tuple[Service, Path], toolstack: Toolstack, guests: Guests, image: Path
-) -> None:
+def test_a_guests_process_has_its_limits(limited: tuple[Service, Path], bench: Bench) -> None:
     service, groups = limited
-    guest = guests.get()
-    assert guest.domid is not None
-    offer = toolstack.attach(guest.domid, image)
-    guest.wait_disk("xvda")
-    at_work(service, guest)
-    group = groups / f"guest.{guest.domid}"
-    pid = process(service)
-    assert (group / "cgroup.procs").read_text().split() == [str(pid)]
-    assert (group / "cpu.max").read_text().split() == ["5000", "100000"]
-    assert "Cpus_allowed_list:\t0\n" in Path(f"/proc/{pid}/status").read_text()
+    with bench.guest_at_work(service) as guest:
+        group = groups / f"guest.{guest.domid}"
+        pid = process(service)
+        assert (group / "cgroup.procs").read_text().split() == [str(pid)]
+        assert (group / "cpu.max").read_text().split() == ["5000", "100000"]
+        assert "Cpus_allowed_list:\t0\n" in Path(f"/proc/{pid}/status").read_text()
 
-    def throttled() -> bool:
-        found = re.search(r"^nr_throttled (\d+)$", (group / "cpu.stat").read_text(), re.M)
-        return found is not None and int(found[1]) > 5
+        def throttled() -> bool:
+            found = re.search(r"^nr_throttled (\d+)$", (group / "cpu.stat").read_text(), re.M)
+            return found is not None and int(found[1]) > 5
 
-    eventually(throttled, "it has had all that it may")
-    check_work(guest)
-    assert toolstack.detach(offer)
+        eventually(throttled, "it has had all that it may")
     eventually(lambda: not group.exists(), "its group goes when it has ended", 120)

@@ -1,26 +1,25 @@
-"""A daemon, or the process of a guest, that is killed under real guests: they see a pause.
+"""A daemon, or the process of a guest, that is killed or restarted under real guests.
 
-fio compares all that it reads with what it wrote, and ends with status 0 or not.
+They see a pause, and nothing that they read is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.lab.domu import DomU, sh
-from tests.real.conftest import Guests
-from tests.real.service import Service, Toolstack, active_grants, eventually
+from tests.lab.domu import sh
+from tests.real import work
+from tests.real.service import Service, active_grants, eventually
+from tests.real.work import FILE_SYSTEM, RAW, Bench, begin, process, progress
+from xbbd_bsd.guests.deaths import MOST, WINDOW
 
-FIO = (
-    "fio --name=v --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw"
-    " --bs=4k --size=16M --verify=crc32c --verify_backlog=32 --verify_fatal=1 --time_based"
-    " --runtime=3600 --fsync=64"
-)
+bench = work.bench
+several = pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.more)])
 
 
 @pytest.fixture
@@ -32,103 +31,79 @@ def by_processes(service: Service) -> Iterator[Service]:
     service.begin_anew("")
 
 
-def at_work(service: Service, guest: DomU) -> None:
-    guest.run("rm -f /tmp/status", check=True)
-    guest.send(f"({FIO} >/tmp/fio 2>&1; echo $? >/tmp/status) &")
-    progress(service)
+def wait_until(then: float) -> None:
+    eventually(lambda: time.monotonic() > then, "time has passed", 2 * WINDOW)
 
 
-def progress(service: Service) -> None:
-    """Requests are answered, by whoever serves now."""
-    eventually(lambda: bool(service.devices()), "there is a segment")
-    before = service.counters()["reqs_completed"]
-    eventually(lambda: service.counters()["reqs_completed"] > before + 100, "I/O goes on", 60)
-
-
-def check_work(guest: DomU) -> None:
-    """It is asked to end, and has found nothing wrong."""
-    guest.run("killall -INT fio; until [ -e /tmp/status ]; do usleep 100000; done", check=True)
-    _, said = guest.run("cat /tmp/status; cat /tmp/fio")
-    assert "verify" not in said, said
-    assert said.split()[0] in ("0", "128"), said  # 128: as it was asked to end
-
-
-def process(service: Service) -> int:
-    """The process of the guest."""
-    found = sh("pgrep", "-f", "^xbbd: guest [^s]").split()
-    assert len(found) == 1, found
-    return int(found[0])
-
-
+@several
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param(RAW, id="raw"),
+        pytest.param(FILE_SYSTEM, id="file system", marks=pytest.mark.more),
+    ],
+)
 def test_the_daemon_is_killed_under_load(
-    service: Service, toolstack: Toolstack, guests: Guests, image: Path
+    service: Service, bench: Bench, times: int, job: str
 ) -> None:
-    guest = guests.get()
-    assert guest.domid is not None
-    offer = toolstack.attach(guest.domid, image)
-    guest.wait_disk("xvda")
-    at_work(service, guest)
-    for _ in range(3):
-        service.mark()
-        assert service.signal(signal.SIGKILL) == -signal.SIGKILL
-        service.start()
-        service.log_line("taken over: ")
-        progress(service)
-    check_work(guest)
-    assert toolstack.node(f"{offer.backend}/state") == "4"
-    assert toolstack.detach(offer)
+    with bench.guest_at_work(service, job):
+        for _ in range(times):
+            service.mark()
+            assert service.signal(signal.SIGKILL) == -signal.SIGKILL
+            service.start()
+            service.log_line("taken over: ")
+            progress(service)
 
 
-def test_a_guest_is_destroyed_while_nobody_serves_it(
-    service: Service, toolstack: Toolstack, guests: Guests, image: Path
-) -> None:
+def test_the_daemon_is_restarted_under_load(service: Service, bench: Bench) -> None:
+    """What was taken is answered before it leaves, so that there is nothing to do again."""
+    with bench.guest_at_work(service):
+        for _ in range(3):
+            service.mark()
+            assert service.signal(signal.SIGUSR1) == 0
+            service.start()
+            service.log_line("taken over: 1 ring, 0 requests in flight")
+            progress(service)
+
+
+def test_a_guest_is_destroyed_while_nobody_serves_it(service: Service, bench: Bench) -> None:
     """Nothing of it is mapped then, so it can die."""
-    guest = guests.get("widow")
-    assert guest.domid is not None
-    offer = toolstack.attach(guest.domid, image)
-    guest.wait_disk("xvda")
-    at_work(service, guest)
+    guest, offer = bench.attached("widow")
+    begin(service, guest, RAW)
     assert service.signal(signal.SIGKILL) == -signal.SIGKILL
-    guests.forget("widow")
+    bench.guests.forget("widow")
     eventually(lambda: "widow" not in sh("xl", "list") and "(null)" not in sh("xl", "list"), "dead")
     assert not any(active_grants().values())
     service.start()
-    toolstack.detach(offer)
+    bench.toolstack.detach(offer)
     eventually(lambda: not service.devices(), "its segment is swept")
 
 
-def test_its_process_is_killed_under_load(
-    by_processes: Service, toolstack: Toolstack, guests: Guests, image: Path
-) -> None:
-    guest = guests.get()
-    assert guest.domid is not None
-    offer = toolstack.attach(guest.domid, image)
-    guest.wait_disk("xvda")
-    at_work(by_processes, guest)
-    for _ in range(3):
-        by_processes.mark()
-        pid = process(by_processes)
-        os.kill(pid, signal.SIGKILL)
-        by_processes.log_line("taken over: ")
-        progress(by_processes)
-    check_work(guest)
-    assert toolstack.detach(offer)
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.more)])
+def test_its_process_is_killed_under_load(by_processes: Service, bench: Bench, times: int) -> None:
+    with bench.guest_at_work(by_processes):
+        deaths: list[float] = []
+        for _ in range(times):
+            if len(deaths) >= MOST - 1:  # one more in that time would be the end
+                wait_until(deaths[1 - MOST] + WINDOW)
+            by_processes.mark()
+            deaths.append(time.monotonic())
+            os.kill(process(by_processes), signal.SIGKILL)
+            by_processes.log_line("taken over: ")
+            progress(by_processes)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1], ids=["killed", "restarted"])
 def test_nobody_waits_for_a_daemon(
-    by_processes: Service, toolstack: Toolstack, guests: Guests, image: Path
+    by_processes: Service, bench: Bench, number: signal.Signals
 ) -> None:
-    """It is killed, the guest's process goes on, and the next daemon finds it."""
-    guest = guests.get()
-    assert guest.domid is not None
-    offer = toolstack.attach(guest.domid, image)
-    guest.wait_disk("xvda")
-    at_work(by_processes, guest)
-    assert by_processes.signal(signal.SIGKILL) == -signal.SIGKILL
-    progress(by_processes)
-    by_processes.mark()
-    by_processes.start()
-    by_processes.log_line("in a process that has gone on")
-    progress(by_processes)
-    check_work(guest)
-    assert toolstack.detach(offer)
+    """The guest's process goes on, and the next daemon finds it."""
+    with bench.guest_at_work(by_processes):
+        before = process(by_processes)
+        assert by_processes.signal(number) == (-number if number == signal.SIGKILL else 0)
+        progress(by_processes)
+        by_processes.mark()
+        by_processes.start()
+        by_processes.log_line("in a process that has gone on")
+        progress(by_processes)
+        assert process(by_processes) == before

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from xbbd_bsd.guests.outdated import NOBODY, Outdated
 from xbbd_bsd.native import HvKind
 from xbbd_bsd.native.link import BUILD, Bounds, Link, listen_at, listens
 from xbbd_bsd.native.processes import Confinement, Ended, Place, Processes, Started, how_it_ended
+from xbbd_bsd.native.vitals import Process
 
 _SLICE: Final = 0.02  # seconds; another thread may have heard what is waited for
 _UNTIL_GREETED: Final = 60  # seconds that a new process waits for us
@@ -72,6 +74,13 @@ class _Guest:
     pid: int = 0  # 0: none, or not a child of our server's
     how: str = ""  # the last one ended
     told: bool = True  # that the connection is lost
+
+
+def _end(process: Process) -> None:
+    """One that an earlier daemon started; which it is says the kernel, and not it."""
+    if process.pid != os.getpid() and process.look() is not None:
+        with suppress(OSError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 class GuestProcesses:
@@ -285,11 +294,11 @@ class GuestProcesses:
             raise HostError(text, error.errno or EIO) from None
         except HostError as error:
             link.close()
-            if guest.pid == 0:
-                raise
-            if error.errno == EBUSY:  # it has not noticed yet that we have left it
+            if error.errno == EBUSY:  # it has not noticed yet that it was left
                 raise HostError(str(error), EAGAIN) from None
-            # One of ours that has ended, or that will not talk: the end of both.
+            # It has ended, or will not talk, and is no use to anybody: another one adopts.
+            if guest.pid == 0:
+                _end(link.process)
             with suppress(HostError):
                 self.kill(domid)
             return None

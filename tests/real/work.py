@@ -1,0 +1,83 @@
+"""Guests at work: whatever happens to those who serve them, all is right at the end.
+
+fio compares all that it reads with what it wrote, and ends with status 0 or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.lab.domu import DomU, sh
+from tests.real.conftest import Guests
+from tests.real.service import Service, Toolstack, eventually
+from xbbd_bsd.toolstack import DiskOffer
+
+FIO = (
+    "fio --name=v --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw"
+    " --bs=4k --size=16M --verify=crc32c --verify_backlog=32 --verify_fatal=1 --time_based"
+    " --runtime=3600 --fsync=64"
+)
+RAW = f"{FIO} --filename=/dev/xvda"
+FILE_SYSTEM = (
+    "mkfs.ext4 -q /dev/xvda && mkdir -p /mnt && mount /dev/xvda /mnt &&"
+    f" {FIO} --filename=/mnt/file; status=$?; umount /mnt; (exit $status)"
+)
+
+
+@dataclass
+class Bench:
+    """Whatever the tests of this file need of a dom0."""
+
+    toolstack: Toolstack
+    guests: Guests
+    image: Path
+
+    @contextmanager
+    def guest_at_work(self, service: Service, job: str = RAW) -> Iterator[DomU]:
+        """A guest whose disk is in use all the time, and who has found nothing wrong at the end."""
+        guest, offer = self.attached()
+        begin(service, guest, job)
+        yield guest
+        guest.run("killall -INT fio; until [ -e /tmp/status ]; do usleep 100000; done", check=True)
+        _, said = guest.run("cat /tmp/status; cat /tmp/fio")
+        assert "verify" not in said, said
+        assert said.split()[0] in ("0", "128"), said  # 128: as it was asked to end
+        assert self.toolstack.node(f"{offer.backend}/state") == "4"
+        assert self.toolstack.detach(offer)
+
+    def attached(self, name: str = "g1") -> tuple[DomU, DiskOffer]:
+        guest = self.guests.get(name)
+        assert guest.domid is not None
+        offer = self.toolstack.attach(guest.domid, self.image)
+        guest.wait_disk("xvda")
+        return guest, offer
+
+
+@pytest.fixture
+def bench(toolstack: Toolstack, guests: Guests, image: Path) -> Bench:
+    return Bench(toolstack, guests, image)
+
+
+def begin(service: Service, guest: DomU, job: str) -> None:
+    guest.run("rm -f /tmp/status", check=True)
+    guest.send(f"(({job}) >/tmp/fio 2>&1; echo $? >/tmp/status) &")
+    progress(service)
+
+
+def progress(service: Service) -> None:
+    """Requests are answered, by whoever serves now."""
+    eventually(lambda: bool(service.devices()), "there is a segment")
+    before = service.counters()["reqs_completed"]
+    eventually(lambda: service.counters()["reqs_completed"] > before + 100, "I/O goes on", 60)
+
+
+def process(service: Service) -> int:
+    """The process of the guest."""
+    found = sh("pgrep", "-f", "^xbbd: guest [^s]").split()
+    assert len(found) == 1, found
+    return int(found[0])
