@@ -49,29 +49,42 @@ def started(found: Server, stack: ExitStack, path: Path) -> tuple[float, Worker,
     return (time.perf_counter() - begun) * 1e3, made, link
 
 
-def killed(found: Server, root: Path, times: int) -> None:
-    """How long a frontend with writes in flight waits when its process is killed, milliseconds."""
+def gone_on(found: Server, root: Path, times: int, *, dies: bool) -> None:
+    """How long a frontend with writes in flight waits for another process, milliseconds.
+
+    `dies`: its process is killed; else it hands over to one that there is already.
+    """
+    name = "killed" if dies else "handed over"
     served: list[float] = []
     answered: list[float] = []
     with ExitStack() as stack:
-        d = stack.enter_context(disk(root, "killed", patience=GIVE_UP))
+        d = stack.enter_context(disk(root, name.split()[0], patience=GIVE_UP))
         progress = Progress()
         work = Workload(seed=1, sectors=8192, depth=8, seconds=600, read_percent=0)
         load = threading.Thread(target=lambda: d.fronts[0].exercise(work, progress, GIVE_UP))
-        made = stack.enter_context(worker(found, root / "killed0"))
-        link = made.connect()
-        d.serve(link)
+
+        def made(life: int) -> Worker:
+            return stack.enter_context(worker(found, root / f"{name[0]}{life}"))
+
+        now = made(0)
+        link = now.connect()
+        device = d.serve(link)
         load.start()
         for life in range(1, times + 1):
             before = progress.writes
             while progress.writes < before + 200:
                 time.sleep(0.001)
+            following = None if dies else made(life).connect()
             begun = time.perf_counter()
-            made.kill()
+            if following is None:
+                now.kill()
+                now = made(life)
+                following = now.connect()
+            else:
+                device.quiesce(limit=GIVE_UP)
             before = progress.writes
-            made = stack.enter_context(worker(found, root / f"killed{life}"))
             link.close()
-            link = made.connect()
+            link = following
             device = d.serve(link, adopt=True)
             served.append((time.perf_counter() - begun) * 1e3)
             while progress.writes == before:
@@ -84,7 +97,7 @@ def killed(found: Server, root: Path, times: int) -> None:
     for what, numbers in (("served again", served), ("the next answer", answered)):
         numbers.sort()
         print(
-            f"killed under load, until {what}: median {statistics.median(numbers):.1f} ms,"
+            f"{name} under load, until {what}: median {statistics.median(numbers):.1f} ms,"
             f" worst of {times} {numbers[-1]:.1f} ms"
         )
     print(f"  errors {progress.errors}, bad responses {progress.bad_responses}")
@@ -127,7 +140,8 @@ def main(count: int) -> None:
         pss = sum(share["Pss:"] for share in shares)
         anon = sum(share["Pss_Anon:"] for share in shares)
         print(f"{count} processes and the server: in all {pss}, of these no file's {anon}")
-        killed(found, root, 40)
+        gone_on(found, root, 40, dies=True)
+        gone_on(found, root, 40, dies=False)
         for link in links:
             for device in (0, 1):
                 link.close_device(device, limit=GIVE_UP)

@@ -85,7 +85,9 @@ class Siege:
         self.adopted = 0
 
     def _daemon(self) -> GuestProcesses:
-        return GuestProcesses(self._directory, lambda: Terms(HV, BOUNDS, 60), clock=self._now)
+        return GuestProcesses(
+            self._directory, lambda: Terms(HV, BOUNDS, 60), clock=self._now, sleep=lambda _: None
+        )
 
     def _now(self) -> float:
         """Deaths are long ago, whenever they were."""

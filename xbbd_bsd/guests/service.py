@@ -92,11 +92,13 @@ class GuestProcesses:
         terms: Callable[[], Terms],
         *,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """They listen in `directory`; `terms` are asked for anew whenever one is reached."""
         self._directory = directory
         self._terms = terms
         self._clock = clock
+        self._sleep = sleep
         self._found: Callable[[int], None] = lambda domid: None
         self._lock = threading.Lock()  # all below, but for what a guest's own is for
         self._processes: Processes | None = None
@@ -129,7 +131,7 @@ class GuestProcesses:
     def reach(self, domid: int, name: str, *, limit: float) -> Link:
         """The process of a guest: the one that there is, or a new one.  Waits; HostError.
 
-        EAGAIN: it has died a moment ago, and is to be asked for again a little later.
+        For one that has died again and again it waits longer and longer (deaths.py).
         """
         link = self._have(domid, lambda guest, end: self._start(domid, name, guest, end), limit)
         assert link is not None
@@ -307,8 +309,7 @@ class GuestProcesses:
         self._wait_ended(guest, end)
         if guest.deaths.reason:
             raise HostError(guest.deaths.reason, EIO)
-        if guest.deaths.wait(self._clock()) > 0:
-            raise HostError("its process is started again in a moment", EAGAIN)
+        self._sleep(guest.deaths.wait(self._clock()))
         terms = self._terms()
         path = self.path(domid)
         try:
