@@ -20,6 +20,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SCRIPT = ROOT / "rc.d" / "xbbd"
 
+LEAVING = "Stopping xbbd, with its guests left at work.\n"
+
 COMMAND = f"""#!{sys.executable}
 import sys
 from tests.service import syslog
@@ -66,6 +68,7 @@ class Service:
         self.report_file = directory / "run" / "xbbd-start"
         self.protected = directory / "protected"
         self.hold = directory / "hold"
+        self.hold_forked = directory / "hold-forked"
         self.config.write_text("")
         for name in ("bin", "run"):
             (directory / name).mkdir()
@@ -86,6 +89,7 @@ class Service:
             "RC_CONF": str(self.rc_conf),
             "PROTECTED": str(self.protected),
             "SUPERVISOR_HOLD": str(self.hold),
+            "SUPERVISOR_HOLD_FORKED": str(self.hold_forked),
             "SUPERVISOR_LIKE": like,
             "SUPERVISOR_SYSLOG": str(self.log),
         }
@@ -102,6 +106,13 @@ class Service:
             assert old in text
             text = text.replace(old, new)
         return text
+
+    def shorten_leave(self, seconds: int) -> None:
+        """Have the script wait no longer than that for xbbd to leave."""
+        old, new = "xbbd_leave_seconds=15\n", f"xbbd_leave_seconds={seconds}\n"
+        text = self.script.read_text()
+        assert old in text
+        self.install(self.script.name, 0o755, text.replace(old, new))
 
     def install(self, name: str, mode: int, text: str) -> Path:
         """A file of ours."""

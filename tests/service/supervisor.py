@@ -3,7 +3,9 @@
 Two habits, since they differ: as in FreeBSD 13, SIGTERM is handed on and daemon(8)
 leaves at once; as in 14, it stays until the command has ended, and does not hear
 SIGTERM while it waits to start the command again.  SUPERVISOR_LIKE says which.
-That wait is at least as long as there is a file SUPERVISOR_HOLD, for tests.
+That wait is at least as long as there is a file SUPERVISOR_HOLD, for tests; as long
+as there is SUPERVISOR_HOLD_FORKED what it has forked is not the command yet.  That
+writes its pid itself, while ps(1) shows it as daemon(8).
 What goes to syslogd is written to the file SUPERVISOR_SYSLOG, with facility and
 priority, which are the same for all that the command writes, tag and pid.
 What it does not know it refuses.  Runs with the standard library alone.
@@ -100,9 +102,11 @@ class Supervisor:
         """Until it may leave."""
         while True:
             self.child = subprocess.Popen(
-                self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                self.command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                preexec_fn=self.forked,
             )
-            write(self.files.get("-p"), self.child.pid)
             log = threading.Thread(target=self.listen, args=(self.child,), daemon=True)
             log.start()
             self.child.wait()
@@ -113,6 +117,13 @@ class Supervisor:
             time.sleep(float(self.options.get("-R", 1)))
             while os.path.exists(os.environ["SUPERVISOR_HOLD"]):
                 time.sleep(0.01)
+
+    def forked(self) -> None:
+        """In the child, which SIGTERM ends by then."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        write(self.files.get("-p"), os.getpid())
+        while os.path.exists(os.environ["SUPERVISOR_HOLD_FORKED"]):
+            time.sleep(0.01)
 
     def terminate(self, *_: object) -> None:
         """SIGTERM."""
