@@ -39,6 +39,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     done = subprocess.run(
         [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
     )
+    # A key that it does not know would be said here, too.
     # What it says of other units of this machine is theirs.
     said = [line for line in (done.stdout + done.stderr).splitlines() if UNIT.name in line]
     assert said == []
@@ -54,6 +55,24 @@ def test_the_pid_file_is_where_the_daemon_writes_it() -> None:
 
 def test_systemd_waits_longer_than_the_daemon_does() -> None:
     assert float(section("Service")["TimeoutStopSec"]) > 2 * STOP_SECONDS
+
+
+def test_a_restart_leaves_guests_at_work_and_a_stop_does_not() -> None:
+    """By SIGUSR1; SIGTERM is what systemd sends if it is told nothing else."""
+    service = section("Service")
+    assert service["RestartKillSignal"] == "SIGUSR1"
+    assert not {"KillSignal", "ExecStop", "SendSIGHUP", "FinalKillSignal"} & set(service)
+
+
+def test_guests_processes_are_not_ended_with_the_daemon() -> None:
+    assert section("Service")["KillMode"] == "process"
+
+
+def test_it_is_started_again_whatever_it_ended_by() -> None:
+    """SIGUSR1 from somebody else ends it with status 0, and guests wait then."""
+    service = section("Service")
+    assert service["Restart"] == "always"
+    assert not {"RestartPreventExitStatus", "SuccessExitStatus"} & set(service)
 
 
 def test_the_command_and_the_configuration_are_where_they_are_said_to_be() -> None:
