@@ -380,6 +380,7 @@ def _serve(
     if ending is Ending.CLEAN:
         return 0
     logging.shutdown()
+    os.close(lock)  # which the next one shall have, also if a thread of ours keeps us
     # Not the usual way out: it would wait for requests that do not end.
     os._exit(ending is Ending.STUCK)
 
