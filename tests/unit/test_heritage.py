@@ -585,6 +585,28 @@ def test_whoever_serves_another_version_hands_over_first(estate: Estate) -> None
     assert inheritance.served(inheritance.take(CONFIG)).answered
 
 
+def test_one_that_dies_after_it_was_handed_over_leaves_word(estate: Estate) -> None:
+    of_another_version(estate, answered=False)
+    former = FakeFormer()
+    inheritance = passed_on(estate, former)
+    with pytest.raises(HostError):
+        inheritance.take(CONFIG)
+    former.done(True)
+    inheritance.take(CONFIG).close()
+    again = passed_on(estate)
+    assert again.served(again.take(CONFIG)).answered
+
+
+def test_what_has_ended_after_its_daemon_left_was_not_served_then(estate: Estate) -> None:
+    """Its guest has closed it since; the passport is of before that."""
+    segment = estate.make(0)
+    note_passport(segment, answered=False, journal=estate.events.append)
+    for ring in (0, 1):
+        segment.handle.ring[ring].common.connected = 0
+    segment.close()
+    assert passed_on(estate).refusal == "it was not served then"
+
+
 def test_what_it_left_unanswered_nobody_can_go_on_with(estate: Estate) -> None:
     of_another_version(estate, answered=False)
     former = FakeFormer()

@@ -9,6 +9,7 @@ to be gone, or when nothing could come of it.  Control thread.
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EBUSY
 from typing import Final, Protocol
@@ -128,7 +129,10 @@ class Inheritance:
             if self._left is None or self._left.passport is not passport:
                 return
             if handed_over:
-                self._left = replace(self._left, passport=replace(passport, answered=True))
+                now = replace(passport, answered=True)
+                self._left = replace(self._left, passport=now)
+                with suppress(HostError):  # if we die as well, who follows has to be told
+                    passport_file.write(self._left.path, now)
             elif handed_over is False:
                 self.give_up("another version left requests unanswered")
             self._woken()
@@ -200,7 +204,7 @@ class Heritage:
             refusal, served = _refusal(segment), bool(segment.served)
         finally:
             segment.close()
-        if not served and self._goes_by_passport(path, unit):
+        if not served and self._goes_by_passport(path, unit, answered=True):
             return  # one that was to be served in place of another version's
         passport = self._passport(path)
         left = Left(path, unit, self._key(who), who.machine, refusal, passport)
@@ -216,10 +220,15 @@ class Heritage:
             self._journal(SegmentLeft(path, str(error)))
             return None
 
-    def _goes_by_passport(self, path: str, unit: int) -> bool:
-        """Of a segment that says nothing to us: whether something else does."""
+    def _goes_by_passport(self, path: str, unit: int, *, answered: bool = False) -> bool:
+        """Of a segment that says nothing to us: whether something else does.
+
+        `answered`: it has to say that nothing is left unanswered.
+        """
         passport = self._passport(path)
         if passport is None or passport.identity.unit != unit:
+            return False
+        if answered and not passport.answered:
             return False
         who = passport.identity
         self._left[unit] = Left(path, unit, self._key(who), who.machine, "", passport, False)
