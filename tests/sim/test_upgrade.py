@@ -51,7 +51,7 @@ def pid_of_server(machine: Machine, unit: int = 0) -> int:
 
 
 @pytest.mark.usefixtures("before")
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", [OPTIONS["rings"], OPTIONS["persistent"]])
 def test_another_version_goes_on_after_a_clean_hand_over(
     image: Path, options: tuple[str, ...], another_version: Path
 ) -> None:
@@ -119,7 +119,7 @@ def is_alive(pid: int) -> bool:
 def test_a_process_of_another_version_has_died_meanwhile(image: Path) -> None:
     """It left requests unanswered, which nobody can read."""
     with running_machine(PROCESSES, EARLIER) as machine:
-        at_work(machine, image)
+        guest = at_work(machine, image)
         pid = pid_of_server(machine)
         leave(machine)
         os.kill(pid, signal.SIGKILL)
@@ -127,6 +127,7 @@ def test_a_process_of_another_version_has_died_meanwhile(image: Path) -> None:
         machine.log_line(r"must connect again \(another version left requests unanswered\)")
         eventually(lambda: state_of(machine) == "5", "the guest is told")
         eventually(lambda: machine.mapped() == 0, "nobody serves it")
+        guest.signal(signal.SIGKILL)
 
 
 def can_follow() -> bool:
