@@ -249,6 +249,24 @@ def test_without_its_server_a_process_serves_on(guests: GuestProcesses, tmp_path
         guests.forget(7)
 
 
+def test_one_that_is_forgotten_while_it_is_reached_ends(
+    guests: GuestProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would send it away."""
+    greet = GuestProcesses._greet
+
+    def forgotten_first(self: GuestProcesses, link: Link, end: float) -> Link:
+        found = greet(self, link, end)
+        self.forget(7)
+        return found
+
+    monkeypatch.setattr(GuestProcesses, "_greet", forgotten_first)
+    with pytest.raises(HostError, match="its guest is gone"):
+        guests.reach(7, "web", limit=GIVE_UP)
+    assert sockets(guests) == []
+    eventually(lambda: guests.look() == [] and not guests._children, "it ends")
+
+
 def test_one_that_is_forgotten_ends(guests: GuestProcesses) -> None:
     guests.reach(7, "web", limit=GIVE_UP)
     pid = pid_of(guests, 7)

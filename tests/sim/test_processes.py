@@ -190,6 +190,35 @@ def test_five_deaths_in_a_minute_are_the_end(
     assert "died 5 times" in error
 
 
+def test_the_guest_closes_while_there_is_no_daemon(machine: Machine, image: Path) -> None:
+    """It is told that all is over once nothing of it is mapped any more."""
+    guest = machine.connected(image, *PATIENT)
+    machine.daemon.signal(signal.SIGUSR1)
+    machine.daemon.wait()
+    machine.chain.store.write(f"{machine.offers[0].backend}/state", b"5")
+    front = f"/local/domain/1/device/vbd/{XVDA}/state"
+    machine.chain.store.write(front, b"6")
+    mapped: list[int] = []
+
+    def closed(path: str) -> None:
+        if state_of(machine) == "6":
+            mapped.append(machine.mapped())
+
+    machine.chain.store.watch(f"{machine.offers[0].backend}/state", closed)
+    start(machine)
+    eventually(lambda: run_loop(machine) and bool(mapped), "Closed")
+    assert mapped[0] == 0
+    assert "lost connection" not in machine.log()
+    assert "Traceback" not in machine.log()
+    guest.signal(signal.SIGKILL)
+
+
+def run_loop(machine: Machine) -> bool:
+    machine.chain.loop.call_later(0.01, machine.chain.loop.stop)
+    machine.chain.loop.run_forever()
+    return True
+
+
 def test_the_guest_dies_while_there_is_no_daemon(
     machine: Machine, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,8 +88,8 @@ def test_its_guest_leaves_meanwhile(bench: Bench) -> None:
     backend = found(bench)
     bench.guest(6)
     bench.state(6)
-    assert backend.deeds[-2:] == ["adopt?", "abandon"]
-    assert backend.queue is Queue.NONE
+    assert backend.deeds[-3:] == ["adopt?", "abandon", "drain"]
+    assert (backend.queue, backend.adoptable) == (Queue.NONE, False)
 
 
 def test_the_store_refuses_what_it_takes(bench: Bench) -> None:

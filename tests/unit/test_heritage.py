@@ -197,8 +197,9 @@ class FakeFormer:
         self.said.append("release")
         self.done = done
 
-    def drop(self, who: Identity) -> None:
+    def drop(self, who: Identity, done: Callable[[], None]) -> None:
         self.said.append("drop")
+        self.dropped = done
 
 
 def inheritance_of(left: Left | None, former: FakeFormer | None = None) -> Inheritance:

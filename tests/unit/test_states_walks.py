@@ -99,8 +99,12 @@ class World:
                     return
                 self.medium, self.queue = True, Queue.RUNNING
             case Action.DRAIN:
-                assert self.queue is Queue.RUNNING
-                self.queue = Queue.DRAINING
+                if self.adoptable and self.queue is Queue.NONE:
+                    assert self.guest not in USING  # whoever serves it still gives it back
+                    self.adoptable = self.waiting = False
+                else:
+                    assert self.queue is Queue.RUNNING
+                    self.queue = Queue.DRAINING
             case Action.DISCONNECT:
                 assert self.queue in (Queue.DRAINED, Queue.FAILED)
                 self.queue, self.waiting = Queue.NONE, False

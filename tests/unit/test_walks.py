@@ -111,8 +111,9 @@ class Backend(FakeBackend):
         return super().capabilities(backend)
 
     def drain(self) -> None:
-        assert self.queue is not Queue.NONE
-        if self.queue is Queue.RUNNING:  # its threads may have ended it a moment ago
+        assert self.queue is not Queue.NONE or self.adoptable
+        # Its threads may have ended it a moment ago.
+        if self.queue in (Queue.RUNNING, Queue.NONE):
             super().drain()
 
     def disconnect(self) -> None:

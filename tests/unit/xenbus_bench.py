@@ -129,7 +129,10 @@ class FakeBackend:
 
     def drain(self) -> None:
         self._deed("drain")
-        self.queue = Queue.DRAINING
+        if self.queue is Queue.NONE:
+            self.adoptable = False  # nobody serves it
+        else:
+            self.queue = Queue.DRAINING
 
     def told(self) -> None:
         self._deed("told")

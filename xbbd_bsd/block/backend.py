@@ -7,7 +7,7 @@ the data path it knows as descriptors and numbers.  Control thread.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from errno import EINVAL
 from functools import partial
@@ -73,10 +73,12 @@ class Common(Protocol):
     ledger: Ledger
     devices: dict[int, SegmentNumbers]
     known: "dict[int, BlockBackend]"
-    try_again: Callable[[Iterable[int]], None]
 
     def opened(self, backend: "BlockBackend") -> None:
         """Its disk is open."""
+
+    def again(self, unit: int) -> None:
+        """What a device waits for may have come."""
 
     def closes(self, backend: "BlockBackend") -> None:
         """Its disk is about to be closed."""
@@ -108,8 +110,7 @@ class BlockBackend:
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
-        left = family.heritage.claim(identity)
-        again = partial(family.try_again, (identity.unit,))
+        left, again = family.heritage.claim(identity), partial(family.again, identity.unit)
         self._inheritance = Inheritance(left, family.serving, identity, again)
         self._medium = Medium(
             self.name,
@@ -136,7 +137,7 @@ class BlockBackend:
     @property
     def queue(self) -> Queue:
         if self._rings is None:
-            return Queue.NONE
+            return Queue.DRAINING if self._inheritance.closing else Queue.NONE
         status = self._rings.status
         if status.state is QueueState.RUNNING:
             return Queue.RUNNING
@@ -403,8 +404,7 @@ class BlockBackend:
         self._lookout.begin(self._segment, self._path)
         self._news = {}
         for ring in rings.values():
-            refs = " ".join(str(ref) for ref in ring.refs)
-            self._journal(QueueStarted(self.name, ring.port, refs))
+            self._journal(QueueStarted(self.name, ring.port, " ".join(map(str, ring.refs))))
         return found
 
     def leave(self) -> None:
@@ -436,6 +436,8 @@ class BlockBackend:
     def drain(self) -> None:
         if self._rings is not None:
             self._rings.drain()
+        else:
+            self._inheritance.close()
 
     def disconnect(self) -> None:
         if self._rings is not None:
@@ -482,9 +484,7 @@ class BlockBackend:
             "hung_seconds": self._medium.hung_seconds(self._waits()),
             **process_facts(self._rings.process if self._rings is not None else None),
         }
-        if disk is None or info is None:
-            return facts
-        return {**facts, **facts_of(disk, info)}
+        return {**facts, **(facts_of(disk, info) if disk and info else {})}
 
     def configured(self) -> Mapping[str, Value]:
         """The tunables as they are configured for it."""

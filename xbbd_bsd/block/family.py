@@ -65,7 +65,7 @@ class BlockFamily:
         `run` does what may have to wait, and `serving` has rings served.  `try_again`: what
         held these units back may be over.
         """
-        self.try_again = try_again
+        self._try_again = try_again
         self.ledger = Ledger()
         self.limits = limits
         self.marks = marks
@@ -144,7 +144,7 @@ class BlockFamily:
 
     def settle(self, kind: str) -> None:
         for gone in self.heritage.settle(kind):
-            self.serving.drop(gone)
+            self.serving.drop(gone, lambda: None)
 
     def leave(self) -> None:
         for unit, numbers in self.devices.items():
@@ -152,6 +152,12 @@ class BlockFamily:
             if queue is not Queue.NONE and self.known[unit].left:
                 answered = queue is not Queue.RUNNING
                 note_passport(numbers.segment, answered=answered, journal=self._journal)
+
+    def again(self, unit: int) -> None:
+        """What a device waits for may have come, whether it is held back for it or not."""
+        if unit in self.known:
+            self.known[unit].woken()
+        self._try_again((unit,))
 
     def numbers(self, unit: int) -> Numbers:
         backend = self.known[unit]

@@ -62,8 +62,11 @@ class Former(Protocol):
         `done` is told whether it has, and left nothing unanswered; None: it has not yet.
         """
 
-    def drop(self, who: Identity) -> None:
-        """Nobody goes on with what an earlier daemon served: have it given back."""
+    def drop(self, who: Identity, done: Callable[[], None]) -> None:
+        """Nobody goes on with what an earlier daemon served: have it given back.
+
+        `done` is called, maybe at once, when it has been, or cannot be.
+        """
 
 
 class Inheritance:
@@ -82,9 +85,10 @@ class Inheritance:
         self._who = who
         self._woken = woken
         self._asked = False
+        self._closing = False
         self._served: Served | None = None  # as the segment had it before anybody went on
         if self.refusal:
-            former.drop(who)
+            self._drop()
 
     @property
     def adoptable(self) -> bool:
@@ -161,7 +165,25 @@ class Inheritance:
         if self._left is not None:
             remove_left(self._left.path)
             self._left = replace(self._left, refusal=refusal)
-            self._former.drop(self._who)
+            self._drop()
+
+    def close(self) -> None:
+        """Its guest has closed it since: whoever still serves it shall give it back."""
+        if self.adoptable:
+            self._closing = True
+            self.give_up("its guest has closed it")
+
+    @property
+    def closing(self) -> bool:
+        """After `close`: whether that has not been done yet."""
+        return self._closing
+
+    def _drop(self) -> None:
+        def done() -> None:
+            self._closing = False
+            self._woken()
+
+        self._former.drop(self._who, done)
 
     def leave(self) -> bool:
         """The device begins anew, or is gone.  Whether something was left until now."""

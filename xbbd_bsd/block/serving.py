@@ -114,8 +114,8 @@ class Serving(Protocol):
     def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
         """As heritage.Former says."""
 
-    def drop(self, who: Identity) -> None:
-        """Nobody goes on with what an earlier daemon served: have it given back."""
+    def drop(self, who: Identity, done: Callable[[], None]) -> None:
+        """As heritage.Former says."""
 
     def forget(self, who: Identity) -> None:
         """The device is gone."""
@@ -155,8 +155,9 @@ class Here:
         """It went with that daemon, and nobody can say what it left."""
         self._loop.call_soon(done, False)
 
-    def drop(self, who: Identity) -> None:
+    def drop(self, who: Identity, done: Callable[[], None]) -> None:
         """It went with that daemon."""
+        self._loop.call_soon(done)
 
     def forget(self, who: Identity) -> None:
         """There is nothing of a device's own."""
@@ -218,7 +219,7 @@ class ByProcess:
         self._guests = guests
         self._processes = guests.processes
         self._devices: dict[int, set[int]] = {}  # units by guest
-        self._dropping: set[tuple[int, int]] = set()  # guest and unit
+        self._dropping: dict[tuple[int, int], list[Callable[[], None]]] = {}  # by guest, unit
 
     def serve(self, asked: Asked) -> RemoteRings:
         who = asked.who
@@ -257,17 +258,21 @@ class ByProcess:
     def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
         self._guests.release(who.domid, who.unit, done)
 
-    def drop(self, who: Identity) -> None:
+    def drop(self, who: Identity, done: Callable[[], None]) -> None:
         device = who.domid, who.unit
 
-        def done(bare: bool) -> None:
-            self._dropping.discard(device)
+        def dropped(bare: bool) -> None:
+            waiting = self._dropping.pop(device)
             if bare and who.domid not in self._devices:  # none has come meanwhile
                 self._guests.forget(who.domid)
+            for done in waiting:
+                done()
 
-        if device not in self._dropping:
-            self._dropping.add(device)
-            self._guests.drop(*device, done)
+        if device in self._dropping:
+            self._dropping[device].append(done)
+        else:
+            self._dropping[device] = [done]
+            self._guests.drop(*device, dropped)
 
     def forget(self, who: Identity) -> None:
         units = self._devices.get(who.domid)

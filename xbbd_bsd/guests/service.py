@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from errno import EAGAIN, EBUSY, EIO, ETIMEDOUT
+from errno import EAGAIN, EBUSY, ECANCELED, EIO, ETIMEDOUT
 from typing import Final
 
 from xbbd_bsd.errors import HostError
@@ -74,6 +74,7 @@ class _Guest:
     pid: int = 0  # 0: none, or not a child of our server's
     how: str = ""  # the last one ended
     told: bool = True  # that the connection is lost
+    forgotten: bool = False
 
 
 def _end(process: Process) -> None:
@@ -209,11 +210,15 @@ class GuestProcesses:
         with self._lock:
             guest = self._guests.pop(domid, None)
         if guest is not None:
+            guest.forgotten = True
             guest.outdated.leave(ends=True)
-        if guest is not None and guest.link is not None:
+        self._send_away(domid, guest.link if guest is not None else None)
+
+    def _send_away(self, domid: int, link: Link | None) -> None:
+        if link is not None:
             with suppress(HostError):
-                guest.link.bye(limit=0)
-            guest.link.close()
+                link.bye(limit=0)
+            link.close()
         with suppress(OSError):
             os.unlink(self.path(domid))
 
@@ -265,6 +270,9 @@ class GuestProcesses:
             link = self._find(domid, guest, end) or otherwise(guest, end)
             if link is None:
                 return None
+            if guest.forgotten:  # while it was being reached
+                self._send_away(domid, link)
+                raise HostError("its guest is gone", ECANCELED)
             guest.link, guest.told = link, False
         self._found(domid)
         return link

@@ -135,7 +135,11 @@ class Backend(Protocol):
         """What was begun (Pending) is not wanted any more; harmless otherwise."""
 
     def drain(self) -> None:
-        """Begin to end the data path: no new request; `wake` is called when all are answered."""
+        """Begin to end the data path: no new request; `wake` is called when all are answered.
+
+        Of one that was to be adopted too, which whoever serves it still gives back: it is
+        DRAINING until then, and NONE afterwards.
+        """
 
     def disconnect(self) -> None:
         """Give back what belongs to the frontend; the data path is DRAINED or FAILED."""

@@ -231,6 +231,9 @@ TABLE: Final[tuple[Row, ...]] = (
         lambda f: _is_orphaned(f) and f.held_back, Action.WAIT),
     Row(_states(_S.CONNECTED, _S.CLOSING), _USING, "no queue, adoptable",
         lambda f: _is_orphaned(f), Action.ADOPT),
+    # It has closed meanwhile; whoever still serves it gives it back before we say so.
+    Row(_states(_S.CONNECTED, _S.CLOSING), _THROUGH, "no queue, adoptable",
+        lambda f: _is_orphaned(f), Action.DRAIN, _S.CLOSING),
 
     # The daemon leaves: whoever is connected is asked to close, the rest is left as it is.
     Row(_ANY, _ANY, "overdue, queue running",
