@@ -121,12 +121,12 @@ def _value(kind: Any, value: Any) -> Any:
     if kind is int:
         return _whole(value)
     if isinstance(kind, type) and not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"a field is no {kind.__name__}")
     return value
 
 
 def _whole(value: Any) -> int:
     """A number that fits a field of the contract, or -1."""
     if type(value) is not int or not -1 <= value < 1 << 32:
-        raise ValueError(f"{value!r} is no such number")
+        raise ValueError("a number is out of range, or none")
     return value
