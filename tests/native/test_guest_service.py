@@ -19,6 +19,7 @@ from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests import service
 from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
+from xbbd_bsd.guests.outdated import Outdated
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
 from xbbd_bsd.native.link import BUILD, DeviceState, Link, listen_at
 from xbbd_bsd.native.processes import Confinement
@@ -390,6 +391,34 @@ def test_one_of_another_build_that_dies_first(
             device = adopt(d, later, 1)
             d.exercise(50)
             device.close(limit=GIVE_UP)
+
+
+def test_one_that_has_not_noticed_that_it_was_left_is_met_later(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was set aside, and has the connection of whoever did that still."""
+    with disk(tmp_path) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 1)
+        with rebuilt(guests, monkeypatch) as dies:
+            reach(dies)
+            left = Outdated(dies.path(7))
+            left.find(GIVE_UP)
+            assert left.holder(1) is None
+            dies.leave()
+
+            def is_met() -> bool:
+                left.find(GIVE_UP)
+                return left.holder(1) is not None
+
+            eventually(is_met, "it is met")
+            left.find(GIVE_UP)
+            left.drop(1, limit=GIVE_UP)
+            assert left.idle
+            eventually(lambda: sockets(dies) == ["guest.7"], "it is sent away")
+            ours_too = Link.connect(dies.path(7))
+            ours_too.meet(limit=GIVE_UP)
+            ours_too.bye(limit=GIVE_UP)
+            ours_too.close()
 
 
 def test_what_nobody_goes_on_with_is_given_back_by_whoever_has_it(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import glob
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EALREADY, EBUSY, ECONNREFUSED, ENOENT, ETIMEDOUT
 
@@ -20,10 +21,11 @@ from xbbd_bsd.native.link import Link
 NOBODY = (ENOENT, ECONNREFUSED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Process:
     link: Link
     path: str
+    users: int = 0  # threads that wait for an answer of it
 
 
 class Outdated:
@@ -46,60 +48,85 @@ class Outdated:
             self._processes.append(_Process(link, path))
 
     def find(self, limit: float) -> None:
-        """Meet those that an earlier daemon set aside, once."""
+        """Meet those that an earlier daemon set aside, until all have been."""
         with self._lock:
             if self._looked:
                 return
             self._looked = True
+            known = {process.path for process in self._processes}
             for path in sorted(glob.glob(f"{glob.escape(self._path)}.*")):
-                try:
-                    link = Link.connect(path)
-                except HostError as error:
-                    if error.errno in NOBODY:
-                        _remove(path)
-                    continue
-                try:
-                    link.meet(limit=limit)
-                except HostError:
-                    link.close()
-                else:
-                    self._processes.append(_Process(link, path))
+                if path not in known:
+                    self._meet(path, limit)
+
+    def _meet(self, path: str, limit: float) -> None:
+        """The lock is held."""
+        try:
+            link = Link.connect(path)
+        except HostError as error:
+            if error.errno in NOBODY:
+                _remove(path)
+            return
+        try:
+            link.meet(limit=limit)
+        except HostError:
+            link.close()
+            self._looked = False  # it may not have noticed yet that it was left
+        else:
+            self._processes.append(_Process(link, path))
 
     def holder(self, device: int) -> Link | None:
         """Whoever has a device, None if it is none of these."""
         with self._lock:
-            links = [process.link for process in self._processes]
-        for link in links:
-            link.receive()
-            if link.lost is None and device in link.reports:
-                return link
+            found = self._holder(device)
+        return found.link if found is not None else None
+
+    def _holder(self, device: int) -> _Process | None:
+        """The lock is held."""
+        for process in self._processes:
+            process.link.receive()
+            if process.link.lost is None and device in process.link.reports:
+                return process
         return None
+
+    @contextmanager
+    def _asked(self, device: int) -> Iterator[Link | None]:
+        """Whoever has a device, who stays until the answer is there; the others may end."""
+        with self._lock:
+            found = self._holder(device)
+            if found is not None:
+                found.users += 1
+        try:
+            yield found.link if found is not None else None
+        finally:
+            with self._lock:
+                if found is not None:
+                    found.users -= 1
+            self._end_idle()
 
     def hand_over(self, device: int, *, limit: float) -> bool:
         """Have a device given up, with nothing unanswered, by whoever has it, if anybody has.
 
         Waits; HostError, EBUSY: its disk hangs.
         """
-        link = self.holder(device)
-        had = link is not None
-        try:
-            if link is not None:
+        with self._asked(device) as link:
+            if link is None:
+                return False
+            try:
                 link.quiesce(device, limit=limit)
-        except HostError as error:
-            if error.errno in (ETIMEDOUT, EALREADY):
-                raise HostError("an earlier process has not answered all requests", EBUSY) from None
-            if error.errno != ENOENT and link is not None and link.lost is None:
-                raise
-            had = False
-        self._end_idle()
-        return had
+            except HostError as error:
+                if error.errno in (ETIMEDOUT, EALREADY):
+                    text = "an earlier process has not answered all requests"
+                    raise HostError(text, EBUSY) from None
+                if error.errno != ENOENT and link.lost is None:
+                    raise
+                return False
+            return True
 
     def drop(self, device: int, *, limit: float) -> None:
         """Have a device given back that nobody goes on with.  Waits; HostError."""
-        link = self.holder(device)
-        if link is not None:
-            link.close_device(device, limit=limit)
-        self._end_idle()
+        with self._asked(device) as link:
+            if link is not None:
+                link.close_device(device, limit=limit)
 
     @property
     def idle(self) -> bool:
@@ -117,8 +144,12 @@ class Outdated:
     def _end_idle(self) -> None:
         """Have those end that have no device any more; what a dead one had is to be adopted."""
         with self._lock:
-            over = [p for p in self._processes if p.link.lost is not None or not p.link.reports]
-            self._processes = [p for p in self._processes if p not in over]
+            over = [
+                process
+                for process in self._processes
+                if process.users == 0 and (process.link.lost or not process.link.reports)
+            ]
+            self._processes = [process for process in self._processes if process not in over]
         for process in over:
             _part(process, ends=True)
 
