@@ -15,6 +15,7 @@ import pytest
 from tests.lab.domu import DomU, sh
 from tests.real.conftest import Guests
 from tests.real.service import Service, Toolstack, eventually
+from xbbd_bsd.native import State
 from xbbd_bsd.toolstack import DiskOffer
 
 FIO = (
@@ -26,6 +27,10 @@ RAW = f"{FIO} --filename=/dev/xvda"
 FILE_SYSTEM = (
     "mkfs.ext4 -q /dev/xvda && mkdir -p /mnt && mount /dev/xvda /mnt &&"
     f" {FIO} --filename=/mnt/file; status=$?; umount /mnt; (exit $status)"
+)
+
+ENDED = (
+    "n=0; until [ -e /tmp/status ]; do n=$((n+1)); [ $n -gt 1000 ] && exit 1; usleep 100000; done"
 )
 
 
@@ -43,7 +48,10 @@ class Bench:
         guest, offer = self.attached()
         begin(service, guest, job)
         yield guest
-        guest.run("killall -INT fio; until [ -e /tmp/status ]; do usleep 100000; done", check=True)
+        late, _ = guest.run(f"killall -INT fio; {ENDED}", timeout=130)
+        if late:  # whose requests are they, if any are missing?
+            _, theirs = guest.run("cat /sys/block/xvda/inflight /tmp/fio; ps")
+            raise AssertionError(f"fio does not end; there: {theirs}\nhere: {unanswered(service)}")
         _, said = guest.run("cat /tmp/status; cat /tmp/fio")
         assert "verify" not in said, said
         assert said.split()[0] in ("0", "128"), said  # 128: as it was asked to end
@@ -61,6 +69,17 @@ class Bench:
 @pytest.fixture
 def bench(toolstack: Toolstack, guests: Guests, image: Path) -> Bench:
     return Bench(toolstack, guests, image)
+
+
+def unanswered(service: Service) -> str:
+    """What each disk's table has, and where its rings are."""
+    found = []
+    for name in service.devices():
+        state = State.open(str(service.directory / "run" / name))
+        for ring in state.served:
+            found.append(f"{name}: {state.ring(ring)}, {state.inflight(ring)}")
+        state.close()
+    return "\n".join(found)
 
 
 def begin(service: Service, guest: DomU, job: str) -> None:
