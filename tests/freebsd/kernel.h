@@ -45,6 +45,9 @@ void	kernel_racct(bool enabled);	/* kern.racct.enable; not at first */
 unsigned int kernel_pcpu(void);		/* what a rule lets us have, percent */
 void	kernel_set_clock(int64_t seconds);	/* ahead of the real one */
 
+/* test_questions.c: a part of test_rules.c. */
+void	check_questions(void);
+
 /* capsicum.c: rights that a descriptor must have, or it is a panic. */
 void	kernel_must(int fd, uint64_t rights, const char *call);
 void	kernel_must_ioctl(int fd, unsigned long cmd);

@@ -1,8 +1,8 @@
 /*
  * system.c - what the kernel says of itself, of its mounts, of processes and of
- * the other end of a socket: kenv(2), fstatfs(2), sysctl(3), getpeereid(3), and
- * what the time is; and where a process runs: cpuset_setaffinity(2), and how
- * long: rctl_add_rule(2).  One thread sets; any thread asks.
+ * the other end of a socket: kenv(2), fstatfs(2), sysctl(3), LOCAL_PEERCRED,
+ * and what the time is; and where a process runs: cpuset_setaffinity(2), and
+ * how long: rctl_add_rule(2).  One thread sets; any thread asks.
  */
 #include <sys/cpuset.h>
 #include <sys/mount.h>
@@ -76,19 +76,6 @@ kernel_fstatfs(int fd, struct statfs *buf)
 		return (-1);
 	memset(buf, 0, sizeof(*buf));
 	strncpy(buf->f_fstypename, file_system, MFSNAMELEN - 1);
-	return (0);
-}
-
-int
-getpeereid(int fd, uid_t *uid, gid_t *gid)
-{
-	uint32_t credentials[3];	/* Linux's: pid, uid, gid */
-	socklen_t size = sizeof(credentials);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, &size) != 0)
-		return (-1);
-	*uid = credentials[1];
-	*gid = credentials[2];
 	return (0);
 }
 

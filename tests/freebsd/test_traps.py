@@ -66,7 +66,7 @@ class Program:
 
 def program_of(built: Extension, directory: Path) -> Program:
     cc = [*built.cc, f"-I{HARNESS}"]
-    files = [HARNESS / "check.c", HERE / "test_rules.c"]
+    files = [HARNESS / "check.c", HERE / "test_rules.c", HERE / "test_questions.c"]
     objects = {name: made for name, made in built.objects.items() if name != "_xbb.c"}
     made = compile_all(cc, files, directory)
     return Program(cc, objects | dict(zip((file.name for file in files), made, strict=True)))

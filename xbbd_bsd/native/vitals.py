@@ -36,8 +36,8 @@ class Process:
     @classmethod
     def behind(cls, fd: int) -> Process:
         """The one that a connected socket leads to; of one that listened, who did so last."""
-        pid = ffi.new("int32_t *")
-        return cls(int(pid[0]) if lib.xbb_peer_pid(fd, pid) == 0 else 0)
+        pid, uid = ffi.new("int32_t *"), ffi.new("uint32_t *")
+        return cls(int(pid[0]) if lib.xbb_peer(fd, pid, uid) == 0 else 0)
 
     def look(self) -> Vitals | None:
         """What it has now; None once it has ended, or if the kernel does not tell."""

@@ -245,16 +245,16 @@ void	xbb_io_use(struct xbb_io_use *use);
  * Questions to the operating system.  pseudo_file_system: is an open file one
  * of the kernel's answers, and no storage?  1, and the name of what it is on,
  * or 0.  kernel_environment: a variable of the loader's (FreeBSD); ENOENT if it
- * is not set, ENOSYS where there is no such thing.  peer_pid: who is at the
- * other end of a connected local socket; of one that listened, who called
- * listen(2) last.  process_look: what a process has; ESRCH if it has ended.
+ * is not set, ENOSYS where there is no such thing.  peer: which process is at
+ * the other end of a connected local socket, and whose; of one that listened,
+ * who called listen(2) last.  process_look: what a process has; ESRCH if it has ended.
  * thread_name: tell it what the calling thread is, for top(1); what is too long
  * for it is cut off.
  */
 int	xbb_pseudo_file_system(int fd, char name[XBB_FILE_SYSTEM_NAME]);
 int	xbb_kernel_environment(const char *variable,
 	    char value[XBB_KERNEL_VALUE]);
-int	xbb_peer_pid(int fd, int32_t *pidp);
+int	xbb_peer(int fd, int32_t *pidp, uint32_t *uidp);
 int	xbb_process_look(int32_t pid, struct xbb_process *process);
 void	xbb_thread_name(const char *name);
 

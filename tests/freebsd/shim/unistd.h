@@ -6,7 +6,6 @@
 
 #include_next <unistd.h>
 
-int	getpeereid(int fd, uid_t *uid, gid_t *gid);
 void	setproctitle(const char *fmt, ...)
 	    __attribute__((format(printf, 1, 2)));
 

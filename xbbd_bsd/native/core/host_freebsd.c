@@ -60,7 +60,7 @@ xbb_kernel_environment(const char *variable, char value[XBB_KERNEL_VALUE])
 }
 
 int
-xbb_peer_pid(int fd, int32_t *pidp)
+xbb_peer(int fd, int32_t *pidp, uint32_t *uidp)
 {
 	struct xucred credentials;
 	socklen_t size = sizeof(credentials);
@@ -71,6 +71,7 @@ xbb_peer_pid(int fd, int32_t *pidp)
 	    credentials.cr_version != XUCRED_VERSION)
 		return (-EINVAL);
 	*pidp = credentials.cr_pid;
+	*uidp = credentials.cr_uid;
 	return (0);
 }
 

@@ -80,7 +80,7 @@ xbb_kernel_environment(const char *variable, char value[XBB_KERNEL_VALUE])
 }
 
 int
-xbb_peer_pid(int fd, int32_t *pidp)
+xbb_peer(int fd, int32_t *pidp, uint32_t *uidp)
 {
 	uint32_t credentials[PEER_FIELDS];
 	socklen_t size = sizeof(credentials);
@@ -88,6 +88,7 @@ xbb_peer_pid(int fd, int32_t *pidp)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, &size) != 0)
 		return (-errno);
 	*pidp = (int32_t)credentials[0];
+	*uidp = credentials[1];
 	return (0);
 }
 

@@ -73,6 +73,7 @@ xbb_daemon_meet(struct xbb_guest *g)
 {
 	struct xbb_guest_done done = { .errnum = EBUSY };
 	uint32_t uid;
+	int32_t pid;
 	int fd;
 
 	fd = accept(g->params->listen_fd, NULL, NULL);
@@ -82,7 +83,7 @@ xbb_daemon_meet(struct xbb_guest *g)
 		return;
 	}
 	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-	if (xbb_peer_uid(fd, &uid) != 0 || uid != g->params->daemon_uid ||
+	if (xbb_peer(fd, &pid, &uid) != 0 || uid != g->params->daemon_uid ||
 	    xbb_confine_fd(fd, XBB_USE_DAEMON, g->params) != 0) {
 		close(fd);
 		return;

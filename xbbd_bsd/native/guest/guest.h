@@ -148,7 +148,6 @@ int	xbb_confine_fd(int fd, enum xbb_use use,
 	    const struct xbb_guest_params *params);
 
 /* process_linux.c, process_freebsd.c - what a process asks of its system. */
-int	xbb_peer_uid(int fd, uint32_t *uidp);
 int	xbb_process_cpus(const uint64_t *cpus);
 int	xbb_process_quota(const struct xbb_guest_params *params);
 

@@ -1,30 +1,17 @@
 /*
  * process_freebsd.c - what the process of a guest asks of FreeBSD, beside being
- * confined: its name, where it runs, who is at the other end of a socket, to
- * close what it has not been given.  Knows no device.  One thread.
+ * confined: its name, where it runs, to close what it has not been given.  Knows
+ * no device.  One thread.
  */
 #include <sys/param.h>
 #include <sys/cpuset.h>
 #include <sys/rctl.h>
-#include <sys/socket.h>
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "guest/guest.h"
-
-int
-xbb_peer_uid(int fd, uint32_t *uidp)
-{
-	gid_t gid;
-	uid_t uid;
-
-	if (getpeereid(fd, &uid, &gid) != 0)
-		return (-errno);
-	*uidp = uid;
-	return (0);
-}
 
 /*
  * EDEADLK if one of them is not there.  capsicum(4) lets a process change this

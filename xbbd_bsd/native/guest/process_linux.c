@@ -1,9 +1,8 @@
 /*
  * process_linux.c - what the process of a guest asks of Linux, beside being
- * confined: its name, where it runs, who is at the other end of a socket, to
- * close what it has not been given.  Knows no device.  One thread.
+ * confined: its name, where it runs, to close what it has not been given.  Knows
+ * no device.  One thread.
  */
-#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <fcntl.h>
@@ -15,20 +14,6 @@
 #include "guest/guest.h"
 
 _Static_assert(CPU_SETSIZE == XBB_GUEST_CPUS, "as many as libc knows");
-
-#define PEER_FIELDS	3	/* struct ucred: pid, uid, gid */
-
-int
-xbb_peer_uid(int fd, uint32_t *uidp)
-{
-	uint32_t credentials[PEER_FIELDS];
-	socklen_t size = sizeof(credentials);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, &size) != 0)
-		return (-errno);
-	*uidp = credentials[1];
-	return (0);
-}
 
 /* Of this thread and of those that it makes; EINVAL if none is there. */
 int
