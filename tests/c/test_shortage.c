@@ -330,37 +330,6 @@ check_no_page_maps(void)
 	rig_close(&rig);
 }
 
-/*
- * A ring that is handed over is in no hurry: nobody is refused what the next one
- * could do, and the segment says that it is served.
- */
-static void
-check_handed_over(void)
-{
-	struct xbb_queue_status status;
-	struct rig rig;
-	unsigned int calls;
-
-	rig_open(&rig, SECTORS, &mapping);
-	atomic_store(&hypervisor.map_errnum, EINVAL);
-	put_pages(&rig.guest, XBB_OP_READ, 0, BATCH);
-	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
-	xbb_queue_hand_over(rig.pair.queue);
-	calls = atomic_load(&hypervisor.map_calls);
-	WAIT_UNTIL(atomic_load(&hypervisor.map_calls) > calls + 4);
-	CHECK_EQ(guest_answers(&rig.guest), 0);
-	put_pages(&rig.guest, XBB_OP_READ, 0, 1);
-	atomic_store(&hypervisor.map_errnum, 0);
-	WAIT_UNTIL((xbb_queue_status(rig.pair.queue, &status),
-	    status.state == XBB_QUEUE_DRAINED));
-	CHECK_EQ(guest_answers(&rig.guest), BATCH);
-	CHECK_EQ(COUNTER(&rig.pair, reqs_completed_with_error), 0);
-	CHECK_EQ(XBB_GET(rig.pair.rs->common.connected), 1);
-	CHECK_EQ(XBB_GET(rig.pair.rs->common.status.state), XBB_QUEUE_RUNNING);
-	CHECK_EQ(XBB_GET(rig.pair.rs->inflight), 0);
-	rig_close(&rig);
-}
-
 /* A ring that keeps 20 grants, each in a mapping of its own, for good. */
 static void
 rig_open_keeping(struct rig *rig)
@@ -497,7 +466,6 @@ main(void)
 	check_drain_with_indirect();
 	check_drain_ends();
 	check_no_page_maps();
-	check_handed_over();
 	check_others_give_back();
 	check_own_is_given_back();
 	check_opening(false);

@@ -247,9 +247,9 @@ void	xbb_io_use(struct xbb_io_use *use);
  * or 0.  kernel_environment: a variable of the loader's (FreeBSD); ENOENT if it
  * is not set, ENOSYS where there is no such thing.  peer: which process is at
  * the other end of a connected local socket, and whose; of one that listened,
- * who called listen(2) last.  process_look: what a process has; ESRCH if it has ended.
- * thread_name: tell it what the calling thread is, for top(1); what is too long
- * for it is cut off.
+ * who called listen(2) last.  process_look: what a process has; ESRCH if it has
+ * ended.  thread_name: tell it what the calling thread is, for top(1); what is
+ * too long for it is cut off.
  */
 int	xbb_pseudo_file_system(int fd, char name[XBB_FILE_SYSTEM_NAME]);
 int	xbb_kernel_environment(const char *variable,

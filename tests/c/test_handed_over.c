@@ -1,0 +1,101 @@
+/*
+ * test_handed_over.c - a ring whose server makes room for the next one: nobody
+ * is refused what that one could do, as one that ends for good would refuse it,
+ * and the segment says that the ring is served and owes nothing.
+ */
+#include "harness.h"
+
+#define SECTORS		(2 * BATCH_SECTORS)
+#define AHEAD		BATCH_SECTORS	/* of a request that is held */
+
+static const struct pair_options usual = { .workers = 1 };
+static const struct pair_options mapping = {
+	.workers = 2, .transport = XBB_TRANSPORT_MAP,
+};
+
+static void
+check_is_left(struct rig *rig)
+{
+	struct xbb_queue_status status;
+
+	WAIT_UNTIL((xbb_queue_status(rig->pair.queue, &status),
+	    status.state == XBB_QUEUE_DRAINED));
+	CHECK_EQ(status.reason, XBB_STOP_NONE);
+	CHECK_EQ(XBB_GET(rig->pair.rs->common.connected), 1);
+	CHECK_EQ(XBB_GET(rig->pair.rs->common.status.state), XBB_QUEUE_RUNNING);
+	CHECK_EQ(XBB_GET(rig->pair.rs->inflight), 0);
+}
+
+/* A shortage is waited for; what comes meanwhile is not taken any more. */
+static void
+check_shortage(void)
+{
+	unsigned int calls;
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &mapping);
+	atomic_store(&hypervisor.map_errnum, EINVAL);
+	rig_put_batch(&rig, XBB_OP_READ);
+	WAIT_UNTIL(COMMON(&rig.pair, kva_shortages) == 1);
+	xbb_queue_hand_over(rig.pair.queue);
+	calls = atomic_load(&hypervisor.map_calls);
+	WAIT_UNTIL(atomic_load(&hypervisor.map_calls) > calls + 4);
+	CHECK_EQ(guest_answers(&rig.guest), 0);
+	rig_put_batch(&rig, XBB_OP_READ);
+	atomic_store(&hypervisor.map_errnum, 0);
+	check_is_left(&rig);
+	CHECK_EQ(guest_answers(&rig.guest), BATCH);
+	CHECK_EQ(COUNTER(&rig.pair, reqs_completed_with_error), 0);
+	rig_close(&rig);
+}
+
+/* A bad place costs whoever asked for it, as ever, and not those beside it. */
+static void
+check_bad_place(bool hands_over)
+{
+	struct xbb_segment seg;
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &usual);
+	rig_teach_slowness(&rig);
+	XBB_SET(rig.device.state->tunables.no_coalesce_reqs, 0);
+	atomic_store(&disk.delay_us, 0);
+	disk_hold_range(AHEAD * XBB_SECTOR_SIZE, SECTORS * XBB_SECTOR_SIZE);
+	seg = guest_segment(&rig.guest, 0, 0, 7);
+	guest_put(&rig.guest, XBB_OP_READ, AHEAD, &seg, 1);
+	guest_publish(&rig.guest);
+	disk_wait_held(1);
+	atomic_store(&disk.from, 3 * XBB_PAGE_SIZE);
+	atomic_store(&disk.to, 4 * XBB_PAGE_SIZE);
+	atomic_store(&disk.errnum, EIO);
+	rig_put_batch(&rig, XBB_OP_READ);
+	WAIT_UNTIL(XBB_GET(rig.pair.rs->inflight) == 1 + BATCH);
+	if (hands_over)
+		xbb_queue_hand_over(rig.pair.queue);
+	else
+		xbb_queue_drain(rig.pair.queue);
+	disk_release();
+	guest_collect(&rig.guest);
+	for (i = 0; i <= BATCH; i++)
+		CHECK_EQ(rig.guest.status[i],
+		    i == 4 || (i > 0 && !hands_over) ?
+		    XBB_RSP_ERROR : XBB_RSP_OKAY);
+	if (hands_over)
+		check_is_left(&rig);
+	else
+		pair_wait_drained(&rig.pair, XBB_STOP_NONE);
+	rig_close(&rig);
+}
+
+int
+main(void)
+{
+
+	scratch_enter();
+	check_shortage();
+	check_bad_place(true);
+	check_bad_place(false);
+	scratch_leave();
+	return (0);
+}
