@@ -20,10 +20,9 @@ from tests.descriptors import no_descriptors
 from tests.waiting import eventually
 from xbbd_bsd.control import metrics as module
 from xbbd_bsd.control.accept import awaited
-from xbbd_bsd.control.families import LIMITS, Snapshot, folded
+from xbbd_bsd.control.families import Snapshot
 from xbbd_bsd.control.metrics import Address, MetricsServer
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.stats import bucket_limit
 
 GIB = 1 << 30
 KIND = {"operations": 0, "bytes": 0, "duration_ns": 0}
@@ -273,17 +272,6 @@ def test_what_a_name_may_hold_does_not_break_the_text(daemon: Daemon) -> None:
         found = samples(daemon.get(accept)[1], parse)
         guests = {dict(labels)["guest"] for _, labels in found if ("record", "xbb") in labels}
         assert guests == {'a"b\\c\nd\\udcff}'}
-
-
-def test_latency_is_folded_at_limits_of_the_data_path() -> None:
-    assert all(any(bucket_limit(b) == limit for b in range(320)) for limit in LIMITS)
-    assert folded({}) == [*((repr(limit / 1e9), 0) for limit in LIMITS), ("+Inf", 0)]
-    # Bucket 95 ends at 16383 ns, 96 begins there; 319 takes all that is longer.
-    assert bucket_limit(95) == 16383
-    found = dict(folded({0: 1, 95: 2, 96: 4, 319: 8}))
-    assert found["1.6383e-05"] == 3
-    assert found["3.2767e-05"] == 7
-    assert found["+Inf"] == 15
 
 
 def test_the_snapshot_is_taken_on_the_daemons_thread_and_shared(daemon: Daemon) -> None:

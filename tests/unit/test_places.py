@@ -1,4 +1,4 @@
-"""Whether directories and pid files would do, asked without making them."""
+"""Directories and pid files: whether they would do, asked without making them, and made."""
 
 import fcntl
 import os
@@ -118,3 +118,56 @@ def test_who_has_a_pid_file(tmp_path: Path) -> None:
     assert owner_of(str(path)) is None
     with locked(str(path)):
         pass
+
+
+def test_a_state_directory_is_made_without_parents(tmp_path: Path) -> None:
+    make_directory(str(tmp_path / "run"))
+    make_directory(str(tmp_path / "run"))
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o711
+    with pytest.raises(OperatorError, match=r"^state_dir .*/a/b: No such file or directory$"):
+        make_directory(str(tmp_path / "a" / "b"))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775, 0o757])
+def test_a_directory_where_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    path.chmod(mode)
+    refusal = f"others may write there \\(mode {mode:04o}\\)"
+    with pytest.raises(OperatorError, match=refusal):
+        make_directory(str(path))
+    with pytest.raises(OperatorError, match=refusal), locked(str(path / "xbbd.pid")):
+        pass
+    assert list(path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    os.chown(path, 4711, -1)
+    with pytest.raises(OperatorError, match="belongs to user 4711"):
+        make_directory(str(path))
+    with pytest.raises(OperatorError, match="4711"), locked(str(path / "xbbd.pid")):
+        pass
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o644)
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "run").symlink_to(other)
+    with pytest.raises(OperatorError, match=r"^state_dir "):
+        make_directory(str(tmp_path / "run"))
+    symbolic, hard, fifo = (tmp_path / name for name in ("symbolic", "hard", "fifo"))
+    symbolic.symlink_to(victim)
+    hard.hardlink_to(victim)
+    os.mkfifo(fifo)
+    for path in (symbolic, hard, fifo):
+        with pytest.raises(OperatorError, match=f"^pidfile {path}: "), locked(str(path)):
+            pass
+    assert victim.read_text() == "precious"
+    assert victim.stat().st_mode & 0o777 == 0o644
