@@ -318,6 +318,16 @@ def adopt(d: Disk, guests: GuestProcesses, device: int) -> RemoteDevice:
     return d.serve(link, device, adopt=True)
 
 
+@contextmanager
+def two_disks(guests: GuestProcesses, tmp_path: Path) -> Iterator[tuple[Disk, Disk]]:
+    """Devices 1 and 2 of guest 7, in one process."""
+    with disk(tmp_path, "a", patience=GIVE_UP) as a, disk(tmp_path, "b", patience=GIVE_UP) as b:
+        link = guests.reach(7, "web", limit=GIVE_UP)
+        a.serve(link, 1)
+        b.serve(link, 2)
+        yield a, b
+
+
 def ended(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}")
 
@@ -326,10 +336,7 @@ def test_one_of_another_build_hands_over_device_by_device(
     guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It serves what it still has, and ends with the last."""
-    with disk(tmp_path, "a", patience=GIVE_UP) as a, disk(tmp_path, "b", patience=GIVE_UP) as b:
-        old = guests.reach(7, "web", limit=GIVE_UP)
-        a.serve(old, 1)
-        b.serve(old, 2)
+    with two_disks(guests, tmp_path) as (a, b):
         pid = pid_of(guests, 7)
         with rebuilt(guests, monkeypatch) as later:
             first = adopt(a, later, 1)
@@ -354,10 +361,7 @@ def test_a_daemon_that_dies_while_devices_are_handed_over(
     guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever comes next finds both processes, and goes on where that one was."""
-    with disk(tmp_path, "a", patience=GIVE_UP) as a, disk(tmp_path, "b", patience=GIVE_UP) as b:
-        old = guests.reach(7, "web", limit=GIVE_UP)
-        a.serve(old, 1)
-        b.serve(old, 2)
+    with two_disks(guests, tmp_path) as (a, b):
         pid = pid_of(guests, 7)
         guests.leave()
         monkeypatch.setattr(service, "BUILD", BUILD ^ 1)

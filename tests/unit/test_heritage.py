@@ -4,93 +4,37 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from errno import EBUSY, EFBIG, EINVAL, EIO, ENOENT, ENXIO
-from pathlib import Path
 
 import pytest
 
-from xbbd_bsd.block import passport as passport_file
-from xbbd_bsd.block.heritage import Heritage, Inheritance, Left
+from tests.unit import estate as estates
+from tests.unit.estate import (
+    CONFIG,
+    DISK,
+    MACHINE,
+    Estate,
+    FakeFormer,
+    identity,
+    inheritance_of,
+)
+from xbbd_bsd.block.heritage import Inheritance, Left
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.negotiate import RingParams
-from xbbd_bsd.block.segments import inherit_segment
-from xbbd_bsd.block.served import Served, note_passport, read, served_by
-from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.block.served import Served, read
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.events import Event, WritesLost
+from xbbd_bsd.events import WritesLost
 from xbbd_bsd.native import (
     Abi,
     DiskKind,
     HvKind,
     QueueState,
     RequestState,
-    SegmentIdentity,
-    SegmentMedium,
     State,
 )
 from xbbd_bsd.native._xbb import lib
 from xbbd_bsd.takeovers import SegmentLeft
-from xbbd_bsd.xenbus.family import Identity
 
-DISK = SegmentMedium(("file", 3, 4), "/disks/one", "vm1")
-CONFIG = DiskConfig(max_queues=1, max_ring_page_order=0)
-MACHINE = "/vm/00000000-1111-2222-3333-444444444444"
-
-
-class Estate:
-    """A directory of segments, and what was logged of it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.events: list[Event] = []
-
-    def path(self, unit: int) -> Path:
-        return self.directory / f"xbbd.{unit}"
-
-    def make(self, unit: int, kind: str = "vbd", domid: int = 5, **whose: object) -> State:
-        """A segment as of a daemon that serves two rings, still open."""
-        words: dict[str, object] = {"number": 51712, "unit": unit, "machine": MACHINE, **whose}
-        who = SegmentIdentity(kind, domid, **words)  # type: ignore[arg-type]
-        segment = State.create(str(self.path(unit)), rings=3, table_entries=32, identity=who)
-        segment.medium = DISK
-        segment.connect(2)
-        for number in (0, 1):
-            serve(segment, number, domid)
-        return segment
-
-    def leave(self, unit: int, kind: str = "vbd", domid: int = 5, **whose: object) -> Path:
-        """And of one that is gone."""
-        self.make(unit, kind, domid, **whose).close()
-        return self.path(unit)
-
-    def heritage(self) -> Heritage:
-        directory = str(self.directory)
-        return Heritage(directory, Marks(directory), self.events.append)
-
-    def files(self) -> list[str]:
-        return sorted(name for name in os.listdir(self.directory) if name.startswith("xbbd"))
-
-
-def serve(segment: State, number: int, domid: int = 5) -> None:
-    """Have a ring look served."""
-    ring = segment.handle.ring[number]
-    ring.common.connected, ring.common.max_requests = 1, 32
-    ring.common.status.state = QueueState.RUNNING
-    params = ring.params
-    params.conn.hv, params.conn.domid, params.conn.remote_port = HvKind.SIM, domid, 7 + number
-    params.conn.ring_pages, params.conn.workers = 2, 3
-    params.conn.ring_ref[0:2] = [10 + number, 20 + number]
-    params.abi, params.disk_kind = Abi.X86_64, DiskKind.FILE
-    params.sector_size = params.block_size = 512
-    params.max_batch_segments, params.max_grants = 64, 2816
-
-
-def identity(domid: int = 5, kind: str = "vbd", number: int = 51712, unit: int = 0) -> Identity:
-    return Identity(kind, domid, number, "xbbd", unit)
-
-
-@pytest.fixture
-def estate(tmp_path: Path) -> Estate:
-    return Estate(tmp_path)
+estate = estates.estate
 
 
 # What there is.
@@ -182,29 +126,6 @@ def test_what_is_no_segment_is_whosever_node_names_it(estate: Estate) -> None:
     assert not inheritance.adoptable
     assert inheritance.refusal.startswith("map ")
     assert heritage.units == frozenset()
-
-
-class FakeFormer:
-    """Whoever served before, and does what it is told."""
-
-    inherit = staticmethod(inherit_segment)
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.done: Callable[[bool | None], None] = lambda outcome: None
-
-    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
-        self.said.append("release")
-        self.done = done
-
-    def drop(self, who: Identity, done: Callable[[], None]) -> None:
-        self.said.append("drop")
-        self.dropped = done
-
-
-def inheritance_of(left: Left | None, former: FakeFormer | None = None) -> Inheritance:
-    former = former or FakeFormer()
-    return Inheritance(left, former, identity(), lambda: former.said.append("woken"))
 
 
 # What nothing can come of.
@@ -500,6 +421,20 @@ def test_whoever_serves_it_still_hears_that_nobody_goes_on(
     assert former.said == ["drop"]
 
 
+def test_whose_guest_has_closed_it_is_given_back_first(estate: Estate) -> None:
+    """Until it has been the guest's pages are mapped, so that it is not to be told yet."""
+    former = FakeFormer()
+    estate.leave(0)
+    inheritance = inheritance_of(estate.heritage().claim(identity()), former)
+    inheritance.close()
+    assert (inheritance.adoptable, inheritance.closing) == (False, True)
+    inheritance.close()
+    assert former.said == ["drop"], "once"
+    former.dropped()
+    assert not inheritance.closing
+    assert former.said == ["drop", "woken"]
+
+
 def test_whoever_serves_what_is_refused_hears_it_at_once(estate: Estate) -> None:
     segment = estate.make(0)
     segment.lose(EIO)
@@ -519,178 +454,3 @@ def test_a_loop_device_is_known_by_its_file(estate: Estate) -> None:
     left = estate.heritage().claim(identity())
     assert left is not None
     assert left.refusal == ""
-
-
-# What another version left.
-
-
-def of_another_version(estate: Estate, *, answered: bool = True, unit: int = 0) -> Served:
-    """A segment that we cannot read, with its passport; what it would say."""
-    segment = estate.make(unit)
-    segment.handle.ring[1].counters.rd_req = 77
-    note_passport(segment, answered=answered, journal=estate.events.append)
-    served = read(segment)
-    segment.close()
-    with open(estate.path(unit), "r+b") as file:
-        file.seek(4)
-        file.write(b"\xff")
-    return served
-
-
-def passed_on(estate: Estate, former: FakeFormer | None = None) -> Inheritance:
-    return inheritance_of(estate.heritage().claim(identity()), former)
-
-
-def test_another_versions_disk_is_taken_with_its_passport(estate: Estate) -> None:
-    """All rings as they were agreed, whatever is configured, and the counters go on."""
-    before = of_another_version(estate)
-    inheritance = passed_on(estate)
-    assert inheritance.adoptable
-    inheritance.is_for(MACHINE)
-    segment = inheritance.take(CONFIG)
-    served = inheritance.served(segment)
-    assert served == replace(before, answered=True)
-    made = served.maker(9)(1, served.rings[1], 7, 8, 6)
-    assert (made.adopt, made.answered, made.disk_fd, made.ring_refs) == (True, True, 9, (11, 21))
-    assert (segment.rings, segment.connection_rings, segment.medium) == (2, 2, DISK)
-    assert segment.table_entries >= 64
-    assert (segment.counters(1)["rd_req"], segment.counters(0)["rd_req"]) == (77, 0)
-    assert served.news(segment, served.maker(9)) == {}
-    inheritance.taken()
-    assert estate.files() == ["xbbd.0"]
-    segment.close()
-
-
-def test_one_that_dies_before_it_has_taken_it_leaves_it_to_the_next(estate: Estate) -> None:
-    of_another_version(estate)
-    passed_on(estate).take(CONFIG).close()
-    again = passed_on(estate)
-    assert again.adoptable
-    assert again.served(again.take(CONFIG)).answered
-
-
-def test_whoever_serves_another_version_hands_over_first(estate: Estate) -> None:
-    of_another_version(estate, answered=False)
-    former = FakeFormer()
-    inheritance = passed_on(estate, former)
-    for _ in range(2):
-        with pytest.raises(HostError, match="about to hand it over") as error:
-            inheritance.take(CONFIG)
-        assert error.value.passes
-    assert former.said == ["release"]
-    former.done(None)
-    with pytest.raises(HostError):
-        inheritance.take(CONFIG)
-    assert former.said == ["release", "woken", "release"]
-    former.done(True)
-    assert inheritance.served(inheritance.take(CONFIG)).answered
-
-
-def test_one_that_dies_after_it_was_handed_over_leaves_word(estate: Estate) -> None:
-    of_another_version(estate, answered=False)
-    former = FakeFormer()
-    inheritance = passed_on(estate, former)
-    with pytest.raises(HostError):
-        inheritance.take(CONFIG)
-    former.done(True)
-    inheritance.take(CONFIG).close()
-    again = passed_on(estate)
-    assert again.served(again.take(CONFIG)).answered
-
-
-def test_what_has_ended_after_its_daemon_left_was_not_served_then(estate: Estate) -> None:
-    """Its guest has closed it since; the passport is of before that."""
-    segment = estate.make(0)
-    note_passport(segment, answered=False, journal=estate.events.append)
-    for ring in (0, 1):
-        segment.handle.ring[ring].common.connected = 0
-    segment.close()
-    assert passed_on(estate).refusal == "it was not served then"
-
-
-def test_what_it_left_unanswered_nobody_can_go_on_with(estate: Estate) -> None:
-    of_another_version(estate, answered=False)
-    former = FakeFormer()
-    inheritance = passed_on(estate, former)
-    with pytest.raises(HostError):
-        inheritance.take(CONFIG)
-    former.done(False)
-    assert inheritance.refusal == "another version left requests unanswered"
-    assert (former.said, estate.files()) == (["release", "drop", "woken"], [])
-    former.done(True)
-    assert not inheritance.adoptable
-
-
-def test_a_segment_that_says_enough_needs_no_passport(estate: Estate) -> None:
-    segment = estate.make(0)
-    note_passport(segment, answered=True, journal=estate.events.append)
-    segment.close()
-    inheritance = passed_on(estate)
-    segment = inheritance.take(CONFIG)
-    assert not inheritance.served(segment).answered
-    inheritance.leave()
-    assert estate.files() == []
-    segment.close()
-
-
-def test_what_is_lost_or_ends_gets_none(estate: Estate) -> None:
-    spoilt: list[Callable[[State], None]] = [lambda s: s.lose(EIO), lambda s: s.connect(3)]
-    for spoils in spoilt:
-        segment = estate.make(0)
-        spoils(segment)
-        note_passport(segment, answered=True, journal=estate.events.append)
-        segment.close()
-        assert estate.files() == ["xbbd.0"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "null",
-        '{"format": 2}',
-        '{"format": 1}',
-        "[" * 100000,
-        lambda text: text.replace("X86_64", "X86_63"),
-        lambda text: text.replace('"domid": 5', '"domid": "5"'),
-        lambda text: text.replace('"domid": 5', '"domid": -2'),
-        lambda text: text.replace('"domid": 5', '"domid": 4294967296'),
-        lambda text: text.replace('"sector_size"', '"sector-size"'),
-        lambda text: text.replace("file", "file\\", 1),
-    ],
-)
-def test_a_passport_that_is_none(
-    estate: Estate, text: "str | Callable[[str], str]", tmp_path: Path
-) -> None:
-    of_another_version(estate)
-    file = tmp_path / "xbbd.0.left"
-    file.write_text(text if isinstance(text, str) else text(file.read_text()))
-    heritage = estate.heritage()
-    assert heritage.unit_of("vbd", 5, 51712, b"0 digest") == 0
-    inheritance = inheritance_of(heritage.claim(identity()))
-    assert not inheritance.adoptable
-    assert inheritance.refusal.startswith("map ")
-    said = [str(event) for event in estate.events]
-    assert "is like none of ours" in said[0]
-    assert estate.files() == []
-
-
-def test_a_later_versions_passport_has_more(estate: Estate, tmp_path: Path) -> None:
-    """What an earlier one does not know it leaves out; what it lacks is as it ever was."""
-    of_another_version(estate)
-    file = tmp_path / "xbbd.0.left"
-    text = file.read_text().replace('"domid": 5', '"domid": 5, "colour": "red"')
-    file.write_text(text.replace('"max_grants": 2816,', ""))
-    passport = passport_file.read(str(estate.path(0)))
-    assert passport is not None
-    assert served_by(passport).any_ring.max_grants == 2816
-
-
-def test_a_passport_is_nobody_elses_to_read_or_to_place(estate: Estate, tmp_path: Path) -> None:
-    of_another_version(estate)
-    file = tmp_path / "xbbd.0.left"
-    assert file.stat().st_mode & 0o777 == 0o600
-    file.rename(tmp_path / "elsewhere")
-    file.symlink_to(tmp_path / "elsewhere")
-    assert not passed_on(estate).adoptable

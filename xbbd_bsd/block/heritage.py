@@ -24,11 +24,7 @@ from xbbd_bsd.block.served import Served, read, served_by
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, WritesLost
-from xbbd_bsd.native import (
-    SegmentIdentity,
-    State,
-    max_requests,
-)
+from xbbd_bsd.native import SegmentIdentity, State, max_requests
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 
@@ -147,11 +143,11 @@ class Inheritance:
         """What it says, each time the same; HostError."""
         if self._served is None:
             left = self._left
-            passport = left.passport if left is not None else None
-            if passport is not None and left is not None and not left.legible:
-                self._served = served_by(passport)
+            assert left is not None
+            if left.passport is None or left.legible:
+                self._served = read(segment, left.passport)
             else:
-                self._served = read(segment, passport)
+                self._served = served_by(left.passport)
         return self._served
 
     def taken(self) -> None:

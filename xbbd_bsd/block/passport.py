@@ -79,6 +79,8 @@ def remove(path: str) -> None:
 def _passport(found: Mapping[str, Any]) -> Passport:
     if found["format"] != FORMAT:
         raise ValueError(f"format {found['format']}")
+    if not found["params"]:
+        raise ValueError("it has no rings")
     medium = dict(found["medium"])
     kind, device, inode = medium.pop("key")
     return Passport(

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN
-from typing import Final, Protocol
+from typing import Protocol
 
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.remote import LIMIT, RemoteRings
@@ -22,8 +22,6 @@ from xbbd_bsd.native import IoUse, QueueStatus, State, bound_io
 from xbbd_bsd.native.link import Link
 from xbbd_bsd.native.vitals import Process
 from xbbd_bsd.xenbus.family import Identity
-
-HAND_OVER_LIMIT: Final = 5.0  # seconds, for requests to end; a disk that hangs is asked again
 
 
 class ServedRings(Protocol):
@@ -175,10 +173,10 @@ class Processes(Protocol):
     def holder(self, domid: int, device: int, *, limit: float) -> Link | None:
         """Whichever has a device of a guest, if any has.  Waits; HostError."""
 
-    def hand_over(self, domid: int, device: int, *, limit: float) -> None:
-        """One that cannot go on with a device gives it up, nothing unanswered.  Waits; HostError.
+    def hand_over(self, domid: int, device: int, *, limit: float) -> bool:
+        """One of another build gives a device up, nothing unanswered; whether it had it.
 
-        That is one of another build.
+        Waits; HostError.
         """
 
     def forgive(self, domid: int) -> None:
@@ -230,7 +228,7 @@ class ByProcess:
         if not asked.adopts:
             self._processes.forgive(who.domid)
         link = self._processes.reach(who.domid, asked.guest or str(who.domid), limit=LIMIT)
-        self._processes.hand_over(who.domid, who.unit, limit=HAND_OVER_LIMIT)
+        self._processes.hand_over(who.domid, who.unit, limit=LIMIT)
         return RemoteRings(
             asked.rings,
             asked.make,

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EALREADY, EBUSY, ECONNREFUSED, ENOENT, ETIMEDOUT
+from typing import Final
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native.link import Link
 
-NOBODY = (ENOENT, ECONNREFUSED)
+LIMIT: Final = 5.0  # seconds, for requests to end; whose disk hangs is asked again
+NOBODY: Final = (ENOENT, ECONNREFUSED)
 
 
 @dataclass(slots=True)
@@ -103,7 +105,7 @@ class Outdated:
                     found.users -= 1
             self._end_idle()
 
-    def hand_over(self, device: int, *, limit: float) -> bool:
+    def hand_over(self, device: int) -> bool:
         """Have a device given up, with nothing unanswered, by whoever has it, if anybody has.
 
         Waits; HostError, EBUSY: its disk hangs.
@@ -112,7 +114,7 @@ class Outdated:
             if link is None:
                 return False
             try:
-                link.quiesce(device, limit=limit)
+                link.quiesce(device, limit=LIMIT)
             except HostError as error:
                 if error.errno in (ETIMEDOUT, EALREADY):
                     text = "an earlier process has not answered all requests"

@@ -145,14 +145,13 @@ class GuestProcesses:
             return link
         return self._guest(domid).outdated.holder(device)
 
-    def hand_over(self, domid: int, device: int, *, limit: float) -> None:
-        """A process of another build shall serve a device no longer.  Waits; HostError."""
-        self._guest(domid).outdated.hand_over(device, limit=limit)
+    def hand_over(self, domid: int, device: int, *, limit: float) -> bool:
+        """A process of another build shall serve a device no longer; whether one did.
 
-    def release(self, domid: int, device: int, *, limit: float) -> bool:
-        """As `hand_over`, of a daemon that has reached none yet; whether anybody had it."""
+        `limit` is for finding it.  Waits; HostError.
+        """
         self._have(domid, lambda guest, end: None, limit)
-        return self._guest(domid).outdated.hand_over(device, limit=limit)
+        return self._guest(domid).outdated.hand_over(device)
 
     def drop(self, domid: int, device: int, *, limit: float) -> None:
         """Nobody goes on with a device: whoever has it gives it back.  Waits; HostError."""

@@ -19,7 +19,6 @@ from xbbd_bsd.guests.service import GuestProcesses, Loss
 from xbbd_bsd.native.link import Link
 
 Woken = Callable[[], None]
-HAND_OVER_LIMIT: Final = 5.0  # seconds, for requests to end; a disk that hangs is asked again
 LIMIT: Final = 30.0  # seconds, for what a process that is well does in some milliseconds
 
 
@@ -75,7 +74,7 @@ class Watch:
         """
 
         def work() -> bool:
-            return self.processes.release(domid, device, limit=HAND_OVER_LIMIT)
+            return self.processes.hand_over(domid, device, limit=LIMIT)
 
         def ended(outcome: Outcome) -> None:
             error = outcome.error
