@@ -1,7 +1,7 @@
 /*
  * process_freebsd.c - what the process of a guest asks of FreeBSD, beside being
- * confined: its name, where it runs, to close what it has not been given.  Knows
- * no device.  One thread.
+ * confined: its name, where it runs, to close what it has not been given.
+ * Knows no device.  One thread.
  */
 #include <sys/param.h>
 #include <sys/cpuset.h>
