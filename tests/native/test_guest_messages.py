@@ -173,6 +173,20 @@ def test_what_is_no_message_is_refused_in_words(rig: Rig, data: bytes, words: st
     rig.check()
 
 
+def test_what_a_hand_over_takes_is_laid_out_for_good() -> None:
+    """In numbers: whoever changes one of these keeps upgrades from being hand-overs."""
+    sizes = {"head": 16, "request": 24, "done": 104, "device": 16, "report": 32, "devices": 1056}
+    assert {name: ffi.sizeof(f"struct xbb_guest_{name}") for name in sizes} == sizes
+    offsets = {"head": 0, "ndevices": 16, "build": 24, "device": 32}
+    found = ffi.typeof("struct xbb_guest_devices").fields
+    assert {name: field.offset for name, field in found if name in offsets} == offsets
+    names = ("STATUS", "QUIESCE", "CLOSE", "BYE", "GIVE", "MEET", "DONE", "DEVICE_LIST", "STATE")
+    numbers = [getattr(lib, f"XBB_GUEST_{name}") for name in names]
+    assert numbers == [2, 5, 6, 7, 8, 9, 64, 65, 66]
+    states = ("OPENING", "RUNNING", "DRAINING", "DRAINED", "CLOSING", "GONE")
+    assert [getattr(lib, f"XBB_GUEST_{name}") for name in states] == [0, 1, 2, 3, 4, 5]
+
+
 def test_what_a_hand_over_takes_is_understood_of_any_version(rig: Rig) -> None:
     """After an upgrade daemon and process are of different ones."""
     for kind in (lib.XBB_GUEST_MEET, lib.XBB_GUEST_STATUS):
