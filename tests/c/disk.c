@@ -90,6 +90,7 @@ disk_hold_range(uint64_t from, uint64_t to)
 	pthread_mutex_lock(&lock);
 	hold_from = from;
 	hold_to = to;
+	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }
 

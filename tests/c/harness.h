@@ -250,7 +250,7 @@ extern struct disk disk;
 
 void	disk_reset(void);
 void	disk_hold(void);		/* transfers and discards begin and stay */
-void	disk_hold_range(uint64_t from, uint64_t to);	/* those of these bytes */
+void	disk_hold_range(uint64_t from, uint64_t to);	/* only these bytes' */
 void	disk_hold_syncs(void);		/* fdatasync */
 void	disk_wait_held(uint32_t n);	/* until n are */
 void	disk_release(void);		/* all, and hold no more */

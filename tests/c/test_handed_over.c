@@ -75,6 +75,9 @@ check_bad_place(bool hands_over)
 		xbb_queue_hand_over(rig.pair.queue);
 	else
 		xbb_queue_drain(rig.pair.queue);
+	disk_hold_range(0, AHEAD * XBB_SECTOR_SIZE);
+	/* What is behind it ends while the ring's thread ends the first one. */
+	WAIT_UNTIL(XBB_GET(rig.pair.rs->inflight) == BATCH);
 	disk_release();
 	guest_collect(&rig.guest);
 	for (i = 0; i <= BATCH; i++)

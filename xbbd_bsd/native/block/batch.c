@@ -100,19 +100,26 @@ set_outcome(struct xbb_queue *q, const struct xbb_batch *batch,
 	set_failed(q, batch, done.error, &why);
 }
 
-/* So many requests of a batch, from one on; their links stay as they are. */
+/*
+ * So many requests of a batch, from one on; their links stay as they are.  The
+ * batch's own links are the ring's thread's, which changes them at any time.
+ */
 static struct xbb_batch
 part_of(const struct xbb_queue *q, const struct xbb_batch *whole,
     uint16_t first, uint16_t nreq)
 {
-	struct xbb_batch part = *whole;
+	struct xbb_batch part = {
+		.sector = q->set.reqs[first].sector,
+		.nreq = nreq,
+		.first = first,
+		.operation = whole->operation,
+		.secure = whole->secure,
+		.faked = whole->faked,
+		.flushed = whole->flushed,
+		.persistent = whole->persistent,
+	};
 	uint16_t n, r;
 
-	part.tally = (struct xbb_tally){ 0 };
-	part.sector = q->set.reqs[first].sector;
-	part.nsectors = part.nseg = 0;
-	part.nreq = nreq;
-	part.first = first;
 	for (n = 0, r = first; n < nreq; n++, r = q->set.reqs[r].next) {
 		part.nsectors += q->set.reqs[r].nsectors;
 		part.nseg += q->set.reqs[r].nseg;
@@ -216,11 +223,12 @@ static void
 perform_again(struct xbb_queue *q, struct xbb_batch *batch,
     struct xbb_outcome done, uint64_t took, bool waited, uint32_t thread)
 {
-	const struct xbb_batch whole = *batch;
+	struct xbb_batch whole = part_of(q, batch, batch->first, batch->nreq);
 	struct repetition again = {
 		.q = q, .whole = batch, .thread = thread,
 	};
 
+	whole.tally = batch->tally;
 	settle_part(&again, &whole, done, took, waited);
 	batch->ended_ns = xbb_now_ns();
 }
