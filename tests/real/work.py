@@ -46,8 +46,12 @@ class Bench:
     def guest_at_work(self, service: Service, job: str = RAW) -> Iterator[DomU]:
         """A guest whose disk is in use all the time, and who has found nothing wrong at the end."""
         guest, offer = self.attached()
-        begin(service, guest, job)
-        yield guest
+        try:
+            begin(service, guest, job)
+            yield guest
+        except BaseException:  # its requests may never end: it is of no use to the next test
+            self.guests.forget(guest.name)
+            raise
         late, _ = guest.run(f"killall -INT fio; {ENDED}", timeout=130)
         if late:  # whose requests are they, if any are missing?
             _, theirs = guest.run("cat /sys/block/xvda/inflight /tmp/fio; ps")
@@ -100,7 +104,8 @@ def goes_on(guest: DomU) -> None:
 
     def done() -> int:
         _, counts = guest.run("cat /sys/block/xvda/stat", check=True)
-        reads, writes = (int(counts.split()[column]) for column in (0, 4))
+        columns = counts.splitlines()[-1].split()  # above it: the end of what was sent before
+        reads, writes = (int(columns[number]) for number in (0, 4))
         return reads + writes
 
     before = done()
