@@ -83,6 +83,34 @@ def test_absent_nodes(store: Store) -> None:
     store.remove("/test/absent/below")
 
 
+def test_several_nodes_at_once(store: Store) -> None:
+    """More of them than go in one go, with octets of any kind, and some that are not there."""
+    values = {f"/test/many/{number}": bytes([number]) * number for number in range(70)}
+    store.write_all(values)
+    assert {path: store.read(path) for path in values} == values
+    absent = {f"/test/absent/{number}": None for number in range(3)}
+    found = store.get_all([*absent, *values])
+    assert (found, list(found)) == ({**absent, **values}, [*absent, *values])
+    store.write_all({})
+    assert store.get_all([]) == {}
+
+    def inside(transaction: Transaction) -> dict[str, bytes | None]:
+        transaction.write_all({"/test/many/0": b"x", "/test/new": b"y"})
+        return transaction.get_all(["/test/many/0", "/test/new", "/test/none"])
+
+    wanted = {"/test/many/0": b"x", "/test/new": b"y", "/test/none": None}
+    assert store.transaction(inside) == wanted
+    assert store.get_all(wanted) == wanted
+
+
+def test_of_several_nodes_the_impossible_is_refused(store: Store) -> None:
+    """Before anything is sent."""
+    refused(errno.EINVAL, lambda: store.get_all(["/test/a", "/test//b"]))
+    refused(errno.EINVAL, lambda: store.write_all({"/test/a": b"1", "/test/b\n": b"2"}))
+    refused(errno.E2BIG, lambda: store.write_all({"/test/a": b"1", "/test/b": bytes(5000)}))
+    assert store.get("/test/a") is None
+
+
 def test_an_error_names_operation_and_path(store: Store) -> None:
     with pytest.raises(StoreError, match="read /test/absent: No such file or directory") as caught:
         store.read("/test/absent")
@@ -152,6 +180,22 @@ def test_relative_watches_give_relative_events(store: Store, driver: Driver) -> 
     store.watch("backend/vbd", driver.note(events))
     store.write("/local/domain/0/backend/vbd/7", b"")
     driver.until(lambda: events == ["backend/vbd", "backend/vbd/7"])
+
+
+def test_a_watch_tells_apart_no_more_than_it_is_asked_to(store: Store, driver: Driver) -> None:
+    """So that what changes below is one event, however many nodes that are."""
+    seen: list[str] = []
+    watch = store.watch("/test/w", driver.note(seen), depth=2)
+    relative: list[str] = []
+    store.watch("data/w", driver.note(relative), depth=1)
+    driver.until(lambda: seen == ["/test/w"] and relative == ["data/w"])
+    store.write_all({f"/test/w/1/2/{name}/x": b"" for name in "abcdef"})
+    store.write("data/w/1/2", b"")
+    store.write("/test/w/1", b"")
+    driver.until(lambda: "/test/w/1" in seen and "data/w/1" in relative)
+    assert set(seen) == {"/test/w", "/test/w/1/2", "/test/w/1"}
+    assert set(relative) == {"data/w", "data/w/1"}
+    watch.cancel()
 
 
 def test_special_watches(store: Store, driver: Driver) -> None:

@@ -243,3 +243,35 @@ def test_a_directory_that_keeps_changing_is_given_up(serve: Serve, connect: Conn
     with pytest.raises(StoreError) as caught:
         connect().list("x")
     assert caught.value.errno == errno.EAGAIN
+
+
+def test_several_requests_are_sent_before_the_first_is_answered(
+    serve: Serve, connect: Connect
+) -> None:
+    """In one go, and each answer is its own; what is refused is left out, or raised."""
+
+    def script(request: Request) -> bytes:
+        path = request[3].partition(b"\0")[0]
+        if path == b"/denied":
+            return packet(ERROR, b"EACCES\0", request[1], request[2])
+        return answer(request, b"OK\0" if request[0] != READ else path)
+
+    server = serve(script)
+    store = connect()
+    assert store.get_all(["/a", "/denied", "/b"]) == {"/a": b"/a", "/b": b"/b"}
+    assert [request[1] for request in server.requests] == [0, 1, 2]
+    with pytest.raises(StoreError) as refused:
+        store.write_all({"/a": b"1", "/denied": b"2", "/b": b"3"})
+    assert (refused.value.errno, str(refused.value)) == (
+        errno.EACCES,
+        "write /denied: Permission denied",
+    )
+    assert len(server.requests) == 6, "the rest was on its way"
+
+
+def test_a_server_that_goes_between_two_answers(serve: Serve, connect: Connect) -> None:
+    serve(lambda request: answer(request) if request[1] < 2 else None)
+    store = connect()
+    with pytest.raises(StoreLost):
+        store.get_all(["/a", "/b", "/c", "/d"])
+    assert not store.connected

@@ -4,7 +4,7 @@ For tests that do so much with Bus and Device that sockets would take minutes.  
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from errno import ENOENT, ENOTCONN
 from typing import Any, Final, TypeVar, cast
@@ -58,6 +58,13 @@ class OnTree:
         node = self._view.get(absolute(path))
         return node.value if node is not None else None
 
+    def get_all(self, paths: Collection[str]) -> dict[str, bytes | None]:
+        return {path: self.get(path) for path in paths}
+
+    def write_all(self, values: Mapping[str, bytes]) -> None:
+        for path, value in values.items():
+            self.write(path, value)
+
     def write(self, path: str, value: bytes) -> None:
         self._before()
         self._view.write(DOM0, absolute(path), value)
@@ -95,9 +102,11 @@ class TreeStore(OnTree, Store):
         if not self.up:
             raise StoreLost(ENOTCONN, "lost")
 
-    def watch(self, path: str, callback: Callable[[str], None]) -> Watch:
+    def watch(
+        self, path: str, callback: Callable[[str], None], *, depth: int | None = None
+    ) -> Watch:
         self._reach()
-        watch = Watch(self, path, b"%d" % next(self._tokens), callback)
+        watch = Watch(self, path, b"%d" % next(self._tokens), callback, depth)
         self._watches[watch.token] = watch
         base = "" if path.startswith("/") else HOME
         self.watches[watch] = storecore.Watch(absolute(path), watch.token, base)

@@ -12,7 +12,7 @@ import errno
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -46,6 +46,30 @@ class _Nodes(ABC):
 
     @abstractmethod
     def _perform(self, operation: str, path: str, call: Callable[[Client, bytes], T]) -> T: ...
+
+    @abstractmethod
+    def _perform_all(
+        self, operation: str, op: Op, requests: Mapping[str, bytes]
+    ) -> "dict[str, bytes | StoreError]": ...
+
+    def get_all(self, paths: Collection[str]) -> dict[str, bytes | None]:
+        """As get, of several in one go; what is refused for another reason is left out.
+
+        They are read one after the other, as ever, so others may write in between.
+        """
+        found: dict[str, bytes | None] = {}
+        for path, value in self._perform_all("read", Op.READ, dict.fromkeys(paths, b"")).items():
+            if isinstance(value, bytes):
+                found[path] = value
+            elif value.errno == errno.ENOENT:
+                found[path] = None
+        return found
+
+    def write_all(self, values: Mapping[str, bytes]) -> None:
+        """As write, of several in one go, in their order. The first that is refused is raised."""
+        for answer in self._perform_all("write", Op.WRITE, values).values():
+            if isinstance(answer, StoreError):
+                raise answer
 
     def read(self, path: str) -> bytes:
         """The node's value, any octets; ENOENT when there is no such node."""
@@ -118,6 +142,13 @@ class Transaction(_Nodes):
             raise StoreError(errno.EINVAL, f"{operation} {path}: the transaction has ended")
         return self._store._at(self._client, operation, path, call)
 
+    def _perform_all(
+        self, operation: str, op: Op, requests: Mapping[str, bytes]
+    ) -> dict[str, bytes | StoreError]:
+        if self._client is None:
+            raise StoreError(errno.EINVAL, f"{operation}: the transaction has ended")
+        return self._store._all_at(self._client, operation, op, requests)
+
     def _end(self) -> None:
         self._client = None
 
@@ -126,12 +157,24 @@ class Watch:
     """A watch that is set, and set again after each loss, until it is cancelled."""
 
     def __init__(
-        self, store: "Store", path: str, token: bytes, callback: Callable[[str], None]
+        self,
+        store: "Store",
+        path: str,
+        token: bytes,
+        callback: Callable[[str], None],
+        depth: int | None = None,
     ) -> None:
         self.path = path
         self.token = token
         self.callback = callback
         self._store = store
+        self._names = None if depth is None else path.count("/") + 1 + depth
+
+    def told_apart(self, path: str) -> str:
+        """As much of an event's path as the watch's owner wants to know."""
+        if self._names is None:
+            return path
+        return "/".join(path.split("/", self._names)[: self._names])
 
     def cancel(self) -> None:
         """Ends the watch: no callback after this has returned. Idempotent, raises nothing."""
@@ -203,15 +246,18 @@ class Store(_Nodes):
         path: bytes = self._call("domain_path", lambda client: client.get_domain_path(domid))
         return path.decode("ascii", "replace")
 
-    def watch(self, path: str, callback: Callable[[str], None]) -> Watch:
+    def watch(
+        self, path: str, callback: Callable[[str], None], *, depth: int | None = None
+    ) -> Watch:
         """Calls `callback` on the loop with the path of each change at or below `path`.
 
+        What is further below than `depth` names is not told apart, but cut off there.
         It is called once at once, and again after every re-connection, with `path` itself. Events
         only say "look again": equal ones are merged, and a flood of them becomes one of `path`.
         An exception of the callback goes to the loop's exception handler; StoreLost is ignored
         there, as on_lost tells of it. Raises StoreError, StoreLost.
         """
-        watch = Watch(self, path, str(next(self._tokens)).encode(), callback)
+        watch = Watch(self, path, str(next(self._tokens)).encode(), callback, depth)
         request = watch.request()
         self._watches[watch.token] = watch  # before the request: an event may precede the reply
         try:
@@ -269,6 +315,23 @@ class Store(_Nodes):
         octets = _octets(operation, path)
         return self._run(client, f"{operation} {path}", lambda client: call(client, octets))
 
+    def _perform_all(
+        self, operation: str, op: Op, requests: Mapping[str, bytes]
+    ) -> dict[str, bytes | StoreError]:
+        return self._all_at(self._link.client, operation, op, requests)
+
+    def _all_at(
+        self, client: Client | None, operation: str, op: Op, requests: Mapping[str, bytes]
+    ) -> dict[str, bytes | StoreError]:
+        """Each answer by its path, or why it was refused."""
+        payloads = [(op, join(_octets(operation, p)) + value) for p, value in requests.items()]
+        what = f"{operation} {' '.join(requests)}"
+        answers = self._run(client, what, lambda client: client.calls(payloads))
+        return {
+            path: answer if isinstance(answer, bytes) else _refused(f"{operation} {path}", answer)
+            for path, answer in zip(requests, answers, strict=True)
+        }
+
     def _call(self, what: str, call: Callable[[Client], T]) -> T:
         return self._run(self._link.client, what, call)
 
@@ -282,8 +345,7 @@ class Store(_Nodes):
             self._link.lose(client.router, lost)
             raise StoreLost(lost.errno, f"{what}: {self._link.path}: {lost.text}") from None
         except (PyXSError, ValueError) as error:
-            number = errno_of(error)
-            raise StoreError(number, f"{what}: {os.strerror(number)}") from None
+            raise _refused(what, error) from None
 
     def _not_connected(self, what: str) -> StoreLost:
         return StoreLost(errno.ENOTCONN, f"{what}: not connected to {self._link.path}")
@@ -300,7 +362,7 @@ class Store(_Nodes):
         watch = self._watches.get(token)
         if watch is None:
             return
-        self._pending.add(token, path, watch.path)
+        self._pending.add(token, watch.told_apart(path), watch.path)
         self._deliver_soon()
 
     def _deliver_soon(self) -> None:
@@ -339,6 +401,11 @@ class Store(_Nodes):
     def _tell(self, callback: Callable[..., None], *arguments: Any) -> None:
         """Calls the owner from the loop, unless it closes the Store before."""
         self._loop.call_soon(lambda: None if self._closed else callback(*arguments))
+
+
+def _refused(what: str, error: Exception) -> StoreError:
+    number = errno_of(error)
+    return StoreError(number, f"{what}: {os.strerror(number)}")
 
 
 def _octets(operation: str, path: str) -> bytes:

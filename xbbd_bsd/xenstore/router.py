@@ -14,7 +14,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +25,7 @@ from pyxs.exceptions import ConnectionError as PyxsConnectionError
 from pyxs.exceptions import InvalidPayload, PyXSError
 
 from xbbd_bsd.xenstore import wire
-from xbbd_bsd.xenstore.wire import PAYLOAD_MAX, Op, Parser, join, split
+from xbbd_bsd.xenstore.wire import HEADER, PAYLOAD_MAX, Op, Parser, join, split
 
 __all__ = ["Client", "Connection", "Lost", "PyXSError", "Reply", "Router", "errno_of"]
 
@@ -33,6 +33,7 @@ REQUEST_IDS: Final = 1 << 32  # req_id is a uint32_t; pyxs counts to sys.maxsize
 LISTINGS: Final = 20  # attempts at a directory that keeps changing
 REFUSED_WAIT: Final = 0.2  # seconds a refused connection is tried again
 CONNECT_PAUSE: Final = 0.005  # seconds between two attempts to connect
+AT_ONCE: Final = 32  # requests before their replies are taken, of 4 KiB at most
 READ_SIZE: Final = 65536  # bytes taken from the socket at once
 
 
@@ -80,6 +81,7 @@ class Transport:
     def __init__(self, path: str, wait: float) -> None:
         self.deadline = time.monotonic() + wait
         self._socket = self._connect(path, time.monotonic() + min(wait, REFUSED_WAIT))
+        self._polls: dict[int, select.poll] = {}  # by event
 
     def _connect(self, path: str, refused_until: float) -> socket.socket:
         """Connects. A server with a full backlog is tried again: Linux says EAGAIN then, FreeBSD
@@ -134,8 +136,9 @@ class Transport:
 
     def wait(self, event: int) -> None:
         """Waits until poll reports `event`. Raises Lost (ETIMEDOUT) at the deadline."""
-        poll = select.poll()
-        poll.register(self._socket, event)
+        if (poll := self._polls.get(event)) is None:
+            poll = self._polls[event] = select.poll()
+            poll.register(self._socket, event)
         left = self.deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
             raise Lost(errno.ETIMEDOUT, "the server did not answer within the time limit")
@@ -162,6 +165,12 @@ class Connection(UnixSocketConnection):  # type: ignore[misc]
 
     def create_transport(self) -> Transport:
         return Transport(self.path, self._wait)
+
+    def send(self, *packets: Packet) -> None:
+        """Sends packets in one go, headers and payloads: pyxs makes two of each.  Raises Lost."""
+        assert self.transport is not None
+        octets = (HEADER.pack(p.op, p.rq_id, p.tx_id, p.size) + p.payload for p in packets)
+        self.transport.send(b"".join(octets))
 
     def recv(self) -> list[wire.Packet]:
         """The packets that are complete with what the socket holds now. Raises Lost."""
@@ -202,14 +211,23 @@ class Router:
 
     def send(self, op: int, payload: bytes, tx_id: int = 0) -> Reply:
         """Sends a request under a fresh id. Raises Lost, or InvalidPayload beyond 4096 bytes."""
-        packet = Packet(op, payload, self.next_id, tx_id)
-        self.next_id = (self.next_id + 1) % REQUEST_IDS
+        return self.send_all([(op, payload)], tx_id)[0]
+
+    def send_all(self, requests: Sequence[tuple[int, bytes]], tx_id: int = 0) -> list[Reply]:
+        """The same of several, to be answered one after the other. Of InvalidPayload none is sent.
+
+        The limit of time is for all of them together.
+        """
+        packets = []
+        for op, payload in requests:
+            packets.append(Packet(op, payload, self.next_id, tx_id))
+            self.next_id = (self.next_id + 1) % REQUEST_IDS
         self._transport().deadline = time.monotonic() + self._timeout
-        reply = self._replies[packet.rq_id] = Reply()
+        replies = [self._replies.setdefault(packet.rq_id, Reply()) for packet in packets]
         self._whole = False
-        self.connection.send(packet)
+        self.connection.send(*packets)
         self._whole = True
-        return reply
+        return replies
 
     def wait(self, reply: Reply) -> wire.Packet:
         """Reads until the reply is there. Raises Lost."""
@@ -240,6 +258,17 @@ class Router:
         return transport
 
 
+def _refusal(op: int, packet: wire.Packet) -> PyXSError | None:
+    """What a reply says against its request. Raises Lost if it belongs to another."""
+    if packet.type == Op.ERROR:
+        name = packet.payload.rstrip(b"\0").decode("ascii", "replace")
+        number = getattr(errno, name, None)
+        return PyXSError(number if isinstance(number, int) else errno.EIO, name)
+    if packet.type != op:
+        raise Lost(errno.EPROTO, f"the server answered operation {op} with {packet.type}")
+    return None
+
+
 class Client(PyxsClient):  # type: ignore[misc]
     """pyxs's operations over our router. One Client is one transaction, or none.
 
@@ -255,13 +284,28 @@ class Client(PyxsClient):  # type: ignore[misc]
     def call(self, op: int, payload: bytes) -> bytes:
         """The payload of the reply, untouched. Raises PyXSError(errno, name) if refused, Lost."""
         packet = self.router.wait(self.router.send(op, payload, self.tx_id))
-        if packet.type == Op.ERROR:
-            name = packet.payload.rstrip(b"\0").decode("ascii", "replace")
-            number = getattr(errno, name, None)
-            raise PyXSError(number if isinstance(number, int) else errno.EIO, name)
-        if packet.type != op:
-            raise Lost(errno.EPROTO, f"the server answered operation {op} with {packet.type}")
+        refusal = _refusal(op, packet)
+        if refusal is not None:
+            raise refusal
         return packet.payload
+
+    def calls(self, requests: Sequence[tuple[int, bytes]]) -> list[bytes | PyXSError]:
+        """The same of several at once, in their order: payloads, or why one was refused.
+
+        A server has them one after the other, and others' requests may come between. Raises Lost.
+        """
+        found: list[bytes | PyXSError] = []
+        for start in range(0, len(requests), AT_ONCE):
+            some = requests[start : start + AT_ONCE]
+            replies = self.router.send_all(some, self.tx_id)
+            for (op, _), reply in zip(some, replies, strict=True):
+                packet = self.router.wait(reply)
+                found.append(_refusal(op, packet) or packet.payload)
+        return found
+
+    def read(self, path: bytes) -> bytes:
+        """A node's value. pyxs asks for the working directory to see whether a path is one."""
+        return self.call(Op.READ, join(path))
 
     def execute_command(self, op: int, *args: bytes) -> bytes:
         """What pyxs builds its operations on; a value that was read keeps its NULs."""
