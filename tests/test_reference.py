@@ -233,6 +233,6 @@ def test_every_node_read_of_our_own_is_there() -> None:
         (ROOT / "xbbd_bsd" / name).read_text()
         for name in ("xenbus/device.py", "block/backend.py", "block/entry.py", "host/linux.py")
     )
-    found = set(re.findall(r'(?:self\._own|[^_]backend)\("([a-z-]+)"\)', source))
+    found = set(re.findall(r'(?:self\._nodes\.own|[^_]backend)\("([a-z-]+)"\)', source))
     found |= set(re.findall(r'"((?:physical-device|params)[a-z-]*)": ', source))
     assert section("Nodes read: the backend's") == found

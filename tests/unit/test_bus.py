@@ -119,6 +119,7 @@ def test_a_look_that_fails_settles_nothing(bench: Bench, monkeypatch: pytest.Mon
     bench.attach()
     bench.state(2)
     assert names(bench) == ["xbbd1 (vbd/5/51712)"]
+    assert bench.family.left == {}, "by the next look, whatever event that was for"
 
 
 def test_each_driver_counts_from_nought(two_drivers: Bench) -> None:

@@ -36,7 +36,7 @@ from xbbd_bsd.takeovers import Adopted
 from xbbd_bsd.xenbus.complaint import Complaint
 from xbbd_bsd.xenbus.family import Changes, Family, Identity
 from xbbd_bsd.xenbus.frontend import frontend_path
-from xbbd_bsd.xenbus.nodes import Overtaken, change
+from xbbd_bsd.xenbus.nodes import DeviceNodes, Foresight, Overtaken, change
 from xbbd_bsd.xenbus.orphan import Orphan
 from xbbd_bsd.xenbus.pace import LAST_WAIT, RESTLESS, Pace
 from xbbd_bsd.xenbus.states import (
@@ -55,6 +55,7 @@ _MOST_STEPS: Final = 32  # from any state to rest; more means a defect in the ta
 _REASON_LIMIT: Final = 1000  # bytes of a reason in XenStore, far below a packet
 
 _FOR_GUEST: Final = (Action.PUBLISH, Action.OPEN, Action.CONNECT, Action.ADOPT)
+_READS: Final = (*_FOR_GUEST, Action.REFUSE)
 _LOST: Final = "connected by an earlier daemon that is gone; the guest must connect again"
 _STARTED: Final = (State.CONNECTED, State.CLOSING, State.CLOSED)
 
@@ -71,22 +72,24 @@ class Device:
         loop: asyncio.AbstractEventLoop,
         journal: Callable[[Event], None],
         on_gone: Callable[["Device"], None],
+        foresight: Foresight,
     ) -> None:
         """Nothing is read or written before `look` is called.
 
-        `on_gone` is called once, when nothing is held any more.
+        `on_gone` is called once, when nothing is held any more; `foresight` is that of all
+        devices of the kind.
         """
         self.identity = identity
         self.name = str(identity)
         self._path = identity.path
         self._domain = f"/local/domain/{identity.domid}"
+        self._nodes = DeviceNodes(store, foresight, self._path, self._domain)
         self._connect_on = family.connect_on
         self._store = store
         self._loop = loop
         self._journal = journal
         self._on_gone = on_gone
         self._backend = family.create(identity, self.look, journal)
-        self._frontend = ""
         self._frontend_watch: Watch | None = None
         self._state_watch: Watch | None = None
         self._look: asyncio.Handle | None = None
@@ -184,7 +187,7 @@ class Device:
     @property
     def frontend(self) -> str:
         """The frontend's directory; "" as long as none is known."""
-        return self._frontend
+        return self._nodes.frontend
 
     @property
     def states(self) -> tuple[State, State]:
@@ -200,7 +203,7 @@ class Device:
         try:
             for _ in range(_MOST_STEPS):
                 facts = self._facts_seen = self._facts()
-                self._complaint.look(facts, self._frontend)
+                self._complaint.look(facts, self._nodes.frontend)
                 decision = decide(facts)
                 if decision is None or decision.action is not self._begun:
                     self._backend.abandon()
@@ -230,10 +233,11 @@ class Device:
             return self._facts_of(
                 State.UNKNOWN, State.GONE, present=False, queue=self._backend.queue
             )
-        ours = self._seen = self._own("state")
+        self._nodes.read_for("look" if self._introduced else "first look")
+        ours = self._seen = self._nodes.own("state")
         if self._failure is Failure.REPORTED_ATTACH and self._state_watch is None:
             self._watch_state()  # it was lost with the store
-        frontend = self._own("frontend")
+        frontend = self._nodes.own("frontend")
         present = frontend is not None
         state = parse_state(ours) if ours is not None else State.UNKNOWN
         if present and not self._introduced:
@@ -250,8 +254,8 @@ class Device:
             guest,
             present=present,
             queue=queue,
-            online=self._own("online") == b"1",
-            named=present and self._backend.medium_named(self._own),
+            online=self._nodes.own("online") == b"1",
+            named=present and self._backend.medium_named(self._nodes.own),
         )
 
     def _facts_of(
@@ -287,27 +291,21 @@ class Device:
     def _guest(self, frontend: bytes, ours: State) -> State:
         """The guest's state; GONE when the toolstack's nodes do not lead to this very guest."""
         try:
-            path = frontend_path(self.identity, frontend, self._own("frontend-id"))
+            path = frontend_path(self.identity, frontend, self._nodes.own("frontend-id"))
         except OperatorError as error:
             if ours in (State.INITIALISING, State.INIT_WAIT) and self._failure is Failure.NONE:
                 self._fail(Failure.ATTACH, error)
             return State.GONE
-        if path != self._frontend or self._frontend_watch is None:
+        if path != self._nodes.frontend or self._frontend_watch is None:
             self._watch_frontend(path)
-        return parse_state(self._store.get(f"{path}/state"))
+        return parse_state(self._nodes.guests("state"))
 
     def _watch_frontend(self, path: str) -> None:
         if self._frontend_watch is not None:
             self._frontend_watch.cancel()
             self._frontend_watch = None
         self._frontend_watch = self._store.watch(f"{path}/state", lambda _: self.look())
-        self._frontend = path
-
-    def _own(self, name: str) -> bytes | None:
-        return self._store.get(f"{self._path}/{name}")
-
-    def _guests(self, name: str) -> bytes | None:
-        return self._store.get(f"{self._frontend}/{name}")
+        self._nodes.frontend = path
 
     # From decisions to deeds.
 
@@ -339,19 +337,21 @@ class Device:
     def _act(self, action: Action) -> Changes:
         """Do it; the nodes to write with the next state."""
         backend = self._backend
+        if action in _READS:
+            self._nodes.read_for(action)
         match action:
             case Action.PUBLISH:
                 self._introduce()
-                return backend.capabilities(self._own)
+                return backend.capabilities(self._nodes.own)
             case Action.OPEN:
-                self._journal(Opened(self.name, backend.open(self._own)))
+                self._journal(Opened(self.name, backend.open(self._nodes.own)))
                 return {"hotplug-status": b"connected"}
             case Action.CONNECT:
-                connection = backend.connect(self._guests)
+                connection = backend.connect(self._nodes.guests)
                 self._journal(Connected(self.name, connection.text))
                 return connection.nodes
             case Action.ADOPT:
-                self._journal(Adopted(self.name, backend.adopt(self._own)))
+                self._journal(Adopted(self.name, backend.adopt(self._nodes.own)))
             case Action.TELL:
                 # With our state once more, which is what frontends watch.
                 return {**backend.news, "state": State.CONNECTED.node}
@@ -369,7 +369,7 @@ class Device:
             case Action.REPORT:
                 return self._reported({})
             case Action.REFUSE:
-                state = parse_state(self._guests("state"))
+                state = parse_state(self._nodes.guests("state"))
                 self._fail(Failure.CONNECTION, GuestError(f"saw state {int(state)} at frontend"))
                 return self._reported({})
             case Action.ABANDON:
@@ -384,10 +384,10 @@ class Device:
 
     def _introduce(self) -> None:
         """Tell the backend who it is for; the guest can only read these nodes (libxl_create.c)."""
-        name, machine = (self._store.get(f"{self._domain}/{n}") or b"" for n in ("name", "vm"))
+        name, machine = (self._nodes.domains(node) or b"" for node in ("name", "vm"))
         # What libxl calls a guest while it arrives by migration.
         name = name.removesuffix(b"--incoming")
-        self._backend.introduce(self._own, printable(name), printable(machine))
+        self._backend.introduce(self._nodes.own, printable(name), printable(machine))
 
     def _done(self, action: Action) -> None:
         match action:
