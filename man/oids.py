@@ -22,6 +22,7 @@ UNIT: Final = r"dev.xbbd.\& Ns Ar N"
 TEXTS: Final = {
     "xenbus": ("Device and guest", "As of a device of newbus and of the bus of Xen's backends:"),
     "medium": ("Disk", "What is served to whom, and what was agreed:"),
+    "process": ("Process", "Who serves it, as the kernel says; 0 if nobody does:"),
     "tunables": (
         "Tunables",
         "To be changed at any time, for one disk.\n"

@@ -84,8 +84,8 @@ RULES: list[tuple[str, list[str]]] = [
                "xenbus.states"]),
     # Nothing from here to the programs knows a family, but by its protocol.
     ("views", ["config", "control.accept", "control.health", "control.protocol", "control.tree",
-               "deeds", "errors", "events", "findings", "journal", "oids", "xenbus.device",
-               "xenbus.family", "xenbus.states"]),
+               "deeds", "errors", "events", "findings", "journal", "oids", "xenbus.bus",
+               "xenbus.device", "xenbus.family", "xenbus.states"]),
     ("endpoints", ["config", "control", "errors", "events", "host", "oids", "tomltext"]),
     # The configuration, its file, and this host.
     ("conffile", ["conftext", "errors"]),

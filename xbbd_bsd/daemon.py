@@ -22,7 +22,6 @@ from xbbd_bsd import __version__, logs, program
 from xbbd_bsd.checks import Places, check_start, prepare, silent_store
 from xbbd_bsd.conffile import CONFIG_FILE
 from xbbd_bsd.config import Config, DaemonConfig
-from xbbd_bsd.control.tree import Key
 from xbbd_bsd.endpoints import Endpoints
 from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import Refused, XbbdError, in_words, one_line
@@ -49,7 +48,7 @@ from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
 from xbbd_bsd.surroundings import Surroundings
 from xbbd_bsd.takeovers import Leaving, Left, LeftBusy, ProcessesStay, ProcessLost
-from xbbd_bsd.views import DaemonView, DeviceView
+from xbbd_bsd.views import DaemonView, Devices
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost
 
@@ -126,7 +125,7 @@ class Daemon:
             # All that may fail comes before the first guest hears of us.
             self._endpoints = Endpoints(
                 view,
-                self._devices,
+                Devices(self._bus, self._families, self._journal),
                 {family.driver.name: family.driver for family in each},
                 config=config.daemon,
                 state_dir=state_dir,
@@ -185,15 +184,6 @@ class Daemon:
     @property
     def _config(self) -> Config:
         return self._configuration.config
-
-    def _devices(self) -> dict[Key, DeviceView]:
-        """All devices there are."""
-        return {
-            (device.identity.driver, device.identity.unit): DeviceView(
-                device, self._families[device.identity.kind], self._journal
-            )
-            for device in self._bus.devices
-        }
 
     def run(self) -> Ending:
         """Until a signal ends it."""

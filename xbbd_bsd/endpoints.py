@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from xbbd_bsd.config import DaemonConfig, parse_address
 from xbbd_bsd.control.health import counted, examine
 from xbbd_bsd.control.server import ControlServer, Rights, Visitor
-from xbbd_bsd.control.tree import DaemonView, DeviceView, Key, Tree
+from xbbd_bsd.control.tree import DaemonView, Devices, Tree
 from xbbd_bsd.errors import OperatorError, in_words
 from xbbd_bsd.events import Event
 from xbbd_bsd.host import control_path
@@ -36,7 +36,7 @@ class Endpoints:
     def __init__(
         self,
         view: DaemonView,
-        devices: Callable[[], Mapping[Key, DeviceView]],
+        devices: Devices,
         drivers: Mapping[str, Driver],
         *,
         config: DaemonConfig,

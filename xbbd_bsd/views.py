@@ -6,7 +6,7 @@ What kind of device it is, only its family knows.  Control thread.
 
 import os
 import resource
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -15,13 +15,14 @@ from xbbd_bsd.config import SECTIONS, Config, DaemonConfig
 from xbbd_bsd.control.accept import shortage
 from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.control.protocol import Part
-from xbbd_bsd.control.tree import LogLine
+from xbbd_bsd.control.tree import Key, LogLine
 from xbbd_bsd.deeds import DiskNoted, Noted, SwitchSet, ValueSet
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Path
 from xbbd_bsd.findings import Finding
 from xbbd_bsd.journal import Journal
 from xbbd_bsd.oids import DAEMON_ROOT, Value
+from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenbus.device import Device
 from xbbd_bsd.xenbus.family import Family, Numbers, Standing
 from xbbd_bsd.xenbus.states import State
@@ -96,6 +97,18 @@ class DeviceView:
             **self._numbers.stat(latency=latency),
         }
 
+    def listed(self, names: Collection[str]) -> Mapping[str, Any]:
+        group_of = self._family.driver.group_of
+        found: dict[str, Any] = {
+            "domid": self._device.identity.domid,
+            "state": _STATES.get(self._device.states[0], "InvalidState"),
+            "reason": self._why_closed(),
+        }
+        for group in sorted({group_of[name] for name in names if name in group_of}):
+            values = self.group(group)
+            found.update({name: values[name] for name in names if name in values})
+        return found
+
     def _why_closed(self) -> str:
         """Why the guest does not have its device, if it had it or should; "" if that is not so."""
         device = self._device
@@ -131,6 +144,32 @@ class DeviceView:
 
     def note(self, words: str, who: str) -> None:
         self._journal(DiskNoted(self._device.name, who, words))
+
+
+class Devices:
+    """All devices there are (tree.Devices)."""
+
+    def __init__(self, bus: Bus, families: Mapping[str, Family], journal: Journal) -> None:
+        """`families` by kind."""
+        self._bus = bus
+        self._families = families
+        self._journal = journal
+
+    def __iter__(self) -> Iterator[Key]:
+        identities = (device.identity for device in self._bus.devices)
+        return ((identity.driver, identity.unit) for identity in identities)
+
+    def get(self, key: Key, /) -> DeviceView | None:
+        """One, as an operator sees it."""
+        device = self._bus.device(*key)
+        if device is None:
+            return None
+        return DeviceView(device, self._families[device.identity.kind], self._journal)
+
+    def at(self, directory: str) -> Key | None:
+        """That of a backend."""
+        device = self._bus.device_at(directory)
+        return None if device is None else (device.identity.driver, device.identity.unit)
 
 
 class DaemonView:

@@ -38,7 +38,9 @@ VERBS: Final = (
     "help",
 )
 _COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
-# For the curious: who serves it.
+# What that takes, and for the curious: who serves it.
+_LEAVES: Final = ("guest", "vdev", "mode", "sectors", "hung_seconds", "path")
+_MORE_LEAVES: Final = (*_LEAVES, "process", "process_rss_kb", "process_age", "takeovers")
 _MORE_COLUMNS: Final = (
     *_COLUMNS[:-1],
     *("process", "rss_kb", "age", "takeovers"),
@@ -52,8 +54,9 @@ _MORE_COLUMNS: Final = (
 def _list(options: argparse.Namespace) -> None:
     """One line a device."""
     with connect(options) as connection:
-        # Not all of the tree, which takes long where there are many.
-        devices = connection.whole(Request(Verb.STAT))
+        # No more than is shown, which takes long where there are many.
+        leaves = _MORE_LEAVES if options.verbose or options.json else _LEAVES
+        devices = connection.whole(Request(Verb.STAT, "", " ".join(leaves)))
         if options.guest:
             devices = _of_guest(devices, options.guest)
         by_hand = {name: _by_hand(connection, name) for name in devices} if options.verbose else {}

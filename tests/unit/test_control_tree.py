@@ -1,7 +1,7 @@
 """Names and values of a daemon with a few devices that are none."""
 
 import errno
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -55,6 +55,10 @@ class Device:
             "takeovers", {}
         )
 
+    def listed(self, names: Collection[str]) -> Mapping[str, Any]:
+        values = {name: value for group in self.values.values() for name, value in group.items()}
+        return {"domid": 7, "state": "Connected"} | {n: values[n] for n in names if n in values}
+
     def inflight(self) -> Sequence[Mapping[str, Value]]:
         return [{"ring": 0}]
 
@@ -101,6 +105,25 @@ class Device:
         yield None
         if before is not None:
             yield {DRIVER.oid(self.unit, "sectors"): before}
+
+
+class Devices:
+    """Those that there are, whatever they are when it is asked."""
+
+    def __init__(self, found: Callable[[], Mapping[Key, Device]]) -> None:
+        self._found = found
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._found())
+
+    def get(self, key: Key, /) -> Device | None:
+        return self._found().get(key)
+
+    def at(self, directory: str) -> Key | None:
+        for key, device in self._found().items():
+            if device.values.get("xenbus", {}).get("xenstore_path") == directory:
+                return key
+        return None
 
 
 class Daemon:
@@ -157,7 +180,7 @@ def tree_of(daemon: Daemon, devices: Mapping[int, Device]) -> Tree:
             device.unit = unit
         return {(DRIVER.name, unit): device for unit, device in devices.items()}
 
-    return Tree(daemon, found, DRIVERS)
+    return Tree(daemon, Devices(found), DRIVERS)
 
 
 @pytest.fixture
@@ -293,6 +316,51 @@ def test_a_device_that_goes_while_an_answer_is_taken(
     assert list(parts) == []
 
 
+def test_a_list_is_of_the_leaves_that_it_wants(tree: Tree, devices: dict[int, Device]) -> None:
+    """In their order, after what any device has; one that a driver has not is left out."""
+    found = perform(tree, Verb.STAT, "", "abi none workers")
+    assert {node: [*values.items()] for node, values in found.items()} == {
+        f"dev.xbbd.{unit}": [
+            ("domid", 7),
+            ("state", "Connected"),
+            ("abi", "native"),
+            ("workers", 8),
+        ]
+        for unit in (1, 10)
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_", "most"),
+    [
+        (Request(Verb.GET, "dev.xbbd.7.wr_req"), 1),
+        (Request(Verb.GET, "dev.xbbd.7"), 1),
+        (Request(Verb.SET, "dev.xbbd.7.flush_interval", 8), 3),
+        (Request(Verb.NOTE, "backend/vbd/5/7", "seen"), 1),
+        (Request(Verb.STAT, "dev.xbbd.7", "abi"), 1),
+        (Request(Verb.STAT, "", "abi"), 100),
+        (Request(Verb.GET, ""), 100),
+    ],
+)
+def test_an_answer_looks_at_what_it_is_about(request_: Request, most: int) -> None:
+    """However many there are: at each device of the answer, and at no other."""
+    things = {(DRIVER.name, unit): Device(unit) for unit in range(100)}
+    for (_, unit), device in things.items():
+        device.values["xenbus"] = {"xenstore_path": f"backend/vbd/5/{unit}"}
+    looked: list[Key] = []
+
+    class Counted(Devices):
+        def get(self, key: Key, /) -> Device | None:
+            looked.append(key)
+            return super().get(key)
+
+    tree = Tree(Daemon(), Counted(lambda: things), DRIVERS)
+    assert len(list(tree.perform(request_)))
+    assert len(looked) <= most
+    if request_.name:
+        assert set(looked) == {(DRIVER.name, 7)}
+
+
 def test_verbs_of_devices(tree: Tree, devices: dict[int, Device]) -> None:
     assert perform(tree, RESIZE, "dev.xbbd.10") == {}
     assert (devices[10].looks, devices[1].looks) == (1, 0)
@@ -425,7 +493,7 @@ def two() -> Tree:
     for driver, unit in things:
         if driver == "other":
             things[driver, unit].values = {"medium": {"abi": f"other {unit}"}}
-    return Tree(Daemon(), lambda: things, {**DRIVERS, "other": OTHER})
+    return Tree(Daemon(), Devices(lambda: things), {**DRIVERS, "other": OTHER})
 
 
 def test_units_of_two_drivers_are_two_devices(two: Tree) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_control_tree import DRIVERS, Daemon, Device
+from tests.unit.test_control_tree import DRIVERS, Daemon, Device, Devices
 from xbbd_bsd.config import DaemonConfig
 from xbbd_bsd.control import metrics
 from xbbd_bsd.control.health import DaemonFacts
@@ -33,7 +33,8 @@ def group(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def endpoints(path: Path, loop: asyncio.AbstractEventLoop, config: DaemonConfig) -> Endpoints:
-    return Endpoints(Daemon(), dict, DRIVERS, config=config, state_dir=str(path), loop=loop)
+    nobody = Devices(dict)
+    return Endpoints(Daemon(), nobody, DRIVERS, config=config, state_dir=str(path), loop=loop)
 
 
 def mode(path: Path) -> int:
@@ -110,7 +111,7 @@ def test_metrics_say_how_much_is_wrong(short_path: Path, loop: asyncio.AbstractE
     slow.ages = [9.0, 11.0]
     running = Endpoints(
         daemon,
-        lambda: {("xbbd", 0): slow},
+        Devices(lambda: {("xbbd", 0): slow}),
         DRIVERS,
         config=DaemonConfig(),
         state_dir=str(short_path),

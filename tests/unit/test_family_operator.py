@@ -114,25 +114,24 @@ def test_a_disk_is_known_before_it_is_offered(bench: Bench) -> None:
         "path": str(bench.disk),
         "hung_seconds": 0,
         "path_state": "",
-        "process": 0,
-        "process_rss_kb": 0,
-        "process_age": 0,
     }
     assert facts == known
+    nobody = {"process": 0, "process_rss_kb": 0, "process_age": 0}
+    assert bench.family.numbers(0).group("process") == nobody
 
 
 def test_the_daemon_serves_it_itself(bench: Bench) -> None:
     """Then what is shown is the daemon's; what nobody serves has nothing of it."""
     names = [leaf.name for leaf in PROCESS]
     bench.open()
-    nobody = bench.family.devices[0].group("medium")
+    nobody = bench.family.devices[0].group("process")
     assert [nobody[name] for name in names] == [0, 0, 0]
     bench.connect()
-    medium, own = bench.family.devices[0].group("medium"), Process(os.getpid()).look()
+    served, own = bench.family.devices[0].group("process"), Process(os.getpid()).look()
     assert own is not None
-    assert medium["process"] == os.getpid()
-    assert abs(int(medium["process_rss_kb"]) - own.rss_kb) < own.rss_kb // 10
-    assert 0 <= own.age - int(medium["process_age"]) <= 1
+    assert served["process"] == os.getpid()
+    assert abs(int(served["process_rss_kb"]) - own.rss_kb) < own.rss_kb // 10
+    assert 0 <= own.age - int(served["process_age"]) <= 1
     shown = bench.family.numbers(0).stat(latency=False)
     assert shown["process"] == os.getpid()
     assert set(names) <= shown.keys()

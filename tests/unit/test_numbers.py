@@ -28,7 +28,7 @@ class Damaged:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = State.create(str(path), rings=2, table_entries=32)
-        self.numbers = SegmentNumbers(self.state, dict, dict, lambda: lambda: True)
+        self.numbers = SegmentNumbers(self.state, dict, dict, dict, lambda: lambda: True)
 
     def overwrite(self, seed: int, alphabet: bytes) -> None:
         size = self.path.stat().st_size - FIRST

@@ -60,6 +60,42 @@ def test_why(
     assert view.group("xenbus")["closed_reason"] == failed
 
 
+class Groups:
+    """Values by group; remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def group(self, name: str) -> Mapping[str, Value]:
+        self.asked.append(name)
+        groups: Mapping[str, Mapping[str, Value]] = {
+            "medium": {"guest": "vm", "sectors": 8},
+            "takeovers": {"takeovers": 2},
+        }
+        return groups[name]
+
+
+def test_a_list_costs_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group once, and none that nobody wants anything of."""
+    device = SimpleNamespace(
+        identity=Identity("vbd", 5, 51712, "xbbd", 0),
+        states=(State.CONNECTED, State.CONNECTED),
+        closed_reason="",
+        held_back="in use",
+    )
+    numbers = Groups()
+    family = FakeFamily()
+    monkeypatch.setattr(family, "numbers", lambda unit: numbers)
+    journal = Journal(lambda severity, line: None, lambda: 0.0)
+    view = DeviceView(device, family, journal)  # type: ignore[arg-type]
+    common = {"domid": 5, "state": "Connected", "reason": "in use"}
+    wanted = ("guest", "vdev", "sectors", "no_leaf")
+    assert view.listed(wanted) == {**common, "guest": "vm", "sectors": 8}
+    assert numbers.asked == ["medium"]
+    assert view.listed(("takeovers", "guest")) == {**common, "guest": "vm", "takeovers": 2}
+    assert numbers.asked == ["medium", "medium", "takeovers"]
+
+
 LOST = Finding(Severity.ERROR, Kind.LOST, "/a", "writes may be lost", "check it")
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from errno import EINVAL
 from functools import partial
-from math import inf
 from typing import Protocol
 
 from xbbd_bsd.block.charter import NODE, charter
@@ -74,14 +73,8 @@ class Common(Protocol):
     devices: dict[int, SegmentNumbers]
     known: "dict[int, BlockBackend]"
 
-    def opened(self, backend: "BlockBackend") -> None:
-        """Its disk is open."""
-
     def again(self, unit: int) -> None:
         """What a device waits for may have come."""
-
-    def closes(self, backend: "BlockBackend") -> None:
-        """Its disk is about to be closed."""
 
 
 class BlockBackend:
@@ -106,7 +99,7 @@ class BlockBackend:
         self._vdev = vdev_name(identity.number)
         self._path = ""  # as far as it is known yet
         self._given: dict[str, int] = {}  # tunables, as last written by us
-        self.look_due = inf  # on the loop's clock, when to measure the disk again
+        self._look: asyncio.TimerHandle | None = None  # when to measure the disk again
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
         self._segment: State | None = None
@@ -174,9 +167,14 @@ class BlockBackend:
         self._plan_look()
 
     def _plan_look(self) -> None:
+        self._look_no_more()
         interval = self._config.resize_interval
-        wanted = self.medium_open and interval > 0
-        self.look_due = self._family.loop.time() + interval if wanted else inf
+        if self.medium_open and interval > 0:
+            self._look = self._family.loop.call_later(interval, self.measure)
+
+    def _look_no_more(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
 
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
         self._guest, self._owner = guest, Owner(self._identity.domid, vm)
@@ -205,6 +203,7 @@ class BlockBackend:
         self._family.devices[self._identity.unit] = SegmentNumbers(
             segment,
             self.medium_facts,
+            self.process_facts,
             lambda: limits_of(self._config),
             lambda: self.measure(meant=True),
         )
@@ -260,7 +259,6 @@ class BlockBackend:
     def _has_opened(self) -> None:
         self._disk_fault = None
         self._plan_look()
-        self._family.opened(self)
 
     @property
     def adoptable(self) -> bool:
@@ -448,8 +446,7 @@ class BlockBackend:
             self._keep_loss()
 
     def close(self) -> None:
-        self.look_due = inf
-        self._family.closes(self)
+        self._look_no_more()
         self._medium.close()
 
     def closed(self) -> None:
@@ -482,9 +479,12 @@ class BlockBackend:
             "path": self._path,
             "path_state": self._medium.path_state.value,
             "hung_seconds": self._medium.hung_seconds(self._waits()),
-            **process_facts(self._rings.process if self._rings is not None else None),
         }
         return {**facts, **(facts_of(disk, info) if disk and info else {})}
+
+    def process_facts(self) -> dict[str, Value]:
+        """Those of the group "process"."""
+        return process_facts(self._rings.process if self._rings is not None else None)
 
     def configured(self) -> Mapping[str, Value]:
         """The tunables as they are configured for it."""

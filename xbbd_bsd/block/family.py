@@ -6,9 +6,8 @@ matter.  Control thread.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from errno import ENOENT
-from math import inf
 from typing import Any
 
 from xbbd_bsd.block.backend import BlockBackend
@@ -80,9 +79,7 @@ class BlockFamily:
         self.serving = serving
         self.devices: dict[int, SegmentNumbers] = {}  # with a state segment, by unit
         self.known: dict[int, BlockBackend] = {}  # all there are, by unit
-        self.backends: set[BlockBackend] = set()  # with an open disk
         self._journal = journal
-        self._look: asyncio.TimerHandle | None = None
         self._condition = Condition(
             marks=marks,
             limits=limits,
@@ -100,33 +97,6 @@ class BlockFamily:
         self.limits.configure(Limits.of(config.daemon, self.host.resources))
         for backend in self.known.values():
             backend.configure()
-        self._look_later()
-
-    def opened(self, backend: BlockBackend) -> None:
-        """From now on look at the size of its disk every so often."""
-        self.backends.add(backend)
-        self._look_later()
-
-    def closes(self, backend: BlockBackend) -> None:
-        """And not any more."""
-        self.backends.discard(backend)
-
-    def _look_later(self) -> None:
-        """When the next disk is due, unless that is planned already, or not wanted."""
-        due = min((backend.look_due for backend in self.backends), default=inf)
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
-        if due < inf:
-            self._look = self.loop.call_at(due, self._look_at_sizes)
-
-    def _look_at_sizes(self) -> None:
-        self._look = None
-        now = self.loop.time()
-        for backend in self.backends:
-            if backend.look_due <= now:
-                backend.measure()
-        self._look_later()
 
     def create(
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
@@ -139,7 +109,7 @@ class BlockFamily:
         return self.heritage.unit_of(kind, domid, number, backend(NODE))
 
     @property
-    def promised(self) -> frozenset[int]:
+    def promised(self) -> Collection[int]:
         return self.heritage.units
 
     def settle(self, kind: str) -> None:
@@ -166,6 +136,7 @@ class BlockFamily:
             backend.name,
             segment=self.devices.get(unit),
             facts=backend.medium_facts,
+            process=backend.process_facts,
             configured=backend.configured,
             ledger=self.ledger,
         )

@@ -8,7 +8,7 @@ to be gone, or when nothing could come of it.  Control thread.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EBUSY
@@ -257,9 +257,9 @@ class Heritage:
         return who.kind, who.domid, who.number
 
     @property
-    def units(self) -> frozenset[int]:
+    def units(self) -> Collection[int]:
         """Numbers that are not free yet."""
-        return frozenset(self._left)
+        return self._left.keys()
 
     def unit_of(self, kind: str, domid: int, number: int, served: bytes | None) -> int | None:
         """The number that a device had; `served`: its node of that name (charter.py)."""

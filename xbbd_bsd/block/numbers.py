@@ -32,9 +32,14 @@ class SegmentNumbers:
     """The numbers of a device that has a state segment."""
 
     def __init__(
-        self, segment: State, medium: Facts, limits: Facts, resize: Callable[[], Ended]
+        self,
+        segment: State,
+        medium: Facts,
+        process: Facts,
+        limits: Facts,
+        resize: Callable[[], Ended],
     ) -> None:
-        """`medium` and `limits`: what is not in the segment, by the names of these groups."""
+        """Three groups, by their names, are not in the segment, or not wholly."""
         self.resize = resize
         self.segment = segment
         self._created_ns = time.monotonic_ns()
@@ -42,6 +47,7 @@ class SegmentNumbers:
         self._added: dict[str, int] = {}
         self._groups: dict[str, Facts] = {
             "medium": lambda: {**medium(), **self._negotiated()},
+            "process": process,
             "tunables": segment.tunables,
             "limits": limits,
             "counters": self._counters,
@@ -251,7 +257,7 @@ def facts_of(disk: Disk, info: DiskInfo) -> dict[str, Value]:
 
 
 def process_facts(process: Process | None) -> dict[str, Value]:
-    """Leaves of the same group, about the process that serves the disk; zeros if none does."""
+    """Leaves of the group "process", of the one that serves the disk; zeros if none does."""
     vitals = process.look() if process is not None else None
     if process is None or vitals is None:
         return {"process": 0, "process_rss_kb": 0, "process_age": 0}

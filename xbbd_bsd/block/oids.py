@@ -36,7 +36,6 @@ MEDIUM: Final = (
         physical_device="major:minor of the device, in hexadecimal",
     ),
     Leaf("hung_seconds", Type.UINT, "for how long something of the disk has hung, 0 if not"),
-    *PROCESS,
     Leaf("sectors", Type.U64, "size of the disk in sectors of 512 bytes"),
     Leaf("sector_bytes", Type.UINT, "sector size that the guest is told"),
     Leaf("physical_sector_bytes", Type.UINT, "physical sector size that the guest is told"),
@@ -156,6 +155,7 @@ DRIVER: Final = Driver(
     "Backend Virtual Block Device",
     own={
         "medium": MEDIUM,
+        "process": PROCESS,
         "tunables": TUNABLE,
         "limits": LIMITS,
         "counters": (*COUNTER, OUT_OF_REQUESTS),

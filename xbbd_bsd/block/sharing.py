@@ -56,6 +56,7 @@ class Sharing:
 
     def __init__(self) -> None:
         self._uses: dict[Key, list[_Use]] = {}
+        self._disks: dict[User, set[Key]] = {}  # of each user
 
     def claim(self, disk: Disk, user: User, *, shared: bool, owner: Owner = NOBODY) -> bool:
         """Note that somebody uses an open disk; OperatorError if that is not safe.
@@ -77,14 +78,13 @@ class Sharing:
                     EBUSY,
                 )
         self._uses[disk.key] = [*uses, _Use(user, writable, owner)]
+        self._disks.setdefault(user, set()).add(disk.key)
         return handed_over
 
     def release(self, user: User) -> None:
         """Somebody does not use its disk any more; harmless if it used none."""
-        for key, uses in list(self._uses.items()):
-            rest = [use for use in uses if use.user is not user]
-            if len(rest) == len(uses):
-                continue
+        for key in self._disks.pop(user, ()):
+            rest = [use for use in self._uses[key] if use.user is not user]
             self._uses[key] = rest
             if not rest:
                 del self._uses[key]
@@ -93,11 +93,10 @@ class Sharing:
 
     def distrust(self, user: User, errno: int) -> None:
         """Somebody's disk has lost something: tell all others that have it."""
-        for uses in list(self._uses.values()):
-            if any(use.user is user for use in uses):
-                for use in uses:
-                    if use.user is not user:
-                        use.user.distrust(errno)
+        for key in list(self._disks.get(user, ())):
+            for use in self._uses.get(key, ()):
+                if use.user is not user:
+                    use.user.distrust(errno)
 
 
 def check_shared(disk: Disk, sector_size: int) -> None:

@@ -16,10 +16,7 @@ from xbbd_bsd.ledger import Group, Ledger
 from xbbd_bsd.oids import Value
 from xbbd_bsd.xenbus.family import Standing
 
-_OF_STAT: Final = (
-    *("guest", "vdev", "path", "mode", "hung_seconds"),
-    *("process", "process_rss_kb", "process_age"),
-)
+_OF_STAT: Final = ("guest", "vdev", "path", "mode", "hung_seconds")
 
 
 def disk_facts(
@@ -53,10 +50,12 @@ class DiskNumbers:
         *,
         segment: SegmentNumbers | None,
         facts: Facts,
+        process: Facts,
         configured: Callable[[], Mapping[str, Value]],
         ledger: Ledger,
     ) -> None:
-        """`name` as messages have it.  `facts`: the group "medium" as far as it is known.
+        """`name` as messages have it.  `facts`: the group "medium" as far as it is known;
+        `process`: that of this name.
 
         `configured`: the tunables as xbbd.conf has them for this disk.
         """
@@ -64,13 +63,15 @@ class DiskNumbers:
         self._name = name
         self._segment = segment
         self._facts = facts
+        self._process = process
         self._configured = configured
         self._ledger = ledger
 
     def group(self, name: str) -> Mapping[str, Value]:
         if self._segment is not None:
             return self._segment.group(name)
-        return self._facts() if name == "medium" else {}
+        groups = {"medium": self._facts, "process": self._process}
+        return groups[name]() if name in groups else {}
 
     def rings(self) -> Sequence[int]:
         return self._segment.rings() if self._segment is not None else ()
@@ -83,6 +84,7 @@ class DiskNumbers:
         found: dict[str, Any] = {"names": [f"{record}{self._unit}" for record in RECORDS]}
         facts = self._facts()
         found.update({name: facts[name] for name in _OF_STAT if name in facts})
+        found.update(self._process())
         if self._segment is not None:
             found.update(self._segment.stat(latency=latency))
         return found

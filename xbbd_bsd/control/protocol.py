@@ -25,7 +25,9 @@ configured  of dev.xbbd.N or "": the leaves that can be written and that xbbd.co
           what it says of them
 reload    reads the configuration again; by key what has changed: before, after, a note
 stat      of dev.xbbd.N or "": the records of devstat(9) and what goes with
-          them; with the value "latency" the histograms too
+          them; with the value "latency" the histograms too; with the names of leaves,
+          separated by blanks, these, as far as there are such, with the guest's number,
+          the state and why it is that, and nothing else
 inflight  of dev.xbbd.N or "": the requests in flight
 health    of dev.xbbd.N or "": what is wrong, by the name of the device, and of
           "hw.xbbd" for the daemon; a value is the seconds that a request may take
@@ -116,8 +118,8 @@ Part = Values | Awaited | None
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `value` for SET, for STAT "latency", for HEALTH seconds, for EVENTS a
-    number, for NOTE a text.
+    """One request; `value` for SET, for STAT "latency" or names, for HEALTH seconds, for
+    EVENTS a number, for NOTE a text.
 
     `who` sends it, in words and as the kernel says; that is not in its line.
     """

@@ -8,7 +8,7 @@ sysctl's words.  Pure, control thread.
 
 import errno
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from xbbd_bsd.control.health import bound_of, examine
@@ -53,6 +53,9 @@ class DeviceView(Protocol):
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
         """The records of devstat(9), and the histograms of latency."""
 
+    def listed(self, names: Collection[str]) -> Mapping[str, Any]:
+        """Those leaves of its driver's that there are, after whose it is and how it is."""
+
     def inflight(self) -> Sequence[Mapping[str, Value]]:
         """The requests in flight."""
 
@@ -76,6 +79,19 @@ class DeviceView(Protocol):
 
     def note(self, words: str, who: str) -> None:
         """Log what somebody has done to it elsewhere."""
+
+
+class Devices(Protocol):
+    """Those that there are when they are asked for; to be asked costs nothing for each."""
+
+    def __iter__(self) -> Iterator[Key]:
+        """All, in any order."""
+
+    def get(self, key: Key, /) -> DeviceView | None:
+        """One, None if it is not there."""
+
+    def at(self, directory: str) -> Key | None:
+        """The one with that directory in XenStore, relative to our domain."""
 
 
 class DaemonView(Protocol):
@@ -115,10 +131,10 @@ class Tree:
     def __init__(
         self,
         daemon: DaemonView,
-        devices: Callable[[], Mapping[Key, DeviceView]],
+        devices: Devices,
         drivers: Mapping[str, Driver],
     ) -> None:
-        """`devices`: those there are now; `drivers`, by name: of all that there could be."""
+        """`drivers`, by name: of all that there could be."""
         self._daemon = daemon
         self._devices = devices
         self._drivers = drivers
@@ -156,9 +172,7 @@ class Tree:
             case Verb.RELOAD:
                 yield self._daemon.reload(who)
             case Verb.STAT:
-                latency = request.value == "latency"
-                for node, device in self._some(name):
-                    yield {node: device.stat(latency=latency)}
+                yield from self._stat(name, request.value)
             case Verb.INFLIGHT:
                 for node, device in self._some(name):
                     yield {node: device.inflight()}
@@ -179,10 +193,18 @@ class Tree:
 
         Those that go while an answer is taken are left out.
         """
-        for driver, unit in sorted(self._devices()):
-            device = self._devices().get((driver, unit))
+        for driver, unit in sorted(self._devices):
+            device = self._devices.get((driver, unit))
             if device is not None and name in ("", self._drivers[driver].root):
                 yield self._drivers[driver].node(unit), device
+
+    def _stat(self, name: str, wanted: Value | None) -> Iterator[Values]:
+        names = str(wanted).split() if wanted not in (None, "latency") else None
+        for node, device in self._some(name):
+            if names is None:
+                yield {node: device.stat(latency=wanted == "latency")}
+            else:
+                yield {node: device.listed(names)}
 
     def _health(self, name: str, bound: float) -> Iterator[Values]:
         shared = self._daemon.health()
@@ -200,31 +222,38 @@ class Tree:
             if chosen := _below(values, name):
                 found = True
                 yield chosen
-        for node, device in self.devices():
-            if not (_covers(name, node) or name.startswith(f"{node}.")):
-                continue
+        for node, device in self._below(name):
             if chosen := _below(_leaves(self._driver(node), node, device, name), name):
                 found = True
                 yield chosen
         if not found and name not in self._all:
             raise _unknown(name)
 
+    def _below(self, name: str) -> Iterator[tuple[str, DeviceView]]:
+        """The devices at or below a name, or the one that it is a part of; in order."""
+        parts = split(name)
+        if parts is None:
+            return (found for found in self.devices() if _covers(name, found[0]))
+        device, driver = self._devices.get(parts[:2]), self._drivers.get(parts[0])
+        return iter(() if device is None or driver is None else [(driver.node(parts[1]), device)])
+
     def _note(self, path: str, words: str, who: str) -> str:
         """Whoever says it is trusted no further than that it is text of some length."""
         words = one_line(words)
         if len(words) > NOTE_LENGTH:
             words = f"{words[:NOTE_LENGTH]}..."
-        for node, device in self.devices():
-            if device.group("xenbus").get("xenstore_path") == path:
-                device.note(words, who)
-                return node
+        key = self._devices.at(path)
+        device = None if key is None else self._devices.get(key)
+        if key is not None and device is not None:
+            device.note(words, who)
+            return self._drivers[key[0]].node(key[1])
         self._daemon.note(words, who)
         return ""
 
     def _set(self, name: str, value: Value | None, who: str) -> Values:
         leaf = leaf_of(name, self._drivers)
         parts = split(name)
-        device = self._devices().get(parts[:2]) if parts is not None else None
+        device = self._devices.get(parts[:2]) if parts is not None else None
         if leaf is None or (parts is not None and device is None):
             raise self._no_leaf(name)
         before = next(iter(self._get(name)))
@@ -260,7 +289,7 @@ class Tree:
         unit, rest = driver.split(name) or (0, name)
         if rest:
             raise _unknown(name)
-        device = self._devices().get((driver.name, unit))
+        device = self._devices.get((driver.name, unit))
         if device is None:
             raise OperatorError(f"no {driver.noun} {driver.name}{unit}", errno.ENOENT)
         return device
