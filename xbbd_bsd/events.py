@@ -167,6 +167,17 @@ class LimitReached(Event):
 
 
 @dataclass(frozen=True)
+class FewDescriptors(Event):
+    """At a start: what this process may have open bounds the disks before anything else does."""
+
+    severity = Severity.WARNING
+    text = "{descriptors} file descriptors are enough for {disks} disks, of {rings} rings each"
+    descriptors: int
+    disks: int
+    rings: int
+
+
+@dataclass(frozen=True)
 class NotAccepted(Event):
     """A client of ours cannot be let in; it waits, and is tried again."""
 

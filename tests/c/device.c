@@ -212,11 +212,12 @@ pair_wait_drained(struct pair *pair, enum xbb_stop_reason reason)
 {
 	struct pollfd pfd = { .fd = pair->wake[0], .events = POLLIN };
 	struct xbb_queue_status status;
-	char byte;
+	uint64_t word;
 
-	do {	/* a byte may say that threads are short */
+	do {	/* a word may say that threads are short */
 		CHECK_EQ(poll(&pfd, 1, LIMIT_MS), 1);
-		CHECK_EQ(read(pair->wake[0], &byte, 1), 1);
+		CHECK_EQ(read(pair->wake[0], &word, sizeof(word)),
+		    sizeof(word));
 		xbb_queue_status(pair->queue, &status);
 	} while (status.state != XBB_QUEUE_DRAINED);
 	CHECK_EQ(status.reason, reason);

@@ -76,7 +76,7 @@ class Ring:
         """Wait for the queue's own word that it has drained."""
         ready, _, _ = select.select([self.wake_fd], [], [], limit)
         assert ready, "the queue did not drain"
-        os.read(self.wake_fd, 1)
+        os.read(self.wake_fd, 8)
         assert self.queue.status().state == QueueState.DRAINED
 
     def stored(self, sector: int, nsectors: int) -> bytes:

@@ -119,12 +119,14 @@ class Simulated:
     def __init__(self, served: Disk) -> None:
         self._served = served
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         assert domid == DOMID
         channel = socket.socket(socket.AF_UNIX)
         channel.connect(self._served.listeners[port - 1].getsockname())
         channel.setblocking(False)
-        return RingDescriptors(os.dup(self._served.domain_fd), channel.detach())
+        if grants < 0:
+            grants = os.dup(self._served.domain_fd)
+        return RingDescriptors(grants, channel.detach())
 
 
 @pytest.fixture

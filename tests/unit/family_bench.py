@@ -77,7 +77,7 @@ class DirectoryHost:
 
     grant_path = ""
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         if (domid, port) != (5, PORT):
             raise GuestError(f"domain {domid} has no event channel {port}")
         channel = socket.socket(socket.AF_UNIX)

@@ -35,7 +35,7 @@ from xbbd_bsd.host.resources import Resources
 class Host:
     name, hv, store_path, media = "test", 0, sys.argv.pop(1), {}
     transports = ("best", "map", "copy")
-    resources = Resources(4096, 1000, 1000, 1 << 30)
+    resources = Resources(4096, 1000, 1 << 20, 1 << 30)
     def check_kinds(self, kinds): pass
 checks.detect = lambda spec: Host()
 sys.exit(daemon.main())
@@ -49,7 +49,7 @@ class StoreOnly:
     hv = HvKind.SIM
     media: Mapping[str, MediumName] = {}
     transports: Collection[str] = ("best", "map", "copy")
-    resources = Resources(4096, 1000, 1000, 1 << 30)
+    resources = Resources(4096, 1000, 1 << 20, 1 << 30)
 
     def __init__(self, store_path: str) -> None:
         self.store_path = store_path
@@ -60,7 +60,7 @@ class StoreOnly:
 
     grant_path = ""
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         raise HostError("no rings here")
 
     def prepare_disk(self, fd: int) -> DiskGeometry:

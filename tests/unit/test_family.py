@@ -13,11 +13,13 @@ from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from tests.waiting import GIVE_UP
 from xbbd_bsd.block.entry import make, tap_params
+from xbbd_bsd.block.limits import RESERVED_DESCRIPTORS
 from xbbd_bsd.config import KINDS, Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized, SizeRounded
 from xbbd_bsd.families import families
 from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.host.resources import Resources
 from xbbd_bsd.native import Op, SegmentIdentity, State, sim_mapped
 from xbbd_bsd.surroundings import Surroundings
 from xbbd_bsd.xenbus.states import Queue
@@ -262,6 +264,31 @@ def test_the_registry(bench: Bench) -> None:
         "vbd3": ["params"],
     }
     assert {state.name for state in block.connect_on} == {"INITIALISED", "CONNECTED"}
+
+
+def test_few_descriptors_are_told_at_the_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that the process may have a part is never for disks."""
+    given = Surroundings(
+        host=bench.host,
+        config=Config(),
+        state_dir=str(bench.run),
+        loop=bench.loop,
+        run=at_once,
+        guests=None,
+        journal=bench.events.append,
+        try_again=lambda driver, units: None,
+    )
+    for disks in (1000, 999):
+        descriptors = RESERVED_DESCRIPTORS + 21 * disks
+        resources = Resources(4096, 1000, descriptors, 1 << 30)
+        monkeypatch.setattr(type(bench.host), "resources", resources)
+        bench.events.clear()
+        make(given)
+        told = [str(event) for event in bench.events]
+        text = "20979 file descriptors are enough for 999 disks, of 4 rings each"
+        assert told == ([] if disks == 1000 else [text])
 
 
 def test_from_attach_to_detach(bench: Bench) -> None:

@@ -8,9 +8,10 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.limits import LimitError, Limits, Need, Part
-from xbbd_bsd.block.queues import RING_DESCRIPTORS, WAKE_DESCRIPTORS
+from xbbd_bsd.block.queues import OF_CONNECTION, disks_within, most_of_ring
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errors import GuestError
+from xbbd_bsd.native import HvKind
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -114,4 +115,15 @@ def test_what_is_counted_is_what_a_ring_opens(bench: Bench) -> None:
     bench.connect()
     # The frontend's end of the event channel lies in this process too.
     took = len(open_descriptors() - before)
-    assert RING_DESCRIPTORS + WAKE_DESCRIPTORS <= took <= RING_DESCRIPTORS + WAKE_DESCRIPTORS + 1
+    ring = most_of_ring(DiskConfig(), 0, HvKind.SIM).descriptors
+    assert took - 1 <= ring + OF_CONNECTION.descriptors <= took
+
+
+def test_for_how_many_disks_descriptors_are_enough() -> None:
+    """A segment, a disk and its lock, a grant device, a wake-up; a channel and a kick a ring."""
+    for queues in (1, 4, 8):
+        config, each = DiskConfig(max_queues=queues), 5 + 2 * queues
+        assert disks_within(1000 * each - 1, config, HvKind.XEN) == 999
+        assert disks_within(1000 * each, config, HvKind.XEN) == 1000
+    assert disks_within(21, DiskConfig(), HvKind.SIM) == 1, "and two more on a simulated machine"
+    assert disks_within(20, DiskConfig(), HvKind.SIM) == 0

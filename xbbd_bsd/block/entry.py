@@ -7,16 +7,21 @@ earlier daemon left.  Control thread.
 import time
 from collections.abc import Iterable, Mapping
 from errno import EINVAL
+from typing import Final
 
 from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.oids import DRIVER
+from xbbd_bsd.block.queues import disks_within
 from xbbd_bsd.block.serving import ByProcess, Here
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.errors import OperatorError, printable
+from xbbd_bsd.events import FewDescriptors
 from xbbd_bsd.surroundings import Entry, Surroundings
+
+MANY: Final = 1000  # disks, as many as anybody is known to have on one host
 
 
 def tap_params(value: bytes) -> bytes:
@@ -25,6 +30,14 @@ def tap_params(value: bytes) -> bytes:
     if scheme != b"aio" or not path:
         raise OperatorError(f"node params is '{printable(value)}': only aio:PATH is served", EINVAL)
     return path
+
+
+def warn_of_few(descriptors: int, given: Surroundings) -> None:
+    """Say for how many disks that is enough, if it may be what there is too little of."""
+    rings = given.config.disk.max_queues
+    disks = disks_within(descriptors, given.config.disk, given.host.hv)
+    if disks < MANY:
+        given.journal(FewDescriptors(descriptors, disks, rings))
 
 
 def make(given: Surroundings) -> Mapping[str, BlockFamily]:
@@ -46,6 +59,7 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         journal=given.journal,
         clock=time.monotonic,
     )
+    warn_of_few(limits.limits.descriptors, given)
     marks = Marks(given.state_dir)
     family = BlockFamily(
         media,

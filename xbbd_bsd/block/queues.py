@@ -21,6 +21,7 @@ from xbbd_bsd.native import (
     Transport,
     max_requests,
     queue_bytes,
+    ring_descriptors,
 )
 from xbbd_bsd.xenbus.family import Identity
 
@@ -76,17 +77,23 @@ def queue_maker(
 
 OF_DEVICE: Final = Need(disks=1, descriptors=1)  # its segment, which is locked
 OF_DISK: Final = Need(descriptors=2)  # the disk, and one that keeps others off
-# Grants, events, and the pipe by which it is woken; two more on a simulated machine.
-RING_DESCRIPTORS: Final = 6
-WAKE_DESCRIPTORS: Final = 2  # of a connection, whatever rings it has (rings.py)
+# Of a connection, whatever rings it has: the grant device, and what wakes the loop.
+OF_CONNECTION: Final = Need(descriptors=2)
 
 
 def need_of(rings: Mapping[int, RingParams], make: MakeParams) -> Need:
     """What a connection with those rings takes of what all disks share."""
-    need = Need(descriptors=WAKE_DESCRIPTORS)
+    need = OF_CONNECTION
     for number, ring in rings.items():
         need += _of_ring(make(number, ring, -1, -1, -1))
     return need
+
+
+def disks_within(descriptors: int, config: DiskConfig, hv: int) -> int:
+    """How many disks can have these, each with all the rings that it is offered."""
+    ring = most_of_ring(config, config.max_ring_page_order, hv)
+    disk = OF_DEVICE + OF_DISK + OF_CONNECTION + ring.times(config.max_queues)
+    return descriptors // disk.descriptors
 
 
 def most_of_ring(config: DiskConfig, order: int, hv: int) -> Need:
@@ -119,7 +126,7 @@ def _of_ring(params: QueueParams) -> Need:
     return Need(
         event_channels=1,
         threads=RING_THREADS,
-        descriptors=RING_DESCRIPTORS,
+        descriptors=ring_descriptors(params),
         buffers=queue_bytes(params),
     )
 

@@ -76,12 +76,15 @@ class RemoteRings:
         segment.unlock()
         with ExitStack() as held:
             rings: list[QueueParams] = []
+            grants = -1  # of the first, for all of them
             for number, ring in offered.items():
-                descriptors = host.open_ring(domid, ring.port)
-                held.callback(os.close, descriptors.grants)
+                descriptors = host.open_ring(domid, ring.port, grants)
                 held.callback(os.close, descriptors.events)
-                grants = -1 if host.grant_path else descriptors.grants
-                rings.append(make(number, ring, grants, descriptors.events, -1))
+                if grants < 0:
+                    grants = descriptors.grants
+                    held.callback(os.close, grants)
+                given = -1 if host.grant_path else grants
+                rings.append(make(number, ring, given, descriptors.events, -1))
             self._device = RemoteDevice.open(link, unit, rings, segment, kept=kept, limit=limit)
 
     def listen(self, subscribe: Subscribe, woken: Callable[[], None]) -> None:

@@ -4,12 +4,11 @@ A frontend may have one ring or several; they start together, and one that stops
 by itself takes the others along, since a disk that answers only in part is
 none.  It knows no XenStore and no state table.  Control thread, but for the
 beginning and for what nobody wants, which are a thread's of their own (errands.py);
-the queues' threads are told apart by a byte in a socket pair.
+the queues' threads wake the loop by one descriptor.
 """
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
@@ -20,7 +19,15 @@ from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.events import Event
 from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import Host
-from xbbd_bsd.native import Queue, QueueParams, QueueState, QueueStatus, State, StopReason
+from xbbd_bsd.native import (
+    Queue,
+    QueueParams,
+    QueueState,
+    QueueStatus,
+    State,
+    StopReason,
+    open_wake,
+)
 from xbbd_bsd.native.vitals import Process
 
 MakeParams = Callable[[int, RingParams, int, int, int], QueueParams]
@@ -83,30 +90,29 @@ class Rings:
         self._offered = offered
         self._process = Process(os.getpid())
         with ExitStack() as held:
-            reader, writer = socket.socketpair()
-            held.callback(writer.close)
-            held.callback(reader.close)
-            reader.setblocking(False)
-            writer.setblocking(False)
+            self._wake = open_wake()
+            held.callback(os.close, self._wake)
+            grants = -1  # of the first, for all of them
             for number, ring in offered.items():
                 with _about(named(number, ring)):
-                    descriptors = host.open_ring(domid, ring.port)
-                    grants, events = descriptors.grants, descriptors.events
-                    held.callback(os.close, grants)
+                    descriptors = host.open_ring(domid, ring.port, grants)
+                    events = descriptors.events
                     held.callback(os.close, events)
-                    queue = Queue(make(number, ring, grants, events, writer.fileno()), segment)
+                    if grants < 0:
+                        grants = descriptors.grants
+                        held.callback(os.close, grants)
+                    queue = Queue(make(number, ring, grants, events, self._wake), segment)
                 held.callback(queue.close)
                 self._queues[number] = queue
             # One that cannot be had must not wait for the requests of those that can.
             for queue in self._queues.values():
                 queue.start()
-            self._reader = reader
             self._held = held.pop_all()
 
     def listen(self, loop: asyncio.AbstractEventLoop, woken: Callable[[], None]) -> None:
         """From now on call `woken` on the loop when one has drained."""
-        loop.add_reader(self._reader, self._read, woken)
-        self._held.callback(loop.remove_reader, self._reader)
+        loop.add_reader(self._wake, self._read, woken)
+        self._held.callback(loop.remove_reader, self._wake)
 
     @property
     def process(self) -> Process:
@@ -177,7 +183,7 @@ class Rings:
 
     def _read(self, woken: Callable[[], None]) -> None:
         with suppress(BlockingIOError):
-            self._reader.recv(64)
+            os.read(self._wake, 8)
         if any(queue.status().state is not QueueState.RUNNING for queue in self._queues.values()):
             self.drain()
         woken()

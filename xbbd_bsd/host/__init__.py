@@ -190,9 +190,12 @@ class Host(Protocol):
     def grant_path(self) -> str:
         """The grant device, where only the process that opened it may map; "" elsewhere."""
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         """Descriptors for a ring with that domain's event channel.
 
+        `grants`: that of another ring of the domain's, which shall do for this one too, below 0
+        for one of its own.  An event channel's is never shared: whoever reads it takes what is
+        there, for whichever ring that is.
         HostError, or GuestError if the guest has no such port.
         """
 

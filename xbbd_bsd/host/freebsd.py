@@ -215,14 +215,15 @@ class FreeBSDXen:
     def grant_path(self) -> str:
         return ""
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
         try:
-            grants = _open(GNTDEV, os.O_RDWR)
+            device = _open(GNTDEV, os.O_RDWR) if grants < 0 else grants
             try:
-                return RingDescriptors(grants, _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))
+                return RingDescriptors(device, _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))
             except OperatorError:
-                os.close(grants)
+                if grants < 0:
+                    os.close(device)
                 raise
         except OperatorError as error:
             raise HostError(str(error), error.errno) from None

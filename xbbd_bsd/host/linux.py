@@ -201,13 +201,14 @@ class LinuxXen:
     def grant_path(self) -> str:
         return GNTDEV  # a mapping belongs to the memory of who opened it (gntdev.c)
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         """Fresh descriptors; what they are bound to is the data path's doing.  HostError."""
-        grants = _open(GNTDEV, os.O_RDWR)
+        device = _open(GNTDEV, os.O_RDWR) if grants < 0 else grants
         try:
-            return RingDescriptors(grants, _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))
+            return RingDescriptors(device, _open(EVTCHN, os.O_RDWR | os.O_NONBLOCK))
         except HostError:
-            os.close(grants)
+            if grants < 0:
+                os.close(device)
             raise
 
     def prepare_disk(self, fd: int) -> DiskGeometry:

@@ -47,7 +47,15 @@ from xbbd_bsd.native.binding import (
     sim_mapped,
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
-from xbbd_bsd.native.queue import Queue, QueueParams, QueueStatus, params_of, queue_bytes
+from xbbd_bsd.native.queue import (
+    Queue,
+    QueueParams,
+    QueueStatus,
+    open_wake,
+    params_of,
+    queue_bytes,
+    ring_descriptors,
+)
 from xbbd_bsd.native.segment import SegmentIdentity, SegmentMedium, Takeovers
 from xbbd_bsd.native.state import Devstat, InflightRequest, RingView, Segment, State
 
@@ -100,9 +108,11 @@ __all__ = [
     "kernel_environment",
     "max_requests",
     "name_thread",
+    "open_wake",
     "params_of",
     "pseudo_file_system",
     "queue_bytes",
+    "ring_descriptors",
     "set_budget",
     "sim_format",
     "sim_mapped",

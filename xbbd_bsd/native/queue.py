@@ -171,6 +171,25 @@ def queue_bytes(params: QueueParams) -> int:
     return int(lib.xbb_queue_bytes(_c_params(params)))
 
 
+def ring_descriptors(params: QueueParams) -> int:
+    """Most descriptors of a queue, without those that all rings of a device have together.
+
+    Which ones it is given does not matter.
+    """
+    conn = ffi.addressof(_c_params(params), "conn")
+    return int(lib.xbb_conn_descriptors(conn))
+
+
+def open_wake() -> int:
+    """For `wake_fd`: a descriptor of the caller's, who is woken as long as it is not read.
+
+    HostError if there is none.
+    """
+    fd = int(lib.xbb_wake_open())
+    check(min(fd, 0), "open eventfd")
+    return fd
+
+
 def _c_params(params: QueueParams) -> Any:
     return ffi.new(
         "struct xbb_queue_params *",

@@ -114,7 +114,10 @@ enum xbb_adopt {
 struct xbb_conn_params {
 	int32_t		grant_fd;	/* grant device of the hypervisor */
 	int32_t		event_fd;	/* event channel device */
-	/* Gets a byte once DRAINED, or short of threads; non-blocking. */
+	/*
+	 * Written to once DRAINED, or short of threads: 8 bytes, as an
+	 * eventfd(2) wants them; non-blocking.
+	 */
 	int32_t		wake_fd;
 	uint32_t	hv;		/* enum xbb_hv_kind */
 	uint32_t	domid;		/* the frontend's domain */
@@ -240,6 +243,15 @@ void	xbb_budget_used(uint32_t *mappingsp, uint32_t *grantsp);
  */
 void	xbb_io_bound(uint32_t threads, uint64_t bytes, struct xbb_io_use *use);
 void	xbb_io_use(struct xbb_io_use *use);
+
+/*
+ * For a wake_fd: a descriptor that is readable once it was written to, and not
+ * any more once it was read; or a negative errno.
+ */
+int	xbb_wake_open(void);
+
+/* Most descriptors of a ring, without those that several can have together. */
+uint32_t xbb_conn_descriptors(const struct xbb_conn_params *params);
 
 /*
  * Questions to the operating system.  pseudo_file_system: is an open file one

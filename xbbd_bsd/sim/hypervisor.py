@@ -121,7 +121,7 @@ class SimHost:
 
     grant_path = ""
 
-    def open_ring(self, domid: int, port: int) -> RingDescriptors:
+    def open_ring(self, domid: int, port: int, grants: int = -1) -> RingDescriptors:
         """Bind a guest's event channel by connecting to it, and open its memory."""
         if port > LARGEST_PORT:
             raise GuestError(f"domain {domid} has no event channel {port}", errno.EINVAL)
@@ -129,7 +129,8 @@ class SimHost:
         try:
             events.setblocking(False)
             events.connect(self._layout.port(domid, port))
-            grants = os.open(self._layout.domain(domid), os.O_RDONLY | os.O_DIRECTORY)
+            if grants < 0:
+                grants = os.open(self._layout.domain(domid), os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, ConnectionRefusedError) as error:
             events.close()
             raise GuestError(

@@ -56,6 +56,19 @@ xbb_conn_may_copy(const struct xbb_conn_params *params)
 	    ops->copy != NULL);
 }
 
+/*
+ * Most descriptors of a ring of such a connection, that of its event channel
+ * among them; those of grants, disk and wake-up it may have in common with
+ * others.
+ */
+uint32_t
+xbb_conn_descriptors(const struct xbb_conn_params *params)
+{
+	const struct xbb_hv_ops *ops = xbb_hv_lookup(params->hv);
+
+	return (2 + (ops == NULL ? 0 : ops->descriptors));
+}
+
 static int
 map_ring(struct xbb_conn *conn, struct xbb_error *error)
 {
@@ -83,7 +96,7 @@ xbb_conn_open(struct xbb_conn *conn, const struct xbb_conn_params *params,
 	conn->ops = xbb_hv_lookup(params->hv);
 	e = xbb_kick_open(&conn->rest);
 	if (e != 0)
-		return (xbb_fail(error, "open pipe", -e));
+		return (xbb_fail(error, "open eventfd", -e));
 	e = conn->ops->open(&conn->hv, params->grant_fd, params->event_fd,
 	    params->domid);
 	if (e != 0)
@@ -281,11 +294,8 @@ xbb_conn_check(struct xbb_conn *conn)
 void
 xbb_conn_tell(const struct xbb_conn *conn)
 {
-	ssize_t n;
 
-	do
-		n = write(conn->params->wake_fd, "", 1);
-	while (n < 0 && errno == EINTR);
+	xbb_wake(conn->params->wake_fd);
 }
 
 /* All that was taken is answered, and the thread is about to end. */

@@ -71,7 +71,7 @@ struct xbb_family {
 struct xbb_rest {
 	/* Any thread. */
 	atomic_bool	 sleeping;	/* it is about to poll */
-	int		 kick[2];	/* pipe that ends the poll */
+	int		 kick;		/* what ends the poll */
 	/* Ring thread. */
 	bool		 masked;	/* event channel awaits unmask */
 	uint32_t	 idle_events;	/* in a row, that brought nothing */
@@ -166,7 +166,8 @@ void	xbb_conn_status(struct xbb_conn *conn,
 void	xbb_conn_join(struct xbb_conn *conn);
 void	xbb_conn_close(struct xbb_conn *conn);
 
-/* kick.c - how a ring's thread that sleeps is woken.  Any thread. */
+/* kick.c - how one who sleeps is woken.  Any thread. */
+void	xbb_wake(int fd);
 int	xbb_kick_open(struct xbb_rest *rest);
 void	xbb_kick_close(struct xbb_rest *rest);
 void	xbb_kick(struct xbb_rest *rest);

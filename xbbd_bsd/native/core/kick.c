@@ -1,48 +1,63 @@
 /*
- * kick.c - how a ring's thread that sleeps is woken by another of ours.  Opened
- * and closed by whoever opens the ring; kicked by any thread.
+ * kick.c - how one who sleeps in poll(2) is woken by another thread of ours: by
+ * an eventfd(2), which FreeBSD has too, and is one descriptor where a pipe is
+ * two.  A ring's is opened and closed by whoever opens the ring, and kicked by
+ * any thread.
  */
-#include <fcntl.h>
+#include <sys/eventfd.h>
+
 #include <unistd.h>
 
 #include "core/core.h"
 
+/* What poll(2) says is readable once it was written to, until it is read. */
+int
+xbb_wake_open(void)
+{
+	int fd;
+
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return (fd < 0 ? -errno : fd);
+}
+
+/* Any thread; whatever fd is, as long as it does not block. */
+void
+xbb_wake(int fd)
+{
+	const uint64_t one = 1;
+	ssize_t n;
+
+	do
+		n = write(fd, &one, sizeof(one));
+	while (n < 0 && errno == EINTR);
+	/* EAGAIN: what is full wakes as well. */
+}
+
 int
 xbb_kick_open(struct xbb_rest *rest)
 {
-	int i;
+	int fd;
 
-	rest->kick[0] = rest->kick[1] = rest->also_fd = -1;
-	if (pipe(rest->kick) != 0)
-		return (-errno);
-	for (i = 0; i < 2; i++) {
-		fcntl(rest->kick[i], F_SETFD, FD_CLOEXEC);
-		fcntl(rest->kick[i], F_SETFL, O_NONBLOCK);
-	}
-	return (0);
+	rest->also_fd = -1;
+	fd = xbb_wake_open();
+	rest->kick = fd < 0 ? -1 : fd;
+	return (fd < 0 ? fd : 0);
 }
 
 void
 xbb_kick_close(struct xbb_rest *rest)
 {
 
-	if (rest->kick[0] >= 0) {
-		close(rest->kick[0]);
-		close(rest->kick[1]);
-	}
+	if (rest->kick >= 0)
+		close(rest->kick);
 }
 
 /* End the ring thread's poll, if it is in one.  Any thread. */
 void
 xbb_kick(struct xbb_rest *rest)
 {
-	ssize_t n;
 
-	if (!atomic_load(&rest->sleeping) ||
-	    !atomic_exchange(&rest->sleeping, false))
-		return;
-	do
-		n = write(rest->kick[1], "", 1);
-	while (n < 0 && errno == EINTR);
-	/* EAGAIN: a full pipe wakes as well. */
+	if (atomic_load(&rest->sleeping) &&
+	    atomic_exchange(&rest->sleeping, false))
+		xbb_wake(rest->kick);
 }

@@ -112,12 +112,12 @@ poll_all(struct xbb_conn *conn)
 {
 	struct xbb_rest *rest = &conn->rest;
 	struct pollfd pfd[3] = {
-		{ .fd = rest->kick[0], .events = POLLIN },
+		{ .fd = rest->kick, .events = POLLIN },
 		{ .fd = rest->masked ? -1 : conn->ops->event_fd(conn->hv),
 		    .events = POLLIN },
 		{ .fd = rest->also_fd, .events = POLLIN },
 	};
-	char drop[64];
+	uint64_t drop;
 	int n;
 
 	n = poll(pfd, rest->also_fd < 0 ? 2 : 3, longest_sleep(conn));
@@ -128,8 +128,7 @@ poll_all(struct xbb_conn *conn)
 	if (n <= 0)
 		return;
 	if (pfd[0].revents != 0)
-		while (read(rest->kick[0], drop, sizeof(drop)) == sizeof(drop))
-			continue;
+		(void)!read(rest->kick, &drop, sizeof(drop));
 	if (pfd[1].revents != 0)
 		take_event(conn);
 }

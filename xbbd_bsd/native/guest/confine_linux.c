@@ -82,10 +82,7 @@ static const struct rule rules[] = {
 	{ SYS_getsockopt, ANY, 0, 0 },
 	/* Descriptors that there are. */
 	{ SYS_close, ANY, 0, 0 },
-	{ SYS_pipe2, ANY, 0, 0 },
-#ifdef SYS_pipe
-	{ SYS_pipe, ANY, 0, 0 },
-#endif
+	{ SYS_eventfd2, ANY, 0, 0 },
 	{ SYS_flock, ANY, 0, 0 },
 	{ SYS_fstat, ANY, 0, 0 },
 	{ SYS_newfstatat, 3, AT_EMPTY_PATH, AT_EMPTY_PATH },

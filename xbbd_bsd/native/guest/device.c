@@ -10,7 +10,6 @@
  */
 #include <sys/file.h>
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -36,7 +35,8 @@ release_device(struct xbb_device *d)
 			xbb_queue_close(d->queue[i]);
 	for (i = 0; i < d->nrings; i++) {
 		d->queue[i] = NULL;
-		close_fd(&d->ring[i].conn.grant_fd);
+		if (!d->own_grants)
+			close_fd(&d->ring[i].conn.grant_fd);
 		close_fd(&d->ring[i].conn.event_fd);
 	}
 	if (d->state != NULL)
@@ -48,14 +48,14 @@ release_device(struct xbb_device *d)
 	close_fd(&d->segment_fd);
 }
 
-/* The process's own grant device serves all rings: a number for each. */
+/* The process's own grant device serves all rings there are. */
 static int
 grants_of_ring(struct xbb_message *message,
     const struct xbb_guest_params *params, uint32_t *atp)
 {
 
 	if (params->grant_fd >= 0)
-		return (fcntl(params->grant_fd, F_DUPFD_CLOEXEC, 0));
+		return (params->grant_fd);
 	return (xbb_message_fd(message, (*atp)++));
 }
 
@@ -78,6 +78,7 @@ xbb_device_new(struct xbb_message *message,
 	d->serial = add->head.serial;
 	d->wake_fd = wake_fd;
 	d->nrings = add->nrings;
+	d->own_grants = params->grant_fd >= 0;
 	d->shown.device = d->number;
 	atomic_init(&d->stage, XBB_STAGE_OPENING);
 	d->segment_fd = xbb_message_fd(message, 0);
@@ -139,13 +140,9 @@ static void
 end_stage(struct xbb_device *d, enum xbb_stage stage)
 {
 	const int wake_fd = d->wake_fd;
-	ssize_t n;
 
 	atomic_store(&d->stage, stage);
-	do
-		n = write(wake_fd, "", 1);
-	while (n < 0 && errno == EINTR);
-	/* EAGAIN: a full pipe wakes as well. */
+	xbb_wake(wake_fd);
 }
 
 static void *

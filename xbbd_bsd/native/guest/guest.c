@@ -29,20 +29,6 @@ ignore_signals(void)
 	(void)signal(SIGCHLD, SIG_DFL);
 }
 
-static int
-open_wake(int wake[2])
-{
-	int i;
-
-	if (pipe(wake) != 0)
-		return (-errno);
-	for (i = 0; i < 2; i++) {
-		(void)fcntl(wake[i], F_SETFD, FD_CLOEXEC);
-		(void)fcntl(wake[i], F_SETFL, O_NONBLOCK);
-	}
-	return (0);
-}
-
 /* The devices. */
 
 static void
@@ -126,10 +112,9 @@ static void
 tend_devices(struct xbb_guest *g)
 {
 	struct xbb_device *d, *next;
-	char drop[256];
+	uint64_t drop;
 
-	while (read(g->wake[0], drop, sizeof(drop)) == (ssize_t)sizeof(drop))
-		;
+	(void)!read(g->wake, &drop, sizeof(drop));
 	g->behind = false;
 	for (d = g->devices; d != NULL; d = next) {
 		next = d->next;
@@ -196,7 +181,7 @@ run_guest(struct xbb_guest *g)
 	int timeout;
 
 	while (!g->leaving && (timeout = idle_ms(g)) != 0) {
-		pfd[0] = (struct pollfd){ .fd = g->wake[0], .events = POLLIN };
+		pfd[0] = (struct pollfd){ .fd = g->wake, .events = POLLIN };
 		pfd[1] = (struct pollfd){
 			.fd = g->deaf ? -1 : g->params->listen_fd,
 			.events = POLLIN,
@@ -232,9 +217,9 @@ xbb_guest_main(const struct xbb_guest_params *params, struct xbb_error *error)
 	if (xbb_hv_lookup(params->hv) == NULL)
 		return (xbb_fail(error, "check parameters", EINVAL));
 	ignore_signals();
-	e = open_wake(g.wake);
-	if (e != 0)
-		return (xbb_fail(error, "open pipe", -e));
+	g.wake = xbb_wake_open();
+	if (g.wake < 0)
+		return (xbb_fail(error, "open eventfd", -g.wake));
 	(void)fcntl(params->listen_fd, F_SETFL, O_NONBLOCK);
 	e = xbb_confine_fd(params->listen_fd, XBB_USE_LISTENER, params);
 	if (e == 0 && params->grant_fd >= 0)
@@ -248,7 +233,6 @@ xbb_guest_main(const struct xbb_guest_params *params, struct xbb_error *error)
 	run_guest(&g);
 	if (g.daemon_fd >= 0)
 		close(g.daemon_fd);
-	close(g.wake[0]);
-	close(g.wake[1]);
+	close(g.wake);
 	return (0);
 }

@@ -62,6 +62,7 @@ struct xbb_device {
 	int		 kept[XBB_GUEST_KEPT];
 	struct xbb_state *state;
 	uint32_t	 nrings;
+	bool		 own_grants;	/* the process's, of all rings */
 	struct xbb_queue_params ring[XBB_MAX_RINGS];
 	struct xbb_queue *queue[XBB_MAX_RINGS];
 };
@@ -69,7 +70,7 @@ struct xbb_device {
 /* The process; all of it is the loop's. */
 struct xbb_guest {
 	const struct xbb_guest_params *params;
-	int		 wake[2];	/* bytes of rings, and others */
+	int		 wake;		/* written to by rings, and others */
 	int		 daemon_fd;	/* the one daemon, -1: none */
 	bool		 greeted;	/* it has said HELLO */
 	bool		 deaf;		/* no descriptor for a connection */

@@ -73,7 +73,7 @@ add_device(struct xbb_guest *g, struct xbb_message *message)
 		refuse_add(g, message, ENOSPC, "no room for another device");
 		return;
 	}
-	d = xbb_device_new(message, g->params, g->wake[1]);
+	d = xbb_device_new(message, g->params, g->wake);
 	if (d == NULL) {
 		refuse_add(g, message, ENOMEM, "allocate a device");
 		return;

@@ -41,6 +41,7 @@ struct xbb_hv_ops {
 	int	(*open)(struct xbb_hv **hvp, int grant_fd, int event_fd,
 		    uint32_t domid);
 	void	(*close)(struct xbb_hv *hv);
+	uint32_t descriptors;		/* that an object opens by itself */
 
 	/*
 	 * Connect to the frontend's event channel; the first event may be lost.

@@ -305,6 +305,7 @@ sim_can_copy(struct xbb_hv *hv)
 const struct xbb_hv_ops xbb_hv_sim = {
 	.open = sim_open,
 	.close = sim_close,
+	.descriptors = 2,		/* the directory, and its ledger */
 	.bind = sim_bind,
 	.event_fd = sim_event_fd,
 	.take = sim_take,
