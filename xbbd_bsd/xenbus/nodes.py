@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from xbbd_bsd.xenbus.family import Changes
-from xbbd_bsd.xenstore.client import Store, Transaction
+from xbbd_bsd.xenstore.client import Store, StoreError, StoreLost, Transaction
 
 MOST_AHEAD: Final = 24  # nodes, so that what one guest has published is no burden for the next
 
@@ -27,7 +27,13 @@ class Reading:
         self._store = store
         self._asked = asked
         paths = [f"{directories[of]}/{name}" for of, name in asked if directories.get(of)]
-        self._values = store.get_all(paths) if paths else {}
+        self._values: dict[str, bytes | None] = {}
+        try:
+            self._values = store.get_all(paths) if paths else {}
+        except StoreLost:
+            raise
+        except StoreError:  # a path that cannot be, which nobody may ask for here
+            pass
 
     def get(self, of: str, directory: str, name: str) -> bytes | None:
         """One of a directory that is called `of`; StoreError."""
