@@ -82,7 +82,8 @@ class DirectoryHost:
             raise GuestError(f"domain {domid} has no event channel {port}")
         channel = socket.socket(socket.AF_UNIX)
         channel.connect(self.listener.getsockname())
-        return RingDescriptors(os.dup(self.domain_fd), channel.detach())
+        grants = os.dup(self.domain_fd) if grants < 0 else grants
+        return RingDescriptors(grants, channel.detach())
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
         return platform().prepare_disk(fd)

@@ -115,8 +115,10 @@ def test_a_dom0_where_all_is_well(dom0: Kernel, tmp_path: Path) -> None:
     assert not os.get_inheritable(ring.events)
     assert fcntl.fcntl(ring.grants, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
     assert not os.get_blocking(ring.events)  # a read of an evtchn without events waits
-    os.close(ring.grants)
-    os.close(ring.events)
+    other = host.open_ring(1, 3, ring.grants)
+    assert (other.grants, other.events != ring.events) == (ring.grants, True)
+    for descriptor in (ring.grants, ring.events, other.events):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("guest", ["none", "generic", "bhyve"])
@@ -139,6 +141,11 @@ def test_no_device(dom0: Kernel, tmp_path: Path, device: str) -> None:
     )
     with pytest.raises(HostError, match=f"unable to open {tmp_path}/{device}: "):
         FreeBSDXen().open_ring(1, 2)
+    if device == "evtchn":  # what was lent is not closed
+        with open(os.devnull, "rb") as grants:
+            with pytest.raises(HostError):
+                FreeBSDXen().open_ring(1, 2, grants.fileno())
+            assert grants.read() == b""
 
 
 def test_no_permission(dom0: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
