@@ -26,7 +26,8 @@ MAY_KNOW = {
     "hv": {"hv"},
     "core": {"hv", "core"},
     "block": {"hv", "core", "block"},
-    "front": {"hv", "core", "block", "front"},
+    "net": {"hv", "core", "net"},
+    "front": {"hv", "core", "block", "net", "front"},
     "guest": {"hv", "core", "block", "guest"},
 }
 CONTRACT = {"internal.h", "xbb.h"}
