@@ -53,7 +53,7 @@ struct xbb_net_params {
 	int32_t		link_fd;	/* non-blocking, frames with a header */
 	uint32_t	accepts;	/* bits of enum xbb_net_accepts */
 	uint32_t	offload;	/* enum xbb_net_offload, of the link */
-	/* It wants no event for rx responses: it looks by itself. */
+	/* It does not tell of rx requests it posts: we look by ourselves. */
 	uint32_t	rx_polls;
 	uint32_t	filter;		/* only frames from that address */
 	uint8_t		address[XBB_NET_ADDRESS];	/* the guest's */
@@ -105,7 +105,14 @@ struct xbb_net_ring_state {
 	struct xbb_net_params params;
 	uint32_t	rx_req_cons;
 	uint32_t	rx_rsp_prod;
-	uint64_t	rx_full_since_ns;	/* CLOCK_MONOTONIC, 0: it is not */
+	/*
+	 * Slots before these may have been made responses that nobody has
+	 * published: what whoever adopts the rings cannot read any more.
+	 */
+	uint32_t	tx_answering;
+	uint32_t	rx_answering;
+	/* CLOCK_MONOTONIC; 0: there is room for the largest frame */
+	uint64_t	rx_full_since_ns;
 	struct xbb_net_counters counters;
 };
 
