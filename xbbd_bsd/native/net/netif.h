@@ -27,12 +27,19 @@
 #define XBB_NETIF_OKAY		0
 #define XBB_NETIF_NULL		1	/* to an extra-info slot */
 
-/* Extra info. */
+/* Extra info; other kinds are refused. */
 #define XBB_EXTRA_GSO		1
+#define XBB_EXTRA_HASH		4	/* and not looked into */
 #define XBB_EXTRA_FLAG_MORE	1
 #define XBB_GSO_NONE		0
 #define XBB_GSO_TCPV4		1
 #define XBB_GSO_TCPV6		2
+
+/*
+ * Least segment size of a packet that is to be split: as small as Linux makes
+ * it for the meanest of peers, and it bounds what one packet becomes.
+ */
+#define XBB_LEAST_SEGMENT	8
 
 struct xbb_tx_request {
 	uint32_t	ref;
@@ -113,14 +120,20 @@ struct xbb_net_packet {
 /*
  * The packet that begins at one of n slots; offered: bits of enum
  * xbb_net_accepts, what we told the frontend it may send.  Returns its slots, 0
- * if it is not whole yet.
+ * if it is not whole yet, which one of more slots than the ring has never is:
+ * if the ring is full and nothing is in flight, it never ends.  One that is
+ * refused is as long as it says, and its slots want their answers.
+ *
+ * The first reason to refuse it counts, in this order: extras, how many slots,
+ * how many bytes, where they are.  Flags of other slots than the first matter
+ * only as far as more come.  Slots without data are no pieces.
  */
 uint32_t xbb_netif_tx_packet(const union xbb_tx_slot *slots, uint32_t n,
 	    uint32_t first, uint32_t offered, struct xbb_net_packet *packet);
 
 /*
  * Responses to all of its slots, in order, with that status (of one that is
- * refused: ERROR), NULL to extras.
+ * refused: ERROR), NULL to extras.  They may be put where these slots are.
  */
 void	xbb_netif_tx_answer(const union xbb_tx_slot *slots,
 	    const struct xbb_net_packet *packet, int16_t status,
@@ -144,7 +157,8 @@ uint32_t xbb_netif_rx_piece(const struct xbb_net_frame *frame, uint32_t n,
 /*
  * Responses to so many rx requests, as xbb_netif_rx_slots() says; failed: the
  * guest's pages could not be had, and only the first says so, as one response.
- * Returns how many responses there are: others are not consumed.
+ * Returns how many responses there are: others are not consumed.  They may be
+ * put where the requests are.
  */
 uint32_t xbb_netif_rx_answer(const union xbb_rx_slot *requests,
 	    const struct xbb_net_frame *frame, bool failed,

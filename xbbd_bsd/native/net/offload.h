@@ -10,6 +10,8 @@
 
 #define XBB_ETHER_HEADER	14	/* bytes, least of a frame */
 #define XBB_MOST_HEADERS	256	/* bytes that are looked at for headers */
+#define XBB_PROTOCOL_TCP	6
+#define XBB_PROTOCOL_UDP	17
 
 /* The header before each frame of a link (virtio_net_hdr_mrg_rxbuf; le16). */
 struct xbb_link_header {
@@ -46,46 +48,71 @@ struct xbb_headers {
 
 /*
  * Find the headers, behind up to two VLAN tags and IPv6 extension headers;
- * false if there is an IP header that cannot be true.
+ * false if there is an IP header that cannot be true.  What is in a fragment,
+ * behind a header that authenticates, or on a route with stops left counts as
+ * neither TCP nor UDP, and so does what does not fit between header and end.
  */
 bool	xbb_headers_find(const uint8_t *frame, uint32_t size,
 	    struct xbb_headers *headers);
 
-/* The sum of the Internet of some bytes, on top of another; not inverted. */
+/*
+ * The sum of the Internet of some bytes, on top of another; and 16 bits of it,
+ * as they lie in a frame.  Not inverted.  An odd byte may only be the last.
+ */
 uint32_t xbb_sum_add(uint32_t sum, const void *data, size_t bytes);
-uint16_t xbb_sum_fold(uint32_t sum);	/* in the network's order */
+uint16_t xbb_sum_fold(uint32_t sum);
 
 /*
- * Of the pseudo header, as the field of a sum has it that is left to a card;
- * and the whole sum of TCP or UDP.
+ * Of the pseudo header of TCP or UDP, as the field of a sum has it that is left
+ * to a card.
  */
 uint16_t xbb_sum_pseudo(const uint8_t *frame, const struct xbb_headers *h);
 /* Fill in the sums of TCP or UDP, and of IPv4: false if it has none of those. */
 bool	xbb_sum_fill(uint8_t *frame, uint32_t size,
 	    const struct xbb_headers *headers);
-/* Are they all right? */
+/* Are those right that it has? */
 bool	xbb_sum_right(const uint8_t *frame, uint32_t size,
 	    const struct xbb_headers *headers);
 
 /*
  * The header of the link for a frame of the guest's: flags XBB_TXF_*, gso_type
  * XBB_GSO_*.  Where sums are left to others the field has to have that of the
- * pseudo header, which is put there.  False: it is not what the guest says.
+ * pseudo header, which is put there; to be split says that as well.  For a link
+ * that is SAFE: split what has a gso_type then, and fill what NEEDS_CSUM.
+ * False: it is not what the guest says.
  */
 bool	xbb_offload_to_link(uint8_t *frame, uint32_t size, uint16_t flags,
 	    uint8_t gso_type, uint16_t gso_size, struct xbb_link_header *header);
 
+/* What is to be done, or was, with a frame of the link. */
+enum xbb_offload_verdict {
+	XBB_OFFLOAD_BAD		= 0,	/* it is not what its header says */
+	XBB_OFFLOAD_AS_IS	= 1,
+	XBB_OFFLOAD_SUMMED	= 2,	/* its sum was filled in */
+	XBB_OFFLOAD_SPLIT	= 3	/* the guest takes only its parts */
+};
+
+/*
+ * The reverse, for a guest that accepts that much (bits of enum
+ * xbb_net_accepts).  A frame to be split (by header->gso_size) is left alone,
+ * and what is made of it is what its parts are.
+ */
+enum xbb_offload_verdict xbb_offload_from_link(uint8_t *frame, uint32_t size,
+	    const struct xbb_link_header *header, uint32_t accepts,
+	    struct xbb_net_frame *made);
+
 /*
  * A frame that is split: begin, then next until it is 0, which makes the
  * headers of the next one in a place of XBB_MOST_HEADERS bytes, and says which
- * bytes of the frame come behind them.  Sums are right.
+ * bytes of the frame come behind them: returns how many bytes they have.  Sums
+ * are right.  False: it has no TCP, or the size is none.
  */
 struct xbb_split {
 	const uint8_t	*frame;
 	struct xbb_headers headers;
 	uint32_t	at;		/* next byte of the payload */
 	uint32_t	sequence;	/* of the first one */
-	uint16_t	id;		/* of IPv4 */
+	uint16_t	id;		/* of IPv4, likewise */
 	uint16_t	gso_size;
 	uint32_t	n;		/* made so far */
 };
