@@ -66,7 +66,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "recover.c",
         "speed.c",
     ),
-    "net": ("netif.c", "offload.c", "open.c", "selftest.c", "state.c"),
+    "net": (
+        "headers.c",
+        "netif.c",
+        "offload.c",
+        "open.c",
+        "selftest.c",
+        "state.c",
+        "sums.c",
+    ),
     "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
     "guest": ("build.c", "daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
 }

@@ -1,7 +1,8 @@
 /*
- * offload.h - what network cards do besides: where the headers of a frame are,
- * sums of IPv4, IPv6, TCP and UDP, frames that are split.  Pure; frames are one
- * piece of our own memory.
+ * offload.h - what network cards do besides: where the headers of a frame are
+ * (headers.c), sums of IPv4, IPv6, TCP and UDP (sums.c), what a link has to be
+ * told, frames that are split (offload.c).  Pure; frames are one piece of our
+ * own memory.
  */
 #ifndef XBB_OFFLOAD_H
 #define XBB_OFFLOAD_H
@@ -9,7 +10,7 @@
 #include "net/netif.h"
 
 #define XBB_ETHER_HEADER	14	/* bytes, least of a frame */
-#define XBB_MOST_HEADERS	256	/* bytes that are looked at for headers */
+#define XBB_MOST_HEADERS	256	/* bytes: what is behind is no header */
 #define XBB_PROTOCOL_TCP	6
 #define XBB_PROTOCOL_UDP	17
 
@@ -40,7 +41,7 @@ struct xbb_headers {
 	uint16_t	l3;		/* of the IP header; 0: no IP */
 	uint16_t	l4;		/* of TCP or UDP; 0: neither */
 	uint16_t	payload;	/* behind them; 0: no TCP or UDP */
-	uint16_t	end;		/* of what the IP header says there is */
+	uint16_t	end;		/* of what IP says there is */
 	uint8_t		version;	/* of IP: 4, 6 */
 	uint8_t		protocol;	/* 6 TCP, 17 UDP, or other */
 	bool		fragment;	/* of a datagram: there is no sum in it */
