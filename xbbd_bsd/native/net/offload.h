@@ -44,7 +44,7 @@ struct xbb_headers {
 	uint16_t	end;		/* of what IP says there is */
 	uint8_t		version;	/* of IP: 4, 6 */
 	uint8_t		protocol;	/* 6 TCP, 17 UDP, or other */
-	bool		fragment;	/* of a datagram: there is no sum in it */
+	bool		fragment;	/* of a datagram: it has no sum */
 };
 
 /*
@@ -68,7 +68,7 @@ uint16_t xbb_sum_fold(uint32_t sum);
  * to a card.
  */
 uint16_t xbb_sum_pseudo(const uint8_t *frame, const struct xbb_headers *h);
-/* Fill in the sums of TCP or UDP, and of IPv4: false if it has none of those. */
+/* Fill in the sums of TCP or UDP, and of IPv4: false if it has neither. */
 bool	xbb_sum_fill(uint8_t *frame, uint32_t size,
 	    const struct xbb_headers *headers);
 /* Are those right that it has? */
@@ -83,7 +83,8 @@ bool	xbb_sum_right(const uint8_t *frame, uint32_t size,
  * False: it is not what the guest says.
  */
 bool	xbb_offload_to_link(uint8_t *frame, uint32_t size, uint16_t flags,
-	    uint8_t gso_type, uint16_t gso_size, struct xbb_link_header *header);
+	    uint8_t gso_type, uint16_t gso_size,
+	    struct xbb_link_header *header);
 
 /* What is to be done, or was, with a frame of the link. */
 enum xbb_offload_verdict {

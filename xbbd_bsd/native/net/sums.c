@@ -1,7 +1,7 @@
 /*
- * sums.c - the sums of IPv4, IPv6, TCP and UDP.  Pure: no system call, no state.
- * They are carried in the order of bytes that the processor has (RFC 1071), and
- * so are put into a frame as they are.
+ * sums.c - the sums of IPv4, IPv6, TCP and UDP.  Pure: no system call, no
+ * state.  They are carried in the order of bytes that the processor has (RFC
+ * 1071), and so are put into a frame as they are.
  */
 #include <assert.h>
 #include <string.h>
@@ -56,7 +56,8 @@ xbb_sum_fold(uint32_t sum)
 
 /* Of the pseudo header of so many bytes. */
 uint32_t
-xbb_pseudo_sum(const uint8_t *frame, const struct xbb_headers *h, uint32_t length)
+xbb_pseudo_sum(const uint8_t *frame, const struct xbb_headers *h,
+    uint32_t length)
 {
 	uint8_t rest[4] = { 0, h->protocol };
 	uint32_t sum;
@@ -99,7 +100,8 @@ xbb_sum_fill(uint8_t *frame, uint32_t size, const struct xbb_headers *h)
 	field = frame + h->l4 + sum_offset(h);
 	length = sum_length(frame, h);
 	sum_put(field, 0);
-	sum = xbb_sum_add(xbb_pseudo_sum(frame, h, length), frame + h->l4, length);
+	sum = xbb_pseudo_sum(frame, h, length);
+	sum = xbb_sum_add(sum, frame + h->l4, length);
 	sum_put(field, sum_of_udp((uint16_t)~xbb_sum_fold(sum),
 	    h->protocol == XBB_PROTOCOL_UDP));
 	return (true);
