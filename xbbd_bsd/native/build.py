@@ -75,7 +75,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "state.c",
         "sums.c",
     ),
-    "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
+    "front": (
+        "direct.c",
+        "exercise.c",
+        "front.c",
+        "hv_sim.c",
+        "hvfront.c",
+        "netfront.c",
+        "netreceive.c",
+        "netrelay.c",
+        "netsend.c",
+        "transfer.c",
+    ),
     "guest": ("build.c", "daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
 }
 # The files that exist once for each operating system.
@@ -114,7 +125,8 @@ for header in CONTRACT:
     ffibuilder.cdef((HERE / header).read_text())
 ffibuilder.set_source(
     "xbbd_bsd.native._xbb",
-    '#include "front/front.h"\n#include "guest/guest.h"\n#include "net/net.h"',
+    '#include "front/front.h"\n#include "guest/guest.h"\n#include "net/net.h"\n'
+    '#include "front/netfront.h"',
     sources=sources(),
     include_dirs=[str(HERE.relative_to(HERE.parent.parent))],
     depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.rglob("*.h"))],
