@@ -99,7 +99,12 @@ RULES: list[tuple[str, list[str]]] = [
                 "program", "reload", "surroundings", "takeovers", "views", "xenbus.bus",
                 "xenstore.client"]),
     ("toolstack", ["errors", "vdev", "xenbus.complaint", "xenbus.states", "xenstore"]),
-    ("ctl.disks", ["control.protocol", "ctl", "errors", "host", "toolstack", "vdev", "xenstore"]),
+    ("cards", ["errors", "toolstack", "xenbus.states", "xenstore"]),
+    ("ctl.offers", ["errors", "host", "toolstack", "xenstore"]),
+    ("ctl.disks", ["ctl", "errors", "toolstack", "vdev", "xenstore"]),
+    ("ctl.cards", ["cards", "ctl", "errors", "xenstore"]),
+    ("ctl.attach", ["block.oids", "cards", "control.protocol", "ctl", "errors", "toolstack", "vdev",
+                    "xenstore"]),
     ("ctl", ["block.oids", "control", "ctl", "errors", "host"]),
     ("xbbctl", ["block.oids", "control", "ctl", "errors", "findings", "host", "oids", "program",
                 "toolstack"]),
@@ -357,7 +362,7 @@ def test_only_the_store_knows_pyxs() -> None:
 # child would have them too.
 FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
 FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
-TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack"]
+TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack", "cards"]
 SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
 # Before anything is mapped; and those that never map anything.
 DETACHES = {

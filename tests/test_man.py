@@ -42,8 +42,8 @@ FOREIGN = {
     *(
         (name, "8")
         for name in (
-            *("daemon", "devd", "gstat", "iostat", "mount", "periodic", "rc", "sysctl"),
-            *("syslogd", "xenstored", "zpool"),
+            *("daemon", "devd", "gstat", "ifconfig", "iostat", "mount", "periodic", "rc"),
+            *("sysctl", "syslogd", "xenstored", "zpool"),
         )
     ),
     ("devstat", "9"),

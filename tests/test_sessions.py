@@ -131,6 +131,9 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("xbbctl.8", 'xbbd-watch mail -s "xbbd" root'): "tests/sim/test_traces.py has the script",
     ("xbbctl.8", "xbbctl log -f"): "tests/sim/test_traces.py follows the log",
     ("xbbctl.8", "disk.workers: 8 -> 16"): SHOWN,
+    ("xbbctl.8", "xbbctl attach vm1 bridge=xenbr0,mac=00:16:3e:01:02:03"): (
+        "wants a bridge, and to make interfaces; tests/unit/test_cards.py has the words"
+    ),
     ("xbbd.8", "xbbd -t && service xbbd reload"): FREEBSD,
     ("xbbd.8", '{"values": {"time": 1.5, "severity": "warning",'): SHOWN,
     ("xbbd.8", 'disk = [ "vdev=xvda,access=rw,backendtype=tap,target=/tank/vm.img" ]'): SHOWN,

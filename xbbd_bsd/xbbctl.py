@@ -24,8 +24,9 @@ from xbbd_bsd.control.protocol import FamilyVerb, Request, Verb
 from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
 from xbbd_bsd.control.tree import MOST_BEFORE
+from xbbd_bsd.ctl.attach import run_attach, run_detach
 from xbbd_bsd.ctl.daemon import connect, device_name, find_device, short
-from xbbd_bsd.ctl.disks import MODES, run_attach, run_detach
+from xbbd_bsd.ctl.disks import MODES
 from xbbd_bsd.ctl.log import run_log
 from xbbd_bsd.errors import OperatorError, one_line, shown
 from xbbd_bsd.findings import BOUND
@@ -107,7 +108,7 @@ def _of_guest(devices: Mapping[str, Any], guest: str) -> dict[str, Any]:
         if guest in (found.get("guest") or None, str(found["domid"]), short(device))
     }
     if not chosen:
-        raise OperatorError(f"guest {guest} has no disk of xbbd", ENOENT)
+        raise OperatorError(f"guest {guest} has no device of xbbd", ENOENT)
     return chosen
 
 
@@ -285,17 +286,19 @@ def _verb_parser() -> argparse.ArgumentParser:
         help="also who serves it, take-overs, and what was set by hand",
     )
     for name, call, text in (
-        ("attach", run_attach, "give a guest a disk, as xl block-attach does"),
+        ("attach", run_attach, "give a guest a disk or a card, as xl block-attach does"),
         ("detach", run_detach, "take it back, as xl block-detach does"),
     ):
         command = verb(name, call, text)
         if name == "attach":
             command.add_argument("domain", help="name or number of the guest")
-            command.add_argument("path", help="file or device")
-            command.add_argument("vdev", help="xvda and so on, or its number")
+            command.add_argument("path", help="file or device; or a card, as bridge=xenbr0")
+            command.add_argument("vdev", nargs="?", help="of a disk: xvda and so on, or its number")
         else:
-            command.add_argument("domain", help="name or number of the guest, or xbbdN alone")
-            command.add_argument("vdev", nargs="?", help="xvda and so on, or its number")
+            command.add_argument("domain", help="name or number of the guest; or xbbdN alone")
+            command.add_argument(
+                "vdev", nargs="?", help="xvda and so on, or its number; a card's vif0, or address"
+            )
             command.add_argument(
                 "--force", action="store_true", help="remove the nodes even if it is in use"
             )

@@ -118,7 +118,7 @@ def test_a_time_that_cannot_be(daemon: Running, monkeypatch: pytest.MonkeyPatch)
     ("words", "error"),
     [
         (("health", "xbbd7"), "no disk xbbd7"),
-        (("health", "disk"), "disk: no disk of xbbd, write xbbdN as in xbbctl list"),
+        (("health", "disk"), "disk: no device of xbbd, write xbbdN or xnbN as in xbbctl list"),
     ],
 )
 def test_what_is_not_known_is_not_well(daemon: Running, words: tuple[str, ...], error: str) -> None:
