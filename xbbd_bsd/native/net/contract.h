@@ -177,15 +177,17 @@ int	xbb_net_self_test(uint32_t number, const char **namep);
 
 /*
  * Link.  xbb_link_open() gives a queue of an interface of that name, which is
- * made if it is not there and outlives its descriptors; several if multi, where
- * the system can (EOPNOTSUPP).  xbb_link_remove() removes it (ENXIO, ENODEV: it
- * is not there).  xbb_link_up() marks it as up, or down, as an administrator
- * would; xbb_link_carrier() whether its cable is in.  xbb_link_mtu() sets, in
- * bytes.  All of an interface in the network name space of the caller.
+ * made if it is not there; several if multi, where the system can (EOPNOTSUPP).
+ * Its cable is in as long as one is open.  It outlives them, and stays as it
+ * is: up, and in its bridge.  xbb_link_remove() removes it (ENXIO: it is not
+ * there, EINVAL: it is none of ours, EBUSY: it is open, where that matters).
+ * xbb_link_up() marks it as up, as an administrator would; xbb_link_is_up(): 1
+ * if it is, 0 if not, or -ENXIO.  xbb_link_mtu() sets, in bytes.  All of an
+ * interface in the network name space of the caller.
  */
 int	xbb_link_open(const char *name, int multi, int *fdp,
 	    struct xbb_error *error);
 int	xbb_link_remove(const char *name, struct xbb_error *error);
-int	xbb_link_up(const char *name, int up, struct xbb_error *error);
-int	xbb_link_carrier(int fd, int on, struct xbb_error *error);
+int	xbb_link_up(const char *name, struct xbb_error *error);
+int	xbb_link_is_up(const char *name);
 int	xbb_link_mtu(const char *name, uint32_t mtu, struct xbb_error *error);
