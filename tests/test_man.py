@@ -18,7 +18,7 @@ import pytest
 from tests.pages import PAGES, ROOT, flags, plain, source
 from xbbd_bsd import config, daemon, xbbctl, xbbstat
 from xbbd_bsd.block.queues import most_of_ring
-from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, GuestConfig
+from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, GuestConfig, NetConfig
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.errors import OperatorError, Refused
@@ -258,6 +258,7 @@ def keys(part: str) -> dict[str, tuple[str, str, str]]:
         "daemon": (".Ss The daemon\n", ".Ss Guests\n"),
         "guest": (".Ss Guests\n", ".Ss Disks\n"),
         "disk": (".Ss Disks\n", ".Ss Single"),
+        "net": (".Ss Network cards\n", ".Sh FILES\n"),
     }
     found = {}
     for name, text in entries("xbbd.conf.5", *bounds[part]).items():
@@ -274,7 +275,7 @@ def as_toml(value: object) -> str:
             return "none"
         case bool():
             return str(value).lower()
-        case str() if value in (GuestConfig().user, GuestConfig().cpus):
+        case str() if value in (GuestConfig().user, GuestConfig().cpus, NetConfig().offload):
             return f'"{value}"'
         case tuple():
             return "[" + ", ".join(f'"{item}"' for item in value) + "]"
@@ -283,7 +284,7 @@ def as_toml(value: object) -> str:
 
 @pytest.mark.parametrize(("part", "section"), config.SECTIONS.items())
 def test_keys_and_defaults(
-    part: str, section: type[DaemonConfig | GuestConfig | DiskConfig]
+    part: str, section: type[DaemonConfig | GuestConfig | DiskConfig | NetConfig]
 ) -> None:
     said = {name: default for name, (_, default, _) in keys(part).items()}
     assert said == {field.name: as_toml(field.default) for field in fields(section)}

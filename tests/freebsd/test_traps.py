@@ -353,8 +353,8 @@ FORGOTTEN_IN_PYTHON = {
         "test_a_dom0_where_all_is_well",
     ),
     "4: the kernel's backend is first": (
-        'if not _is_set(kernel_environment(HINT) or ""):',
-        "if kernel_environment(HINT) is None:",
+        'if not _is_set(kernel_environment(hint) or ""):',
+        "if kernel_environment(hint) is None:",
         "test_the_kernel_would_take_vbd",
     ),
 }

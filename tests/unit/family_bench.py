@@ -23,7 +23,7 @@ from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself
+from xbbd_bsd.host import DiskGeometry, Links, MediumName, RingDescriptors, path_itself
 from xbbd_bsd.host.choice import platform
 from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_format, sim_mapped
@@ -53,6 +53,7 @@ class DirectoryHost:
     store_path = ""
     media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
     transports = ("best", "map", "copy")
+    links = Links("vif", multi=True, offload="full", told=True)
     locked = False
     holds = False  # a lock is a descriptor of its own
     gone = 0  # errno that a disk gives which is gone

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from errno import ENXIO
 
-from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import check
 

@@ -1,5 +1,5 @@
 /*
- * link_linux.c - the link of a card on Linux: a tap of tun.c whose frames have
+ * link_linux.c - the link of a card on Linux: a tap whose frames have
  * a header before them, kept by the kernel when its last descriptor is closed.
  * While none is open it has no carrier and drops what it is sent.  Knows no
  * ring.  Any thread.
