@@ -35,7 +35,7 @@ enum xbb_net_refusal {
 	XBB_NET_TOO_LONG	= 2,	/* pieces are more than the whole */
 	XBB_NET_BEYOND_PAGE	= 3,	/* a piece leaves its page */
 	XBB_NET_TOO_MANY	= 4,	/* slots */
-	XBB_NET_BAD_EXTRA	= 5,	/* unknown, or more than one of a kind */
+	XBB_NET_BAD_EXTRA	= 5,	/* unknown, or two of a kind */
 	XBB_NET_BAD_GSO		= 6,	/* not offered, or no segment size */
 	XBB_NET_BAD_HEADERS	= 7,	/* sums or splitting of what it is not */
 	XBB_NET_BAD_GRANT	= 8,
