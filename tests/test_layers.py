@@ -37,11 +37,12 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.protocol", ["errors"]),
     ("control.health", ["control.protocol", "errors", "findings", "oids"]),
     ("control.tree", ["control.health", "control.protocol", "errors", "findings", "oids"]),
-    # What it shows is of disks, by name.
-    ("control.families", ["block.oids", "errors", "faults", "oids", "stats"]),
+    # What these show is of disks and cards, by name.
+    ("control.cards", ["net.oids"]),
+    ("control.families", ["block.oids", "control.cards", "errors", "faults", "oids", "stats"]),
     ("control.metrics", ["control.accept", "control.families", "errors"]),
     ("control.accept", []),
-    ("control.status", ["block.oids", "errors", "findings", "oids"]),
+    ("control.status", ["block.oids", "errors", "findings", "net.oids", "oids"]),
     ("control.server", ["control", "errors", "events"]),
     ("control", ["control", "errors", "findings", "oids"]),
     # Ends a program of ours.
@@ -114,9 +115,13 @@ RULES: list[tuple[str, list[str]]] = [
     ("ctl.cards", ["cards", "ctl", "errors", "xenstore"]),
     ("ctl.attach", ["block.oids", "cards", "control.protocol", "ctl", "errors", "toolstack", "vdev",
                     "xenstore"]),
+    ("ctl.listing", ["control", "ctl", "errors", "net.oids", "oids"]),
     ("ctl", ["block.oids", "control", "ctl", "errors", "host"]),
     ("xbbctl", ["block.oids", "control", "ctl", "errors", "findings", "host", "oids", "program",
                 "toolstack"]),
+    ("stat.cards", ["net.oids"]),
+    ("stat.netstat", ["net.oids", "stat"]),
+    ("stat.choice", ["block.oids", "net.oids", "stat"]),
     ("stat.sample", ["block.oids", "errors", "oids", "stat", "stats"]),
     ("stat.watch", ["control.client", "control.protocol", "errors", "oids", "stat"]),
     ("stat", ["block.oids", "errors", "oids", "stat"]),
@@ -161,6 +166,8 @@ PURE = [
     "block.negotiate",
     "block.progress",
     "block.faults",
+    "stat.cards",
+    "stat.netstat",
     "stat.sample",
     "stat.choice",
     "stat.iostat",
@@ -322,6 +329,7 @@ def test_an_import_in_a_function_and_a_package_are_edges() -> None:
 # Who knows which families there are, and programs that show what is a disk's, or a card's.
 KNOW_FAMILIES = [
     "families",
+    "control.cards",
     "control.families",
     "control.status",
     "ctl.*",

@@ -24,13 +24,14 @@ FOREIGN = {
     # Xen's public headers and libraries
     *("blkif.h", "event_channel.h", "evtchn.h", "gntalloc.h", "gntdev.h", "grant_table.h"),
     *("libxl_create.c", "libxl_device.c", "libxl_disk.c", "libxl_freebsd.c"),
-    *("libxl_internal.h", "libxl_linux.c", "protocols.h", "ring.h", "xen.h", "xenbus.h"),
-    *("xenstored_core.c", "xs_wire.h"),
+    *("libxl_internal.h", "libxl_linux.c", "libxl_nic.c", "protocols.h", "ring.h", "xen.h"),
+    *("vif-common.sh", "xenbus.h", "xenstored_core.c", "xs_wire.h"),
     # FreeBSD
     *("blkback.c", "dead_vnops.c", "devicestat.h", "evtchn_dev.c", "geom_dev.c"),
     *(
         "kern_environment.c",
         "kern_proc.c",
+        "netback.c",
         "subr_bus.c",
         "subr_devstat.c",
         "sysctl.c",
