@@ -91,6 +91,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "netreceive.c",
         "netrelay.c",
         "netsend.c",
+        "relay.c",
         "transfer.c",
     ),
     "guest": ("build.c", "daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),

@@ -184,3 +184,9 @@ int	xbb_netfront_set_access(struct xbb_netfront *front, uint32_t ref,
 	    int access);
 int	xbb_netfront_notify(struct xbb_netfront *front);
 int	xbb_netfront_wait(struct xbb_netfront *front, int timeout_ms);
+
+/*
+ * The yardstick: frames between two links as they come, each copied twice, as
+ * often as a backend and its hypervisor would.  Until stop_fd is readable.
+ */
+int	xbb_direct_relay(int link_fd, int other_fd, int stop_fd);

@@ -131,3 +131,8 @@ class Netfront:
         if self._front is not None:
             front, self._front = self._front, None
             lib.xbb_netfront_close(front)
+
+
+def direct_relay(link_fd: int, other_fd: int, stop_fd: int) -> None:
+    """Frames between two links without rings, until the last is readable; OSError."""
+    _check_os(lib.xbb_direct_relay(link_fd, other_fd, stop_fd), "direct relay")

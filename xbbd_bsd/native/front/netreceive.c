@@ -34,7 +34,7 @@ netfront_post(struct xbb_netfront *front)
 }
 
 static uint32_t
-be16(const uint8_t *p)
+big_endian16(const uint8_t *p)
 {
 
 	return ((uint32_t)p[0] << 8 | p[1]);
@@ -66,7 +66,7 @@ find_headers(const uint8_t *frame, size_t len, struct netfront_headers *h)
 	uint8_t protocol;
 
 	for (at = 12; at + 2 <= len && at <= 20; at += 4) {
-		type = be16(frame + at);
+		type = big_endian16(frame + at);
 		if (type != 0x8100 && type != 0x88a8)
 			break;
 	}
