@@ -63,6 +63,10 @@ open_card(struct xbb_net_queue *q, struct xbb_error *error)
 	e = xbb_conn_open(&q->conn, &q->params.conn, error);
 	if (e != 0)
 		return (e);
+	/* Data is copied either way: by the hypervisor, where it can. */
+	if (q->params.conn.transport == XBB_TRANSPORT_BEST)
+		q->conn.copies = q->conn.ops->copy != NULL &&
+		    q->conn.ops->can_copy(q->conn.hv);
 	e = prepare_arena(q);
 	if (e == 0)
 		e = xbb_persist_open(&q->persist, &q->conn);
