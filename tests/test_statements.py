@@ -28,6 +28,7 @@ FOREIGN = {
     *("vif-common.sh", "xenbus.h", "xenstored_core.c", "xs_wire.h"),
     # FreeBSD
     *("blkback.c", "dead_vnops.c", "devicestat.h", "evtchn_dev.c", "geom_dev.c"),
+    "netback.c",
     *(
         "kern_environment.c",
         "kern_proc.c",
