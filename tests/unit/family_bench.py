@@ -58,12 +58,13 @@ class DirectoryHost:
     holds = False  # a lock is a descriptor of its own
     gone = 0  # errno that a disk gives which is gone
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pages: int = 512) -> None:
+        """`pages`: of the domain's memory."""
         self.on_lock: Callable[[int], None] = lambda fd: None
         domain = directory / "domain"
         domain.mkdir()
         self.domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
-        sim_format(self.domain_fd, 512)
+        sim_format(self.domain_fd, pages)
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(domain / "port"))
         self.listener.listen()

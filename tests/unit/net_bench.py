@@ -7,23 +7,30 @@ no test.  One thread, that of pytest; the loop runs while something is waited fo
 import asyncio
 import os
 import socket
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from errno import EBUSY, EINVAL, ENXIO, EOPNOTSUPP
 from pathlib import Path
 
+from tests.descriptors import open_descriptors
 from tests.unit.family_bench import PORT, DirectoryHost, at_once
+from tests.waiting import GIVE_UP
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.events import Event
+from xbbd_bsd.native import HvKind, sim_mapped
+from xbbd_bsd.native.front.netfront import Netfront, NetfrontParams
 from xbbd_bsd.native.tap import MOST_NAME
 from xbbd_bsd.net.backend import NetBackend
 from xbbd_bsd.net.family import NetFamily
 from xbbd_bsd.net.heritage import Heritage
 from xbbd_bsd.xenbus.family import Identity
+from xbbd_bsd.xenbus.states import Queue
 
 IDENTITY = Identity("vif", 5, 0, "xnb", 0)
+NAME = "vif5.0"
 MAC = b"00:16:3e:01:02:03"
 
 
@@ -82,8 +89,8 @@ class FakeTaps:
                 f"interface {name}: remove tap", EOPNOTSUPP if self.stubborn else EINVAL
             )
         tap = self.there.pop(name, None)
-        for queue in tap.queues if tap is not None else ():
-            queue.close()
+        while tap is not None and tap.queues:
+            tap.queues.pop().close()
 
     def bring_up(self, name: str) -> None:
         self._find(name).up = True
@@ -105,13 +112,65 @@ class FakeTaps:
         return sorted(self.there.keys() - {"lo"})
 
 
+class Guest:
+    """The guest's end of one queue, and a wire to the guest's side of its card."""
+
+    def __init__(self, host: DirectoryHost) -> None:
+        self.wire, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.wire.settimeout(GIVE_UP)
+        own.setblocking(False)
+        self._own = own
+        self._gone = False
+        self.front = Netfront(
+            NetfrontParams(
+                host.domain_fd,
+                host.listener.fileno(),
+                PORT,
+                HvKind.SIM,
+                0,
+                own.fileno(),
+                patience_ms=int(GIVE_UP * 1000),
+            )
+        )
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):  # its backend has gone, and that was it
+            self.front.run()
+
+    def nodes(self) -> dict[str, bytes]:
+        """What it publishes."""
+        return {
+            "event-channel": b"%d" % PORT,
+            "tx-ring-ref": b"%d" % self.front.tx_ref,
+            "rx-ring-ref": b"%d" % self.front.rx_ref,
+            "request-rx-copy": b"1",
+            "feature-rx-notify": b"1",
+            "feature-sg": b"1",
+        }
+
+    def stop(self) -> None:
+        """Relay no more."""
+        self.front.stop()
+        self._thread.join()
+
+    def close(self) -> None:
+        if not self._gone:
+            self._gone = True
+            self.stop()
+            self.front.close()
+            self.wire.close()
+            self._own.close()
+
+
 class NetBench:
-    """A card's backend, and the nodes on both sides of it."""
+    """A card's backend, its guest, and the nodes on both sides."""
 
     def __init__(self, directory: Path, run: Run = at_once) -> None:
         """`run` does what may have to wait."""
         self._run = run
-        self.host = DirectoryHost(directory)
+        self.host = DirectoryHost(directory, pages=1024)
         self.run = directory / "run"
         self.run.mkdir()
         self.loop = asyncio.new_event_loop()
@@ -120,19 +179,9 @@ class NetBench:
         self.wakes = 0
         self.family = self.make(Config())
         self.backend = self.create(IDENTITY)
-        self.backend_nodes: dict[str, bytes] = {
-            "handle": b"0",
-            "mac": MAC,
-            "bridge": b"xenbr0",
-        }
-        self.frontend_nodes: dict[str, bytes] = {
-            "event-channel": b"%d" % PORT,
-            "tx-ring-ref": b"8",
-            "rx-ring-ref": b"9",
-            "request-rx-copy": b"1",
-            "feature-rx-notify": b"1",
-            "feature-sg": b"1",
-        }
+        self.backend_nodes: dict[str, bytes] = {"handle": b"0", "mac": MAC, "bridge": b"xenbr0"}
+        self.guest = Guest(self.host)
+        self.frontend_nodes = self.guest.nodes()
 
     def make(self, config: Config) -> NetFamily:
         return NetFamily(
@@ -161,13 +210,74 @@ class NetBench:
         return self.backend.open(self.backend_nodes.get)
 
     def connect(self) -> str:
-        return self.backend.connect(self.frontend_nodes.get).text
+        connection = self.backend.connect(self.frontend_nodes.get)
+        assert connection.nodes == {}
+        return connection.text
 
-    def close(self) -> None:
+    @property
+    def queue(self) -> Queue:
+        return self.backend.queue
+
+    @property
+    def wire(self) -> socket.socket:
+        """The end of its interface that is a network's."""
+        (queue,) = self.taps.there[NAME].queues
+        queue.settimeout(GIVE_UP)
+        return queue
+
+    def descriptors(self) -> set[int]:
+        """Those that are open, without what fake interfaces have of queues that are closed."""
+        assert all(tap.carrier in (True, False) for tap in self.taps.there.values())
+        return open_descriptors()
+
+    def drained(self) -> None:
+        """Wait on the loop for the queue's own word."""
+        before = self.wakes
+        deadline = self.loop.time() + GIVE_UP
+        while self.wakes == before:
+            assert self.loop.time() < deadline
+            self.loop.call_later(0.002, self.loop.stop)
+            self.loop.run_forever()
+
+    def down(self) -> None:
+        if self.queue is Queue.RUNNING:
+            self.backend.drain()
+        if self.queue is Queue.DRAINING:
+            self.drained()
+        self.backend.disconnect()
         if self.backend.medium_open:
             self.backend.close()
+
+    def die(self, config: Config | None = None) -> Path:
+        """The daemon is gone at once, and another has begun; the segment that it left.
+
+        As it was in its last moment: whatever it has given back since, nobody knows.
+        """
+        left = self.run / f"xnb.{IDENTITY.unit}"
+        last, taps = left.read_bytes(), dict(self.taps.there)
+        self.down()
+        self.backend.forget()
+        left.write_bytes(last)
+        self.taps.there = taps
+        self.follow(config)
+        return left
+
+    def follow(self, config: Config | None = None) -> None:
+        """A daemon begins, and finds the card."""
+        self.events.clear()
+        self.family = self.make(config or Config())
+        self.backend = self.create(IDENTITY)
+        self.backend.introduce(self.backend_nodes.get, "vm", "/vm/1")
+
+    def adopt(self) -> str:
+        return self.backend.adopt(self.backend_nodes.get)
+
+    def close(self) -> None:
+        self.guest.close()
+        self.down()
         self.backend.forget()
         assert self.taps.names == []
+        assert sim_mapped(self.host.domain_fd) == 0
         assert os.listdir(self.run) == []
         self.host.close()
         self.loop.close()

@@ -142,7 +142,8 @@ class NetBackend:
         assert self._segment is not None
         self._segment.interface, self._segment.guest = name, self._guest
         self.configure()
-        self._offer = Offer(min(self._config.max_queues, self._segment.queues))
+        most = min(self._config.max_queues, self._segment.queues)
+        self._offer = Offer(most if links.multi else 1)
         return self._offer.to_nodes()
 
     @property
