@@ -26,6 +26,7 @@ from xbbd_bsd.native.tap import MOST_NAME
 from xbbd_bsd.net.backend import NetBackend
 from xbbd_bsd.net.family import NetFamily
 from xbbd_bsd.net.heritage import Heritage
+from xbbd_bsd.net.queues import Taps
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -167,15 +168,16 @@ class Guest:
 class NetBench:
     """A card's backend, its guest, and the nodes on both sides."""
 
-    def __init__(self, directory: Path, run: Run = at_once) -> None:
-        """`run` does what may have to wait."""
+    def __init__(self, directory: Path, run: Run = at_once, taps: Taps | None = None) -> None:
+        """`run` does what may have to wait; `taps`: None for fake ones."""
         self._run = run
         self.host = DirectoryHost(directory, pages=1024)
         self.run = directory / "run"
         self.run.mkdir()
         self.loop = asyncio.new_event_loop()
         self.events: list[Event] = []
-        self.taps = FakeTaps()
+        self.fakes = FakeTaps()
+        self.taps: Taps = self.fakes if taps is None else taps
         self.wakes = 0
         self.family = self.make(Config())
         self.backend = self.create(IDENTITY)
@@ -221,13 +223,13 @@ class NetBench:
     @property
     def wire(self) -> socket.socket:
         """The end of its interface that is a network's."""
-        (queue,) = self.taps.there[NAME].queues
+        (queue,) = self.fakes.there[NAME].queues
         queue.settimeout(GIVE_UP)
         return queue
 
     def descriptors(self) -> set[int]:
         """Those that are open, without what fake interfaces have of queues that are closed."""
-        assert all(tap.carrier in (True, False) for tap in self.taps.there.values())
+        assert all(tap.carrier in (True, False) for tap in self.fakes.there.values())
         return open_descriptors()
 
     def drained(self) -> None:
@@ -254,11 +256,11 @@ class NetBench:
         As it was in its last moment: whatever it has given back since, nobody knows.
         """
         left = self.run / f"xnb.{IDENTITY.unit}"
-        last, taps = left.read_bytes(), dict(self.taps.there)
+        last, taps = left.read_bytes(), dict(self.fakes.there)
         self.down()
         self.backend.forget()
         left.write_bytes(last)
-        self.taps.there = taps
+        self.fakes.there = taps
         self.follow(config)
         return left
 
@@ -276,7 +278,7 @@ class NetBench:
         self.guest.close()
         self.down()
         self.backend.forget()
-        assert self.taps.names == []
+        assert self.fakes.names == []
         assert sim_mapped(self.host.domain_fd) == 0
         assert os.listdir(self.run) == []
         self.host.close()

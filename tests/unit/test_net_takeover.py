@@ -73,7 +73,7 @@ def test_what_nobody_wants_goes_with_its_interface(card: NetBench) -> None:
     assert set(family.promised) == {0}
     family.settle("vif")
     assert set(family.promised) == set()
-    assert (card.taps.names, os.listdir(card.run)) == ([], [])
+    assert (card.fakes.names, os.listdir(card.run)) == ([], [])
     card.backend.drain()
 
 
@@ -81,15 +81,15 @@ def test_an_interface_that_stays_is_said(card: NetBench) -> None:
     connected(card)
     card.die()
     family = card.make(Config())
-    card.taps.stubborn = True
+    card.fakes.stubborn = True
     family.settle("vif")
     (said,) = card.events
     assert isinstance(said, InterfaceStays)
     assert (said.device, said.interface) == (WHO, NAME)
-    card.taps.stubborn = False
+    card.fakes.stubborn = False
     card.backend.drain()
     card.backend.forget()
-    assert card.taps.names == []
+    assert card.fakes.names == []
 
 
 def test_an_interface_that_another_card_has_by_now_is_left_to_it(card: NetBench) -> None:
@@ -101,7 +101,7 @@ def test_an_interface_that_another_card_has_by_now_is_left_to_it(card: NetBench)
     second = family.create(Identity("vif", 6, 0, "xnb", 1), card.wake, card.events.append)
     second.capabilities(card.backend_nodes.get)
     family.settle("vif")
-    assert card.taps.names == ["web1"]
+    assert card.fakes.names == ["web1"]
     second.forget()
     card.backend.drain()
 
@@ -153,19 +153,19 @@ def test_a_virtual_machine_of_the_same_number_is_another(card: NetBench) -> None
     assert not card.backend.adoptable
     assert card.backend.lost == "its state segment is another virtual machine's"
     card.open()
-    assert card.taps.there[NAME].opened == 3, "the same one"
+    assert card.fakes.there[NAME].opened == 3, "the same one"
 
 
 def test_what_cannot_be_taken_over_is_begun_anew(card: NetBench) -> None:
     connected(card)
     card.die()
-    card.taps.broken = EPERM
+    card.fakes.broken = EPERM
     with pytest.raises(HostError, match=r"^cannot be taken over: queue 0 .*: interface vif5\.0"):
         card.adopt()
     assert not card.backend.adoptable
     assert card.backend.lost.startswith("queue 0 ")
     assert card.queue is Queue.NONE
-    card.taps.broken = 0
+    card.fakes.broken = 0
     card.guest.close()
     card.guest = type(card.guest)(card.host)
     card.frontend_nodes = card.guest.nodes()
@@ -189,7 +189,7 @@ def test_begun_anew_under_another_name_the_former_goes(card: NetBench) -> None:
     card.die()
     card.backend_nodes["vifname"] = b"web1"
     card.open()
-    assert card.taps.names == ["web1"]
+    assert card.fakes.names == ["web1"]
 
 
 def test_handed_over_is_taken_over(card: NetBench) -> None:
@@ -267,7 +267,7 @@ def test_one_that_was_not_served_keeps_its_number_and_interface(card: NetBench) 
     assert card.backend.lost == "it was not served then"
     assert not left.exists()
     card.open()
-    assert card.taps.names == [NAME]
+    assert card.fakes.names == [NAME]
     with NetSegment(card) as segment:
         assert segment.identity.unit == IDENTITY.unit
 

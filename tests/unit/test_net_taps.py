@@ -27,9 +27,9 @@ from xbbd_bsd.net.queues import Taps
 
 NAME = "vif5.0"
 NEW_NETWORK = 0x40000000  # sched.h: CLONE_NEWNET
-# linux/sockios.h
+# of Linux: SIOCGIFMTU and so on
 GET_MTU, GET_ADDRESS, ETHTOOL = 0x8921, 0x8927, 0x8946
-GET_LINK = 0xA  # linux/ethtool.h
+GET_LINK = 0xA  # ETHTOOL_GLINK
 
 
 def in_own_network(work: Callable[[], None]) -> None:
