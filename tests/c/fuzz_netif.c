@@ -4,8 +4,8 @@
  * netif.c:
  *
  *	clang -g -O1 -fsanitize=fuzzer,address,undefined -DXBB_LIBFUZZER \
- *	    -D_GNU_SOURCE -I../../xbbd_bsd/native fuzz_netif.c check.c \
- *	    ../../xbbd_bsd/native/net/netif.c
+ *	    -D_GNU_SOURCE -Ixbbd_bsd/native tests/c/fuzz_netif.c \
+ *	    tests/c/check.c xbbd_bsd/native/net/netif.c
  *
  * Without libFuzzer it feeds itself.  Arguments: slots, seed.
  *

@@ -240,6 +240,13 @@ check_link_alone(void)
 	CHECK_EQ(made.flags, XBB_RXF_DATA_VALIDATED);
 	CHECK_EQ(xbb_offload_from_link(frame, 13, &header, 0, &made),
 	    XBB_OFFLOAD_BAD);
+	CHECK_EQ(xbb_offload_from_link(frame, 14, &header, 0, &made),
+	    XBB_OFFLOAD_AS_IS);
+	/* Nobody looks into them. */
+	CHECK_EQ(xbb_offload_from_link(frame, 65535, &header, 0, &made),
+	    XBB_OFFLOAD_AS_IS);
+	CHECK_EQ(xbb_offload_from_link(frame, 65536, &header, 0, &made),
+	    XBB_OFFLOAD_BAD);
 
 	/* In a tunnel: a sum that the guest could not place. */
 	frame[46] ^= 1;

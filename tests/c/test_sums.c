@@ -235,6 +235,11 @@ check_adding(void)
 		CHECK_EQ(xbb_sum_fold(xbb_sum_add(0, bytes, size)),
 		    size == 0 ? 0 : 0xffff);
 	}
+	/* What is carried once more, and then there is nothing but that. */
+	memset(bytes, 0, 32);
+	memset(bytes, 0xff, 8);
+	bytes[8] = 1;
+	CHECK_EQ(xbb_sum_add(UINT32_MAX, bytes, 32), 1);
 	CHECK_EQ(xbb_sum_fold(0x1fffe), 0xffff);
 	CHECK_EQ(xbb_sum_fold(0xffff0001), 1);
 }
