@@ -58,15 +58,16 @@ def _grants(front: Netfront) -> Slots:
 
 
 def _extras(front: Netfront) -> Slots:
-    """Extra slots of no kind, with more to come, and segments of nothing."""
-    for extra in (
-        _EXTRA.pack(255, 0, 0, 0, 0, 0, 0),
-        _EXTRA.pack(1, 1, 1448, 1, 0, 0, 0),
-        _EXTRA.pack(1, 0, 0, 1, 0, 0, 0),
-        _EXTRA.pack(1, 0, 1448, 255, 0, 0, 0),
+    """Extra slots of no kind, two of one kind, and segments of nothing."""
+    split = _EXTRA.pack(1, 0, 1448, 1, 0, 0, 0)
+    for extras in (
+        (_EXTRA.pack(255, 0, 0, 0, 0, 0, 0),),
+        (_EXTRA.pack(1, 1, 1448, 1, 0, 0, 0), split),
+        (_EXTRA.pack(1, 0, 0, 1, 0, 0, 0),),
+        (_EXTRA.pack(1, 0, 1448, 255, 0, 0, 0),),
     ):
         yield _REQUEST.pack(front.page_ref(0), 0, _EXTRA_INFO, 0, 60)
-        yield extra
+        yield from extras
 
 
 def _noise(_front: Netfront) -> Slots:

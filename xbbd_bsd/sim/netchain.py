@@ -5,6 +5,7 @@ own; the host's network is not touched.  As with any chain everything is stopped
 afterwards.  Needs root, and Linux (namespace.py).  The caller's thread.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -98,9 +99,13 @@ class NetChain(Chain):
         """A program that uses the network of a guest, or of dom0; see traffic.py."""
         prefix = self.dom0.prefix if where is None else namespace.inside(where.pid)
         name = "traffic" if where is None else f"traffic of {where.name}"
-        return self._start(
-            Guest, name, "xbbd_bsd.sim.traffic", *arguments, talks=True, prefix=prefix
-        )
+        return self.start_program(name, "xbbd_bsd.sim.traffic", *arguments, prefix=prefix)
+
+    def start_program(
+        self, name: str, module: str, *arguments: str, prefix: Sequence[str]
+    ) -> Guest:
+        """A program that says what it does in JSON, behind a `prefix` that says where."""
+        return self._start(Guest, name, module, *arguments, talks=True, prefix=prefix)
 
     def in_guest(self, guest: Guest, *command: str) -> str:
         """Run a command in a guest's name space; what it prints."""

@@ -123,6 +123,8 @@ def send(options: argparse.Namespace) -> int:
             sent += len(block)
             if options.progress:
                 say("progress", bytes=sent)
+            if options.rate:
+                time.sleep(max(begun + sent * 8 / (options.rate * 1e6) - time.monotonic(), 0))
         stream.shutdown(socket.SHUT_WR)
         if stream.recv(1):  # its end says that the other has it all
             raise OSError("data out of the blue")
@@ -207,6 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--bytes", type=int, default=0, help="so many")
     part.add_argument("--seconds", type=float, default=0.0, help="for so long")
     part.add_argument("--no-hash", dest="hash", action="store_false")
+    part.add_argument("--rate", type=float, default=0.0, help="at most, Mbit/s")
     part.add_argument("--progress", action="store_true", help="a line for each block")
     part.add_argument("--limit", **limit)  # type: ignore[arg-type]
     part.set_defaults(run=send)
