@@ -14,7 +14,7 @@
 #define CARD_SLOTS	XBB_NET_SLOTS
 #define CARD_ALL	(XBB_NET_SG | XBB_NET_GSO_TCPV4 | XBB_NET_GSO_TCPV6 | \
 	XBB_NET_CSUM_IPV4 | XBB_NET_CSUM_IPV6)
-#define CARD_NONE	32	/* a reference that permits nothing */
+#define CARD_NONE	1000	/* a reference that permits nothing */
 
 /* What a card may differ in; 0 stands for the default. */
 struct card_options {
