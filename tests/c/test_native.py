@@ -59,6 +59,8 @@ AMOUNTS = {
     "fuzz_ring": [8000],
     "hostile": [100000],
     "io": [1000],
+    "net": [60],
+    "net_hostile": [60],
     "order": [40],
     "recover": [60],
     "takeover": [6],

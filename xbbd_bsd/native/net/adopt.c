@@ -34,7 +34,8 @@ settle_tx(struct xbb_net_queue *q, uint32_t nslots)
 	for (i = 0; i < nslots; i++)
 		xbb_ring_copy_request(&tx->ring, tx->slot[i].words);
 	for (at = 0; at < nslots; at += n) {
-		n = xbb_netif_tx_packet(tx->slot, nslots, at, 0, &packet);
+		n = xbb_netif_tx_packet(tx->slot, nslots, at, XBB_NET_OFFERED,
+		    &packet);
 		if (n == 0) {
 			n = 1;	/* somebody wrote to the segment */
 			packet = (struct xbb_net_packet){

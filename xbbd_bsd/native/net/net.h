@@ -16,6 +16,11 @@
 
 #include "net/offload.h"
 
+/* Bits of enum xbb_net_accepts: what any frontend is told that it may send. */
+#define XBB_NET_OFFERED	(XBB_NET_SG | XBB_NET_GSO_TCPV4 | \
+	XBB_NET_GSO_TCPV6 | XBB_NET_CSUM_IPV4 | XBB_NET_CSUM_IPV6)
+
+#define XBB_NET_MUTE_MS	100	/* a link that fails is left alone for */
 #define XBB_NET_SWEEP	64	/* packets */
 #define XBB_NET_SLOTS	256	/* of a ring of a page, either */
 

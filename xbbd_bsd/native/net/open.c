@@ -10,9 +10,6 @@
 
 #include "net/net.h"
 
-#define KNOWN_ACCEPTS	(XBB_NET_SG | XBB_NET_GSO_TCPV4 | \
-	XBB_NET_GSO_TCPV6 | XBB_NET_CSUM_IPV4 | XBB_NET_CSUM_IPV6)
-
 #define MEMORY	(XBB_NET_ARENA + XBB_NET_WHOLE)
 
 static bool
@@ -21,7 +18,7 @@ can_be(const struct xbb_net_params *p, const struct xbb_mapping *mapping)
 
 	return (xbb_conn_can_be(&p->conn, mapping) &&
 	    p->conn.ring_pages == 2 && p->conn.max_persistent == 0 &&
-	    p->link_fd >= 0 && (p->accepts & ~KNOWN_ACCEPTS) == 0 &&
+	    p->link_fd >= 0 && (p->accepts & ~XBB_NET_OFFERED) == 0 &&
 	    p->offload <= XBB_NET_OFFLOAD_SAFE);
 }
 

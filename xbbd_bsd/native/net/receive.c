@@ -11,8 +11,12 @@
 /* The link is looked at once in so many looks for work: it takes a call. */
 #define LOOKS_A_CALL	16
 
-/* How often to look for requests of a guest that does not tell of them. */
+/*
+ * How often to look for requests of a guest that does not tell of them: while
+ * frames wait, and else, so that it does not look as if it posted none.
+ */
 #define POLL_MS		10
+#define IDLE_POLL_MS	1000
 
 /* Requests that wait; the index may lie. */
 static int
@@ -77,10 +81,9 @@ xbb_net_receive_sleep(const struct xbb_net_queue *q)
 {
 	const struct xbb_net_receive *rx = &q->rx;
 
-	if (rx->full)
-		return (q->params.rx_polls != 0 &&
-		    q->conn.rest.also_fd < 0 ? POLL_MS : -1);
-	return (rx->mute_until_ns != 0 ? POLL_MS * 10 : -1);
+	if (rx->full && q->params.rx_polls != 0)
+		return (q->conn.rest.also_fd < 0 ? POLL_MS : IDLE_POLL_MS);
+	return (!rx->full && rx->mute_until_ns != 0 ? XBB_NET_MUTE_MS : -1);
 }
 
 /* One that is split goes to a place of its own: that takes several sweeps. */

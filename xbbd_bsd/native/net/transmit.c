@@ -9,10 +9,6 @@
 
 #include "net/net.h"
 
-/* What any frontend was told that it may send. */
-#define OFFERED	(XBB_NET_SG | XBB_NET_GSO_TCPV4 | XBB_NET_GSO_TCPV6 | \
-	XBB_NET_CSUM_IPV4 | XBB_NET_CSUM_IPV6)
-
 #define SOURCE_AT	6	/* in an Ethernet header */
 
 /* Has the guest put something there since the last look, or lied? */
@@ -39,7 +35,7 @@ take_packets(struct xbb_net_queue *q, uint32_t unread)
 		xbb_ring_copy_request(&tx->ring, tx->slot[i].words);
 	at = tx->npackets = 0;
 	do {
-		n = xbb_netif_tx_packet(tx->slot, unread, at, OFFERED,
+		n = xbb_netif_tx_packet(tx->slot, unread, at, XBB_NET_OFFERED,
 		    &tx->packet[tx->npackets]);
 		at += n;
 		tx->npackets += n != 0;

@@ -9,9 +9,6 @@
 
 #include "net/net.h"
 
-/* A link that fails for whatever reason is not read for so long. */
-#define MUTE_NS		100000000
-
 /* Was the interface removed?  Linux has a word of its own for that. */
 static bool
 is_gone(int errnum)
@@ -61,7 +58,8 @@ xbb_net_read(struct xbb_net_queue *q, uint8_t *to, size_t size)
 	if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK &&
 	    errno != EINTR)) {
 		/* The other end is closed, or the interface is down. */
-		q->rx.mute_until_ns = xbb_now_ns() + MUTE_NS;
+		q->rx.mute_until_ns = xbb_now_ns() +
+		    XBB_NET_MUTE_MS * UINT64_C(1000000);
 		if (n < 0)
 			check_gone(q, errno);
 	}
