@@ -65,6 +65,7 @@ find_headers(const uint8_t *frame, size_t len, struct netfront_headers *h)
 	uint32_t at, type;
 	uint8_t protocol;
 
+	type = 0;
 	for (at = 12; at + 2 <= len && at <= 20; at += 4) {
 		type = big_endian16(frame + at);
 		if (type != 0x8100 && type != 0x88a8)
