@@ -75,6 +75,26 @@ check_split(const struct sample *sample)
 	free(headers);
 }
 
+/* A part of a datagram has no TCP that could be split, whatever is said. */
+static void
+check_fragments(const struct sample *sample)
+{
+	struct xbb_link_header header = { .flags = XBB_LINK_NEEDS_CSUM,
+	    .gso_type = XBB_LINK_GSO_TCPV4, .gso_size = 1448 };
+	struct xbb_net_frame made;
+	uint8_t frame[4096];
+	uint32_t size;
+
+	size = large_of(frame, sample, 3000);
+	frame[sample->l3 + 6] = 0x20;
+	CHECK_EQ(xbb_offload_from_link(frame, size, &header, ANYTHING, &made),
+	    XBB_OFFLOAD_BAD);
+	CHECK(!xbb_offload_to_link(frame, size, BLANK, XBB_GSO_TCPV4, 1448,
+	    &header));
+	CHECK(!xbb_offload_to_link(frame, size, BLANK, XBB_GSO_NONE, 0,
+	    &header));
+}
+
 static void
 check_unsplittable(void)
 {
@@ -248,6 +268,15 @@ check_link_alone(void)
 	CHECK_EQ(xbb_offload_from_link(frame, 65536, &header, 0, &made),
 	    XBB_OFFLOAD_BAD);
 
+	/* No transport, and a sum in its first bytes. */
+	put_be16(frame + 16, 0x88b5);
+	header.flags = XBB_LINK_NEEDS_CSUM;
+	header.csum_offset = 6;
+	CHECK_EQ(xbb_offload_from_link(frame, sizeof(frame), &header, ANYTHING,
+	    &made), XBB_OFFLOAD_SUMMED);
+	memcpy(frame, samples[UDP4_VLAN].bytes, sizeof(frame));
+	frame[46] ^= 1;
+
 	/* In a tunnel: a sum that the guest could not place. */
 	frame[46] ^= 1;
 	header.flags = XBB_LINK_NEEDS_CSUM;
@@ -282,6 +311,7 @@ main(void)
 		check_split(&samples[i]);
 		check_gso_to_link(&samples[i]);
 	}
+	check_fragments(&samples[TCP4_OPTIONS]);
 	check_unsplittable();
 	check_link_alone();
 	return (0);

@@ -200,6 +200,93 @@ check_routes(void)
 	free(frame);
 }
 
+/* Of IPv6 with n bytes of options in headers of eight, and then TCP. */
+static uint8_t *
+with_options(uint32_t n, uint32_t *sizep)
+{
+	const struct sample *sample = &samples[TCP6_TAGS];
+	uint8_t bytes[1024] = { 0 };
+	uint32_t i;
+
+	memcpy(bytes, sample->bytes, 62);
+	for (i = 0; i < n; i += 8)
+		bytes[62 + i] = i + 8 < n ? 60 : XBB_PROTOCOL_TCP;
+	memcpy(bytes + 62 + n, sample->bytes + sample->l4,
+	    sample->size - sample->l4);
+	bytes[28] = 60;
+	*sizep = 62 + n + sample->size - sample->l4;
+	put_be16(bytes + 26, *sizep - 62);
+	return (frame_of(bytes, *sizep));
+}
+
+/* Headers that just fit, and those that just do not. */
+static void
+check_edges(void)
+{
+	uint8_t *frame;
+	struct xbb_headers h;
+	uint32_t i, size;
+
+	/* IP that ends with its header, and so does the frame. */
+	frame = frame_of(samples[UDP4_ZERO].bytes, 34);
+	put_be16(frame + 16, 20);
+	CHECK(xbb_headers_find(frame, 34, &h));
+	CHECK_EQ(h.end, 34);
+	CHECK_EQ(h.l4, 0);
+	free(frame);
+	frame = frame_of(samples[TCP6_TAGS].bytes, 62);
+	put_be16(frame + 26, 0);
+	CHECK(xbb_headers_find(frame, 62, &h));
+	CHECK_EQ(h.protocol, 0);
+	CHECK_EQ(h.l4, 0);
+	free(frame);
+
+	/* TCP that is cut off where datagram and frame are, byte by byte. */
+	for (size = 38; size <= 75; size++) {
+		frame = frame_of(samples[TCP4_OPTIONS].bytes, size);
+		put_be16(frame + 16, size - 14);
+		CHECK(xbb_headers_find(frame, size, &h));
+		CHECK_EQ(h.l4, size < 70 ? 0 : 38);
+		free(frame);
+	}
+	for (size = 62; size <= 106; size++) {
+		frame = frame_of(samples[TCP6_TAGS].bytes, size);
+		put_be16(frame + 26, size - 62);
+		CHECK(xbb_headers_find(frame, size, &h));
+		CHECK_EQ(h.protocol, size < 70 ? 0 : size < 86 ? 60 : 6);
+		CHECK_EQ(h.l4, size < 106 ? 0 : 86);
+		free(frame);
+	}
+
+	/* Headers that go on and on: what is behind is not looked at. */
+	for (i = 8; i < 800; i += 8) {
+		frame = with_options(i, &size);
+		CHECK(xbb_headers_find(frame, size, &h));
+		CHECK_EQ(h.l4, 62 + i + 20 <= XBB_MOST_HEADERS ? 62 + i : 0);
+		CHECK_EQ(h.protocol, 62 + i - 8 <= XBB_MOST_HEADERS ? 6 : 60);
+		free(frame);
+	}
+
+	frame = calloc(1, 65536);
+	CHECK(frame != NULL);
+	CHECK(xbb_headers_find(frame, 65535, &h));
+	CHECK(!xbb_headers_find(frame, 65536, &h));
+	free(frame);
+}
+
+/* UDP may say that there is no sum, but not in IPv6. */
+static void
+check_no_sum(uint32_t i, bool right)
+{
+	uint8_t *frame = frame_of(samples[i].bytes, samples[i].size);
+	struct xbb_headers h;
+
+	put_be16(frame + samples[i].sum, 0);
+	CHECK(xbb_headers_find(frame, samples[i].size, &h));
+	CHECK_EQ(xbb_sum_right(frame, samples[i].size, &h), right);
+	free(frame);
+}
+
 /* Sums of any length from any byte on, against adding two by two. */
 static void
 check_adding(void)
@@ -257,5 +344,8 @@ main(void)
 	}
 	check_other_headers();
 	check_routes();
+	check_edges();
+	check_no_sum(UDP4_VLAN, true);
+	check_no_sum(UDP6_ATOMIC, false);
 	return (0);
 }

@@ -16,11 +16,12 @@ link_gso(uint8_t gso_type)
 	    XBB_LINK_GSO_TCPV6);
 }
 
+/* Of headers that have TCP or UDP. */
 static bool
 gso_fits(const struct xbb_headers *h, uint8_t gso_type)
 {
 
-	return (h->l4 != 0 && h->protocol == XBB_PROTOCOL_TCP &&
+	return (h->protocol == XBB_PROTOCOL_TCP &&
 	    h->version == (gso_type == XBB_GSO_TCPV4 ? 4 : 6));
 }
 
