@@ -23,7 +23,9 @@ import sys
 from collections import Counter
 
 ETH_P_ALL = 3
-PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, SOL_PACKET = 15, 23, 263
+PACKET_AUXDATA, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, SOL_PACKET = 8, 15, 23, 263
+AUXDATA = struct.Struct("=IIIHHHH")
+HAS_TAG = 1 << 4
 SIOCETHTOOL = 0x8946
 # ethtool.h: set tx sums, scatter-gather, TSO, GSO.
 SETTINGS = (0x17, 0x19, 0x1F, 0x24)
@@ -77,6 +79,17 @@ def judge(frame: bytes) -> tuple[str, bool]:
     return kind, right and total_of(pseudo + frame[begin:end]) == 0xFFFF
 
 
+def take(tap: socket.socket) -> bytes:
+    """A frame, with the tag that the kernel takes off."""
+    frame, more, _, _ = tap.recvmsg(70000, socket.CMSG_SPACE(AUXDATA.size))
+    for level, kind, data in more:
+        if (level, kind) == (SOL_PACKET, PACKET_AUXDATA):
+            status, *_, tci, tpid = AUXDATA.unpack(data[: AUXDATA.size])
+            if status & HAS_TAG:
+                frame = frame[:12] + struct.pack(">HH", tpid, tci) + frame[12:]
+    return frame
+
+
 def capture(interface: str) -> None:
     kinds: Counter[str] = Counter()
     wrong: list[str] = []
@@ -84,6 +97,7 @@ def capture(interface: str) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as tap:
         tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
         tap.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        tap.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
         tap.bind((interface, ETH_P_ALL))
         tap.setblocking(False)
         say("ready")
@@ -96,7 +110,7 @@ def capture(interface: str) -> None:
                 ended = True
             with contextlib.suppress(BlockingIOError):
                 for _ in range(256):
-                    frame = tap.recv(70000)
+                    frame = take(tap)
                     kind, right = judge(frame)
                     kinds[kind] += 1
                     largest = max(largest, len(frame))

@@ -19,6 +19,7 @@ How such a process lives is in guestlife.py.
 import argparse
 import asyncio
 
+from xbbd_bsd.native.front.netfront import ALL_OFFLOADS
 from xbbd_bsd.native.netstate import NetAccepts
 from xbbd_bsd.sim import interface
 from xbbd_bsd.sim.guestlife import GuestLife, live, say
@@ -50,7 +51,7 @@ class NetGuest(GuestLife):
             open_link=interface.open_queue,
             options=CardOptions(
                 queues=options.queues,
-                offloads=~NetAccepts(0) if options.offloads is None else options.offloads,
+                offloads=ALL_OFFLOADS if options.offloads is None else NetAccepts(options.offloads),
                 rx_buffers=options.rx_buffers,
                 skew=options.skew,
                 poll_us=options.poll_us,
