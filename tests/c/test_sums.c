@@ -241,6 +241,13 @@ check_edges(void)
 	CHECK_EQ(h.l4, 0);
 	free(frame);
 
+	/* Two tags are all that a frame may have. */
+	frame = frame_of(samples[TCP6_TAGS].bytes, samples[TCP6_TAGS].size);
+	memmove(frame + 16, frame + 12, samples[TCP6_TAGS].size - 16);
+	CHECK(xbb_headers_find(frame, samples[TCP6_TAGS].size, &h));
+	CHECK_EQ(h.l3, 0);
+	free(frame);
+
 	/* TCP that is cut off where datagram and frame are, byte by byte. */
 	for (size = 38; size <= 75; size++) {
 		frame = frame_of(samples[TCP4_OPTIONS].bytes, size);

@@ -8,41 +8,47 @@
 
 #include "net/frame.h"
 
-/* Thirty-two bytes at once, in two sums that do not wait for each other. */
+/* What processors add at once. */
+typedef uint64_t sum_pair __attribute__((vector_size(16)));
+
+/*
+ * Thirty-two bytes at once, in sums of 32 bits each that have 64 to grow in:
+ * low and high halves of words by themselves.
+ */
 uint32_t
 xbb_sum_add(uint32_t sum, const void *data, size_t bytes)
 {
+	const sum_pair mask = { UINT32_MAX, UINT32_MAX };
 	const uint8_t *from = data;
-	uint64_t high, low, word[4];
+	sum_pair high, low, word[2];
+	uint64_t all;
 	uint32_t half;
 	uint16_t part;
 
-	low = sum;
-	high = 0;
+	low = (sum_pair){ sum, 0 };
+	high = (sum_pair){ 0, 0 };
 	for (; bytes >= sizeof(word); bytes -= sizeof(word)) {
 		memcpy(word, from, sizeof(word));
 		from += sizeof(word);
-		low += (word[0] & UINT32_MAX) + (word[1] & UINT32_MAX);
+		low += (word[0] & mask) + (word[1] & mask);
 		high += (word[0] >> 32) + (word[1] >> 32);
-		low += (word[2] & UINT32_MAX) + (word[3] & UINT32_MAX);
-		high += (word[2] >> 32) + (word[3] >> 32);
 	}
+	all = low[0] + low[1] + high[0] + high[1];
 	for (; bytes >= sizeof(half); bytes -= sizeof(half)) {
 		memcpy(&half, from, sizeof(half));
 		from += sizeof(half);
-		low += half;
+		all += half;
 	}
 	for (; bytes > 0; bytes -= bytes < sizeof(part) ? 1 : sizeof(part)) {
 		part = 0;
 		memcpy(&part, from, bytes < sizeof(part) ? 1 : sizeof(part));
 		from += sizeof(part);
-		low += part;
+		all += part;
 	}
-	low = (low & UINT32_MAX) + (low >> 32) + (high & UINT32_MAX) +
-	    (high >> 32);
-	low = (low & UINT32_MAX) + (low >> 32);
-	low = (low & UINT32_MAX) + (low >> 32);
-	return ((uint32_t)low);
+	/* Frames fill 64 bits by no means: nothing is carried a third time. */
+	all = (all & UINT32_MAX) + (all >> 32);
+	all = (all & UINT32_MAX) + (all >> 32);
+	return ((uint32_t)all);
 }
 
 uint16_t
