@@ -37,7 +37,7 @@ enum xbb_net_refusal {
 	XBB_NET_TOO_MANY	= 4,	/* slots */
 	XBB_NET_BAD_EXTRA	= 5,	/* unknown, or two of a kind */
 	XBB_NET_BAD_GSO		= 6,	/* not offered, or no segment size */
-	XBB_NET_BAD_HEADERS	= 7,	/* sums or splitting of what it is not */
+	XBB_NET_BAD_HEADERS	= 7,	/* sums, splitting: of no TCP, UDP */
 	XBB_NET_BAD_GRANT	= 8,
 	XBB_NET_BAD_SOURCE	= 9,	/* not its own address (mac_filter) */
 	XBB_NET_REFUSALS	= 10
