@@ -74,7 +74,7 @@ struct xbb_net_counters {
 	uint64_t	rx_bytes;
 	uint64_t	rx_slots;
 	uint64_t	rx_errors;	/* the guest's pages could not be had */
-	uint64_t	rx_dropped;	/* too large for it, or not understood */
+	uint64_t	rx_dropped;	/* too large for it, or nonsense */
 	uint64_t	rx_split;
 	uint64_t	rx_summed;
 	uint64_t	rx_sweeps;
@@ -126,11 +126,12 @@ struct xbb_net_tunables {
 struct xbb_net_state {
 	struct xbb_segment_head head;
 	struct xbb_net_tunables tunables;
-	uint8_t		interface[XBB_NET_NAME];	/* the control plane's */
-	uint8_t		guest[64];	/* likewise, the guest's name */
-	uint32_t	connection_queues;	/* likewise, its guest connected */
+	/* Of the control plane, as all but the queues. */
+	uint8_t		interface[XBB_NET_NAME];
+	uint8_t		guest[64];	/* its name */
+	uint32_t	connection_queues;	/* as its guest connected */
 	uint32_t	reserved;
-	uint64_t	takeovers;	/* likewise */
+	uint64_t	takeovers;
 	struct xbb_net_ring_state ring[XBB_MAX_RINGS];
 };
 

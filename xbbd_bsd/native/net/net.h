@@ -39,7 +39,7 @@ _Static_assert(XBB_NET_SLOTS <= XBB_MAP_PAGES, "a sweep moves by one call");
 /* Packets of the guest's: this sweep's.  Ring thread. */
 struct xbb_net_transmit {
 	struct xbb_ring	 ring;
-	uint32_t	 partial;	/* slots that end with no whole packet */
+	uint32_t	 partial;	/* slots without an end */
 	uint32_t	 npackets;
 	union xbb_tx_slot slot[XBB_NET_SLOTS];
 	struct xbb_net_packet packet[XBB_NET_SWEEP];

@@ -152,8 +152,8 @@ admit_frame(struct xbb_net_queue *q, struct xbb_net_arrival *arrival,
 }
 
 /*
- * The next part of what is split, or frame of the link.  False if there is none;
- * fine: it is one that the guest can have, as far as we know.
+ * The next part of what is split, or frame of the link.  False if there is
+ * none; fine: it is one that the guest can have, as far as we know.
  */
 static bool
 take_next(struct xbb_net_queue *q, struct xbb_net_arrival *arrival, bool *fine)
@@ -326,7 +326,7 @@ answer_arrivals(struct xbb_net_queue *q)
 	}
 }
 
-/* Has the guest posted room for the largest frame?  Others can see since when. */
+/* Has the guest posted room for the largest frame?  Others see since when. */
 static bool
 check_room(struct xbb_net_queue *q, uint32_t room)
 {
