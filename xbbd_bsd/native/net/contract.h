@@ -126,9 +126,9 @@ struct xbb_net_tunables {
 struct xbb_net_state {
 	struct xbb_segment_head head;
 	struct xbb_net_tunables tunables;
-	/* Of the control plane, as all but the queues. */
+	/* The control plane's, as far as the queues. */
 	uint8_t		interface[XBB_NET_NAME];
-	uint8_t		guest[64];	/* its name */
+	uint8_t		guest[64];	/* the guest's name */
 	uint32_t	connection_queues;	/* as its guest connected */
 	uint32_t	reserved;
 	uint64_t	takeovers;

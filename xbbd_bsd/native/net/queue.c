@@ -1,8 +1,8 @@
 /*
  * queue.c - the thread of a queue: a sweep of one way, a sweep of the other,
  * all responses published and the guest told once, and so on until there is
- * nothing to do.  Neither way can keep it from the other, nor from ending when it is
- * to.  Both rings and the event channel belong to it alone.
+ * nothing to do.  Neither way can keep it from the other, nor from ending when
+ * it is to.  Both rings and the event channel belong to it alone.
  */
 #include "net/net.h"
 
