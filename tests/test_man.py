@@ -33,8 +33,9 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 FOREIGN = {
     *((name, "1") for name in ("cpuset", "dd", "dtrace", "head", "kenv", "protect", "ps")),
     *((name, "1") for name in ("taskset", "truncate", "xl")),
+    ("netstat", "1"),
     ("errno", "2"),
-    ("rctl", "4"),
+    *((name, "4") for name in ("ipfw", "pf", "rctl", "tap")),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
     *((name, "5") for name in ("loader.conf", "periodic.conf", "rc.conf", "xl.cfg")),
@@ -98,6 +99,7 @@ def test_mandoc_finds_nothing_wrong(path: Path) -> None:
 def test_there_is_a_page_of_every_command_and_file() -> None:
     assert {path.name for path in PAGES} == {
         "xbbd.4",
+        "xnb.4",
         "xbbd.conf.5",
         "xbbd-troubles.7",
         "xbbctl.8",

@@ -180,7 +180,10 @@ def test_commands_that_sentences_quote_are_understood() -> None:
             if first in xbbctl.VERBS:
                 known = xbbctl.verb_parsers()[first]._option_string_actions.keys()
             else:
-                assert not first or re.match(r"(?:dev|hw)\.xbbd\b", first), (document, text)
+                assert not first or re.match(r"(?:dev\.(?:xbbd|xnb)|hw\.xbbd)\b", first), (
+                    document,
+                    text,
+                )
         letters = {f"-{letter}" for word in options if word[:2] != "--" for letter in word[1:]}
         assert {word for word in options if word[:2] == "--"} | letters <= known, (document, text)
         seen += 1

@@ -31,15 +31,7 @@ def card_families(
     yield from _facts(cards, core)
     counted = {oid: values for oid, values in cards.items() if "net" in values}
     yield from _traffic(counted, core)
-    refused = core.CounterMetricFamily(
-        "xbbd_card_refused",
-        "Packets refused, the guest's fault",
-        labels=[*_LABELS, "reason"],
-    )
-    for oid, values in counted.items():
-        for reason in REFUSALS:
-            refused.add_metric([*_labels(oid, values), reason], values["refused"].get(reason, 0))
-    yield refused
+    yield _refused(counted, core)
 
 
 def _facts(cards: Mapping[str, Mapping[str, Any]], core: Any) -> Iterator[Any]:
@@ -89,6 +81,19 @@ def _traffic(cards: Mapping[str, Mapping[str, Any]], core: Any) -> Iterator[Any]
                 count = values["net"].get(f"{ring}_{counter}", 0)
                 family.add_metric([*_labels(oid, values), direction], count)
         yield family
+
+
+def _refused(cards: Mapping[str, Mapping[str, Any]], core: Any) -> Any:
+    """Of each reason before there is one, so that the first is an increase."""
+    refused = core.CounterMetricFamily(
+        "xbbd_card_refused",
+        "Packets refused, the guest's fault",
+        labels=[*_LABELS, "reason"],
+    )
+    for oid, values in cards.items():
+        for reason in REFUSALS:
+            refused.add_metric([*_labels(oid, values), reason], values["refused"].get(reason, 0))
+    return refused
 
 
 def _labels(oid: str, values: Mapping[str, Any]) -> list[str]:
