@@ -102,11 +102,11 @@ class NetMachine(Machine):
         assert moved.bytes == size
         return moved
 
-    def counters(self, unit: int = 0) -> dict[str, int]:
-        """The backend's own account of a card."""
+    def counters(self, unit: int = 0, queue: int | None = None) -> dict[str, int]:
+        """The backend's own account of a card, or of one of its queues."""
         state = NetState.open(os.path.join(self.chain.layout.run, f"xnb.{unit}"))
         try:
-            return state.counters()
+            return state.counters(queue)
         finally:
             state.close()
 

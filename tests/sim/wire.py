@@ -27,7 +27,7 @@ PACKET_AUXDATA, PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING, SOL_PACKET = 8, 15, 23,
 AUXDATA = struct.Struct("=IIIHHHH")
 HAS_TAG = 1 << 4
 SIOCETHTOOL = 0x8946
-# ethtool.h: set tx sums, scatter-gather, TSO, GSO.
+# Of ethtool(8): set tx sums, scatter-gather, TSO, GSO.
 SETTINGS = (0x17, 0x19, 0x1F, 0x24)
 TCP, UDP, ICMPV6 = 6, 17, 58
 SUM_AT = {TCP: 16, UDP: 6, ICMPV6: 2}
