@@ -68,11 +68,16 @@ xbb_offload_to_link(uint8_t *frame, uint32_t size, uint16_t flags,
 	return (true);
 }
 
-/* Does such a guest fill in the sum by itself? */
+/*
+ * Does such a guest fill in the sum by itself?  Not behind tags: Linux looks
+ * for IP where a frame has its type, and drops what it cannot place.
+ */
 static bool
 sums_itself(const struct xbb_headers *h, uint32_t accepts)
 {
 
+	if (h->l3 != XBB_ETHER_HEADER)
+		return (false);
 	return ((accepts & (h->version == 4 ? XBB_NET_CSUM_IPV4 :
 	    XBB_NET_CSUM_IPV6)) != 0);
 }

@@ -96,8 +96,9 @@ enum xbb_offload_verdict {
 
 /*
  * The reverse, for a guest that accepts that much (bits of enum
- * xbb_net_accepts).  A frame to be split (by header->gso_size) is left alone,
- * and what is made of it is what its parts are.
+ * xbb_net_accepts); behind VLAN tags none accepts anything.  A frame to be
+ * split (by header->gso_size) is left alone, and what is made of it is what its
+ * parts are.
  */
 enum xbb_offload_verdict xbb_offload_from_link(uint8_t *frame, uint32_t size,
 	    const struct xbb_link_header *header, uint32_t accepts,
