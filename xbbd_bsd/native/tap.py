@@ -6,13 +6,14 @@ caller; none of these waits for a guest.  Any thread.
 
 from __future__ import annotations
 
+import os
 from errno import ENXIO
 
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import check
 
 MOST_NAME: int = lib.XBB_NET_NAME - 1
-"""Bytes that the name of an interface may have."""
+"""Bytes that the name of an interface may have; whatever is no name, there is no interface of."""
 
 
 def open_tap(name: str, *, multi: bool) -> int:
@@ -23,7 +24,7 @@ def open_tap(name: str, *, multi: bool) -> int:
     """
     error = ffi.new("struct xbb_error *")
     fd = ffi.new("int *")
-    result = lib.xbb_link_open(name.encode(), multi, fd, error)
+    result = lib.xbb_link_open(os.fsencode(name), multi, fd, error)
     check(result, f"interface {name}", error)
     return int(fd[0])
 
@@ -31,7 +32,7 @@ def open_tap(name: str, *, multi: bool) -> int:
 def remove_tap(name: str) -> None:
     """Remove an interface; HostError if it is no tap.  Harmless if it is not there."""
     error = ffi.new("struct xbb_error *")
-    result = lib.xbb_link_remove(name.encode(), error)
+    result = lib.xbb_link_remove(os.fsencode(name), error)
     if result != -ENXIO:
         check(result, f"interface {name}", error)
 
@@ -39,15 +40,15 @@ def remove_tap(name: str) -> None:
 def bring_up(name: str) -> None:
     """Mark an interface as up, as an administrator would; HostError."""
     error = ffi.new("struct xbb_error *")
-    check(lib.xbb_link_up(name.encode(), error), f"interface {name}", error)
+    check(lib.xbb_link_up(os.fsencode(name), error), f"interface {name}", error)
 
 
 def is_up(name: str) -> bool:
     """Whether an interface is marked so, and there."""
-    return int(lib.xbb_link_is_up(name.encode())) == 1
+    return int(lib.xbb_link_is_up(os.fsencode(name))) == 1
 
 
 def set_mtu(name: str, mtu: int) -> None:
     """Set how many bytes a packet may have, without its Ethernet header; HostError."""
     error = ffi.new("struct xbb_error *")
-    check(lib.xbb_link_mtu(name.encode(), mtu, error), f"interface {name}", error)
+    check(lib.xbb_link_mtu(os.fsencode(name), mtu, error), f"interface {name}", error)
