@@ -62,7 +62,7 @@ behind_ipv6(const uint8_t *frame, size_t len, uint32_t *atp)
 static bool
 find_headers(const uint8_t *frame, size_t len, struct netfront_headers *h)
 {
-	uint32_t at, type;
+	uint32_t at, type = 0;
 	uint8_t protocol;
 
 	type = 0;

@@ -47,7 +47,7 @@ ask_interface(unsigned long request, struct ifreq *ifr)
 
 /* Add to the flags of an interface. */
 static int
-add_flags(const char *name, int flags)
+add_flags(const char *name, uint32_t flags)
 {
 	struct ifreq ifr;
 	int error;
@@ -56,7 +56,8 @@ add_flags(const char *name, int flags)
 		return (-EINVAL);
 	if ((error = ask_interface(SIOCGIFFLAGS, &ifr)) != 0)
 		return (error);
-	flags |= (ifr.ifr_flags & 0xffff) | ifr.ifr_flagshigh << 16;
+	flags |= (uint16_t)ifr.ifr_flags |
+	    (uint32_t)(uint16_t)ifr.ifr_flagshigh << 16;
 	ifr.ifr_flags = (short)(flags & 0xffff);
 	ifr.ifr_flagshigh = (short)(flags >> 16);
 	return (ask_interface(SIOCSIFFLAGS, &ifr));
