@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.oids import ERRORS, PROCESS, TAKEOVERS
 from xbbd_bsd.errors import GuestError
 from xbbd_bsd.native import Op
-from xbbd_bsd.net import negotiate as net
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT = Path(__file__).parent.parent
@@ -239,32 +236,3 @@ def test_every_node_read_of_our_own_is_there() -> None:
     found = set(re.findall(r'(?:self\._own|[^_]backend)\("([a-z-]+)"\)', source))
     found |= set(re.findall(r'"((?:physical-device|params)[a-z-]*)": ', source))
     assert section("Nodes read: the backend's") == found
-
-
-def test_every_node_of_a_card_is_there() -> None:
-    assert section("Cards, nodes written") == set(net.Offer(4).to_nodes())
-    asked: set[str] = set()
-
-    def asks(nodes: dict[str, bytes]) -> Callable[[str], bytes | None]:
-        def node(name: str) -> bytes | None:
-            asked.add(name)
-            return nodes.get(name)
-
-        return node
-
-    net.Card.from_nodes(asks({}), 0)
-    source = (ROOT / "xbbd_bsd/net/backend.py").read_text()
-    asked.update(re.findall(r'\bbackend\("([a-z-]+)"\)', source))
-    assert section("Cards, nodes read: the backend's") == asked
-    asked.clear()
-    one = {"event-channel": b"1", "tx-ring-ref": b"1", "rx-ring-ref": b"1"}
-    several = {"multi-queue-num-queues": b"2"}
-    for number in range(1, len(one) + 1):
-        several = {**several, **{f"queue-0/{name}": b"1" for name in [*one][:number]}}
-        for nodes in (several, one):
-            with suppress(GuestError):
-                net.FrontendParams.from_nodes(
-                    asks({**nodes, "request-rx-copy": b"1"}), net.Offer(2)
-                )
-    asked = {name for name in asked if not name.startswith("queue-1/")}
-    assert section("Cards, nodes read: the frontend's") == asked
