@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,18 @@ def test_a_card_from_attach_to_detach(chain: NetChain) -> None:
         assert told[side]["packets"] >= 5
         assert told[side]["bytes"] >= 5 * 42
         assert told[side]["errors"] == 0
+    counters = told["counters"]
+    assert counters["tx_sweeps"] > 0
+    assert counters["rx_sweeps"] > 0
+    moved = counters["grants_mapped_total"] + counters["grants_copied_total"]
+    assert moved > 0
+    assert counters["grants_unmapped_total"] == counters["grants_mapped_total"]
+    leaves = json.loads(said(chain, "xbbctl", "-j", "dev.xnb.0"))
+    data_path, dump_rings = leaves["dev.xnb.0.data_path"], leaves["dev.xnb.0.dump_rings"]
+    assert data_path in ("map", "copy")
+    assert "rsp_prod_pvt" in dump_rings
+    unit_test_results = leaves["dev.xnb.0.unit_test_results"]
+    assert re.fullmatch(r"\n\d+ Tests Passed", unit_test_results)
     line = said(chain, "xbbstat", "xnb0").splitlines()[-1].split()
     assert int(line[0]) >= told["input"]["packets"]
     (row,) = json.loads(said(chain, "xbbctl", "list", "-j", "web"))
