@@ -118,8 +118,9 @@ card_params(const struct card *card, struct xbb_net_params *params)
 	memcpy(params->address, frame_source, sizeof(params->address));
 }
 
-static void
-connect_port(struct card *card)
+/* The event channel of a queue to come, in place of the one before. */
+void
+card_connect(struct card *card)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
@@ -139,7 +140,6 @@ card_try(struct card *card, uint32_t adopt)
 	struct xbb_net_params params;
 	struct xbb_error error;
 
-	connect_port(card);
 	card_params(card, &params);
 	params.conn.adopt = adopt;
 	return (xbb_net_queue_open(&params, card->state, &error,
@@ -147,13 +147,21 @@ card_try(struct card *card, uint32_t adopt)
 }
 
 void
-card_serve(struct card *card, uint32_t adopt)
+card_begin(struct card *card, uint32_t adopt)
 {
 	struct xbb_error error;
 
 	CHECK_EQ(card_try(card, adopt), 0);
 	CHECK_EQ(xbb_net_queue_start(card->queue, &error), 0);
 	CHECK_EQ(XBB_GET(card->rs->common.connected), 1);
+}
+
+void
+card_serve(struct card *card, uint32_t adopt)
+{
+
+	card_connect(card);
+	card_begin(card, adopt);
 }
 
 void

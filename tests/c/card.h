@@ -65,8 +65,10 @@ extern const uint8_t frame_source[XBB_NET_ADDRESS];
 
 void	card_open(struct card *card, const struct card_options *options);
 void	card_params(const struct card *card, struct xbb_net_params *params);
+void	card_connect(struct card *card);
 int	card_try(struct card *card, uint32_t adopt);
-void	card_serve(struct card *card, uint32_t adopt);
+void	card_begin(struct card *card, uint32_t adopt);	/* connected */
+void	card_serve(struct card *card, uint32_t adopt);	/* all of it */
 void	card_leave(struct card *card);	/* the queue is closed */
 void	card_wait_drained(struct card *card, enum xbb_stop_reason reason);
 void	card_close(struct card *card);

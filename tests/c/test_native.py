@@ -61,6 +61,7 @@ AMOUNTS = {
     "io": [1000],
     "net": [60],
     "net_hostile": [60],
+    "net_takeover": [30],
     "order": [40],
     "recover": [60],
     "takeover": [6],

@@ -417,6 +417,7 @@ check_parameters(void)
 	struct card card;
 
 	card_open(&card, &options);
+	card_connect(&card);
 	CHECK_EQ(card_try(&card, XBB_ADOPT_NOT), -EINVAL);
 	card_params(&card, &params);
 	params.accepts = 0;

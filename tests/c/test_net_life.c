@@ -418,6 +418,7 @@ check_no_thread(void)
 	struct card card;
 
 	card_open(&card, &usual);
+	card_connect(&card);
 	CHECK_EQ(card_try(&card, XBB_ADOPT_NOT), 0);
 	threads_forbid(true);
 	CHECK(xbb_net_queue_start(card.queue, &error) != 0);

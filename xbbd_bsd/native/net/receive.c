@@ -307,6 +307,7 @@ answer_arrivals(struct xbb_net_queue *q)
 	uint32_t i, n, nanswers, npieces, slot;
 	bool arrived;
 
+	xbb_may_die();
 	XBB_PUT(q->rs->rx_answering, rx->ring.req_cons);
 	XBB_IN_ORDER();
 	xbb_may_die();

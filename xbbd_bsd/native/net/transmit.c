@@ -229,6 +229,7 @@ answer_packets(struct xbb_net_queue *q)
 	struct xbb_net_transmit *tx = &q->tx;
 	uint32_t i, n;
 
+	xbb_may_die();
 	XBB_PUT(q->rs->tx_answering, tx->ring.req_cons);
 	XBB_IN_ORDER();
 	xbb_may_die();
