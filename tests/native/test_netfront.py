@@ -379,6 +379,18 @@ def test_another_backend_goes_on(backend: Backend) -> None:
     assert backend.error is None
 
 
+def test_another_backend_that_has_nothing_to_tell(backend: Backend) -> None:
+    """It has come, all the same: patience is for one that does not."""
+    backend.begin(patience_ms=600_000)
+    assert backend.events is not None
+    backend.notify()
+    backend.counter("events", 1)
+    backend.events.close()
+    backend.counter("backends_lost", 1)
+    backend.bind()
+    backend.counter("backends_found", 1)
+
+
 def test_parameters_that_cannot_be(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     sim_format(fd, PAGES)

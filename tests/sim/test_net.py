@@ -115,6 +115,30 @@ def test_a_guest_is_destroyed_under_load(net: NetMachine) -> None:
     net.check_figures(other)
 
 
+def test_a_guest_answers_whatever_it_is_told(net: NetMachine) -> None:
+    guest = net.online(1)
+    for line, reason in (
+        ("", "commands are help, figures"),
+        ("dance", "dance: no such command"),
+        ("figures now", "these words do not follow figures"),
+        ("misbehave", "misbehave HOW SECONDS"),
+        ("misbehave kindly 1", "misbehave HOW SECONDS"),
+        ("misbehave short soon", "could not convert"),
+        ("open", "the guest has its card already"),
+    ):
+        guest.tell(line)
+        said = guest.next_event(GIVE_UP)
+        assert said["event"] == "failed"
+        assert reason in said["text"]
+    guest.tell("close")
+    guest.event("closed", GIVE_UP)
+    guest.tell("figures")
+    assert "open it first" in guest.next_event(GIVE_UP)["text"]
+    guest.end_input()
+    assert guest.wait() == 0
+    assert guest.tail() == ""
+
+
 def test_cards_come_and_go(net: NetMachine) -> None:
     guest = net.netguest(1)
     for _ in range(10):

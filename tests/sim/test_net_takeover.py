@@ -79,7 +79,7 @@ def test_under_streams(net: NetMachine, go: Callable[[NetMachine], None], queues
             back.event("progress", GIVE_UP)
     net.check_ping(guest, "10.0.0.254")
     net.check_figures(guest)
-    assert net.figures(guest)["backends_lost"] >= 2
+    assert net.figures(guest)["backends_found"] > 0
     assert net.node("/local/domain/0/backend/vif/1/0/state") == "4"
 
 

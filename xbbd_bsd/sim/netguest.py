@@ -33,7 +33,6 @@ COMMANDS = {
     "open": "connect to it again",
     "lie": "publish requests that no ring can hold",
     "misbehave": f"misbehave HOW SECONDS: send nonsense; {', '.join(WAYS)}",
-    "release": "the last user is gone, of a guest with --refuse",
 }
 
 
@@ -81,18 +80,17 @@ class NetGuest(GuestLife):
             say("lied")
         elif name == "misbehave":
             await self._misbehave(words)
-        elif name == "release":
-            self._release()
         else:
             raise ValueError("the guest has its card already")
 
     async def _misbehave(self, words: list[str]) -> None:
         if len(words) != 2 or words[0] not in WAYS:
             raise ValueError(COMMANDS["misbehave"])
+        seconds = float(words[1])
         queue = self._card.queues[0]
         queue.stop()
         say("begun")
-        done = await asyncio.to_thread(misbehave, queue.front, words[0], float(words[1]))
+        done = await asyncio.to_thread(misbehave, queue.front, words[0], seconds)
         say("misbehaved", **done)
 
 

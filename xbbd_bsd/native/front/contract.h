@@ -153,7 +153,8 @@ struct xbb_netfront_counters {
 	/* responses whose pages were still mapped */
 	uint64_t	still_mapped;
 	uint64_t	events;
-	uint64_t	backends_lost;	/* and patience was not */
+	uint64_t	backends_lost;
+	uint64_t	backends_found;	/* after one was lost */
 };
 
 struct xbb_netfront;

@@ -65,13 +65,15 @@ take_front_event(struct xbb_netfront *front)
 	if (n == -EPIPE ||
 	    (n > 0 && XBB_GET(front->ring_base[XBB_RING_ALIVE]) == 0) ||
 	    (n == 0 && front->gone_ns != 0)) {
-		if (front->gone_ns == 0)
+		if (front->gone_ns == 0) {
+			XBB_COUNT(front->counters.backends_lost, 1);
 			front->gone_ns = now;
+		}
 		return (now - front->gone_ns >=
 		    front->params.patience_ms * UINT64_C(1000000) ? -EPIPE : 0);
 	}
 	if (front->gone_ns != 0)
-		XBB_COUNT(front->counters.backends_lost, 1);
+		XBB_COUNT(front->counters.backends_found, 1);
 	front->gone_ns = 0;
 	XBB_COUNT(front->counters.events, (uint64_t)n);
 	return (0);
