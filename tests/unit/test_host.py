@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, Links, Medium, NoXen, Platform, files, freebsd, linux
+from xbbd_bsd.host import DiskGeometry, Medium, NoXen, Platform, files, freebsd, linux
 from xbbd_bsd.host.freebsd import PLATFORM as FREEBSD
 from xbbd_bsd.host.linux import PLATFORM as LINUX
 from xbbd_bsd.host.linux import (
-    LinuxXen,
     can_erase,
     device_of_number,
     discard_limits,
@@ -29,7 +28,6 @@ from xbbd_bsd.host.linux import (
 )
 from xbbd_bsd.native import DiskKind, can_flush, kernel_environment, pseudo_file_system
 from xbbd_bsd.native import can_punch as linux_can_punch
-from xbbd_bsd.sim.hypervisor import SimHost
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
@@ -473,24 +471,3 @@ def test_linux_without_xen_and_linux_without_drivers(
         with pytest.raises(OperatorError, match="modprobe xen-gntdev") as raised:
             LINUX.xen()
         assert isinstance(raised.value, NoXen) != xen
-
-
-def test_the_kernels_own_backend_of_cards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two backends at one ring: refused as long as it is loaded; disks are the operator's."""
-    host = LinuxXen()
-    monkeypatch.setattr(linux, "NETBACK", str(tmp_path / "vif"))
-    host.check_kinds(("vbd", "vif"))
-    (tmp_path / "vif").mkdir()
-    host.check_kinds(("vbd", "vbd3"))
-    with pytest.raises(OperatorError, match="would take kind vif: run rmmod xen-netback") as raised:
-        host.check_kinds(("vbd", "vif"))
-    assert raised.value.errno == errno.EBUSY
-
-
-def test_interfaces_are_called_as_xens_scripts_have_them() -> None:
-    assert LinuxXen().links == Links("vif", multi=True, offload="full", told=True)
-
-
-def test_interfaces_of_a_simulated_machine_are_real(tmp_path: Path) -> None:
-    assert SimHost(str(tmp_path), LINUX).links == LINUX.links
-    assert SimHost(str(tmp_path), FREEBSD).links == FREEBSD.links

@@ -186,7 +186,19 @@ def test_the_kernel_would_take_vif(
         " or leave vif out (kinds in the configuration)"
     )
     kenv(monkeypatch, "1", "xnb")
+    dom0["net.link.tap.devfs_cloning"] = ("INT", 1)
     PLATFORM.xen().check_kinds(("vif",))
+
+
+def test_cards_want_taps(dom0: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kenv(monkeypatch, "1", "xnb")
+    advice = (
+        "cards want a tap(4) each: run kldload if_tuntap, and sysctl net.link.tap.devfs_cloning=1"
+    )
+    assert refusal("vif") == advice
+    dom0["net.link.tap.devfs_cloning"] = ("INT", 0)
+    assert refusal("vif") == advice
+    PLATFORM.xen().check_kinds(("vbd3",))
 
 
 def test_the_kernel_serves_cards_already(dom0: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbbd_bsd.errors import GuestError, OperatorError
+from xbbd_bsd.native.tap import MOST_NAME
 from xbbd_bsd.net.negotiate import (
     Accepted,
     Card,
@@ -212,6 +213,13 @@ def test_a_card_that_cannot_be(nodes: dict[str, bytes], message: str) -> None:
         Card.from_nodes(nodes.get, 0)
 
 
+def test_a_number_that_fits_no_name() -> None:
+    assert Card(65_535).interface("vif", 32_751) == "vif32751.65535"
+    with pytest.raises(OperatorError, match=r"^node handle is 1234567, too large"):
+        Card(1_234_567).interface("vif", 32_751)
+    assert Card(1_234_567, vifname="short").interface("vif", 32_751) == "short"
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["handle", "mac", "bridge", "vifname", "mtu"]), st.binary(max_size=40)
@@ -222,5 +230,6 @@ def test_any_card_has_an_interface_or_is_refused(nodes: dict[str, bytes]) -> Non
         name = Card.from_nodes(nodes.get, 0).interface("vif", 32751)
     except OperatorError:
         return
+    assert len(name) <= MOST_NAME
     assert "/" not in name
     assert name.isprintable()

@@ -59,6 +59,8 @@ EVENT_CHANNELS: Final = 4096
 # Makes the kernel's own backend leave devices alone, for as long as no unit 0 of it exists.
 HINT: Final = "hint.{driver}.0.disabled"
 
+CLONING: Final = "net.link.tap.devfs_cloning"  # tap(4)
+
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 
 
@@ -216,6 +218,7 @@ class FreeBSDXen:
             _check_kernel_backend("xbbd", "vbd", "disks", "serve vbd3 only")
         if "vif" in kinds:
             _check_kernel_backend("xnb", "vif", "cards", "leave vif out")
+            _check_taps()
 
     @property
     def links(self) -> Links:
@@ -267,6 +270,17 @@ def _check_kernel_backend(driver: str, kind: str, devices: str, instead: str) ->
             f" /boot/loader.conf, and for now run: kenv {hint}=1; {advice}",
             errno.EBUSY,
         )
+
+
+def _check_taps() -> None:
+    """OperatorError, with what to do, unless opening /dev/tap makes one."""
+    try:
+        sysctl.number(CLONING)
+    except HostError:
+        raise OperatorError(
+            f"cards want a tap(4) each: run kldload if_tuntap, and sysctl {CLONING}=1",
+            errno.ENOENT,
+        ) from None
 
 
 def _is_set(value: str) -> bool:

@@ -58,6 +58,7 @@ EVENT_CHANNELS: Final = 131_072
 GNTDEV: Final = "/dev/xen/gntdev"
 GNTALLOC: Final = "/dev/xen/gntalloc"
 EVTCHN: Final = "/dev/xen/evtchn"
+TUN: Final = "/dev/net/tun"
 NETBACK: Final = "/sys/bus/xen-backend/drivers/vif"  # there as long as it is loaded
 XENSTORED: Final = "/run/xenstored/socket"
 
@@ -199,10 +200,12 @@ class LinuxXen:
         return resources(event_channels=EVENT_CHANNELS, threads=PLATFORM.most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
-        """Refuse vif while the kernel's own backend takes every card; OperatorError.
+        """Refuse vif while the kernel's own backend takes every card, or without taps.
 
-        Whether xen-blkback is loaded is left to the operator.
+        Whether xen-blkback is loaded is left to the operator.  OperatorError.
         """
+        if "vif" in kinds and not os.path.exists(TUN):
+            raise OperatorError(f"cards want {TUN}: run modprobe tun", errno.ENOENT)
         if "vif" in kinds and os.path.isdir(NETBACK):
             raise OperatorError(
                 "the kernel's own backend would take kind vif: run rmmod xen-netback, and see"

@@ -16,7 +16,8 @@ from xbbd_bsd.errors import GuestError, OperatorError, printable
 
 _UINT32_MAX: Final = 0xFFFFFFFF
 _MAC: Final = re.compile(rb"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
-_NAME: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,15}")  # of an interface, and as a path's part
+_MOST_NAME: Final = 15  # bytes of the name of an interface (IFNAMSIZ)
+_NAME: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,%d}" % _MOST_NAME)  # and as a path's part
 _DOTS: Final = (b".", b"..")
 _LEAST_MTU: Final = 68  # RFC 791
 _MOST_MTU: Final = 65_521  # with an Ethernet header the largest frame (XBB_NET_MAX_FRAME)
@@ -55,8 +56,14 @@ class Card:
         )
 
     def interface(self, prefix: str, domid: int) -> str:
-        """What its interface is called, where names begin so."""
-        return self.vifname or f"{prefix}{domid}.{self.handle}"
+        """What its interface is called, where names begin so; OperatorError if it is too long."""
+        name = self.vifname or f"{prefix}{domid}.{self.handle}"
+        if len(name) > _MOST_NAME:
+            raise OperatorError(
+                f"node handle is {self.handle}, too large for the name {name} of an interface",
+                EINVAL,
+            )
+        return name
 
 
 def mac_text(mac: bytes | None) -> str:
