@@ -125,6 +125,15 @@ TARGETS = (
         "xbbd_bsd/block/heritage.py",
         stages=(("tests/unit/test_heritage.py",), ("tests/unit/test_family_takeover.py",)),
     ),
+    Target(
+        "xbbd_bsd/net/negotiate.py",
+        stages=(("tests/unit/test_net_negotiate.py",), ("tests/unit/test_net_family.py",)),
+    ),
+    Target("xbbd_bsd/net/health.py", stages=(("tests/unit/test_net_health.py",),)),
+    Target(
+        "xbbd_bsd/net/heritage.py",
+        stages=(("tests/unit/test_net_takeover.py",), ("tests/unit/test_net_numbers.py",)),
+    ),
     Target("xbbd_bsd/toolstack.py", stages=(("tests/unit/test_toolstack*.py",),)),
     Target(
         "xbbd_bsd/config.py",

@@ -80,6 +80,18 @@ def test_it_connects_again(card: NetBench) -> None:
     assert card.fakes.there[NAME].opened == 6, "made or looked at, and connected"
 
 
+def test_a_guest_that_comes_back_has_the_same_segment(card: NetBench) -> None:
+    """What was counted goes on, until the card is gone."""
+    card.open()
+    before = (card.run / "xnb.0").stat().st_ino
+    card.connect()
+    crosses(card)
+    card.down()
+    card.open()
+    assert (card.run / "xnb.0").stat().st_ino == before
+    assert card.backend.numbers().group("counters")["tx_packets"] == 1
+
+
 def test_a_card_connects_when_its_guest_is_connected(card: NetBench) -> None:
     assert card.family.connect_on == {State.CONNECTED}
 

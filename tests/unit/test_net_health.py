@@ -16,6 +16,7 @@ SUBJECT = "xnb3 (web1 00:16:3e:01:02:03)"
 
 def test_one_that_is_well() -> None:
     assert of_card(FACTS) == of_card(CardFacts(0)) == []
+    assert of_card(CardFacts(0, interface_up=False, full_seconds=99)) == [], "nobody is connected"
 
 
 def test_one_that_is_closed_or_waits() -> None:
@@ -61,7 +62,8 @@ def test_a_guest_that_takes_nothing() -> None:
 )
 def test_a_guest_that_sends_nonsense(refused: int, what: str) -> None:
     (found,) = of_card(replace(FACTS, refused=refused))
-    assert (found.severity, found.what) == (Severity.NOTICE, f"{what}, see dev.xnb.3.refused")
+    assert (found.severity, found.kind) == (Severity.NOTICE, Kind.GUEST)
+    assert found.what == f"{what}, see dev.xnb.3.refused"
 
 
 def test_one_of_which_little_is_known() -> None:

@@ -16,6 +16,7 @@ from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.events import InterfaceStays
 from xbbd_bsd.native import NetState
+from xbbd_bsd.net.heritage import Inheritance, Left
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
@@ -154,6 +155,19 @@ def test_a_virtual_machine_of_the_same_number_is_another(card: NetBench) -> None
     assert card.backend.lost == "its state segment is another virtual machine's"
     card.open()
     assert card.fakes.there[NAME].opened == 3, "the same one"
+
+
+def test_of_a_long_name_a_machine_is_known_by_what_a_segment_has_of_it(card: NetBench) -> None:
+    machine = "/vm/" + "0" * 80
+    card.backend.introduce(card.backend_nodes.get, "vm", machine)
+    card.backend.capabilities(card.backend_nodes.get)
+    with NetSegment(card) as segment:
+        kept = segment.identity.machine
+    left = Inheritance(Left("", IDENTITY, kept, NAME))
+    left.is_for(machine)
+    assert left.adoptable
+    left.is_for("/vm/" + "0" * 20)
+    assert not left.adoptable
 
 
 def test_what_cannot_be_taken_over_is_begun_anew(card: NetBench) -> None:

@@ -158,13 +158,14 @@ class FrontendParams:
 
 
 def _queues(node: Nodes, most: int) -> int:
-    """How many queues there are; GuestError.  Where one was offered nobody talks about it."""
+    """How many queues there are; GuestError.
+
+    Where one is all that was offered, what is found is an earlier connection's.
+    """
     value = node("multi-queue-num-queues")
-    if value is None:
+    if value is None or most == 1:
         return 1
     count = _decimal("multi-queue-num-queues", value)
-    if count > most == 1:
-        return 1
     if not 1 <= count <= most:
         raise GuestError(f"frontend node multi-queue-num-queues is {count}, not within 1 to {most}")
     return count
