@@ -241,14 +241,27 @@ def test_what_may_not_be_sent_is_dropped(backend: Backend) -> None:
 
 def test_the_ring_is_full_and_the_link_waits(backend: Backend) -> None:
     backend.begin()
-    for n in range(300):
-        backend.link.send(header() + bytes([n % 256]) * 60)
-        if n < 230:  # the rest is for the largest frame
-            TX.unpack(*backend.requests("tx", 1))
-        elif n >= 239:
-            break
+    numbers = set()
+    for n in range(129):
+        backend.link.send(header() + bytes([n]) * 60)
+        numbers.add(TX.unpack(*backend.requests("tx", 1))[3])
+    assert len(numbers) == 129
+    backend.link.send(header() + bytes(60))
+    backend.notify()
+    eventually(lambda: backend.front.counters()["events"] > 0, "it has looked once more")
     backend.front.stop()
-    assert backend.index("tx", REQ_PROD) <= 256 - 16
+    backend.thread.join()
+    assert backend.index("tx", REQ_PROD) == 129
+
+
+def test_what_is_answered_makes_room(backend: Backend) -> None:
+    backend.begin()
+    for n in range(400):
+        backend.link.send(header() + bytes([n % 256]) * 60)
+        ref, _, _, number, _ = TX.unpack(*backend.requests("tx", 1))
+        assert backend.memory[ref * PAGE_SIZE] == n % 256
+        backend.answer("tx", TX_RESPONSE.pack(number, 0))
+    assert backend.front.counters()["bad_responses"] == 0
 
 
 def test_frames_for_the_guest(backend: Backend) -> None:

@@ -111,24 +111,28 @@ look_at_all(struct xbb_netfront *front, bool *brokenp)
 	return (false);
 }
 
-/* Sleep until there may be something; 0 or a negative errno. */
+/*
+ * Sleep until there may be something; 0 or a negative errno.  Answers to what
+ * was sent are waited for only if there is no room.
+ */
 static int
 sleep_until_news(struct xbb_netfront *front)
 {
 	const uint32_t sent = front->tx.req_prod - front->tx.rsp_cons;
+	const bool may_send = netfront_may_send(front);
 	struct pollfd pfd[4];
 	char drop[64];
 	int error, fds[2], i, n;
 
 	atomic_store(&front->rest.sleeping, true);
 	if (atomic_load(&front->stop) || ask_front(&front->rx, 1) ||
-	    ask_front(&front->tx, sent / 2 + 1)) {
+	    ask_front(&front->tx, may_send ? sent + 1 : sent / 2 + 1)) {
 		atomic_store(&front->rest.sleeping, false);
 		return (0);
 	}
 	pfd[0] = (struct pollfd){ .fd = front->rest.kick[0], .events = POLLIN };
 	pfd[1] = (struct pollfd){
-		.fd = netfront_may_send(front) ? front->params.link_fd : -1,
+		.fd = may_send ? front->params.link_fd : -1,
 		.events = POLLIN,
 	};
 	n = front->ops->descriptors(front->hv, fds);

@@ -12,15 +12,19 @@
 #define MOST_SLOTS	(MOST_PAGES + 1)	/* with its extra info */
 
 _Static_assert(MOST_PAGES <= XBB_NET_MAX_SLOTS, "pages of a frame");
+_Static_assert(MOST_PAGES <= NETFRONT_SLOTS / 2, "one more fits, always");
 _Static_assert(MOST_PAGES * XBB_PAGE_SIZE >=
     XBB_NET_MAX_FRAME + XBB_PAGE_SIZE / 2 + 2, "a frame fits");
 
-/* Is there room for the largest frame? */
+/*
+ * Is there room for the largest frame?  Half of all pages are enough under way:
+ * those that come back soon are still in the cache.
+ */
 bool
 netfront_may_send(const struct xbb_netfront *front)
 {
 
-	return (front->tx.nfree >= MOST_PAGES &&
+	return (front->tx.nfree >= NETFRONT_SLOTS / 2 &&
 	    netfront_room(&front->tx) >= MOST_SLOTS);
 }
 
