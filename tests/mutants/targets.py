@@ -129,7 +129,6 @@ TARGETS = (
         "xbbd_bsd/net/negotiate.py",
         stages=(("tests/unit/test_net_negotiate.py",), ("tests/unit/test_net_family.py",)),
     ),
-    Target("xbbd_bsd/net/health.py", stages=(("tests/unit/test_net_health.py",),)),
     Target(
         "xbbd_bsd/net/heritage.py",
         stages=(("tests/unit/test_net_takeover.py",), ("tests/unit/test_net_numbers.py",)),
