@@ -131,7 +131,10 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/net/heritage.py",
-        stages=(("tests/unit/test_net_takeover.py",), ("tests/unit/test_net_numbers.py",)),
+        stages=(
+            ("tests/unit/test_net_takeover.py",),
+            ("tests/unit/test_net_numbers.py", "tests/unit/test_net_family.py"),
+        ),
     ),
     Target("xbbd_bsd/toolstack.py", stages=(("tests/unit/test_toolstack*.py",),)),
     Target(

@@ -206,6 +206,28 @@ def test_begun_anew_under_another_name_the_former_goes(card: NetBench) -> None:
     assert card.fakes.names == ["web1"]
 
 
+def test_one_that_nobody_takes_over_goes_with_the_card(card: NetBench) -> None:
+    connected(card)
+    card.die()
+    assert card.backend.lost == ""
+    card.backend.forget()
+    assert (card.fakes.names, os.listdir(card.run)) == ([], [])
+
+
+def test_what_could_not_be_taken_over_yet_is_begun_anew_with_a_fresh_segment(
+    card: NetBench,
+) -> None:
+    connected(card)
+    card.die()
+    card.fakes.broken = EBUSY  # which passes
+    with pytest.raises(HostError):
+        card.adopt()
+    assert card.backend.adoptable
+    card.fakes.broken = 0
+    card.open()
+    assert card.backend.numbers().group("counters")["tx_packets"] == 0
+
+
 def test_handed_over_is_taken_over(card: NetBench) -> None:
     connected(card)
     card.backend.leave()
