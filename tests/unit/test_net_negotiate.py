@@ -128,6 +128,10 @@ def test_several_queues_that_were_not_offered_are_an_earlier_connections() -> No
     for value in (b"2", b"0", b"x"):
         stale = {**EVERY, "multi-queue-num-queues": value}
         assert len(published(stale, Offer(1)).queues) == 1
+    for count in (1, 4):
+        asked = {**EVERY, **LINUX, "multi-queue-num-queues": b"%d" % count}
+        more = {f"queue-{n}/{name}": b"%d" % (90 + n) for n in (2, 3) for name in LEAST}
+        assert len(published({**more, **asked}).queues) == count
     for number in (b"0", b"5"):
         with pytest.raises(GuestError, match=f"num-queues is {int(number)}, not within 1 to 4"):
             published({**EVERY, "multi-queue-num-queues": number})
@@ -142,7 +146,7 @@ def test_an_event_channel_is_one_queues() -> None:
 def test_one_error_names_the_node(name: str) -> None:
     with pytest.raises(GuestError, match=f"^frontend node {name} is missing$"):
         published(without(name))
-    for value in (b"", b"-1", b"4294967296", b"0x10", b" 3", b"\xb2"):
+    for value in (b"", b"-1", b"4294967296", b"0x10", b" 3", b"\xb2", b"00000000003"):
         with pytest.raises(GuestError, match=rf"^frontend node {name} is '.*', not a 32-bit"):
             published({**EVERY, name: value})
     assert published({**EVERY, name: b"4294967295"})
@@ -190,6 +194,8 @@ def test_a_card() -> None:
 def test_a_card_of_which_nothing_is_said() -> None:
     card = Card.from_nodes({"vifname": b"", "mtu": b""}.get, 7)
     assert card == Card(7)
+    for mtu in (68, 65_521):
+        assert Card.from_nodes({"mtu": b"%d" % mtu}.get, 7).mtu == mtu
     assert mac_text(card.mac) == ""
     assert card.interface("xnb", 5) == "xnb5.7"
 
