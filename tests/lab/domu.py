@@ -80,8 +80,14 @@ class DomU:
         vcpus: int = 1,
         on_reboot: str = "destroy",
         blkfront: Mapping[str, int] | None = None,
+        cards: Sequence[str] = (),
+        root: str = "",
     ) -> None:
-        """`disks` as in xl.cfg(5); `blkfront`: parameters of its disk driver.  Not yet born."""
+        """`disks` and `cards` as in xl.cfg(5), not yet born.
+
+        `blkfront`: parameters of its disk driver.  `root`: the disk, as "xvda", that it makes
+        a file system on and moves to before it takes commands, for all its programs.
+        """
         self.name = name
         self.domid: int | None = None
         self.log = DOM0.consoles / f"guest-{name}.log"
@@ -89,6 +95,7 @@ class DomU:
         self._births = 0
         words = ["console=hvc0 quiet panic=1 mitigations=off"]
         words += [f"xen_blkfront.{key}={value}" for key, value in (blkfront or {}).items()]
+        words += [f"lab.root={root}"] if root else []
         lines = [
             f'name = "{name}"',
             f'uuid = "{self.uuid}"',
@@ -102,6 +109,7 @@ class DomU:
             f'on_reboot = "{on_reboot}"',
             'on_crash = "destroy"',
             f"disk = {json.dumps(list(disks))}",
+            f"vif = {json.dumps(list(cards))}",
         ]
         self.config = "\n".join(lines) + "\n"
 

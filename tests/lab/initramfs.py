@@ -15,12 +15,14 @@ from tests.lab.cpio import CHARACTER, Cpio
 
 # Loaded in this order by dom0's first process, and put into a guest's /modules.
 DOM0_MODULES = ("virtio_pci", "virtio_blk", "squashfs", "overlay")
-DOMU_MODULES = ("ext4", "crc32c_generic", "xen_blkfront")
+DOMU_MODULES = ("ext4", "crc32c_generic", "xen_blkfront", "xen_netfront")
 DOMU_PROGRAMS = (
     "/usr/bin/fio",
     "/sbin/mkfs.ext4",
     "/sbin/e2fsck",
     "/usr/sbin/blkdiscard",
+    "/usr/bin/iperf3",
+    "/usr/sbin/ethtool",
     "/usr/bin/xenstore-read",
     "/usr/bin/xenstore-write",
     "/usr/bin/xenstore-ls",

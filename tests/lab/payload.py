@@ -14,14 +14,16 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab.images import LabError
+from tests.sim.earlier import lay_out_otherwise
 
 ROOT = Path(__file__).resolve().parents[2]
 CARRIED = ("pyxs",)  # pure Python, not in Debian in the version that is pinned
+EARLIER = "earlier"  # the tree of another version, beside ours
 COPIED = ("tests", "etc", "pyproject.toml")
 
 TEST_JOB = """\
@@ -38,10 +40,8 @@ def newest_glibc(library: bytes) -> tuple[int, int]:
     return max(((int(major), int(minor)) for major, minor in found), default=(0, 0))
 
 
-def _wheel(directory: Path) -> Path:
-    """A wheel of the working tree, built in a copy of it, which stays as it is."""
-    source = directory / "source"
-    source.mkdir()
+def _as_it_is(source: Path) -> None:
+    """A copy of the working tree, as far as it is built."""
     shutil.copytree(
         ROOT / "xbbd_bsd",
         source / "xbbd_bsd",
@@ -49,6 +49,19 @@ def _wheel(directory: Path) -> Path:
     )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+
+
+def _unpack_wheel(folder: Path, copy: Callable[[Path], None]) -> None:
+    """What is installed of a tree, which `copy` puts into a directory; LabError."""
+    with tempfile.TemporaryDirectory(prefix="lab-") as name:
+        source = Path(name) / "source"
+        source.mkdir()
+        copy(source)
+        with zipfile.ZipFile(_wheel(Path(name), source)) as wheel:
+            wheel.extractall(folder)
+
+
+def _wheel(directory: Path, source: Path) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps",
          "--no-build-isolation", "-w", str(directory), str(source)],
@@ -68,11 +81,11 @@ def job(script: str, words: Sequence[str], libc: tuple[int, int]) -> Iterator[Pa
     LabError if our extension needs a newer one.
     """
     with tempfile.TemporaryDirectory(prefix="lab-") as name:
-        folder, built = Path(name) / "job", Path(name) / "wheel"
+        folder = Path(name) / "job"
         folder.mkdir()
-        built.mkdir()
-        with zipfile.ZipFile(_wheel(built)) as wheel:
-            wheel.extractall(folder)
+        _unpack_wheel(folder, _as_it_is)
+        if script == TEST_JOB:
+            _unpack_wheel(folder / EARLIER, lay_out_otherwise)
         for extension in folder.glob("xbbd_bsd/native/*.so"):
             wanted = newest_glibc(extension.read_bytes())
             if wanted > libc:

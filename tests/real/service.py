@@ -89,14 +89,15 @@ class Service:
         self.base: Holdings | None = None
         self._mark = 0
 
-    def start(self) -> None:
-        """Run it; the first time, note what it holds while no disk is attached."""
+    def start(self, tree: Path | None = None) -> None:
+        """Run it, of that tree; the first time, note what it holds while no disk is attached."""
         before = len(self.log())
         with self.log_file.open("ab") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "xbbd_bsd.daemon", "-d", "-f", str(self.config)],
                 stdout=log,
                 stderr=log,
+                cwd=tree,  # where "-m" looks first
             )
         eventually(lambda: "serving" in self.log()[before:], "the daemon serves", START_LIMIT)
         if self.base is None:

@@ -9,6 +9,7 @@ original still has it.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,24 @@ def test_saved_and_restored(
     service.check_idle()
     traveller.restore(image_of_memory)
     assert traveller.domid != before
+    assert toolstack.disks() == [f"vbd/{traveller.domid}/51712"]
+    check_end(service, traveller, loop_device)
+    traveller.shutdown()
+
+
+def test_saved_while_nobody_serves(
+    service: Service,
+    toolstack: Toolstack,
+    traveller: DomU,
+    loop_device: str,
+    image_of_memory: Path,
+) -> None:
+    """Its requests in flight go with its memory: who serves it next has not got them."""
+    assert service.signal(signal.SIGKILL) == -signal.SIGKILL
+    traveller.save(image_of_memory)
+    service.start()
+    eventually(lambda: not service.devices(), "what was left of it is swept")
+    traveller.restore(image_of_memory)
     assert toolstack.disks() == [f"vbd/{traveller.domid}/51712"]
     check_end(service, traveller, loop_device)
     traveller.shutdown()

@@ -9,16 +9,31 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.lab.domu import sh
+from tests.lab.dom0 import DOM0
+from tests.lab.domu import DomU, scratch, sh
 from tests.real import work
+from tests.real.conftest import Guests
 from tests.real.service import Service, active_grants, eventually
-from tests.real.work import FILE_SYSTEM, RAW, Bench, begin, process, progress
+from tests.real.test_moves import XL_DISK
+from tests.real.work import (
+    ENDED,
+    FILE_SYSTEM,
+    FIO,
+    RAW,
+    Bench,
+    begin,
+    goes_on,
+    process,
+    progress,
+)
 from xbbd_bsd.guests.deaths import MOST, WINDOW
 
 bench = work.bench
+EARLIER = Path(__file__).parents[2] / "earlier"  # tests/lab/payload.py
 several = pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.more)])
 
 
@@ -107,3 +122,67 @@ def test_nobody_waits_for_a_daemon(
         by_processes.log_line("in a process that has gone on")
         progress(by_processes)
         assert process(by_processes) == before
+
+
+def test_upgrades_under_load(by_processes: Service, bench: Bench) -> None:
+    """To another version, and back, and there again: each serves what the one before had."""
+    if not EARLIER.exists():
+        pytest.skip("there is no other version")
+    with bench.guest_at_work(by_processes) as guest:
+        for tree in (EARLIER, None, EARLIER, None):
+            before = process(by_processes)
+            by_processes.mark()
+            assert by_processes.signal(signal.SIGUSR1) == 0
+            by_processes.start(tree)
+            by_processes.log_line("taken over: 1 ring, 0 requests in flight")
+            goes_on(guest)
+            eventually(lambda old=before: not alive(old), "the old process has ended")  # type: ignore[misc]
+
+
+def alive(pid: int) -> bool:
+    return os.path.exists(f"/proc/{pid}")
+
+
+@pytest.fixture
+def root_disk() -> Iterator[str]:
+    """Room for all that a guest has."""
+    image = scratch() / "root.img"
+    image.touch()
+    os.truncate(image, 512 << 20)
+    with DOM0.disk(image) as device:
+        yield device
+    image.unlink()
+
+
+@pytest.fixture
+def rooted(guests: Guests, root_disk: str) -> Iterator[DomU]:
+    """A guest that has nothing but our disk, and runs its programs from there."""
+    guests.forget("g1")
+    guest = DomU("rooted", [XL_DISK.format(root_disk)], root="xvda")
+    try:
+        yield guest.start(300)
+    finally:
+        guest.destroy()
+
+
+READ_ONLY = "until grep -q '/dev/xvda / ext4 ro' /proc/mounts; do usleep 50000; done"
+PROGRAMS = "echo 3 >/proc/sys/vm/drop_caches; cat /usr/bin/* /usr/sbin/* /lib*/* | md5sum"
+
+
+def test_a_guest_whose_root_is_our_disk(service: Service, rooted: DomU, root_disk: str) -> None:
+    """Whoever serves it is killed while it works; it misses nothing of what it is made of."""
+    _, programs = rooted.run(PROGRAMS, 120, check=True)
+    rooted.send(f"(({FIO} --filename=/file) >/tmp/fio 2>&1; echo $? >/tmp/status) &")
+    for _ in range(3):
+        goes_on(rooted)
+        service.mark()
+        assert service.signal(signal.SIGKILL) == -signal.SIGKILL
+        service.start()
+        service.log_line("taken over: ")
+        assert rooted.run(PROGRAMS, 120, check=True)[1] == programs
+    rooted.run(f"killall -INT fio; {ENDED}", 130, check=True)
+    _, said = rooted.run("cat /tmp/status; cat /tmp/fio")
+    assert "verify" not in said, said
+    rooted.run(f"sync; echo u >/proc/sysrq-trigger; {READ_ONLY}", 60, check=True)
+    rooted.shutdown()
+    sh("e2fsck", "-fn", root_disk)

@@ -95,6 +95,18 @@ def progress(service: Service) -> None:
     eventually(lambda: service.counters()["reqs_completed"] > before + 100, "I/O goes on", 60)
 
 
+def goes_on(guest: DomU) -> None:
+    """Its requests are answered, by whoever serves now, as it counts them itself."""
+
+    def done() -> int:
+        _, counts = guest.run("cat /sys/block/xvda/stat", check=True)
+        reads, writes = (int(counts.split()[column]) for column in (0, 4))
+        return reads + writes
+
+    before = done()
+    eventually(lambda: done() > before + 100, "I/O goes on", 60)
+
+
 def process(service: Service) -> int:
     """The process of the guest."""
     found = sh("pgrep", "-f", "^xbbd: guest [^s]").split()

@@ -31,6 +31,12 @@ _OTHERWISE = {
 
 def of_another_version(directory: Path) -> Path:
     """This tree, but that its segments are laid out otherwise."""
+    lay_out_otherwise(directory)
+    return _built(directory)
+
+
+def lay_out_otherwise(directory: Path) -> None:
+    """The same, not built yet."""
     shutil.copytree(
         ROOT / "xbbd_bsd",
         directory / "xbbd_bsd",
@@ -45,7 +51,6 @@ def of_another_version(directory: Path) -> Path:
         file.write_text(text)
     for name in ("setup.py", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, directory)
-    return _built(directory)
 
 
 def of_commit(directory: Path, commit: str) -> Path:

@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -147,25 +148,18 @@ def test_what_a_guest_says_that_takes_no_disk(machine: Machine, image: Path) -> 
     store, offered = machine.chain.store, DiskOffer(1, XVDA + 16, str(image), kind="vbd")
     machine.offers.append(offered)
 
-    def closes(_: str) -> None:
-        if store.get(f"{offered.backend}/state") == b"2":
-            store.write(f"/local/domain/1/error/device/vbd/{XVDA + 16}/error", b"19 no\x1b driver")
-            store.write(f"{offered.frontend}/state", b"5")
-
-    watch = store.watch(offered.backend, closes)
+    machine.daemon.signal(signal.SIGSTOP)  # who would look at the disk first
     child = subprocess.Popen(
         [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host",
          f"sim:{machine.chain.layout.directory}",
          "attach", "--kind", "vbd", "1", str(image) + "-none", "xvdb"],
         stderr=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
-    while child.poll() is None:
-        machine.chain.loop.call_later(0.01, machine.chain.loop.stop)
-        machine.chain.loop.run_forever()
-    watch.cancel()
-    assert child.stderr is not None
-    said = child.stderr.read()
-    child.stderr.close()
+    eventually(lambda: store.get(f"{offered.frontend}/state") == b"1", "it is offered")
+    store.write(f"/local/domain/1/error/device/vbd/{XVDA + 16}/error", b"19 no\x1b driver")
+    store.write(f"{offered.frontend}/state", b"5")
+    machine.daemon.signal(signal.SIGCONT)
+    _, said = child.communicate(timeout=GIVE_UP)
     assert child.returncode == 1
     assert "unable to open" in said or "and says: 19 no\\x1b driver\n" in said
     machine.log_line(r"the guest does not connect, and says: 19 no\\x1b driver")
