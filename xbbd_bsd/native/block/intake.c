@@ -35,8 +35,11 @@ count_request(struct xbb_counters *c, const struct xbb_req *req)
 	XBB_COUNT(c->wr_sect, req->nsectors);
 }
 
-/* Put a valid request on the pending batches, on the last one if it fits. */
-static void
+/*
+ * Put a valid request on the pending batches, on the last one if it fits.
+ * Inline for each request off the ring, though those that are owed use it too.
+ */
+static inline void
 enqueue_request(struct xbb_queue *q, uint16_t r)
 {
 	struct xbb_coalesce limits = {
