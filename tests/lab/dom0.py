@@ -129,7 +129,7 @@ class Linux:
         _output("ip", "link", "add", name, "type", "bridge")
         try:
             for address in addresses:
-                _output("ip", "addr", "add", address, "dev", name)
+                _output("ip", "addr", "add", address, "dev", name, *_at_once(address))
             _output("ip", "link", "set", name, "up")
             yield
         finally:
@@ -231,6 +231,11 @@ class FreeBSD:
     def ports(self) -> int:
         """None: no tool tells whose they are.  Each has a descriptor of its own, though."""
         return 0
+
+
+def _at_once(address: str) -> list[str]:
+    """Of IPv6 it is not asked first whether somebody else has it."""
+    return ["nodad"] if ":" in address else []
 
 
 def managed_mappings(table: str) -> int:

@@ -65,7 +65,8 @@ class Lan:
         guest.run(
             "until [ -e /sys/class/net/eth0 ]; do usleep 50000; done;"
             f" ip addr add 192.0.2.{number}/24 dev eth0;"
-            f" ip -6 addr add 2001:db8::{number}/64 dev eth0 nodad; ip link set eth0 up;"
+            " ip link set eth0 up; echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad;"
+            f" ip -6 addr add 2001:db8::{number}/64 dev eth0;"
             " until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do usleep 50000; done",
             check=True,
         )
