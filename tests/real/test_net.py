@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -55,9 +55,11 @@ class Lan:
 
     service: Service
     guests: Guests
+    plugged: set[str] = field(default_factory=set)
 
     def plug(self, guest: DomU, number: int = 2) -> None:
         """Give it a card, and that an address."""
+        self.plugged.add(guest.name)
         sh("xl", "network-attach", guest.name, *CARD.format(number).split(","))
         self.up(guest, number)
 
@@ -74,14 +76,19 @@ class Lan:
     def unplug(self, guest: DomU) -> None:
         sh("xl", "network-detach", guest.name, "0")
         guest.run("while [ -e /sys/class/net/eth0 ]; do usleep 50000; done", check=True)
+        self.plugged.remove(guest.name)
 
     def state(self, unit: int = 0) -> NetState:
         return NetState.open(str(self.service.directory / "run" / f"xnb.{unit}"))
 
 
 @pytest.fixture
-def lan(cards: Service, guests: Guests) -> Lan:
-    return Lan(cards, guests)
+def lan(cards: Service, guests: Guests) -> Iterator[Lan]:
+    """Nobody plugged in; whoever still is when a test has failed goes with it."""
+    network = Lan(cards, guests)
+    yield network
+    for name in network.plugged:
+        guests.forget(name)
 
 
 @pytest.fixture
@@ -89,8 +96,7 @@ def plugged(lan: Lan, guest: DomU) -> Iterator[DomU]:
     """A guest with a card that has an address."""
     lan.plug(guest)
     yield guest
-    if guest.alive():
-        lan.unplug(guest)
+    lan.unplug(guest)
 
 
 def pings(guest: DomU, address: str, size: int = 56) -> None:
