@@ -256,12 +256,12 @@ def test_vlan(plugged: DomU) -> None:
     sh("ip", "link", "add", "link", BRIDGE, "name", "tagged", "type", "vlan", "id", "7")
     sh("ip", "addr", "add", "198.51.100.1/24", "dev", "tagged")
     sh("ip", "link", "set", "tagged", "up")
-    module = "modprobe 8021q 2>/dev/null; ip link add link eth0 name eth0.7 type vlan id 7"
-    status, said = plugged.run(module)
     try:
-        if status:
-            pytest.skip(f"the guest has no VLANs: {said}")
-        plugged.run("ip addr add 198.51.100.2/24 dev eth0.7; ip link set eth0.7 up", check=True)
+        plugged.run(
+            "ip link add link eth0 name eth0.7 type vlan id 7;"
+            " ip addr add 198.51.100.2/24 dev eth0.7; ip link set eth0.7 up",
+            check=True,
+        )
         pings(plugged, "198.51.100.1")
         plugged.run("ip link del eth0.7", check=True)
     finally:
