@@ -10,10 +10,12 @@ all: build
 
 help:
 	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
+	@echo "make demo-net    two guests with network cards on a bridge (Linux, as root)"
 	@echo "make test    all tests (about 13 minutes with two processors)"
 	@echo "make mutants    a sample of one-line changes: do the tests notice (20 minutes)"
 	@echo "make mutants-all    every such change of a dozen files (hours)"
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
+	@echo "make bench-net   a network card against the bare relay of two taps"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
 	@echo "make test-xen-all    the same in more circumstances (30 to 60 minutes)"
@@ -27,6 +29,11 @@ build:
 
 demo: build
 	@$(PY) -m xbbd_bsd.sim demo
+
+# Name spaces of its own; says what it needs if it cannot.
+demo-net:
+	@sh bootstrap.sh net
+	@$(PY) -m xbbd_bsd.sim demo-net
 
 # Most tests of whole machines are starts of Python: those it may cost only once what
 # compiling its modules costs, whatever the environment says.
@@ -57,6 +64,10 @@ lint:
 bench: build
 	@$(PY) -m xbbd_bsd.sim bench
 
+bench-net:
+	@sh bootstrap.sh net
+	@$(PY) -m xbbd_bsd.sim bench-net
+
 # The lab builds its images the first time; see tests/lab/README.md.
 test-xen: build
 	@$(PY) -m tests.lab test -- -m "not more"
@@ -82,5 +93,5 @@ clean:
 	rm -f xbbd_bsd/native/_xbb.c xbbd_bsd/native/_xbb*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: all help build demo test mutants mutants-all lint bench test-xen \
-	test-xen-all test-freebsd-dom0 bench-xen bench-xen-virtual clean
+.PHONY: all help build demo demo-net test mutants mutants-all lint bench \
+	bench-net test-xen test-xen-all test-freebsd-dom0 bench-xen bench-xen-virtual clean

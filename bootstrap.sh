@@ -1,9 +1,9 @@
 #!/bin/sh
 # Make .venv and build the extension in place: what "make" calls first.
 #
-#   sh bootstrap.sh run | test | lint
+#   sh bootstrap.sh run | net | test | lint
 #
-# The argument says which tools are wanted besides xbbd itself.  Does nothing
+# The argument says which tools are wanted besides xbbd itself; net is ip(8) on Linux.  Does nothing
 # but look for changed C files when all is there.  Missing system packages are
 # installed when run as root on Debian or FreeBSD, else named.
 set -eu
@@ -46,6 +46,17 @@ install_system_packages() {
 		pkg install -qy python311 pkgconf
 	fi
 }
+
+if [ "$want" = net ]; then
+	want=run
+	if [ "$(uname)" = Linux ] && [ "$(id -u)" -eq 0 ] &&
+	    ! command -v ip >/dev/null 2>&1 &&
+	    command -v apt-get >/dev/null 2>&1; then
+		apt-get -qq update
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+		    iproute2 >/dev/null
+	fi
+fi
 
 python=$(find_python)
 if [ ! -x .venv/bin/python ]; then

@@ -1,25 +1,29 @@
-"""Writes the list of names in xbbd.4 from what the program declares.
+"""Writes the lists of names in xbbd.4 and xnb.4 from what the program declares.
 
-    python man/oids.py            shows it
-    python man/oids.py xbbd.4     puts it between the two marks in that page
+    python man/oids.py xbbd           shows that of a driver
+    python man/oids.py man/xbbd.4     puts it between the two marks in its page
 
-Only the names, types, access and descriptions come from the program (oids.py
-and block/oids.py there); the words around them are here.  tests/test_man.py compares the page.
+Only the names, types, access and descriptions come from the program (oids.py, and those of
+block and net there); the words around them are here.  tests/test_man_tree.py compares.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from xbbd_bsd.block.oids import DRIVER
-from xbbd_bsd.oids import DAEMON, Leaf
+from xbbd_bsd.block.oids import DRIVER as DISKS
+from xbbd_bsd.net.oids import DRIVER as CARDS
+from xbbd_bsd.oids import DAEMON, Driver, Leaf
 
 BEGIN: Final = '.\\" Written by oids.py from here'
 END: Final = '.\\" to here.'
 
-UNIT: Final = r"dev.xbbd.\& Ns Ar N"
-TEXTS: Final = {
+DRIVERS: Final = {driver.name: driver for driver in (DISKS, CARDS)}
+Texts = Mapping[str, tuple[str, str]]
+"""Title and first words, by group."""
+
+OF_DISKS: Final[Texts] = {
     "xenbus": ("Device and guest", "As of a device of newbus and of the bus of Xen's backends:"),
     "medium": ("Disk", "What is served to whom, and what was agreed:"),
     "process": ("Process", "Who serves it, as the kernel says; 0 if nobody does:"),
@@ -68,6 +72,41 @@ TEXTS: Final = {
     "ring": ("Rings", "A disk has as many as were negotiated, from 0:"),
     "daemon": ("The daemon", "Of the daemon itself, and what\n.Xr xbbd.conf 5\nsays:"),
 }
+OF_CARDS: Final[Texts] = {
+    "xenbus": ("Device and guest", "As of a device of newbus and of the bus of Xen's backends:"),
+    "card": (
+        "Card",
+        "What is given to whom, and what was agreed.\n"
+        "What is negotiated is 0 or empty while no guest is connected:",
+    ),
+    "tunables": (
+        "Tunables",
+        "To be changed at any time, for one card.\n"
+        "They begin as\n.Xr xbbd.conf 5\nsays, and a key that changes there sets its name again:",
+    ),
+    "limits": ("Limits", "What\n.Xr xbbd.conf 5\nsays:"),
+    "counters": (
+        "Counters",
+        "Since the card was attached, of all its queues.\n"
+        ".Li tx\nand\n.Li rx\nare the guest's:\n.Li tx\nis what it sends.",
+    ),
+    "refusals": (
+        "Refused packets",
+        "Packets of the guest's that it should not have sent, each once; their sum is\n"
+        ".Li tx_errors :",
+    ),
+    "takeovers": (
+        "Take-overs",
+        "Since the card was attached; what happens when a daemon dies says\n.Xr xbbd 8 :",
+    ),
+    "debug": (
+        "Of the kernel's driver",
+        "The two that it has, by their names and for the same use.\n"
+        "Reading the second runs the self-test:",
+    ),
+    "ring": ("Queues", "A card has as many as were negotiated, from 0:"),
+}
+TEXTS: Final = {DISKS.name: OF_DISKS, CARDS.name: OF_CARDS}
 
 
 def access(leaf: Leaf) -> str:
@@ -75,9 +114,9 @@ def access(leaf: Leaf) -> str:
     return ("read-write" if leaf.writable else "read-only") + ", tunable" * leaf.tunable
 
 
-def section(group: str, node: str, leaves: Iterable[Leaf]) -> Iterator[str]:
+def section(texts: Texts, group: str, node: str, leaves: Iterable[Leaf]) -> Iterator[str]:
     """The lines about leaves below one node."""
-    title, text = TEXTS[group]
+    title, text = texts[group]
     yield f".Ss {title}"
     yield f"Names below\n.Va {node} .\n{text}"
     yield ".Bl -tag -width indent -compact"
@@ -88,26 +127,29 @@ def section(group: str, node: str, leaves: Iterable[Leaf]) -> Iterator[str]:
     yield ".El"
 
 
-def page() -> str:
-    """All of the list."""
+def page(driver: Driver) -> str:
+    """All of the list of a driver; the daemon's own names are with the disks'."""
+    texts, unit = TEXTS[driver.name], rf"{driver.root}.\& Ns Ar N"
     lines: list[str] = []
-    for group, leaves in DRIVER.groups.items():
-        lines += section(group, UNIT, leaves)
-    lines += section("ring", rf"{UNIT} Ns .ring.\& Ns Ar M", DRIVER.ring)
-    lines += section("daemon", "hw.xbbd", DAEMON)
+    for group, leaves in driver.groups.items():
+        lines += section(texts, group, unit, leaves)
+    lines += section(texts, "ring", rf"{unit} Ns .ring.\& Ns Ar M", driver.ring)
+    if "daemon" in texts:
+        lines += section(texts, "daemon", "hw.xbbd", DAEMON)
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """The command."""
-    if len(sys.argv) == 1:
-        print(page(), end="")
-        return
     path = Path(sys.argv[1])
+    driver = DRIVERS[path.stem]
+    if not path.suffix:
+        print(page(driver), end="")
+        return
     before, _, rest = path.read_text().partition(f"{BEGIN}\n")
     _, mark, after = rest.partition(f"{END}\n")
     assert mark, f"{path} has no marks"
-    path.write_text(f"{before}{BEGIN}\n{page()}{END}\n{after}")
+    path.write_text(f"{before}{BEGIN}\n{page(driver)}{END}\n{after}")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ RULES: list[tuple[str, list[str]]] = [
     ("control.protocol", ["errors"]),
     ("control.health", ["control.protocol", "errors", "findings", "oids"]),
     ("control.tree", ["control.health", "control.protocol", "errors", "findings", "oids"]),
-    # What it shows is of disks, by name.
-    ("control.families", ["block.oids", "errors", "faults", "oids", "stats"]),
+    # What these show is of disks and cards, by name.
+    ("control.cards", ["net.oids"]),
+    ("control.families", ["block.oids", "control.cards", "errors", "faults", "oids", "stats"]),
     ("control.metrics", ["control.accept", "control.families", "errors"]),
     ("control.accept", []),
-    ("control.status", ["block.oids", "errors", "findings", "oids"]),
+    ("control.status", ["block.oids", "errors", "findings", "net.oids", "oids"]),
     ("control.server", ["control", "errors", "events"]),
     ("control", ["control", "errors", "findings", "oids"]),
     # Ends a program of ours.
@@ -55,6 +56,7 @@ RULES: list[tuple[str, list[str]]] = [
                        "xenbus.states"]),
     ("xenbus.frontend", ["errors", "xenbus.family"]),
     ("block.negotiate", ["errors"]),
+    ("net.negotiate", ["errors"]),
     ("block.progress", []),
     ("block.faults", ["errors", "events", "faults"]),
     # What may have to wait.
@@ -72,16 +74,24 @@ RULES: list[tuple[str, list[str]]] = [
     ("host", ["errors", "host", "native"]),
     # What the daemon gives to a family, and which families there are.
     ("surroundings", ["config", "errands", "events", "guests", "host", "oids", "xenbus.family"]),
-    ("families", ["block.entry", "events", "surroundings", "xenbus.family"]),
+    ("families", ["block.entry", "events", "net.entry", "surroundings", "xenbus.family"]),
+    # What families share of rings and segments.
+    ("ringset", ["errors", "host", "native"]),
+    ("segmentfiles", ["errors"]),
     # A family joins them.
+    ("net.oids", ["config", "oids", "stats"]),
+    ("net.health", ["findings", "net.oids", "xenbus.family"]),
+    ("net.entry", ["native.tap", "native", "net", "surroundings"]),
+    ("net", ["config", "errands", "errors", "events", "findings", "host", "native", "net", "oids",
+             "ringset", "segmentfiles", "takeovers", "xenbus.family", "xenbus.states"]),
     ("block.oids", ["config", "faults", "oids", "stats"]),
     ("block.health", ["block.oids", "errors", "findings", "ledger"]),
     ("block.disk", ["errors", "host"]),
     ("block.limits", ["config", "errors", "events"]),
     ("block.entry", ["block", "errors", "events", "native", "surroundings"]),
     ("block", ["block", "config", "deeds", "errands", "errors", "events", "faults", "findings",
-               "host", "ledger", "native", "oids", "stats", "takeovers", "vdev", "xenbus.family",
-               "xenbus.states"]),
+               "host", "ledger", "native", "oids", "ringset", "segmentfiles", "stats", "takeovers",
+               "vdev", "xenbus.family", "xenbus.states"]),
     # Nothing from here to the programs knows a family, but by its protocol.
     ("views", ["config", "control.accept", "control.health", "control.protocol", "control.tree",
                "deeds", "errors", "events", "findings", "journal", "oids", "xenbus.bus",
@@ -99,10 +109,19 @@ RULES: list[tuple[str, list[str]]] = [
                 "program", "reload", "surroundings", "takeovers", "views", "xenbus.bus",
                 "xenstore.client"]),
     ("toolstack", ["errors", "vdev", "xenbus.complaint", "xenbus.states", "xenstore"]),
-    ("ctl.disks", ["control.protocol", "ctl", "errors", "host", "toolstack", "vdev", "xenstore"]),
+    ("cards", ["errors", "toolstack", "xenbus.states", "xenstore"]),
+    ("ctl.offers", ["errors", "host", "toolstack", "xenstore"]),
+    ("ctl.disks", ["ctl", "errors", "toolstack", "vdev", "xenstore"]),
+    ("ctl.cards", ["cards", "ctl", "errors", "xenstore"]),
+    ("ctl.attach", ["block.oids", "cards", "control.protocol", "ctl", "errors", "toolstack", "vdev",
+                    "xenstore"]),
+    ("ctl.listing", ["control", "ctl", "errors", "net.oids", "oids"]),
     ("ctl", ["block.oids", "control", "ctl", "errors", "host"]),
     ("xbbctl", ["block.oids", "control", "ctl", "errors", "findings", "host", "oids", "program",
                 "toolstack"]),
+    ("stat.cards", ["net.oids"]),
+    ("stat.netstat", ["net.oids", "stat"]),
+    ("stat.choice", ["block.oids", "net.oids", "stat"]),
     ("stat.sample", ["block.oids", "errors", "oids", "stat", "stats"]),
     ("stat.watch", ["control.client", "control.protocol", "errors", "oids", "stat"]),
     ("stat", ["block.oids", "errors", "oids", "stat"]),
@@ -137,6 +156,9 @@ PURE = [
     "block.oids",
     "block.health",
     "block.limits",
+    "net.oids",
+    "net.health",
+    "net.negotiate",
     "xenbus.states",
     "xenbus.pace",
     "xenbus.frontend",
@@ -144,6 +166,8 @@ PURE = [
     "block.negotiate",
     "block.progress",
     "block.faults",
+    "stat.cards",
+    "stat.netstat",
     "stat.sample",
     "stat.choice",
     "stat.iostat",
@@ -302,10 +326,10 @@ def test_an_import_in_a_function_and_a_package_are_edges() -> None:
     assert set(circle(graph)) == {"host.__init__", "sim.hypervisor"}
 
 
-# Who knows which families there are, and programs that show what is a disk's.
-KNOW_DISKS = [
-    "block.*",
+# Who knows which families there are, and programs that show what is a disk's, or a card's.
+KNOW_FAMILIES = [
     "families",
+    "control.cards",
     "control.families",
     "control.status",
     "ctl.*",
@@ -313,25 +337,41 @@ KNOW_DISKS = [
     "stat.*",
     "sim.*",
 ]
+FAMILIES = ["block", "net"]
 
 
-def strangers_that_know_disks(graph: Mapping[str, Iterable[str]]) -> set[str]:
-    """Modules that import the block family, and are none of those that may."""
+def strangers_that_know(family: str, graph: Mapping[str, Iterable[str]]) -> set[str]:
+    """Modules that import a family, are none of it, and none of those that may."""
     return {
         name
         for name, imported in graph.items()
-        if any(fits(module, "block") for module in imported)
-        and not any(fits(name, known) for known in KNOW_DISKS)
+        if any(fits(module, family) for module in imported)
+        and not any(fits(name, known) for known in [f"{family}.*", *KNOW_FAMILIES])
     }
 
 
-def test_the_frame_knows_no_family() -> None:
-    """A second one is added with files of its own, and changes families.py."""
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_frame_knows_no_family(family: str) -> None:
+    """A further one is added with files of its own, and changes families.py; nor do they
+    know each other.
+    """
     graph = import_graph()
-    assert strangers_that_know_disks(graph) == set()
-    assert "block.entry" in graph["families"]
-    assert strangers_that_know_disks({**graph, "views": ["block.oids"]}) == {"views"}
-    assert strangers_that_know_disks({"xenbus.bus": ["block.__init__"]}) == {"xenbus.bus"}
+    assert strangers_that_know(family, graph) == set()
+    assert f"{family}.entry" in graph["families"]
+    oids = [f"{family}.oids"]
+    assert strangers_that_know(family, {**graph, "views": oids}) == {"views"}
+    assert strangers_that_know(family, {"xenbus.bus": [f"{family}.__init__"]}) == {"xenbus.bus"}
+    (other,) = set(FAMILIES) - {family}
+    assert strangers_that_know(family, {f"{other}.family": oids}) == {f"{other}.family"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tools_know_of_a_family_what_there_is_to_see(family: str) -> None:
+    graph = import_graph()
+    for name in graph:
+        if any(fits(name, tool) for tool in TOOLS if not tool.startswith("sim")):
+            known = {module for module in graph[name] if fits(module, family)}
+            assert known <= {f"{family}.oids", f"{family}.__init__"}, name
 
 
 def test_only_the_native_package_imports_the_c_module() -> None:
@@ -357,7 +397,7 @@ def test_only_the_store_knows_pyxs() -> None:
 # child would have them too.
 FORKS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "startfile"}
 FORKING = {"subprocess", "multiprocessing", "pty", "concurrent.futures.process"}
-TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack"]
+TOOLS = ["sim.*", "sim", "stat.*", "xbbstat", "xbbctl", "ctl.*", "ctl", "toolstack", "cards"]
 SERVES = ("sim.hypervisor",)  # the daemon's host in a simulated machine
 # Before anything is mapped; and those that never map anything.
 DETACHES = {

@@ -18,7 +18,7 @@ import pytest
 from tests.pages import PAGES, ROOT, flags, plain, source
 from xbbd_bsd import config, daemon, xbbctl, xbbstat
 from xbbd_bsd.block.queues import most_of_ring
-from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, GuestConfig
+from xbbd_bsd.config import Config, DaemonConfig, DiskConfig, GuestConfig, NetConfig
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.errors import OperatorError, Refused
@@ -33,8 +33,9 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 FOREIGN = {
     *((name, "1") for name in ("cpuset", "dd", "dtrace", "head", "kenv", "protect", "ps")),
     *((name, "1") for name in ("taskset", "truncate", "xl")),
+    ("netstat", "1"),
     ("errno", "2"),
-    ("rctl", "4"),
+    *((name, "4") for name in ("ipfw", "pf", "rctl", "tap")),
     *((name, "3") for name in ("pidfile", "syslog")),
     ("flock", "2"),
     *((name, "5") for name in ("loader.conf", "periodic.conf", "rc.conf", "xl.cfg")),
@@ -42,8 +43,8 @@ FOREIGN = {
     *(
         (name, "8")
         for name in (
-            *("daemon", "devd", "gstat", "iostat", "mount", "periodic", "rc", "sysctl"),
-            *("syslogd", "xenstored", "zpool"),
+            *("daemon", "devd", "gstat", "ifconfig", "iostat", "mount", "periodic", "rc"),
+            *("sysctl", "syslogd", "xenstored", "zpool"),
         )
     ),
     ("devstat", "9"),
@@ -98,6 +99,7 @@ def test_mandoc_finds_nothing_wrong(path: Path) -> None:
 def test_there_is_a_page_of_every_command_and_file() -> None:
     assert {path.name for path in PAGES} == {
         "xbbd.4",
+        "xnb.4",
         "xbbd.conf.5",
         "xbbd-troubles.7",
         "xbbctl.8",
@@ -258,6 +260,7 @@ def keys(part: str) -> dict[str, tuple[str, str, str]]:
         "daemon": (".Ss The daemon\n", ".Ss Guests\n"),
         "guest": (".Ss Guests\n", ".Ss Disks\n"),
         "disk": (".Ss Disks\n", ".Ss Single"),
+        "net": (".Ss Network cards\n", ".Sh FILES\n"),
     }
     found = {}
     for name, text in entries("xbbd.conf.5", *bounds[part]).items():
@@ -274,7 +277,7 @@ def as_toml(value: object) -> str:
             return "none"
         case bool():
             return str(value).lower()
-        case str() if value in (GuestConfig().user, GuestConfig().cpus):
+        case str() if value in (GuestConfig().user, GuestConfig().cpus, NetConfig().offload):
             return f'"{value}"'
         case tuple():
             return "[" + ", ".join(f'"{item}"' for item in value) + "]"
@@ -283,7 +286,7 @@ def as_toml(value: object) -> str:
 
 @pytest.mark.parametrize(("part", "section"), config.SECTIONS.items())
 def test_keys_and_defaults(
-    part: str, section: type[DaemonConfig | GuestConfig | DiskConfig]
+    part: str, section: type[DaemonConfig | GuestConfig | DiskConfig | NetConfig]
 ) -> None:
     said = {name: default for name, (_, default, _) in keys(part).items()}
     assert said == {field.name: as_toml(field.default) for field in fields(section)}

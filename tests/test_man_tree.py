@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,16 +15,30 @@ from tests.test_reference import section as promised
 from xbbd_bsd import config, events, journal, oids
 from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RECORDS
 from xbbd_bsd.conffile import CONFIG_FILE
-from xbbd_bsd.control import families, metrics
+from xbbd_bsd.control import cards, families, metrics
 from xbbd_bsd.control.protocol import LIMIT, VERSION, Request, Verb
 from xbbd_bsd.control.server import MOST, PATIENCE, RESERVED
 from xbbd_bsd.daemon import STOP_SECONDS
+from xbbd_bsd.net.oids import DRIVER as CARDS
+from xbbd_bsd.oids import Driver, Leaf
 
 # The tree.
 
 
-def test_every_name_with_its_type_access_and_description() -> None:
-    part = source("xbbd.4").partition("Written by oids.py")[2].partition(r".\" to here.")[0]
+def declared(driver: Driver) -> list[tuple[str, Leaf]]:
+    """What is in the page of a driver; the daemon's own names are with the disks'."""
+    return [
+        (name, leaf)
+        for name, leaf in oids.declared(driver)
+        if driver is DRIVER or not name.startswith(f"{oids.DAEMON_ROOT}.")
+    ]
+
+
+@pytest.mark.parametrize("driver", [DRIVER, CARDS], ids=lambda driver: driver.name)
+def test_every_name_with_its_type_access_and_description(driver: Driver) -> None:
+    part = (
+        source(f"{driver.name}.4").partition("Written by oids.py")[2].partition(r".\" to here.")[0]
+    )
     said: dict[str, tuple[str, str, str]] = {}
     node = ""
     for line in re.split(r"^\.(?=It |Va )", part, flags=re.M)[1:]:
@@ -44,34 +58,36 @@ def test_every_name_with_its_type_access_and_description() -> None:
             + (", tunable" if leaf.tunable else ""),
             leaf.description,
         )
-        for name, leaf in oids.declared(DRIVER)
+        for name, leaf in declared(driver)
     }
     assert said == wanted
 
 
-def test_the_list_is_what_its_generator_writes() -> None:
-    command = [sys.executable, str(MAN / "oids.py")]
+@pytest.mark.parametrize("driver", ["xbbd", "xnb"])
+def test_the_list_is_what_its_generator_writes(driver: str) -> None:
+    command = [sys.executable, str(MAN / "oids.py"), driver]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"{done.stdout}" in source("xbbd.4"), "run python man/oids.py man/xbbd.4"
+    assert f"{done.stdout}" in source(f"{driver}.4"), f"run python man/oids.py man/{driver}.4"
 
 
 def test_names_in_examples_and_words_exist() -> None:
     """Whatever looks like a name of the tree, in any page."""
-    known = {name for name, _ in oids.declared(DRIVER)}
+    known = {name for name, _ in oids.declared(DRIVER, CARDS)}
     nodes = {name.rsplit(".", i)[0] for name in known for i in range(1, 6)}
     for path in PAGES:
         text = path.read_text().replace(r".\& Ns Ar N", ".N").replace(r".\& Ns Ar M", ".M")
-        for found in re.findall(r"(?<![\w.])(?:dev|hw)\.xbbd(?:\.[%\w]+)*", text):
-            name = re.sub(r"\.xbbd\.\d+", ".xbbd.N", found)
+        for found in re.findall(r"(?<![\w.])(?:dev|hw)\.(?:xbbd|xnb)(?:\.[%\w]+)*", text):
+            name = re.sub(r"\.(xbbd|xnb)\.\d+", r".\1.N", found)
             assert name in known | nodes, (path.name, found)
 
 
-def test_nodes_in_xenstore() -> None:
-    text = source("xbbd.4")
+@pytest.mark.parametrize(("page", "whose"), [("xbbd.4", "Nodes"), ("xnb.4", "A card's nodes")])
+def test_nodes_in_xenstore(page: str, whose: str) -> None:
+    text = source(page)
     for title, beginning in (
-        ("Read in the backend's directory", "Nodes read: the backend's"),
-        ("Read in the frontend's directory", "Nodes read: the frontend's"),
-        ("Written in the backend's directory", "Nodes written"),
+        ("Read in the backend's directory", f"{whose} read: the backend's"),
+        ("Read in the frontend's directory", f"{whose} read: the frontend's"),
+        ("Written in the backend's directory", f"{whose} written"),
     ):
         part = re.split(r"^\.S[hs] ", text.partition(f".Ss {title}\n")[2], flags=re.M)[0]
         named = re.findall(r"^\.It Pa (\S+)$", part, re.M)
@@ -152,7 +168,7 @@ def test_protocol_of_the_control_socket() -> None:
 
 def test_families_of_metrics() -> None:
     part = source("xbbd.8").partition(".Sh OPENMETRICS\n")[2].partition("\n.Sh ")[0]
-    code = Path(families.__file__).read_text()
+    code = "".join(inspect.getsource(module) for module in (families, cards))
     said = re.findall(r"^\.It Va (\w+)$", part, re.M)
     assert said == re.findall(r'"(xbbd_\w+)"', code)
     assert f"at most once in {metrics.AGE:g} seconds" in part

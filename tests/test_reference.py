@@ -12,13 +12,17 @@ from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.oids import ERRORS, PROCESS, TAKEOVERS
 from xbbd_bsd.errors import GuestError
 from xbbd_bsd.native import Op
+from xbbd_bsd.net import negotiate as card
+from xbbd_bsd.net.oids import COUNTERS as CARD_COUNTERS
+from xbbd_bsd.net.oids import REFUSALS
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT = Path(__file__).parent.parent
 TITLE = "## What is promised, and the test that shows it"
-NUMBERS = ("Tuna", "Coun", "Gaug")  # the sections of numbers begin so
+NUMBERS = ("Tuna", "Coun", "Gaug", "A card's coun")  # the sections of numbers begin so
 # Never counted, or as often up as down: that it is 0 is all there is to say.
 ENDS_AT_0 = ("request_shortages", "reqs_queued_for_completion")
+ENDS_AT_0_OF_CARDS = ("persistent_hits", "persistent_misses")
 
 
 def sections() -> dict[str, dict[str, str]]:
@@ -65,6 +69,8 @@ def test_every_row_has_a_test_that_exists(title: str) -> None:
         ("Gauges", set(GAUGES)),
         ("Errors", {leaf.name.removeprefix("errors.") for leaf in ERRORS}),
         ("Who serves it", {leaf.name for leaf in (*PROCESS, *TAKEOVERS)}),
+        ("A card's counters", set(CARD_COUNTERS)),
+        ("A card's refused packets", set(REFUSALS)),
     ],
 )
 def test_every_number_is_there(title: str, program: set[str]) -> None:
@@ -146,9 +152,10 @@ def checked_in(program: str) -> set[str]:
     return set(re.findall(r"\w+", " ".join(telling)))
 
 
-@pytest.mark.parametrize("title", [title for title in sections() if title[:4] in NUMBERS])
+@pytest.mark.parametrize("title", [t for t in sections() if t.startswith(NUMBERS)])
 def test_the_test_of_a_number_judges_by_it(title: str) -> None:
     """It may name it and never look at it.  A tunable is set by the very test that judges."""
+    ends_at_0 = ENDS_AT_0_OF_CARDS if title.startswith("A card's") else ENDS_AT_0
     missing = []
     for name, test in sections()[title].items():
         path, _, function = test.partition("::")
@@ -162,7 +169,7 @@ def test_the_test_of_a_number_judges_by_it(title: str) -> None:
                 if isinstance(node, ast.FunctionDef) and node.name == function
             )
             shown = sets(body) if title.startswith("Tunables") else judged_by(body)
-        if name not in shown and name not in ENDS_AT_0:
+        if name not in shown and name not in ends_at_0:
             missing.append((name, test))
     assert missing == []
 
@@ -197,11 +204,12 @@ def test_every_operation_is_there() -> None:
 
 
 def test_every_node_written_is_there() -> None:
+    device = (ROOT / "xbbd_bsd/xenbus/device.py").read_text()
+    any_device = set(re.findall(r'"([a-z][a-z-]+)": (?:b"|self\._reason|decision|State)', device))
     nodes = set(Offer(4, 4, 256, True).to_nodes())
     nodes |= set(DiskInfo(8, discard=Discard(512)).to_nodes())
-    device = (ROOT / "xbbd_bsd/xenbus/device.py").read_text()
-    nodes |= set(re.findall(r'"([a-z][a-z-]+)": (?:b"|self\._reason|decision|State)', device))
-    assert section("Nodes written") == nodes
+    assert section("Nodes written") == nodes | any_device
+    assert section("A card's nodes written") == set(card.Offer(4).to_nodes()) | any_device
 
 
 def test_every_node_read_of_a_frontend_is_there() -> None:
@@ -236,3 +244,35 @@ def test_every_node_read_of_our_own_is_there() -> None:
     found = set(re.findall(r'(?:self\._nodes\.own|[^_]backend)\("([a-z-]+)"\)', source))
     found |= set(re.findall(r'"((?:physical-device|params)[a-z-]*)": ', source))
     assert section("Nodes read: the backend's") == found
+
+
+def test_every_node_read_of_a_cards_frontend_is_there() -> None:
+    asked: set[str] = {"state"}
+    alone = {"request-rx-copy": b"1", "event-channel": b"1", "tx-ring-ref": b"1"}
+    several = {f"queue-0/{name}": value for name, value in alone.items()}
+    for nodes in (
+        {},
+        {**alone, "rx-ring-ref": b"2"},
+        {"request-rx-copy": b"1", "multi-queue-num-queues": b"2", **several},
+    ):
+
+        def node(name: str, nodes: dict[str, bytes] = nodes) -> bytes | None:
+            asked.add(name)
+            return nodes.get(name)
+
+        try:
+            card.FrontendParams.from_nodes(node, card.Offer(4))
+        except GuestError:
+            continue
+    assert section("A card's nodes read: the frontend's") == asked
+
+
+def test_every_node_read_of_a_cards_own_is_there() -> None:
+    files = {
+        name: (ROOT / "xbbd_bsd" / name).read_text()
+        for name in ("xenbus/device.py", "net/backend.py", "net/negotiate.py")
+    }
+    found = set(re.findall(r'self\._own\("([a-z-]+)"\)', files["xenbus/device.py"]))
+    for name in ("net/backend.py", "net/negotiate.py"):
+        found |= set(re.findall(r'[^_]backend\("([a-z-]+)"\)', files[name]))
+    assert section("A card's nodes read: the backend's") == found

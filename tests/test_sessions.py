@@ -104,9 +104,12 @@ TYPED: dict[tuple[str, str], Typed] = {
 
 XEN = "wants a Xen host"
 FREEBSD = "wants a FreeBSD; tests/service has the script and the ports"
+CARDS = "wants a bridge, and to make interfaces; tests/sim/test_card_commands.py has both"
 SHOWN = "is nothing to type"
 ELSEWHERE: dict[tuple[str, str], str] = {
     ("README.md", "make demo"): "tests/sim/test_demo.py runs it",
+    ("README.md", "make demo-net"): CARDS,
+    ("README.md", "xbbctl attach vm1 bridge=xenbr0"): CARDS,
     ("README.md", "cp -R port/* /usr/ports/"): FREEBSD,
     (
         "README.md",
@@ -131,6 +134,18 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("xbbctl.8", 'xbbd-watch mail -s "xbbd" root'): "tests/sim/test_traces.py has the script",
     ("xbbctl.8", "xbbctl log -f"): "tests/sim/test_traces.py follows the log",
     ("xbbctl.8", "disk.workers: 8 -> 16"): SHOWN,
+    ("xbbctl.8", "xbbctl attach vm1 bridge=xenbr0,mac=00:16:3e:01:02:03"): CARDS,
+    ("xbbstat.8", "            input            xnb0          output"): SHOWN,
+    ("xbbstat.8", "xbbstat -w 1 xnb0"): CARDS,
+    ("xnb.4", 'hint.xnb.0.disabled="1"'): SHOWN,
+    ("xnb.4", "[daemon]"): SHOWN,
+    ("xnb.4", "kenv hint.xnb.0.disabled=1"): FREEBSD,
+    ("xnb.4", "blacklist xen-netback"): SHOWN,
+    ("xnb.4", 'cloned_interfaces="bridge0"'): SHOWN,
+    ("xnb.4", "vif = [ 'type=vif,mac=00:16:3e:01:02:03,bridge=bridge0' ]"): SHOWN,
+    ("xnb.4", "vif = [ 'type=vif,backend=net,bridge=bridge0,script=vif-own' ]"): SHOWN,
+    ("xnb.4", "xbbctl attach vm1 bridge=xenbr0"): CARDS,
+    ("xnb.4", "xbbctl health xnb0"): CARDS,
     ("xbbd.8", "xbbd -t && service xbbd reload"): FREEBSD,
     ("xbbd.8", '{"values": {"time": 1.5, "severity": "warning",'): SHOWN,
     ("xbbd.8", 'disk = [ "vdev=xvda,access=rw,backendtype=tap,target=/tank/vm.img" ]'): SHOWN,

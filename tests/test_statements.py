@@ -24,13 +24,15 @@ FOREIGN = {
     # Xen's public headers and libraries
     *("blkif.h", "event_channel.h", "evtchn.h", "gntalloc.h", "gntdev.h", "grant_table.h"),
     *("libxl_create.c", "libxl_device.c", "libxl_disk.c", "libxl_freebsd.c"),
-    *("libxl_internal.h", "libxl_linux.c", "protocols.h", "ring.h", "xen.h", "xenbus.h"),
-    *("xenstored_core.c", "xs_wire.h"),
+    *("libxl_internal.h", "libxl_linux.c", "libxl_nic.c", "protocols.h", "ring.h", "xen.h"),
+    *("vif-common.sh", "xenbus.h", "xenstored_core.c", "xs_wire.h"),
     # FreeBSD
     *("blkback.c", "dead_vnops.c", "devicestat.h", "evtchn_dev.c", "geom_dev.c"),
+    "netback.c",
     *(
         "kern_environment.c",
         "kern_proc.c",
+        "netback.c",
         "subr_bus.c",
         "subr_devstat.c",
         "sysctl.c",
@@ -178,7 +180,10 @@ def test_commands_that_sentences_quote_are_understood() -> None:
             if first in xbbctl.VERBS:
                 known = xbbctl.verb_parsers()[first]._option_string_actions.keys()
             else:
-                assert not first or re.match(r"(?:dev|hw)\.xbbd\b", first), (document, text)
+                assert not first or re.match(r"(?:dev\.(?:xbbd|xnb)|hw\.xbbd)\b", first), (
+                    document,
+                    text,
+                )
         letters = {f"-{letter}" for word in options if word[:2] != "--" for letter in word[1:]}
         assert {word for word in options if word[:2] == "--"} | letters <= known, (document, text)
         seen += 1

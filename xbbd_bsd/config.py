@@ -1,7 +1,7 @@
 """The configuration: a frozen Config, what each key may be, and what differs between two.
 
-Sections [daemon] and [disk], and any number of [[override]], which change
-[disk] for the disks they match; later ones win.
+Sections [daemon], [guest], [disk] and [net], and any number of [[override]], which
+change [disk] for the disks they match; later ones win.
 
 Pure: how it is written is conftext.py's business, files and signals are the
 daemon's.  Leaf names equal those of the control tree.  Any thread.
@@ -20,8 +20,10 @@ from xbbd_bsd.events import Path
 from xbbd_bsd.stats import TUNABLES
 from xbbd_bsd.tomltext import spelled
 
-KINDS: Final = ("vbd", "vbd3")
+KINDS: Final = ("vbd", "vbd3", "vif")
+OF_DISKS: Final = ("vbd", "vbd3")  # what is served unless somebody says otherwise
 TRANSPORTS: Final = ("best", "map", "copy")
+OFFLOADS: Final = ("auto", "full", "safe")
 LOGS: Final = tuple(path.value for path in Path)
 
 # Allowed values, lowest and highest.  The highest are those of the data path (xbb.h).
@@ -85,13 +87,15 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "max_ring_page_order": "largest ring offered, 4096 << order bytes",
     "max_batch_segments": "most pages of one disk operation",
     "transport": "how data moves between guest and disk: best, map or copy",
-    "max_queues": "most rings of one disk",
+    "max_queues": "most rings of one disk, or queues of one card",
     "max_indirect_segments": "most segments of a request, 0 for no indirect ones",
     "max_persistent_grants": "most grants a ring keeps mapped, 0 for none",
     "discard": "offer discarding where the disk can",
     "sector_size": "512: present larger sectors as such, 0: as they are",
     "resize_interval": "seconds between looks at the size of the disk, 0 for none",
     "shared": "the disk may be used by others while one writes to it",
+    "offload": "what interfaces of cards are given: full, safe or auto",
+    "mac_filter": "a guest's frames must come from the address of its card",
 }
 
 
@@ -112,7 +116,7 @@ class DaemonConfig:
     max_guest_grants: most grants that stay mapped, of all guests and of each.
     """
 
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = OF_DISKS
     state_dir: str | None = None
     pidfile: str | None = None
     log: tuple[str, ...] = ()
@@ -196,6 +200,27 @@ class DiskConfig:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class NetConfig:
+    """Section [net], for every network card.
+
+    max_queues: most queues of one card, where interfaces can have several.  offload: what
+    an interface is given, "full": frames whose sums are to be filled in, or that are to
+    be split, "safe": only frames as they are on a wire, "auto": what suits the host.
+    mac_filter: whether a guest's frames must come from the address that its card was
+    given.  poll_max_us: the tunable of that name (stats.py).
+    """
+
+    max_queues: int = 4
+    offload: str = "auto"
+    mac_filter: bool = False
+    poll_max_us: int = 50
+
+    def tunables(self) -> dict[str, int]:
+        """The part that a running data path can be given, as it wants it."""
+        return {"poll_max_us": self.poll_max_us}
+
+
 _DEFAULTS: Final = {field.name: field.default for field in fields(DiskConfig)}
 
 
@@ -237,6 +262,7 @@ class Config:
     daemon: DaemonConfig = DaemonConfig()
     guest: GuestConfig = GuestConfig()
     disk: DiskConfig = DiskConfig()
+    net: NetConfig = NetConfig()
     overrides: tuple[Override, ...] = ()
 
     def disk_for(self, path: str, guests: tuple[str, ...], vdevs: tuple[str, ...]) -> DiskConfig:
@@ -264,10 +290,11 @@ class Change:
         return str(value) if self.key == "override" else spelled(value)
 
 
-SECTIONS: Final[Mapping[str, type[DaemonConfig | GuestConfig | DiskConfig]]] = {
+SECTIONS: Final[Mapping[str, type[DaemonConfig | GuestConfig | DiskConfig | NetConfig]]] = {
     "daemon": DaemonConfig,
     "guest": GuestConfig,
     "disk": DiskConfig,
+    "net": NetConfig,
 }
 """What may stand in the file besides overrides: fields of Config, by the names of both."""
 

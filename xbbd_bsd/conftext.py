@@ -17,6 +17,7 @@ from xbbd_bsd.config import (
     LOGS,
     MATCHES,
     MOST_CPUS,
+    OFFLOADS,
     RANGES,
     SECTIONS,
     TRANSPORTS,
@@ -280,9 +281,9 @@ def _indirect_segments(value: object) -> int:
     return _number(value, *RANGES["max_indirect_segments"])
 
 
-def _transport(value: object) -> str:
-    if not isinstance(value, str) or value not in TRANSPORTS:
-        raise OperatorError(f"must be one of {_listed(TRANSPORTS)}" + _meant_of(value, TRANSPORTS))
+def _one_of(value: object, words: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in words:
+        raise OperatorError(f"must be one of {_listed(words)}" + _meant_of(value, words))
     return value
 
 
@@ -384,7 +385,8 @@ def _listed(names: tuple[str, ...]) -> str:
 
 _RULES: Final[Mapping[str, Callable[[object], object]]] = {
     "max_indirect_segments": _indirect_segments,
-    "transport": _transport,
+    "transport": lambda value: _one_of(value, TRANSPORTS),
+    "offload": lambda value: _one_of(value, OFFLOADS),
     "group": lambda value: _account(value, "group"),
     "user": lambda value: _account(value, "user"),
     "cpus": _cpus,

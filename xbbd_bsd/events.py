@@ -391,6 +391,17 @@ class MediumIgnored(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class InterfaceStays(DeviceEvent):
+    """The interface of a card that is gone, or has another one, cannot be removed."""
+
+    severity = Severity.WARNING
+    urgent = True
+    text = "{interface} stays, and is to be removed by hand: {reason}"
+    interface: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Disconnected(DeviceEvent):
     """The ring and its event channel are given back."""
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from xbbd_bsd.block.entry import BLOCK
+from xbbd_bsd.net.entry import NET
 from xbbd_bsd.surroundings import Entry, Surroundings
 from xbbd_bsd.xenbus.family import Family
 
-ENTRIES: Final[tuple[Entry, ...]] = (BLOCK,)
+ENTRIES: Final[tuple[Entry, ...]] = (BLOCK, NET)
 
 
 def families(given: Surroundings) -> Mapping[str, Family]:

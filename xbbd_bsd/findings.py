@@ -36,6 +36,7 @@ class Kind(Enum):
     HELD_BACK = "held_back"
     CLOSED = "closed"
     GUEST = "guest"
+    LINK = "link"
     STORE = "store"
     LOST = "lost"
     LIMIT = "limit"

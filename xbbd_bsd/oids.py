@@ -68,7 +68,7 @@ XENBUS: Final = (
     *strings(
         xenstore_peer_path="XenStore path to peer device",
         xenbus_peer_state="XenBus state of peer",
-        held_back="why a guest that came back waits for its disk",
+        held_back="why a guest that came back waits for its device",
         closed_reason="what failed, of a device that is Closing or Closed for it",
     ),
 )

@@ -1,8 +1,8 @@
-"""xbbctl, the operator's hand: names and values as sysctl(8) has them, and verbs for disks.
+"""xbbctl, the operator's hand: names and values as sysctl(8) has them, and verbs for devices.
 
     xbbctl -a                                 xbbctl list
     xbbctl dev.xbbd.0                         xbbctl attach vm1 /tank/vm.img xvdb
-    xbbctl dev.xbbd.0.flush_interval=8        xbbctl detach vm1 xvdb
+    xbbctl dev.xbbd.0.flush_interval=8        xbbctl attach vm1 bridge=xenbr0
 
 attach and detach speak to the store as the toolstack does, all else to the daemon
 by its control socket.  A process of its own.
@@ -14,118 +14,31 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from errno import ENOENT
 from typing import Any, Final
 
 from xbbd_bsd import __version__, program
 from xbbd_bsd.block.oids import CLEAR, RESIZE
-from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import FamilyVerb, Request, Verb
 from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
 from xbbd_bsd.control.tree import MOST_BEFORE
+from xbbd_bsd.ctl.attach import run_attach, run_detach
 from xbbd_bsd.ctl.daemon import connect, device_name, find_device, short
-from xbbd_bsd.ctl.disks import MODES, run_attach, run_detach
+from xbbd_bsd.ctl.disks import MODES
+from xbbd_bsd.ctl.listing import print_table, run_list
 from xbbd_bsd.ctl.log import run_log
-from xbbd_bsd.errors import OperatorError, one_line, shown
+from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.findings import BOUND
 from xbbd_bsd.host.choice import check_spec
-from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.toolstack import KINDS, LIMIT
 
 VERBS: Final = (
     *("list", "attach", "detach", "inflight", "log", "resize", "clear", "health", "reload"),
     "help",
 )
-_COLUMNS: Final = ("name", "guest", "vdev", "mode", "MiB", "state", "path")
-# What that takes, and for the curious: who serves it.
-_LEAVES: Final = ("guest", "vdev", "mode", "sectors", "hung_seconds", "path")
-_MORE_LEAVES: Final = (*_LEAVES, "process", "process_rss_kb", "process_age", "takeovers")
-_MORE_COLUMNS: Final = (
-    *_COLUMNS[:-1],
-    *("process", "rss_kb", "age", "takeovers"),
-    _COLUMNS[-1],
-)
 
 
 # Through the daemon.
-
-
-def _list(options: argparse.Namespace) -> None:
-    """One line a device."""
-    with connect(options) as connection:
-        # No more than is shown, which takes long where there are many.
-        leaves = _MORE_LEAVES if options.verbose or options.json else _LEAVES
-        devices = connection.whole(Request(Verb.STAT, "", " ".join(leaves)))
-        if options.guest:
-            devices = _of_guest(devices, options.guest)
-        by_hand = {name: _by_hand(connection, name) for name in devices} if options.verbose else {}
-        short_of = connection.whole(Request(Verb.GET, DAEMON_ROOT)).get(f"{DAEMON_ROOT}.shortage")
-    if short_of:
-        print(f"xbbctl: the daemon is out of {one_line(short_of)}", file=sys.stderr)
-    rows = [
-        {
-            "name": short(device),
-            "guest": found.get("guest") or str(found["domid"]),
-            "vdev": found.get("vdev", ""),
-            "mode": found.get("mode", ""),
-            "MiB": found.get("sectors", 0) // 2048,
-            "state": found["state"],
-            "hung": found.get("hung_seconds", 0),
-            "reason": found.get("reason", ""),
-            "path": found.get("path", ""),
-            "process": found.get("process", 0),
-            "process_rss_kb": found.get("process_rss_kb", 0),
-            "process_age": found.get("process_age", 0),
-            "takeovers": found.get("takeovers", 0),
-            **({"set_by_hand": by_hand[device]} if options.verbose else {}),
-        }
-        for device, found in devices.items()
-    ]
-    if options.json:
-        print(json.dumps(rows, indent=2))
-    elif rows:
-        for row in rows:
-            row["path"] = shown(row["path"])
-            row["rss_kb"], row["age"] = row["process_rss_kb"], row["process_age"]
-            if row["hung"]:
-                row["state"] += f", hung {row['hung']} s"
-            if row["reason"]:
-                row["path"] += f" ({row['reason']})"
-        _print_table(
-            _MORE_COLUMNS if options.verbose else _COLUMNS,
-            rows,
-            [
-                [f"{leaf}: {value} (configured: {said})" for leaf, (value, said) in found.items()]
-                for found in by_hand.values()
-            ],
-        )
-
-
-def _of_guest(devices: Mapping[str, Any], guest: str) -> dict[str, Any]:
-    """Those of a guest by name or number; OperatorError if it has none."""
-    chosen = {
-        device: found
-        for device, found in devices.items()
-        if guest in (found.get("guest") or None, str(found["domid"]), short(device))
-    }
-    if not chosen:
-        raise OperatorError(f"guest {guest} has no disk of xbbd", ENOENT)
-    return chosen
-
-
-def _by_hand(connection: Connection, device: str) -> dict[str, tuple[Any, Any]]:
-    """The leaves that differ from the configuration: what they are, and what that says."""
-    try:
-        configured = connection.whole(Request(Verb.CONFIGURED, device))
-        found = {leaf: connection.whole(Request(Verb.GET, leaf))[leaf] for leaf in configured}
-    except OperatorError:  # it has gone meanwhile
-        return {}
-    return {
-        leaf.removeprefix(f"{device}."): (value, configured[leaf])
-        for leaf, value in found.items()
-        if value != configured[leaf]
-    }
 
 
 def _inflight(options: argparse.Namespace) -> None:
@@ -142,7 +55,7 @@ def _inflight(options: argparse.Namespace) -> None:
         for request in requests
     ]
     if rows:
-        _print_table(tuple(rows[0]), rows)
+        print_table(tuple(rows[0]), rows)
 
 
 def _resize(options: argparse.Namespace) -> None:
@@ -196,28 +109,6 @@ def _reload(options: argparse.Namespace) -> None:
         print("nothing has changed")
 
 
-def _print_table(
-    columns: Sequence[str],
-    rows: Sequence[dict[str, Any]],
-    below: Sequence[Sequence[str]] = (),
-) -> None:
-    """Columns as wide as they must be; numbers to the right, the last one free.
-
-    `below`: lines that belong to each row.
-    """
-    cells = [[one_line(str(row[column])) for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    right = [isinstance(rows[0][column], int) for column in columns]
-    for number, line in enumerate(([name.upper() for name in columns], *cells)):
-        fields = [
-            text.rjust(width) if at_right else text.ljust(width)
-            for text, width, at_right in zip(line, widths, right, strict=True)
-        ]
-        print("  ".join(fields).rstrip())
-        for more in below[number - 1] if below and number else ():
-            print(f"    {one_line(more)}")
-
-
 # The command line.
 
 
@@ -229,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="xbbctl [-dehijNnqtTW] [-f FILE] NAME[=VALUE] ...\n"
         "       xbbctl [-dehjNntTW] -a\n"
         "       xbbctl [-j] VERB ...",
-        description="names and values of xbbd as sysctl(8) has them, and verbs for disks",
+        description="names and values of xbbd as sysctl(8) has them, and verbs for its devices",
         epilog=f"Verbs are {', '.join(VERBS)}; xbbctl help says what they do, and xbbctl help VERB"
         " more of one.  See xbbctl(8).",
     )
@@ -260,7 +151,7 @@ def _verb_parser() -> argparse.ArgumentParser:
         prog="xbbctl",
         add_help=False,
         allow_abbrev=False,
-        description="names and values of xbbd as sysctl(8) has them, and verbs for disks",
+        description="names and values of xbbd as sysctl(8) has them, and verbs for its devices",
         epilog="xbbctl help VERB says more of one; xbbctl --help of names and values.",
     )
     parser.add_argument("-j", dest="json", action="store_true", help="print JSON")
@@ -279,7 +170,7 @@ def _verb_parser() -> argparse.ArgumentParser:
         command.set_defaults(call=call)
         return command
 
-    command = verb("list", _list, "all disks, one a line")
+    command = verb("list", run_list, "all disks and network cards, one a line")
     command.add_argument("guest", nargs="?", help="only those of a guest, by name or number")
     command.add_argument(
         "-v",
@@ -288,17 +179,19 @@ def _verb_parser() -> argparse.ArgumentParser:
         help="also who serves it, take-overs, and what was set by hand",
     )
     for name, call, text in (
-        ("attach", run_attach, "give a guest a disk, as xl block-attach does"),
+        ("attach", run_attach, "give a guest a disk or a card, as xl block-attach does"),
         ("detach", run_detach, "take it back, as xl block-detach does"),
     ):
         command = verb(name, call, text)
         if name == "attach":
             command.add_argument("domain", help="name or number of the guest")
-            command.add_argument("path", help="file or device")
-            command.add_argument("vdev", help="xvda and so on, or its number")
+            command.add_argument("path", help="file or device; or a card, as bridge=xenbr0")
+            command.add_argument("vdev", nargs="?", help="of a disk: xvda and so on, or its number")
         else:
-            command.add_argument("domain", help="name or number of the guest, or xbbdN alone")
-            command.add_argument("vdev", nargs="?", help="xvda and so on, or its number")
+            command.add_argument("domain", help="name or number of the guest; or xbbdN alone")
+            command.add_argument(
+                "vdev", nargs="?", help="xvda and so on, or its number; a card's vif0, or address"
+            )
             command.add_argument(
                 "--force", action="store_true", help="remove the nodes even if it is in use"
             )
@@ -323,7 +216,7 @@ def _verb_parser() -> argparse.ArgumentParser:
             )
     command = verb("inflight", _inflight, "requests in flight, with their age")
     command.add_argument("device", nargs="?", metavar="xbbdN")
-    command = verb("log", run_log, "last events of a disk, or of the daemon")
+    command = verb("log", run_log, "last events of a device, or of the daemon")
     command.add_argument("device", nargs="?", metavar="xbbdN")
     command.add_argument(
         "-f", dest="follow", action="store_true", help="go on with each line as it is logged"

@@ -3,6 +3,7 @@
     xbbstat -x 1                every second, a line a device
     xbbstat -i                  the same on the whole screen
     xbbstat -C -w 5 xbb0        as comma-separated values
+    xbbstat -w 1 xnb0           a network card, in the manner of netstat(1)
 
 Devices are the two devstat records of each disk, as the kernel's driver has them:
 xbbN, requests as they were given to the disk, merged where they adjoined, and
@@ -10,9 +11,9 @@ xbbiN, requests as the guest made them.  As with iostat, the first report is of 
 the time before: since a disk was attached if the daemon says when that was, else
 since the daemon started.  -t is iostat's selection by type: ours are direct access
 devices ("da") with another interface ("other"), as the kernel's are; "xbb" and
-"xbbi" select one of the two records.  iostat's -C, -K, -M, -N and -T, which are of
-processors and terminals, and its -h and old -o have no counterpart.  Reads options and
-calls what they ask for.  A process of its own.
+"xbbi" select one of the two records, "xnb" the network cards instead.  iostat's -C, -K,
+-M, -N and -T, which are of processors and terminals, and its -h and old -o have no
+counterpart.  Reads options and calls what they ask for.  A process of its own.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from xbbd_bsd import __version__, program
@@ -30,7 +32,7 @@ from xbbd_bsd.host.choice import run_directory
 from xbbd_bsd.stat.choice import Choice, checked_filter, names_of, sort_of, types_of
 from xbbd_bsd.stat.gstat import Latency
 from xbbd_bsd.stat.iostat import MOST_ABREAST
-from xbbd_bsd.stat.report import HEADER_ROWS, Form, Plan, Reports
+from xbbd_bsd.stat.report import HEADER_ROWS, CardReports, Form, Plan, Reports
 from xbbd_bsd.stat.view import LEAST_WAIT, MOST_WAIT, View
 from xbbd_bsd.stat.watch import Clock, Watch, ask
 
@@ -56,7 +58,8 @@ def _run(arguments: Sequence[str] | None, clock: Clock) -> int:
         if plan.form is Form.SCREEN:
             _screen(plan, watch, clock)
         else:
-            Reports(plan, watch, clock, _write, _warn, _rows).run()
+            kind = CardReports if plan.choice.cards else Reports
+            kind(plan, watch, clock, _write, _warn, _rows).run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 0
@@ -100,9 +103,9 @@ def _rows() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = program.Parser(
         prog="xbbstat",
-        description="I/O statistics of guests' disks",
+        description="I/O statistics of guests' disks and network cards",
         epilog="drives: xbb0 (as given to the disk), xbbi0 (as the guest asked), or dev.xbbd.0"
-        " for both; then wait and count, as with iostat",
+        " for both; or network cards, xnb0; then wait and count, as with iostat",
         allow_abbrev=False,
     )
     form = parser.add_argument_group("forms of the report")
@@ -118,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("-I", dest="totals", action="store_true", help="totals, not rates")
     what.add_argument(
         "-d", dest="deletes", action="store_true",
-        help="as gstat: deletes too; as iostat: devices only, which is so anyway",
+        help="as gstat: deletes too; as netstat: drops; as iostat: devices only, as anyway",
     )  # fmt: skip
     what.add_argument("-o", dest="others", action="store_true", help="as gstat: flushes too")
     what.add_argument("-l", dest="latency", action="store_true", help="percentiles of latency")
@@ -131,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("-n", dest="most", metavar="DEVS", help="most devices to show")
     what.add_argument(
         "-t", dest="types", metavar="TYPE", action="append", default=[],
-        help="only devices of a type: da, other, xbb or xbbi, joined by commas",
+        help="only devices of a type: da, other, xbb or xbbi, joined by commas; xnb: cards",
     )  # fmt: skip
     what.add_argument("-f", dest="filter", metavar="REGEX", default="", help="only what matches")
     what.add_argument("-s", dest="sort", metavar="COLUMN", default="name", help="largest first")
@@ -148,8 +151,17 @@ def _parser() -> argparse.ArgumentParser:
 def _plan(options: argparse.Namespace) -> Plan:
     """What the options ask for; ValueError."""
     drives, wait, count = _operands(options)
-    form = _form(options)
     names = tuple(name for drive in drives for name in names_of(drive))
+    choice = Choice(
+        names=names,
+        types=tuple(types_of(text) for text in options.types),
+        filter=checked_filter(options.filter),
+        sort=sort_of(options.sort),
+        active=options.active,
+    )
+    form = _form(options)
+    if choice.cards:
+        form = _form_of_cards(options, form)
     most = None if options.most is None else _number("-n", options.most, int, 0)
     if most is None and form is Form.COLUMNS:
         most = max(MOST_ABREAST, len(names))
@@ -157,14 +169,7 @@ def _plan(options: argparse.Namespace) -> Plan:
         count = 1
     return Plan(
         form=form,
-        choice=Choice(
-            names=names,
-            types=tuple(types_of(text) for text in options.types),
-            filter=checked_filter(options.filter),
-            sort=sort_of(options.sort),
-            active=options.active,
-            most=most,
-        ),
+        choice=replace(choice, most=most),
         wait=1.0 if wait is None else wait,
         count=count,
         totals=options.totals,
@@ -214,6 +219,22 @@ def _form(options: argparse.Namespace) -> Form:
     if options.process and form in (Form.COLUMNS, Form.JSON):
         raise ValueError("-v is of -x and of gstat's reports; JSON has what it shows anyway")
     return form
+
+
+def _form_of_cards(options: argparse.Namespace, form: Form) -> Form:
+    """The same of network cards, where it has one; ValueError."""
+    if form in (Form.SCREEN, Form.BATCH):
+        raise ValueError("network cards have no -i, -b or -B: plain, -x, -C or -j")
+    for option, given in (
+        ("-s", options.sort != "name"),
+        ("-a", options.active),
+        ("-l", options.latency),
+        ("-o", options.others),
+        ("-v", options.process),
+    ):
+        if given:
+            raise ValueError(f"{option} is of disks")
+    return Form.NETSTAT if form is Form.COLUMNS else form
 
 
 def _endless(options: argparse.Namespace, form: Form) -> bool:

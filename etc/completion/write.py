@@ -8,7 +8,8 @@ option or stands as an operand is of a kind:
 
     file, dir       a path                      spec    what --host takes
     disk            xbbd0 and so on             lost    the same, or a path
-    guest, vdev     those that have disks       drive   xbb0, xbbi0, dev.xbbd.0
+    device          the same, and xnb0          drive   xbb0, xbbi0, dev.xbbd.0, xnb0
+    guest, vdev     those that have some
     names           of the tree                 first   a verb, or a name
     =a b c          one of these words          word    what nobody can know
 
@@ -34,14 +35,15 @@ KINDS: Final = {
     "file": "file",
     "report": "file",
     "path": "file",
-    "device": "disk",
+    "device": "device",
+    ("resize", "device"): "disk",
     "disk": "lost",
     "guest": "guest",
     ("detach", "domain"): "guest",
     ("detach", "vdev"): "vdev",
     "drives": "drive",
     "sort": "=name " + " ".join(column for column in sorts() if column != "name"),
-    "types": "=da other xbb xbbi",
+    "types": "=da other xbb xbbi xnb",
 }
 EXCLUDE: Final = {"-n": "-N", "-N": "-n"}
 ONLY_FIRST: Final = ("-a", "--version")  # not after a name
@@ -132,10 +134,11 @@ ZSH: Final = {
     "spec": ":specification:_xbb_spec",
     "dir": ":directory:_files -/",
     "file": ":file:_files",
-    "disk": ":disk: _xbb_column disk 1",
+    "disk": ":disk: _xbb_column disk 1 '' 'xbbd*'",
+    "device": ":device: _xbb_column device 1",
     "lost": ":file or device: _xbb_lost",
     "guest": ":guest: _xbb_column guest 2",
-    "vdev": ":disk in the guest: _xbb_column disk 3 $words[CURRENT-1]",
+    "vdev": ":disk or card in the guest: _xbb_column disk 3 $words[CURRENT-1]",
     "drive": ":device: _xbb_drives",
 }
 
@@ -224,7 +227,12 @@ TCSH: Final = {
     "file": "f",
     "lost": "f",
     "disk": DISKS,
-    "drive": tcsh_ask("list", 'sed -n -e "s=^xbbd\\([0-9]*\\) .*=xbb\\1 xbbi\\1 dev.xbbd.\\1=p"'),
+    "device": tcsh_ask("list", 'grep -oE "^x(bbd|nb)[0-9]+"'),
+    "drive": tcsh_ask(
+        "list",
+        'sed -n -e "s=^xbbd\\([0-9]*\\) .*=xbb\\1 xbbi\\1 dev.xbbd.\\1=p"'
+        ' -e "s=^\\(xnb[0-9]*\\) .*=\\1=p"',
+    ),
 }
 
 
@@ -280,7 +288,7 @@ def tcsh() -> Iterator[str]:
             value = tcsh_value(kind, what) if kind else "x:nothing follows"
         by_kind.setdefault(value, []).append(verb)
         if len(found) > 1:
-            value = "f" if found[1][0] == "file" else "x:name of the disk in the guest"
+            value = "f" if found[1][0] == "file" else "x:name of the disk or card in the guest"
             second.append(f"N@{verb}@{value}@")
     first = []
     for value, verbs in by_kind.items():

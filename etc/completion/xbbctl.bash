@@ -66,7 +66,7 @@ _xbb_takes()
 	xbbd,*,--host) echo 'spec' ;;
 	xbbd,*,--report) echo 'file' ;;
 	xbbstat,*,-n) echo 'word' ;;
-	xbbstat,*,-t) echo '=da other xbb xbbi' ;;
+	xbbstat,*,-t) echo '=da other xbb xbbi xnb' ;;
 	xbbstat,*,-f) echo 'word' ;;
 	xbbstat,*,-s) echo '=name %busy L(q) ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w e/s' ;;
 	xbbstat,*,-w) echo 'word' ;;
@@ -88,11 +88,11 @@ _xbb_operand()
 	xbbctl,attach,2) echo 'word' ;;
 	xbbctl,detach,0) echo 'guest' ;;
 	xbbctl,detach,1) echo 'vdev' ;;
-	xbbctl,inflight,0) echo 'disk' ;;
-	xbbctl,log,0) echo 'disk' ;;
+	xbbctl,inflight,0) echo 'device' ;;
+	xbbctl,log,0) echo 'device' ;;
 	xbbctl,resize,0) echo 'disk' ;;
 	xbbctl,clear,0) echo 'lost' ;;
-	xbbctl,health,0) echo 'disk' ;;
+	xbbctl,health,0) echo 'device' ;;
 	xbbctl,help,0) echo '=list attach detach inflight log resize clear health reload help' ;;
 	xbbstat,,*) echo 'drive' ;;
 	esac
@@ -179,10 +179,12 @@ _xbb()
 	=*)
 		_xbb_reply "$(compgen -W "${kind#=}" -- "$cur")" ;;
 	disk)
+		_xbb_reply "$(compgen -W "$(_xbb_list '/^xbbd/ { print $1 }')" -- "$cur")" ;;
+	device)
 		_xbb_reply "$(compgen -W "$(_xbb_list '{ print $1 }')" -- "$cur")" ;;
 	lost)
 		compopt -o filenames 2>/dev/null
-		_xbb_reply "$(compgen -W "$(_xbb_list '{ print $1 }')" -- "$cur")
+		_xbb_reply "$(compgen -W "$(_xbb_list '/^xbbd/ { print $1 }')" -- "$cur")
 $(compgen -f -- "$cur")" ;;
 	guest)
 		_xbb_reply "$(compgen -W "$(_xbb_list '{ print $2 }')" -- "$cur")" ;;
@@ -190,8 +192,8 @@ $(compgen -f -- "$cur")" ;;
 		word=$(_xbb_list '$2 == guest { print $3 }' "${given[0]}")
 		_xbb_reply "$(compgen -W "$word" -- "$cur")" ;;
 	drive)
-		word=$(_xbb_list '{ sub("xbbd", "", $1)
-		    print "xbb" $1, "xbbi" $1, "dev.xbbd." $1 }')
+		word=$(_xbb_list '/^xnb/ { print $1 }
+		    sub("^xbbd", "", $1) { print "xbb" $1, "xbbi" $1, "dev.xbbd." $1 }')
 		_xbb_reply "$(compgen -W "$word" -- "$cur")" ;;
 	first)
 		_xbb_reply "$(compgen -W "$_xbbctl_verbs" -- "$cur")
@@ -231,7 +233,7 @@ _xbb_names()
 	}'
 }
 
-# Columns of all disks.
+# Columns of all disks and cards.
 _xbb_list()
 {
 	xbbctl "${asked[@]}" list 2>/dev/null | awk -v guest="$2" "NR == 1 { next } $1"

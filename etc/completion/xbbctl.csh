@@ -18,12 +18,13 @@ complete xbbctl \
     'c@-@(a d e f h i j N n q T t v W)@' \
     'n@list@x:guest@' \
     'n@{attach,detach}@x:name or number of the guest@' \
-    'n@{inflight,log,resize,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
+    'n@{inflight,log,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^x(bbd|nb)[0-9]+"`@' \
+    'n@resize@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n@clear@f@' \
     'n@reload@x:nothing follows@' \
     'n@help@(list attach detach inflight log resize clear health reload help)@' \
     'N@attach@f@' \
-    'N@detach@x:name of the disk in the guest@' \
+    'N@detach@x:name of the disk or card in the guest@' \
     'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; echo reload; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
 
 complete xbbd \
@@ -36,7 +37,7 @@ complete xbbd \
 
 complete xbbstat \
     'n@-n@x:devs@' \
-    'n@-t@(da other xbb xbbi)@' \
+    'n@-t@(da other xbb xbbi xnb)@' \
     'n@-f@x:regex@' \
     'n@-s@(name %busy ops/s r/s w/s d/s kr/s kw/s kd/s ms/r ms/w ms/d o/s ms/o p50/r p99/r p50/w p99/w e/s)@' \
     'n@-w@x:seconds@' \
@@ -45,5 +46,5 @@ complete xbbstat \
     'n@--state-dir@d@' \
     'c@--@(help host state-dir version)@' \
     'c@-@(a B b C c d f h I i j l n o s t v w x z)@' \
-    'p@*@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& sed -n -e "s=^xbbd\([0-9]*\) .*=xbb\1 xbbi\1 dev.xbbd.\1=p"`@'
+    'p@*@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& sed -n -e "s=^xbbd\([0-9]*\) .*=xbb\1 xbbi\1 dev.xbbd.\1=p" -e "s=^\(xnb[0-9]*\) .*=\1=p"`@'
 # to here.

@@ -1,6 +1,6 @@
 """Compiles and runs the C tests of the data plane, plain and under sanitizers.
 
-Each ``test_*.c`` and ``fuzz_ring.c`` is a program; the other C files here go into
+Each ``test_*.c`` and ``fuzz_*.c`` is a program; the other C files here go into
 all of them, as do the product's own, which are compiled once a variant.  A
 program that fails says where and leaves with a status other than 0, and so does
 one that a sanitizer has something to say about.
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NATIVE = ROOT / "xbbd_bsd" / "native"
-PROGRAMS = sorted([*HERE.glob("test_*.c"), HERE / "fuzz_ring.c"])
+PROGRAMS = sorted([*HERE.glob("test_*.c"), *HERE.glob("fuzz_*.c")])
 SHARED = [*(ROOT / name for name in sources()), *sorted(set(HERE.glob("*.c")) - set(PROGRAMS))]
 
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g1", "-O1"]
@@ -54,9 +54,14 @@ LIMIT = 300.0 * SCALE  # seconds a program may take
 AMOUNTS = {
     "coalesce": [300],
     "flipping": [60],
+    "fuzz_netif": [10_000_000],  # slots; a second or two
+    "fuzz_offload": [30000],
     "fuzz_ring": [8000],
     "hostile": [100000],
     "io": [1000],
+    "net": [60],
+    "net_hostile": [60],
+    "net_takeover": [30],
     "order": [40],
     "recover": [60],
     "takeover": [6],

@@ -130,7 +130,9 @@ def test_the_journal_knows_it_by_name(machine: Machine, counter: CounterGuest) -
     (line,) = json.loads(xbbctl(machine, "log", "-n", "1", "-j", "xcount0"))
     assert line["text"].startswith("xcount0 (counter/2/0): ")
     refused = tool(machine, "xbbctl", "log", "xcount7")
-    assert refused.stderr == "xbbctl: xcount7: no disk of xbbd, write xbbdN as in xbbctl list\n"
+    assert refused.stderr == (
+        "xbbctl: xcount7: no device of xbbd, write xbbdN or xnbN as in xbbctl list\n"
+    )
 
 
 @pytest.mark.slow

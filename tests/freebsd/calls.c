@@ -66,6 +66,10 @@ __wrap_ioctl(int fd, unsigned long cmd, ...)
 	kernel_must_ioctl(fd, cmd);
 	if (provider_is(fd))
 		return (provider_ioctl(fd, cmd, arg));
+	if (tap_is(fd))
+		return (tap_ioctl(fd, cmd, arg));
+	if (interface_is_asked(cmd))
+		return (interface_ioctl(cmd, arg));
 	switch (type_of(fd)) {
 	case S_IFDIR:
 		return (gntdev_ioctl(fd, cmd, arg));
@@ -229,6 +233,7 @@ __wrap_close(int fd)
 	kernel_rights_forget(fd);
 	if (provider_is(fd))
 		return (provider_close(fd));
+	(void)tap_close(fd);
 	if (__real_close(fd) != 0)
 		kernel_panic("close(2) of %d: %s", fd, strerror(errno));
 	return (0);

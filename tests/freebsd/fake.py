@@ -30,7 +30,7 @@ PRODUCT = [HERE.parents[1] / name for name in sources("freebsd")]
 BUILD = ("-O1", "-g1", "-U_FORTIFY_SOURCE", "-fPIC")  # -g1: what a report names, and no more
 WRAPPED = (
     "ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "pwrite", "fdatasync",
-    "fsync", "close", "fstat", "getsockopt", "clock_gettime",
+    "fsync", "open", "close", "fstat", "getsockopt", "clock_gettime", "if_nametoindex",
 )  # fmt: skip
 LINK = [f"-Wl,--wrap={name}" for name in WRAPPED]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
@@ -48,6 +48,11 @@ def compiler(*flags: str, native: Path = NATIVE) -> list[str]:
 def call(command: Iterable[str | Path]) -> subprocess.CompletedProcess[str]:
     """Run it, whatever comes of it."""
     return subprocess.run(list(command), capture_output=True, text=True, check=False)
+
+
+def key_of(file: Path) -> str:
+    """A file as objects are found: two rooms may have one of a name."""
+    return f"{file.parent.name}/{file.name}"
 
 
 def object_of(file: Path, directory: Path) -> Path:
@@ -86,7 +91,7 @@ class Extension:
         copy_tree(tree)
         objects = dict(self.objects)
         if change is not None:
-            (objects[change.name],) = compile_all([*self.cc, "-Wno-error"], [change], tree)
+            (objects[key_of(change)],) = compile_all([*self.cc, "-Wno-error"], [change], tree)
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         library = tree / "xbbd_bsd" / "native" / f"_xbb{suffix}"
         done = call([*self.cc, "-shared", *LINK, "-o", library, *objects.values(), "-lpthread"])
@@ -107,13 +112,14 @@ def extension(directory: Path, flags: list[str]) -> Extension:
                 ffibuilder.emit_c_code(str(module))
             compile_all(cc, files, directory)
             complete.touch()
-    return Extension(cc, {file.name: object_of(file, directory) for file in files})
+    return Extension(cc, {key_of(file): object_of(file, directory) for file in files})
 
 
 def changed(directory: Path, name: str, old: str, new: str) -> Path:
     """A copy of a product file with one place changed."""
     text = (NATIVE / name).read_text()
     assert text.count(old) == 1, f"{name} has {text.count(old)} of {old!r}"
-    path = directory / Path(name).name
+    path = directory / name
+    path.parent.mkdir()
     path.write_text(text.replace(old, new))
     return path

@@ -1,12 +1,12 @@
 /*
  * kernel.h - a FreeBSD kernel as strict as it can be, for its files on Linux:
- * what an /dev/xen/gntdev, an /dev/xen/evtchn and a disk do there, over the
- * simulated machine.  System calls of the linked files come here first
+ * what an /dev/xen/gntdev, an /dev/xen/evtchn, a disk and a tap do there, over
+ * the simulated machine.  System calls of the linked files come here first
  * (-Wl,--wrap); descriptors of none of these go on to the real ones.
  *
  * A descriptor is a gntdev if it is the directory of a simulated domain, an
  * evtchn if it is a socket connected to a domain's port, a provider once
- * kernel_provider() said so.
+ * kernel_provider() said so, a tap if that was opened.
  *
  * What would have FreeBSD panic, lose data or leave something behind ends the
  * process with "panic:" and a reason; so does what works there but must not
@@ -45,8 +45,13 @@ void	kernel_racct(bool enabled);	/* kern.racct.enable; not at first */
 unsigned int kernel_pcpu(void);		/* what a rule lets us have, percent */
 void	kernel_set_clock(int64_t seconds);	/* ahead of the real one */
 
-/* test_questions.c: a part of test_rules.c. */
+uint32_t kernel_interface_flags(const char *name);
+int	kernel_interface_mtu(const char *name);
+int	kernel_tap_header(const char *name);	/* bytes before its frames */
+
+/* test_questions.c, test_links.c: parts of test_rules.c. */
 void	check_questions(void);
+void	check_links(void);
 
 /* capsicum.c: rights that a descriptor must have, or it is a panic. */
 void	kernel_must(int fd, uint64_t rights, const char *call);
@@ -68,6 +73,13 @@ ssize_t	evtchn_write(int fd, const void *buf, size_t len);
 bool	evtchn_pending(int fd);
 bool	evtchn_may_wait(int fd);
 
+/* tap.c */
+bool	tap_is(int fd);
+bool	tap_close(int fd);	/* it was one */
+int	tap_ioctl(int fd, unsigned long cmd, void *arg);
+bool	interface_is_asked(unsigned long cmd);
+int	interface_ioctl(unsigned long cmd, void *arg);
+
 /* provider.c */
 bool	provider_is(int fd);
 int	provider_ioctl(int fd, unsigned long cmd, void *arg);
@@ -77,6 +89,7 @@ ssize_t	provider_transfer(int fd, bool write, const struct iovec *iov,
 	    int niov, off_t at);
 
 /* What the linker made of the names that it wrapped. */
+int	__real_open(const char *path, int flags, ...);
 int	__real_ioctl(int fd, unsigned long cmd, ...);
 void	*__real_mmap(void *addr, size_t len, int prot, int flags, int fd,
 	    off_t offset);

@@ -1,7 +1,8 @@
 /*
  * test_rules.c - what FreeBSD wants of hv/freebsd.c and disk_freebsd.c, one
- * function a device; of host_freebsd.c test_questions.c has it.  kernel.h ends
- * the process where it would not be content.  Main thread.
+ * function a device; of host_freebsd.c test_questions.c has it, of
+ * link_freebsd.c test_links.c.  kernel.h ends the process where it would not be
+ * content.  Main thread.
  */
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -415,6 +416,7 @@ main(void)
 	check_events();
 	check_no_guard();
 	check_questions();
+	check_links();
 	check_file();
 	check_disks();
 	check_destroyed();

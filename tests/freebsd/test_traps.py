@@ -26,6 +26,7 @@ from tests.freebsd.fake import (
     compile_all,
     compiler,
     copy_tree,
+    key_of,
 )
 from xbbd_bsd.native import _xbb
 
@@ -46,7 +47,7 @@ class Program:
         objects = dict(self.objects)
         if change is not None:
             careless = [*self.cc, "-Wno-error"]
-            (objects[change.name],) = compile_all(careless, [change], directory)
+            (objects[key_of(change)],) = compile_all(careless, [change], directory)
         binary = directory / "rules"
         linked = call([*self.cc, *LINK, "-o", binary, *objects.values(), "-lpthread"])
         assert linked.returncode == 0, linked.stderr
@@ -66,10 +67,15 @@ class Program:
 
 def program_of(built: Extension, directory: Path) -> Program:
     cc = [*built.cc, f"-I{HARNESS}"]
-    files = [HARNESS / "check.c", HERE / "test_rules.c", HERE / "test_questions.c"]
-    objects = {name: made for name, made in built.objects.items() if name != "_xbb.c"}
+    files = [
+        HARNESS / "check.c",
+        HERE / "test_rules.c",
+        HERE / "test_questions.c",
+        HERE / "test_links.c",
+    ]
+    objects = {name: made for name, made in built.objects.items() if not name.endswith("/_xbb.c")}
     made = compile_all(cc, files, directory)
-    return Program(cc, objects | dict(zip((file.name for file in files), made, strict=True)))
+    return Program(cc, objects | dict(zip(map(key_of, files), made, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +111,44 @@ freebsd_guard(struct xbb_hv *hv, const struct xbb_map *map, uint32_t byte)
 """
 
 # What is forgotten: file, what is there, what would be instead, what is said then.
-HOST_C = "core/host_freebsd.c"
+HOST_C, LINK_C = "core/host_freebsd.c", "net/link_freebsd.c"
 FORGOTTEN = {
+    "tap: it goes down when it is closed": (LINK_C, "(name, IFF_LINK0)", "(name, 0)", "is_up"),
+    "tap: flags of which there are two halves": (
+        LINK_C,
+        "(uint16_t)ifr.ifr_flagshigh << 16",
+        "(uint16_t)0 << 16",
+        "IFF_PPROMISC",
+    ),
+    "tap: destroying waits for who has it open": (
+        LINK_C,
+        "	close(fd);\n	e = ask",
+        "	e = ask",
+        "waits until it is closed",
+    ),
+    "tap: and if that is somebody else": (
+        LINK_C,
+        """	if ((fd = open_existing(name)) < 0)
+		return (xbb_fail(error, "remove tap", -fd));
+	close(fd);
+""",
+        "	(void)fd;\n",
+        "waits until it is closed",
+    ),
+    "tap: what it is not": (LINK_C, "if_nametoindex(name) != 0 ?", "false ?", "xbb_link_open"),
+    "tap: another device of its name": (
+        LINK_C,
+        "ioctl(fd, TAPGIFNAME, &ifr) != 0 ||\n	    strncmp",
+        "strncmp",
+        "xbb_link_open",
+    ),
+    "tap: a header of another size": (LINK_C, "size = XBB_NET_LINK_HEADER", "size = 16", "-22"),
+    "tap: reading it would wait": (
+        LINK_C,
+        "open(path, O_RDWR | O_NONBLOCK",
+        "open(path, O_RDWR",
+        "would wait",
+    ),
     "4: a value without its NUL": (
         HOST_C,
         "value, XBB_KERNEL_VALUE - 1)",
@@ -353,8 +395,8 @@ FORGOTTEN_IN_PYTHON = {
         "test_a_dom0_where_all_is_well",
     ),
     "4: the kernel's backend is first": (
-        'if not _is_set(kernel_environment(HINT) or ""):',
-        "if kernel_environment(HINT) is None:",
+        'if not _is_set(kernel_environment(hint) or ""):',
+        "if kernel_environment(hint) is None:",
         "test_the_kernel_would_take_vbd",
     ),
 }

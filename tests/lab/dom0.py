@@ -57,6 +57,15 @@ class Dom0(Protocol):
     def make_read_only(self, place: Path) -> None:
         """What `mount_small` mounted."""
 
+    card: str
+    """What interfaces of guests' cards are called before their numbers."""
+
+    def bridge(self, name: str, *addresses: str) -> contextlib.AbstractContextManager[None]:
+        """A bridge with addresses of dom0's, for the length of a block."""
+
+    def interfaces(self) -> set[str]:
+        """The names of all network interfaces."""
+
     def descriptors(self, pid: int) -> int:
         """How many a process has open."""
 
@@ -89,6 +98,7 @@ class Linux:
     scripts = Path("/etc/xen/scripts")
     devices: tuple[str, ...] = ("gntdev", "gntalloc", "evtchn")
     store = "/run/xenstored/socket"
+    card = "vif"
 
     def kernel_backend(self) -> str:
         return "xen_blkback is loaded" if os.path.exists("/sys/module/xen_blkback") else ""
@@ -114,6 +124,20 @@ class Linux:
     def make_read_only(self, place: Path) -> None:
         _output("mount", "-o", "remount,ro", str(place))
 
+    @contextmanager
+    def bridge(self, name: str, *addresses: str) -> Iterator[None]:
+        _output("ip", "link", "add", name, "type", "bridge")
+        try:
+            for address in addresses:
+                _output("ip", "addr", "add", address, "dev", name, *_at_once(address))
+            _output("ip", "link", "set", name, "up")
+            yield
+        finally:
+            _output("ip", "link", "del", name)
+
+    def interfaces(self) -> set[str]:
+        return set(os.listdir("/sys/class/net"))
+
     def descriptors(self, pid: int) -> int:
         return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -136,6 +160,7 @@ class FreeBSD:
     scripts = Path("/usr/local/etc/xen/scripts")
     devices: tuple[str, ...] = ("gntdev", "evtchn")
     store = "/var/run/xenstored/socket"
+    card = "xnb"
 
     def __init__(self) -> None:
         """Nothing is followed yet."""
@@ -178,6 +203,21 @@ class FreeBSD:
     def make_read_only(self, place: Path) -> None:
         _output("mount", "-u", "-o", "ro", str(place))
 
+    @contextmanager
+    def bridge(self, name: str, *addresses: str) -> Iterator[None]:
+        _output("ifconfig", "bridge", "create", "name", name)
+        try:
+            for address in addresses:
+                family = "inet6" if ":" in address else "inet"
+                _output("ifconfig", name, family, address, "alias")
+            _output("ifconfig", name, "up")
+            yield
+        finally:
+            _output("ifconfig", name, "destroy")
+
+    def interfaces(self) -> set[str]:
+        return set(_output("ifconfig", "-l").split())
+
     def descriptors(self, pid: int) -> int:
         """procstat(1) also lists the text, directories and the like, which stay as they are."""
         return len(_output("procstat", "-h", "-f", str(pid)).splitlines())
@@ -191,6 +231,11 @@ class FreeBSD:
     def ports(self) -> int:
         """None: no tool tells whose they are.  Each has a descriptor of its own, though."""
         return 0
+
+
+def _at_once(address: str) -> list[str]:
+    """Of IPv6 it is not asked first whether somebody else has it."""
+    return ["nodad"] if ":" in address else []
 
 
 def managed_mappings(table: str) -> int:

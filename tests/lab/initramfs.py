@@ -15,7 +15,7 @@ from tests.lab.cpio import CHARACTER, Cpio
 
 # Loaded in this order by dom0's first process, and put into a guest's /modules.
 DOM0_MODULES = ("virtio_pci", "virtio_blk", "squashfs", "overlay")
-DOMU_MODULES = ("ext4", "crc32c_generic", "xen_blkfront", "xen_netfront")
+DOMU_MODULES = ("ext4", "crc32c_generic", "xen_blkfront", "xen_netfront", "8021q")
 DOMU_PROGRAMS = (
     "/usr/bin/fio",
     "/sbin/mkfs.ext4",

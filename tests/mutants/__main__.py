@@ -32,6 +32,10 @@ HEADERS = (
     "block/contract.h",
     "block/verdict.h",
     "block/block.h",
+    "net/contract.h",
+    "net/netif.h",
+    "net/offload.h",
+    "net/frame.h",
 )
 
 

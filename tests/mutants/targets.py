@@ -45,6 +45,7 @@ class Target:
 QUEUE = "tests/native/test_queue*.py"
 FEATURES = "tests/native/test_features*.py"
 EVENTS = "tests/native/test_events.py"
+CARDS = "tests/native/test_netif.py"
 
 TARGETS = (
     Target(
@@ -100,6 +101,10 @@ TARGETS = (
         ("table", "counters", "hostile", "fuzz_ring", "shortage", "io", "order"),
         ((QUEUE,), (FEATURES,)),
     ),
+    Target("xbbd_bsd/native/net/netif.c", ("netif", "fuzz_netif"), ((CARDS,),)),
+    Target("xbbd_bsd/native/net/headers.c", ("sums", "fuzz_offload"), ((CARDS,),)),
+    Target("xbbd_bsd/native/net/sums.c", ("sums", "offload", "fuzz_offload"), ((CARDS,),)),
+    Target("xbbd_bsd/native/net/offload.c", ("offload", "sums", "fuzz_offload"), ((CARDS,),)),
     Target(
         "xbbd_bsd/xenbus/states.py",
         stages=(
@@ -119,6 +124,17 @@ TARGETS = (
     Target(
         "xbbd_bsd/block/heritage.py",
         stages=(("tests/unit/test_heritage.py",), ("tests/unit/test_family_takeover.py",)),
+    ),
+    Target(
+        "xbbd_bsd/net/negotiate.py",
+        stages=(("tests/unit/test_net_negotiate.py",), ("tests/unit/test_net_family.py",)),
+    ),
+    Target(
+        "xbbd_bsd/net/heritage.py",
+        stages=(
+            ("tests/unit/test_net_takeover.py",),
+            ("tests/unit/test_net_numbers.py", "tests/unit/test_net_family.py"),
+        ),
     ),
     Target("xbbd_bsd/toolstack.py", stages=(("tests/unit/test_toolstack*.py",),)),
     Target(

@@ -29,6 +29,8 @@ SUITE = tuple(
 GUESTS = tuple(
     f"tests/native/test_guest_{name}.py" for name in ("process", "messages", "service", "rings")
 )
+# No disk and no transport makes a difference to a card's other end.
+CARDS = ("tests/native/test_netfront.py",)
 STATUS = 66
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -118,7 +120,7 @@ def suites_of(variant: Variant) -> tuple[str, ...]:
     sanitizer no more than a slow one does.
     """
     if variant[2] == "guests":
-        return GUESTS
+        return (*GUESTS, *CARDS)
     if variant == ("thread", "quick", "best"):
         return tuple(suite for suite in SUITE if "features" not in suite)
     return SUITE

@@ -182,7 +182,7 @@ def test_what_a_guest_leaves_is_taken_back(
     eventually(lambda: machine.node(f"/local/domain/{disk.domid}") is None, "the guest is gone")
     host = ("--host", f"sim:{machine.chain.layout.directory}")
     assert xbbctl.main([*host, "detach", "0"]) == 1
-    assert "write the disk too, or xbbd0" in capsys.readouterr().err
+    assert "write the disk or card too, or xbbd0" in capsys.readouterr().err
     if machine.node(f"{disk.backend}/frontend") is not None:
         words = ("xbbd0",) if machine.segments() else ("1", "xvda")
         status = xbbctl.main([*host, "-j", "detach", "--limit", str(GIVE_UP), *words])

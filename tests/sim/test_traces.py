@@ -99,7 +99,7 @@ def test_every_change_says_who_and_what_was_before(still: Machine, image: Path) 
     assert "hw.xbbd.log.control: 0\n" in marked
     assert xbbctl(machine, "-eW", name) == f"{name}=8 # configured: 0\n"
     assert "    flush_interval: 8 (configured: 0)\n" in xbbctl(machine, "list", "-v")
-    assert tool(machine, "xbbctl", "list", "9").stderr == "xbbctl: guest 9 has no disk of xbbd\n"
+    assert tool(machine, "xbbctl", "list", "9").stderr == "xbbctl: guest 9 has no device of xbbd\n"
     assert len(xbbctl(machine, "list", "1").splitlines()) == 2
     xbbctl(machine, "detach", "xbbd0")
     machine.log_line(rf"{ME}: detached xvda from guest 1$")

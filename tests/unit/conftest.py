@@ -9,6 +9,7 @@ import pytest
 
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
+from tests.unit.net_bench import NetBench
 
 
 @pytest.fixture
@@ -24,6 +25,17 @@ def bench(short_path: Path) -> Iterator[Bench]:
     gc.collect()  # what an earlier test has forgotten to close must not close meanwhile
     before = open_descriptors()
     bench = Bench(short_path)
+    yield bench
+    bench.close()
+    assert open_descriptors() == before
+
+
+@pytest.fixture
+def card(short_path: Path) -> Iterator[NetBench]:
+    """A card's backend that leaves no descriptor behind."""
+    gc.collect()
+    before = open_descriptors()
+    bench = NetBench(short_path)
     yield bench
     bench.close()
     assert open_descriptors() == before

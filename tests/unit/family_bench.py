@@ -23,7 +23,7 @@ from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Outcome, Run
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import Event
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors, path_itself
+from xbbd_bsd.host import DiskGeometry, Links, MediumName, RingDescriptors, path_itself
 from xbbd_bsd.host.choice import platform
 from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_format, sim_mapped
@@ -53,16 +53,18 @@ class DirectoryHost:
     store_path = ""
     media: Mapping[str, MediumName] = {"physical-device-path": path_itself}
     transports = ("best", "map", "copy")
+    links = Links("vif", multi=True, offload="full", told=True)
     locked = False
     holds = False  # a lock is a descriptor of its own
     gone = 0  # errno that a disk gives which is gone
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pages: int = 512) -> None:
+        """`pages`: of the domain's memory."""
         self.on_lock: Callable[[int], None] = lambda fd: None
         domain = directory / "domain"
         domain.mkdir()
         self.domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
-        sim_format(self.domain_fd, 512)
+        sim_format(self.domain_fd, pages)
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(domain / "port"))
         self.listener.listen()

@@ -37,6 +37,7 @@ NAME    GUEST  VDEV  MODE  MiB  STATE      PATH
 xbbd0   vm1    xvda  w      16  Connected  /tank/a
 xbbd12  vm1    xvdb  w      16  Connected  /tank/b
 xbbd7   db2    xvda  r      16  Connected  /tank/c
+xnb3    vm1    vif0  -       -  Connected  vif1.0 00:16:3e:01:02:03 xenbr0
 """
 FAKE = """\
 #!/bin/sh
@@ -213,6 +214,7 @@ def test_bash_offers_every_option(place: Place) -> None:
         ("xbbctl resize ", ["xbbd0", "xbbd12", "xbbd7"]),
         ("xbbctl resize xbbd1", ["xbbd12"]),
         ("xbbctl -j log xbbd7", ["xbbd7"]),
+        ("xbbctl log xn", ["xnb3"]),
         ("xbbctl inflight xbbd0 ", []),
         ("xbbctl list ", ["vm1", "db2"]),
         ("xbbctl help resi", ["resize"]),
@@ -223,7 +225,7 @@ def test_bash_offers_every_option(place: Place) -> None:
         ("xbbctl attach --limit 5 vm1 tu", ["tuned"]),
         ("xbbctl attach --limit ", []),
         ("xbbctl detach ", ["vm1", "db2"]),
-        ("xbbctl detach vm1 ", ["xvda", "xvdb"]),
+        ("xbbctl detach vm1 ", ["xvda", "xvdb", "vif0"]),
         ("xbbctl detach db2 ", ["xvda"]),
         ("xbbctl detach vm1 xvda ", []),
         ("xbbctl -f tu", ["tuned"]),
@@ -239,10 +241,16 @@ def test_bash_offers_every_option(place: Place) -> None:
         ("xbbd -dtf tu", ["tuned"]),
         ("xbbd -d --host=sim:dir", ["directory"]),
         ("xbbd --report im", ["image"]),
-        ("xbbstat ", [f"{name}{n}" for n in (0, 12, 7) for name in ("xbb", "xbbi", "dev.xbbd.")]),
+        (
+            "xbbstat ",
+            [
+                *(f"{name}{n}" for n in (0, 12, 7) for name in ("xbb", "xbbi", "dev.xbbd.")),
+                "xnb3",
+            ],
+        ),
         ("xbbstat -x xbbi1", ["xbbi12"]),
         ("xbbstat -x xbb0 dev.xbbd.7", ["dev.xbbd.7"]),
-        ("xbbstat -t ", ["da", "other", "xbb", "xbbi"]),
+        ("xbbstat -t ", ["da", "other", "xbb", "xbbi", "xnb"]),
         ("xbbstat -xs ms/", ["ms/r", "ms/w", "ms/d", "ms/o"]),
         ("xbbstat -s L", ["L\\(q\\)"]),
         ("xbbstat -w ", []),

@@ -14,6 +14,7 @@ from xbbd_bsd.config import (
     DaemonConfig,
     DiskConfig,
     GuestConfig,
+    NetConfig,
     check_tunable,
     describe_key,
     difference,
@@ -67,6 +68,12 @@ discard = false
 sector_size = 512
 resize_interval = 0
 shared = true
+
+[net]
+max_queues = 8
+offload = "safe"
+mac_filter = true
+poll_max_us = 1
 """
 
 
@@ -93,6 +100,7 @@ def test_empty_means_defaults() -> None:
             sector_size=0,
             resize_interval=5,
         ),
+        NetConfig(max_queues=4, offload="auto", mac_filter=False, poll_max_us=50),
     )
 
 
@@ -117,6 +125,7 @@ def test_every_key() -> None:
         ),
         GuestConfig(True, "xbbd", 64, 100, "0-3,6", 150),
         DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
+        NetConfig(8, "safe", True, 1),
     )
 
 
@@ -162,6 +171,10 @@ def test_difference_names_each_key_once() -> None:
         "disk.sector_size",
         "disk.resize_interval",
         "disk.shared",
+        "net.max_queues",
+        "net.offload",
+        "net.mac_filter",
+        "net.poll_max_us",
     ]
     assert difference(new, new) == ()
 

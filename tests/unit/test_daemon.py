@@ -19,10 +19,11 @@ from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.config import Config, DaemonConfig, GuestConfig
 from xbbd_bsd.daemon import Daemon, Ending, main
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, MediumName, RingDescriptors
+from xbbd_bsd.host import DiskGeometry, Links, MediumName, RingDescriptors
 from xbbd_bsd.host.choice import detect, run_directory
 from xbbd_bsd.host.resources import Resources
 from xbbd_bsd.native import HvKind
+from xbbd_bsd.net.family import NetFamily
 from xbbd_bsd.places import locked
 from xbbd_bsd.xenbus.states import Queue
 from xbbd_bsd.xenstore.client import Store
@@ -49,6 +50,7 @@ class StoreOnly:
     hv = HvKind.SIM
     media: Mapping[str, MediumName] = {}
     transports: Collection[str] = ("best", "map", "copy")
+    links = Links("vif", multi=True, offload="full", told=True)
     resources = Resources(4096, 1000, 1 << 20, 1 << 30)
 
     def __init__(self, store_path: str) -> None:
@@ -266,7 +268,7 @@ def test_reload_applies_the_difference(
     ]
     assert running._config.disk.workers == 3
     for family in running._families.values():
-        assert isinstance(family, BlockFamily)
+        assert isinstance(family, BlockFamily | NetFamily)
         assert family.config.disk.workers == 3
 
 

@@ -256,8 +256,11 @@ def test_the_registry(bench: Bench) -> None:
         journal=bench.events.append,
         try_again=lambda driver, units: None,
     )
-    assert tuple(families(given)) == KINDS == ("vbd", "vbd3")
-    assert [family.driver.name for family in families(given).values()] == ["xbbd", "xbbd"]
+    assert tuple(families(given)) == KINDS == ("vbd", "vbd3", "vif")
+    assert [family.driver.name for family in families(given).values()] == [
+        *("xbbd", "xbbd"),
+        "xnb",
+    ]
     block = make(given)["vbd"]
     assert {kind: list(nodes) for kind, nodes in block.media.items()} == {
         "vbd": ["physical-device-path"],

@@ -14,7 +14,7 @@ import pytest
 
 from xbbd_bsd.block.disk import open_disk
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.host import Host, NoXen, freebsd, sysctl
+from xbbd_bsd.host import Host, Links, NoXen, freebsd, sysctl
 from xbbd_bsd.host.freebsd import PLATFORM, FreeBSDXen
 from xbbd_bsd.native import HvKind
 
@@ -85,11 +85,11 @@ def dom0(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ker
     return kernel
 
 
-def kenv(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+def kenv(monkeypatch: pytest.MonkeyPatch, value: str | None, driver: str = "xbbd") -> None:
     """A kernel whose environment has our hint, or has not; C's part is in tests/freebsd."""
 
     def environment(variable: str) -> str | None:
-        assert variable == "hint.xbbd.0.disabled"
+        assert variable == f"hint.{driver}.0.disabled"
         return value
 
     monkeypatch.setattr(freebsd, "kernel_environment", environment)
@@ -180,6 +180,46 @@ def test_the_kernel_would_take_vbd(
         " or serve vbd3 only (kinds in the configuration)"
     )
     PLATFORM.xen().check_kinds(("vbd3",))
+
+
+@pytest.mark.parametrize("value", [None, "0"])
+def test_the_kernel_would_take_vif(
+    dom0: Kernel, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    kenv(monkeypatch, value, "xnb")
+    assert refusal("vif", "vbd3") == (
+        'the kernel\'s own backend would take kind vif: put hint.xnb.0.disabled="1" into'
+        " /boot/loader.conf, and for now run: kenv hint.xnb.0.disabled=1;"
+        " or leave vif out (kinds in the configuration)"
+    )
+    kenv(monkeypatch, "1", "xnb")
+    dom0["net.link.tap.devfs_cloning"] = ("INT", 1)
+    PLATFORM.xen().check_kinds(("vif",))
+
+
+def test_cards_want_taps(dom0: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kenv(monkeypatch, "1", "xnb")
+    advice = (
+        "cards want a tap(4) each: run kldload if_tuntap, and sysctl net.link.tap.devfs_cloning=1"
+    )
+    assert refusal("vif") == advice
+    dom0["net.link.tap.devfs_cloning"] = ("INT", 0)
+    assert refusal("vif") == advice
+    PLATFORM.xen().check_kinds(("vbd3",))
+
+
+def test_the_kernel_serves_cards_already(dom0: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kenv(monkeypatch, "1", "xnb")
+    dom0["dev.xnb"] = ("NODE", 0)
+    dom0["dev.xnb.3.unit_test_results"] = ("STRING", "x")
+    assert refusal("vif") == (
+        "the kernel's own backend serves cards of kind vif (xnb3): shut their guests down"
+        " first, or leave vif out (kinds in the configuration)"
+    )
+
+
+def test_interfaces_are_called_as_the_kernels_driver_has_them() -> None:
+    assert FreeBSDXen().links == Links("xnb", multi=False, offload="safe", told=False)
 
 
 @pytest.mark.parametrize("value", ["1", "0x1", " 1"])

@@ -20,7 +20,7 @@ from tests.mutants.mutant import Mutant
 from tests.mutants.scratch import ROOT, Scratch, Verdict
 from tests.mutants.targets import TARGETS, Stage, Target
 
-BY_NAME = {Path(target.file).name: target for target in TARGETS}
+BY_NAME = {"/".join(Path(target.file).parts[-2:]): target for target in TARGETS}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_most_mutants_are_c_still(made: dict[str, list[Mutant]], name: str, tmp_
     if compiler is None:
         pytest.skip("no C compiler")
     path = ROOT / BY_NAME[name].file
-    file = tmp_path / name
+    file = tmp_path / path.name
     some = random.Random(1).sample(made[name], 15)
     good = 0
     for mutant in some:
@@ -243,7 +243,7 @@ def test_c_mutants_in_full() -> None:
 
 def test_a_sample_is_the_same_for_a_seed() -> None:
     def some(*words: str) -> list[Mutant]:
-        return chosen(BY_NAME["ring.c"], arguments(list(words)))
+        return chosen(BY_NAME["core/ring.c"], arguments(list(words)))
 
     assert some("--sample", "9") == some("--sample", "9", "--seed", "1") != some("--seed", "2")
     assert len(some("--sample", "9", "--seed", "2")) == 9
@@ -266,10 +266,10 @@ def first(mutants: list[Mutant], after: str) -> Mutant:
 def test_a_mutant_is_built_and_tried_in_a_copy(
     made: dict[str, list[Mutant]], tmp_path: Path
 ) -> None:
-    target = Target(BY_NAME["coalesce.c"].file, ("coalesce",))
+    target = Target(BY_NAME["block/coalesce.c"].file, ("coalesce",))
     source = (ROOT / target.file).read_text()
     scratch = Scratch(tmp_path, {})
-    killed = first(made["coalesce.c"], "batch->nseg += reqs[req].nseg;".replace("+", "-"))
+    killed = first(made["block/coalesce.c"], "batch->nseg += reqs[req].nseg;".replace("+", "-"))
     assert scratch.judge(target, killed) is Verdict.KILLED
 
     def changed(old: str, new: str) -> Mutant:
@@ -279,8 +279,8 @@ def test_a_mutant_is_built_and_tried_in_a_copy(
 
     assert scratch.judge(target, changed("nreq++;", "nreq += 1;")) is Verdict.SAME
     assert scratch.judge(target, changed("nreq++;", "nreq++")) is Verdict.UNBUILT
-    other = Target(BY_NAME["ring.c"].file, ("coalesce",))  # which has no ring
-    assert scratch.judge(other, made["ring.c"][0]) is Verdict.SURVIVED
+    other = Target(BY_NAME["core/ring.c"].file, ("coalesce",))  # which has no ring
+    assert scratch.judge(other, made["core/ring.c"][0]) is Verdict.SURVIVED
     assert (scratch.root / target.file).read_text() == source
     assert (ROOT / target.file).read_text() == source
 

@@ -31,7 +31,7 @@ def test_one_line_if_all_is_well(daemon: Running) -> None:
     assert daemon.run("health") == (0, "all is well: 1 disk\n", "")
     assert daemon.run("health", "xbbd0") == (0, "all is well: 1 disk\n", "")
     daemon.devices.clear()
-    assert daemon.run("health") == (0, "no disks\n", "")
+    assert daemon.run("health") == (0, "no devices\n", "")
 
 
 def test_what_is_not(daemon: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,6 +95,7 @@ def test_as_json(daemon: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(daemon.run("health", "-j")[1]) == {
         "well": True,
         "disks": 2,
+        "cards": 0,
         "findings": {"hw.xbbd": [], "dev.xbbd.0": [], "dev.xbbd.1": []},
     }
     give(daemon.devices[1], monkeypatch, DiskFacts(1, errors=WRITES))
@@ -118,7 +119,7 @@ def test_a_time_that_cannot_be(daemon: Running, monkeypatch: pytest.MonkeyPatch)
     ("words", "error"),
     [
         (("health", "xbbd7"), "no disk xbbd7"),
-        (("health", "disk"), "disk: no disk of xbbd, write xbbdN as in xbbctl list"),
+        (("health", "disk"), "disk: no device of xbbd, write xbbdN or xnbN as in xbbctl list"),
     ],
 )
 def test_what_is_not_known_is_not_well(daemon: Running, words: tuple[str, ...], error: str) -> None:

@@ -16,9 +16,19 @@ from hypothesis import strategies as st
 
 from tests.store.servers import Embedded
 from xbbd_bsd.block.disk import disk_path
-from xbbd_bsd.ctl import disks
+from xbbd_bsd.ctl import disks, offers
 from xbbd_bsd.errors import HostError, OperatorError
-from xbbd_bsd.toolstack import KINDS, DiskOffer, attach, detach, give_up, offer, refusal, remove
+from xbbd_bsd.toolstack import (
+    KINDS,
+    DiskOffer,
+    Offer,
+    attach,
+    detach,
+    give_up,
+    offer,
+    refusal,
+    remove,
+)
 from xbbd_bsd.xenbus.states import State
 from xbbd_bsd.xenstore.client import Store, StoreError, Transaction
 
@@ -58,7 +68,7 @@ class Bench:
         self.other.close()
         self.loop.close()
 
-    def set(self, disk: DiskOffer, **nodes: str) -> None:
+    def set(self, disk: Offer, **nodes: str) -> None:
         """Change nodes of the backend all at once, as backends do."""
 
         def body(transaction: Transaction) -> None:
@@ -67,7 +77,7 @@ class Bench:
 
         self.other.transaction(body)
 
-    def backend(self, disk: DiskOffer, react: Callable[[bytes | None], None]) -> None:
+    def backend(self, disk: Offer, react: Callable[[bytes | None], None]) -> None:
         """Call `react` with the backend's state at each change of its nodes."""
 
         def changed(_: str) -> None:
@@ -225,7 +235,7 @@ def test_interrupted_an_attach_leaves_nothing(
         assert len(nodes_of(bench.store)) == 2
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(disks, "see_opened", interrupted)
+    monkeypatch.setattr(offers, "see_opened", interrupted)
     with pytest.raises(KeyboardInterrupt):
         disks.attach_disk(bench.store, bench.loop, DISK, 1)
     assert nodes_of(bench.store) == []

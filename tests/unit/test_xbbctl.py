@@ -140,7 +140,7 @@ def test_assignments(daemon: Running) -> None:
         (("dev.xbbd.0=2",), "oid 'dev.xbbd.0' isn't a leaf node"),
         (("-T", f"{FLUSH}=1"), "Can't set variables when using -T or -W"),
         (("resize", "xbbd7"), "no disk xbbd7"),
-        (("log", "disk"), "disk: no disk of xbbd, write xbbdN as in xbbctl list"),
+        (("log", "disk"), "disk: no device of xbbd, write xbbdN or xnbN as in xbbctl list"),
     ],
 )
 def test_errors(daemon: Running, words: tuple[str, ...], error: str) -> None:
@@ -302,7 +302,7 @@ def test_paths_that_are_no_text(daemon: Running) -> None:
     (row, _) = json.loads(daemon.run("list", "-j")[1])
     assert os.fsencode(row["path"]) == name
     assert daemon.run("log", "a\x1b") == (
-        1, "", "xbbctl: a\\x1b: no disk of xbbd, write xbbdN as in xbbctl list\n"
+        1, "", "xbbctl: a\\x1b: no device of xbbd, write xbbdN or xnbN as in xbbctl list\n"
     )  # fmt: skip
     assert daemon.run("a\x1b")[2] == "xbbctl: unknown oid 'a\\x1b'\n"
 
@@ -368,7 +368,7 @@ def test_disks_of_a_guest_and_what_was_set_by_hand(daemon: Running) -> None:
     for word in ("web", "xbbd1"):
         assert len(daemon.run("list", word)[1].splitlines()) == 2
     assert len(daemon.run("list", "7")[1].splitlines()) == 3
-    assert daemon.run("list", "db") == (1, "", "xbbctl: guest db has no disk of xbbd\n")
+    assert daemon.run("list", "db") == (1, "", "xbbctl: guest db has no device of xbbd\n")
     _, out, _ = daemon.run("list", "-v")
     assert out.splitlines()[-1] == "    flush_interval: 8 (configured: 0)"
     assert out.count("configured") == 1

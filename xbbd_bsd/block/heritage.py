@@ -19,12 +19,13 @@ from xbbd_bsd.block.charter import unit_of
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.passport import SUFFIX, Passport
-from xbbd_bsd.block.segments import make_segment, remove_file
+from xbbd_bsd.block.segments import make_segment
 from xbbd_bsd.block.served import Served, read, served_by
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, WritesLost
 from xbbd_bsd.native import SegmentIdentity, State, max_requests
+from xbbd_bsd.segmentfiles import remove_file
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 

@@ -5,14 +5,11 @@ be, the configuration's.
 Control thread.
 """
 
-import os
-from contextlib import suppress
-
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.queues import requests_of_order
 from xbbd_bsd.config import DiskConfig
-from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import SegmentIdentity, State
+from xbbd_bsd.segmentfiles import about_segment, remove_file, segment_path
 from xbbd_bsd.xenbus.family import Identity
 
 
@@ -30,8 +27,8 @@ def make_segment(
     `machine`: the virtual machine that the guest is, "" if unknown.  It has room for so many
     rings and requests on each, whatever is configured.
     """
-    path = os.path.join(directory, f"{DRIVER.name}.{identity.unit}")
-    try:
+    path = segment_path(directory, DRIVER.name, identity.unit)
+    with about_segment(f"unable to make the state segment {path}"):
         return State.create(
             path,
             rings=max(config.max_queues, rings),
@@ -40,34 +37,21 @@ def make_segment(
                 identity.kind, identity.domid, identity.number, identity.unit, machine
             ),
         )
-    except OSError as error:
-        text = f"unable to make the state segment {path}: {error.strerror}"
-        raise HostError(text, error.errno or 0) from None
 
 
 def inherit_segment(path: str) -> State:
     """One that somebody left who is gone; HostError, with EBUSY as long as he is not."""
-    try:
+    with about_segment(path):
         return State.take_over(path)
-    except OSError as error:
-        raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
 
 
 def look_at_segment(path: str) -> State:
     """One that whoever serves the device has locked, or will have; HostError."""
-    try:
+    with about_segment(path):
         return State.open(path, writable=True)
-    except OSError as error:
-        raise HostError(f"{path}: {error.strerror}", error.errno or 0) from None
 
 
 def remove_segment(segment: State) -> None:
     """Unmap it, and remove its file."""
     segment.close()
     remove_file(segment.path)
-
-
-def remove_file(path: str) -> None:
-    """Remove what nobody needs any more, if it is there."""
-    with suppress(OSError):
-        os.unlink(path)

@@ -1,4 +1,5 @@
-"""What there is to say of daemon and disks, as families of metrics for prometheus_client.
+"""What there is to say of daemon, disks and network cards, as families of metrics for
+prometheus_client.
 
 A snapshot is what the control socket's verbs say, so disks and rings are not known
 here; nor is who asks for it, and how (metrics.py).  Runs on the metrics thread.
@@ -10,13 +11,14 @@ from types import ModuleType
 from typing import Any, Final
 
 from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RECORDS
+from xbbd_bsd.control.cards import card_families
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
 from xbbd_bsd.oids import DAEMON_ROOT
 from xbbd_bsd.stats import bucket_limit
 
 Snapshot = Mapping[str, Mapping[str, Any]]
-"""What there is to show: for every device "dev.xbbd.N" what the verb `stat` with
+"""What there is to show: for every device, as "dev.xbbd.N", what the verb `stat` with
 "latency" says of it, and for "hw.xbbd" the leaves of the daemon, without that prefix, and
 as "health" how many findings there are of each severity."""
 
@@ -45,6 +47,7 @@ class Collector:
             oid: values for oid, values in snapshot.items() if oid.startswith(f"{DRIVER.root}.")
         }
         self._core = prometheus.metrics_core
+        self._cards = card_families(snapshot, prometheus)
 
     def collect(self) -> Iterator[Any]:
         """Every family."""
@@ -53,6 +56,7 @@ class Collector:
         yield from self._of_records()
         yield from self._errors()
         yield self._latency()
+        yield from self._cards
 
     def _of_daemon(self) -> Iterator[Any]:
         # Of its devices, those that are shown.

@@ -15,6 +15,7 @@ from typing import Any
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.findings import Severity
+from xbbd_bsd.net.oids import DRIVER as CARDS
 from xbbd_bsd.oids import split
 
 Found = Mapping[str, list[dict[str, Any]]]
@@ -30,7 +31,7 @@ class Exit(IntEnum):
 
 
 def tell(ask: Callable[[], Found], *, verbose: bool, as_json: bool) -> Exit:
-    """Ask the daemon how disks are, and print it; the status to exit with.
+    """Ask the daemon how all is, and print it; the status to exit with.
 
     `verbose`: with notices, of what guests did to themselves.  JSON has them always.
     """
@@ -41,7 +42,8 @@ def tell(ask: Callable[[], Found], *, verbose: bool, as_json: bool) -> Exit:
         return Exit.UNKNOWN
     well = not any(_unwell(finding) for finding in _all(found))
     if as_json:
-        print(json.dumps({"well": well, "disks": _disks(found), "findings": found}, indent=2))
+        told = {"well": well, **{f"{noun}s": n for noun, n in _known(found)}, "findings": found}
+        print(json.dumps(told, indent=2))
     else:
         _print(found, well=well, verbose=verbose)
     return Exit.WELL if well else Exit.UNWELL
@@ -49,7 +51,7 @@ def tell(ask: Callable[[], Found], *, verbose: bool, as_json: bool) -> Exit:
 
 def _print(found: Found, *, well: bool, verbose: bool) -> None:
     if well:
-        print(f"all is well: {told}" if (told := _counted(found)) else "no disks")
+        print(f"all is well: {told}" if (told := _counted(found)) else "no devices")
     for finding in _all(found):
         if verbose or _unwell(finding):
             print(
@@ -58,17 +60,24 @@ def _print(found: Found, *, well: bool, verbose: bool) -> None:
             print(one_line(f"    {finding['action']}"))
 
 
-def _disks(found: Found) -> int:
-    return sum(DRIVER.split(node) is not None for node in found)
+def _known(found: Found) -> list[tuple[str, int]]:
+    """How many devices there are of the drivers that we have a word for, disks first."""
+    return [
+        (driver.noun, sum(driver.split(node) is not None for node in found))
+        for driver in (DRIVER, CARDS)
+    ]
 
 
 def _counted(found: Found) -> str:
-    """How many devices there are, disks first; "" if none."""
-    disks = _disks(found)
+    """How many devices there are, in words; "" if none."""
+    told = [
+        f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in _known(found) if number
+    ]
     others = Counter(
-        parts[0] for node in found if (parts := split(node)) is not None and parts[0] != DRIVER.name
+        parts[0]
+        for node in found
+        if (parts := split(node)) is not None and parts[0] not in (DRIVER.name, CARDS.name)
     )
-    told = [f"{disks} disk{'' if disks == 1 else 's'}"] if disks else []
     return ", ".join([*told, *(f"{number} {name}" for name, number in others.items())])
 
 

@@ -40,16 +40,17 @@ def find_device(options: argparse.Namespace, word: str) -> str:
     try:
         return device_name(word)
     except OperatorError:
+        none = OperatorError(f"{word}: no device of xbbd, write xbbdN or xnbN as in xbbctl list")
         match = re.fullmatch(r"(?:dev\.([a-z]+)\.|([a-z]+))(\d{1,9})", word)
         if match is None:
-            raise
+            raise none from None
         node = f"dev.{match[1] or match[2]}.{int(match[3])}"
         with connect(options) as daemon:
             try:
                 daemon.whole(Request(Verb.GET, f"{node}.%driver"))
             except OperatorError as error:
                 if error.errno == ENOENT:
-                    return device_name(word)
+                    raise none from None
                 raise
         return node
 

@@ -71,6 +71,21 @@ class RingDescriptors:
 
 
 @dataclass(frozen=True, slots=True)
+class Links:
+    """What interfaces of network cards are like.
+
+    `prefix`: of their names, before the guest's number.  `multi`: whether one can have
+    several queues.  `offload`: what "auto" stands for (config.NetConfig).  `told`: whether
+    a hotplug script says in the node hotplug-status that it has seen to one.
+    """
+
+    prefix: str
+    multi: bool
+    offload: str
+    told: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The user at the other end of a local socket, and all groups that are known of it."""
 
@@ -116,6 +131,10 @@ class Quotas(Protocol):
 
 class Platform(Protocol):
     """An operating system: one module of this package each."""
+
+    @property
+    def links(self) -> Links:
+        """What interfaces of network cards are like here."""
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """Make an open file or disk device ready for I/O and measure it.
@@ -185,6 +204,10 @@ class Host(Protocol):
 
         HostError.
         """
+
+    @property
+    def links(self) -> Links:
+        """As Platform's."""
 
     @property
     def grant_path(self) -> str:

@@ -15,12 +15,17 @@ from xbbd_bsd.host import Host, Platform
 SIMULATED: Final = "sim:"
 
 
+def system() -> str:
+    """What we run on, "freebsd" or "linux"; OperatorError if it is neither."""
+    found = "freebsd" if sys.platform.startswith("freebsd") else sys.platform
+    if found not in ("freebsd", "linux"):
+        raise OperatorError(f"{found} is not supported, only FreeBSD and Linux are")
+    return found
+
+
 def platform() -> Platform:
-    """The operating system we run on; OperatorError if it is neither FreeBSD nor Linux."""
-    system = "freebsd" if sys.platform.startswith("freebsd") else sys.platform
-    if system not in ("freebsd", "linux"):
-        raise OperatorError(f"{system} is not supported, only FreeBSD and Linux are")
-    found: Platform = importlib.import_module(f"xbbd_bsd.host.{system}").PLATFORM
+    """That operating system; OperatorError as of `system`."""
+    found: Platform = importlib.import_module(f"xbbd_bsd.host.{system()}").PLATFORM
     return found
 
 

@@ -20,6 +20,7 @@ from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.host import (
     DiskGeometry,
     Host,
+    Links,
     Medium,
     MediumName,
     NoXen,
@@ -55,8 +56,10 @@ RUN_DIRECTORY: Final = "/var/run/xenstored"
 # sys/xen: EVTCHN_2L_NR_CHANNELS, all that the kernel knows on 64 bits.
 EVENT_CHANNELS: Final = 4096
 
-# Makes the kernel's own backend leave devices alone, for as long as no xbbd0 exists.
-HINT: Final = "hint.xbbd.0.disabled"
+# Makes the kernel's own backend leave devices alone, for as long as no unit 0 of it exists.
+HINT: Final = "hint.{driver}.0.disabled"
+
+CLONING: Final = "net.link.tap.devfs_cloning"  # tap(4)
 
 _NO_DISK: Final = (errno.ENOTTY, errno.ENODEV, errno.EINVAL, errno.ENOSYS)
 
@@ -86,6 +89,9 @@ class Rules:
 
 class FreeBSD:
     """Platform of FreeBSD."""
+
+    # A frame whose sum is still to be filled in would leave by a wire as it is.
+    links = Links("xnb", multi=False, offload="safe", told=False)
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """Measure it; disk devices have no cache in front of them.  OperatorError, HostError."""
@@ -203,13 +209,20 @@ class FreeBSDXen:
         return resources(event_channels=EVENT_CHANNELS, threads=PLATFORM.most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
-        """Refuse vbd unless the kernel's own backend leaves it to us; OperatorError, HostError.
+        """Refuse what the kernel's own backends do not leave to us; OperatorError, HostError.
 
-        It would be first at every device, and two backends at one ring corrupt the
+        They would be first at every device, and two backends at one ring corrupt the
         guest's data, so that a warning would not do.
         """
         if "vbd" in kinds:
-            _check_kernel_backend()
+            _check_kernel_backend("xbbd", "vbd", "disks", "serve vbd3 only")
+        if "vif" in kinds:
+            _check_kernel_backend("xnb", "vif", "cards", "leave vif out")
+            _check_taps()
+
+    @property
+    def links(self) -> Links:
+        return PLATFORM.links
 
     @property
     def grant_path(self) -> str:
@@ -238,24 +251,37 @@ class FreeBSDXen:
         return PLATFORM.lock_disk(fd, writable=writable)
 
 
-def _check_kernel_backend() -> None:
-    """OperatorError, with what to do, unless the kernel leaves devices of kind vbd to us."""
-    names = sysctl.leaves("dev.xbbd")
-    units = {int(match[1]) for name in names if (match := re.match(r"dev\.xbbd\.(\d+)\.", name))}
-    advice = "or serve vbd3 only (kinds in the configuration)"
+def _check_kernel_backend(driver: str, kind: str, devices: str, instead: str) -> None:
+    """OperatorError, with what to do, unless the kernel's driver leaves its devices to us."""
+    names = sysctl.leaves(f"dev.{driver}")
+    found = (re.match(rf"dev\.{driver}\.(\d+)\.", name) for name in names)
+    units = {int(match[1]) for match in found if match}
+    advice = f"or {instead} (kinds in the configuration)"
     if units:
-        busy = ", ".join(f"xbbd{unit}" for unit in sorted(units))
+        busy = ", ".join(f"{driver}{unit}" for unit in sorted(units))
         raise OperatorError(
-            f"the kernel's own backend serves disks of kind vbd ({busy}): shut their guests down"
-            f" first, {advice}",
+            f"the kernel's own backend serves {devices} of kind {kind} ({busy}): shut their"
+            f" guests down first, {advice}",
             errno.EBUSY,
         )
-    if not _is_set(kernel_environment(HINT) or ""):
+    hint = HINT.format(driver=driver)
+    if not _is_set(kernel_environment(hint) or ""):
         raise OperatorError(
-            f'the kernel\'s own backend would take kind vbd: put {HINT}="1" into'
-            f" /boot/loader.conf, and for now run: kenv {HINT}=1; {advice}",
+            f'the kernel\'s own backend would take kind {kind}: put {hint}="1" into'
+            f" /boot/loader.conf, and for now run: kenv {hint}=1; {advice}",
             errno.EBUSY,
         )
+
+
+def _check_taps() -> None:
+    """OperatorError, with what to do, unless opening /dev/tap makes one."""
+    try:
+        sysctl.number(CLONING)
+    except HostError:
+        raise OperatorError(
+            f"cards want a tap(4) each: run kldload if_tuntap, and sysctl {CLONING}=1",
+            errno.ENOENT,
+        ) from None
 
 
 def _is_set(value: str) -> bool:

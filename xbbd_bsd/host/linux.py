@@ -21,6 +21,7 @@ from xbbd_bsd.errors import HostError, OperatorError, printable
 from xbbd_bsd.host import (
     DiskGeometry,
     Host,
+    Links,
     Medium,
     MediumName,
     NoXen,
@@ -57,11 +58,15 @@ EVENT_CHANNELS: Final = 131_072
 GNTDEV: Final = "/dev/xen/gntdev"
 GNTALLOC: Final = "/dev/xen/gntalloc"
 EVTCHN: Final = "/dev/xen/evtchn"
+TUN: Final = "/dev/net/tun"
+NETBACK: Final = "/sys/bus/xen-backend/drivers/vif"  # there as long as it is loaded
 XENSTORED: Final = "/run/xenstored/socket"
 
 
 class Linux:
     """Platform of Linux."""
+
+    links = Links("vif", multi=True, offload="full", told=True)
 
     def prepare_disk(self, fd: int) -> DiskGeometry:
         """Measure it, and have I/O of a device go past the page cache, as on FreeBSD.
@@ -195,7 +200,22 @@ class LinuxXen:
         return resources(event_channels=EVENT_CHANNELS, threads=PLATFORM.most_threads())
 
     def check_kinds(self, kinds: Collection[str]) -> None:
-        """Whether xen-blkback is loaded is left to the operator."""
+        """Refuse vif while the kernel's own backend takes every card, or without taps.
+
+        Whether xen-blkback is loaded is left to the operator.  OperatorError.
+        """
+        if "vif" in kinds and not os.path.exists(TUN):
+            raise OperatorError(f"cards want {TUN}: run modprobe tun", errno.ENOENT)
+        if "vif" in kinds and os.path.isdir(NETBACK):
+            raise OperatorError(
+                "the kernel's own backend would take kind vif: run rmmod xen-netback, and see"
+                " that it is not loaded at boot; or leave vif out (kinds in the configuration)",
+                errno.EBUSY,
+            )
+
+    @property
+    def links(self) -> Links:
+        return PLATFORM.links
 
     @property
     def grant_path(self) -> str:

@@ -16,7 +16,14 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 # In the order in which they want each other.
-CONTRACT = ("xbb.h", "block/faults.h", "block/contract.h", "front/contract.h", "guest/contract.h")
+CONTRACT = (
+    "xbb.h",
+    "block/faults.h",
+    "block/contract.h",
+    "net/contract.h",
+    "front/contract.h",
+    "guest/contract.h",
+)
 # Rooms (HACKING.md): hv and core serve every family, a family is a room of its own,
 # front is the guest's side, and guest the process that serves one.
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -59,7 +66,34 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "recover.c",
         "speed.c",
     ),
-    "front": ("direct.c", "exercise.c", "front.c", "hv_sim.c", "hvfront.c", "transfer.c"),
+    "net": (
+        "adopt.c",
+        "headers.c",
+        "netif.c",
+        "offload.c",
+        "open.c",
+        "pieces.c",
+        "queue.c",
+        "receive.c",
+        "selftest.c",
+        "state.c",
+        "sums.c",
+        "transmit.c",
+        "wire.c",
+    ),
+    "front": (
+        "direct.c",
+        "exercise.c",
+        "front.c",
+        "hv_sim.c",
+        "hvfront.c",
+        "netfront.c",
+        "netreceive.c",
+        "netrelay.c",
+        "netsend.c",
+        "relay.c",
+        "transfer.c",
+    ),
     "guest": ("build.c", "daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
 }
 # The files that exist once for each operating system.
@@ -67,6 +101,7 @@ LINUX: dict[str, tuple[str, ...]] = {
     "hv": ("linux.c",),
     "core": ("host_linux.c",),
     "block": ("disk_linux.c",),
+    "net": ("link_linux.c",),
     "front": ("hv_linux.c",),
     "guest": ("confine_linux.c", "process_linux.c"),
 }
@@ -97,7 +132,8 @@ for header in CONTRACT:
     ffibuilder.cdef((HERE / header).read_text())
 ffibuilder.set_source(
     "xbbd_bsd.native._xbb",
-    '#include "front/front.h"\n#include "guest/guest.h"',
+    '#include "front/front.h"\n#include "guest/guest.h"\n#include "net/net.h"\n'
+    '#include "front/netfront.h"',
     sources=sources(),
     include_dirs=[str(HERE.relative_to(HERE.parent.parent))],
     depends=[str(p.relative_to(HERE.parent.parent)) for p in sorted(HERE.rglob("*.h"))],

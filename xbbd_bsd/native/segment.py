@@ -1,6 +1,6 @@
 """The file of a state segment: whose it is, who has it, and the texts in it.
 
-What is in it beside that is state.py's.  Any thread and any process.
+What is in it beside that is state.py's and netstate.py's.  Any thread and any process.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import dataclass
-from errno import EBUSY, EMFILE, ENFILE, ENOMEM
+from errno import EBUSY, EINVAL, EMFILE, ENFILE, ENOMEM
+from typing import Any
 
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native._xbb import ffi
+from xbbd_bsd.native._xbb import ffi, lib
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +99,55 @@ def cut(text: str, size: int) -> bytes:
 
 def text_of(field: object) -> str:
     return os.fsdecode(bytes(ffi.buffer(field)).partition(b"\0")[0])
+
+
+def make(path: str) -> int:
+    """A fresh file, mode 0600 and locked, in place of an old one; OSError or HostError."""
+    remove(path)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return _locked(fd, path)
+
+
+def take(path: str) -> int:
+    """The file of one that is gone, locked; OSError, HostError with EBUSY if it is not gone."""
+    return _locked(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), path)
+
+
+def look(path: str, *, writable: bool) -> int:
+    """The file of somebody else's, not locked; OSError."""
+    flags = os.O_RDWR if writable else os.O_RDONLY
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _locked(fd: int, path: str) -> int:
+    try:
+        lock(fd, path)
+    except HostError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def c_identity(identity: SegmentIdentity, path: str) -> Any:
+    """As C wants it, for the segment at a path; HostError if its kind is too long."""
+    kind = os.fsencode(identity.kind)
+    if len(kind) >= lib.XBB_KIND_NAME:
+        raise HostError(f"make state segment {path}: {identity.kind} is too long", EINVAL)
+    return ffi.new(
+        "struct xbb_identity *",
+        {
+            "kind": kind.ljust(lib.XBB_KIND_NAME, b"\0"),
+            "domid": identity.domid,
+            "number": identity.number,
+            "unit": identity.unit,
+            "machine": cut(identity.machine, lib.XBB_MACHINE_NAME),
+        },
+    )
+
+
+def identity_in(head: Any) -> SegmentIdentity:
+    """Whose device it is about, as it stands in the head."""
+    found = head.identity
+    return SegmentIdentity(
+        text_of(found.kind), found.domid, found.number, found.unit, text_of(found.machine)
+    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from errno import EINVAL
 from typing import Any
 
 from xbbd_bsd.errors import HostError
@@ -38,9 +37,12 @@ from xbbd_bsd.native.segment import (
     SegmentIdentity,
     SegmentMedium,
     Takeovers,
+    c_identity,
     cut,
-    lock,
-    remove,
+    identity_in,
+    look,
+    make,
+    take,
     text_of,
     unlock,
 )
@@ -165,23 +167,9 @@ class State:
         the slots of the largest ring that may connect.  An old one that somebody still
         serves is left alone: HostError with EBUSY.
         """
-        kind = os.fsencode(identity.kind)
-        if len(kind) >= lib.XBB_KIND_NAME:
-            raise HostError(f"make state segment {path}: {identity.kind} is too long", EINVAL)
-        c = ffi.new(
-            "struct xbb_identity *",
-            {
-                "kind": kind.ljust(lib.XBB_KIND_NAME, b"\0"),
-                "domid": identity.domid,
-                "number": identity.number,
-                "unit": identity.unit,
-                "machine": cut(identity.machine, lib.XBB_MACHINE_NAME),
-            },
-        )
-        remove(path)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        c = c_identity(identity, path)
+        fd = make(path)
         try:
-            lock(fd, path)
             check(lib.xbb_state_format(fd, c, rings, table_entries), f"make state segment {path}")
         except HostError:
             os.close(fd)
@@ -194,28 +182,17 @@ class State:
 
         EBUSY if it is not gone, as when a disk does not let go of its threads.
         """
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            lock(fd, path)
-        except HostError:
-            os.close(fd)
-            raise
-        return cls(path, fd, writable=True, locked=True)
+        return cls(path, take(path), writable=True, locked=True)
 
     @classmethod
     def open(cls, path: str, *, writable: bool = False) -> State:
         """Map a segment that a daemon made; OSError or :class:`HostError` if there is none."""
-        flags = os.O_RDWR if writable else os.O_RDONLY
-        flags |= os.O_NOFOLLOW | os.O_CLOEXEC
-        return cls(path, os.open(path, flags), writable=writable)
+        return cls(path, look(path, writable=writable), writable=writable)
 
     @property
     def identity(self) -> SegmentIdentity:
         """Whose device it is about, as it stands there."""
-        found = self._state.head.identity
-        return SegmentIdentity(
-            text_of(found.kind), found.domid, found.number, found.unit, text_of(found.machine)
-        )
+        return identity_in(self._state.head)
 
     @property
     def handle(self) -> Any:

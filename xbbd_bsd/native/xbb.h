@@ -148,7 +148,8 @@ struct xbb_common_counters {
 
 /* Whose state a segment has. */
 enum xbb_family_kind {
-	XBB_FAMILY_BLOCK	= 1
+	XBB_FAMILY_BLOCK	= 1,
+	XBB_FAMILY_NET		= 2
 };
 
 /*

@@ -2,8 +2,9 @@
 
 A machine is a directory.  In it a XenStore answers that speaks the real wire
 protocol (storetree, storecore, xenstore), domains live as long as the process
-that is them (machine, hypervisor), and a guest's block driver negotiates and
-does I/O (blkfront, guest).  The daemon is the real one: it sees the machine
+that is them (machine, hypervisor), and a guest's driver of a disk negotiates and
+does I/O (frontend, blkfront, guest), or that of a network card (netfront, netguest),
+in a network name space with a real IP stack.  The daemon is the real one: it sees the machine
 through `SimHost` and through native/hv/sim.c, and cannot tell.
 
 What is like Xen, because the backend's correctness hangs on it:

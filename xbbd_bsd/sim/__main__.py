@@ -30,6 +30,15 @@ def _vdev(text: str) -> int:
         raise argparse.ArgumentTypeError(one_line(str(error))) from None
 
 
+def _offloads(text: str) -> int:
+    from xbbd_bsd.native.netstate import NetAccepts
+
+    try:
+        return sum({NetAccepts[name.upper()] for name in filter(None, text.split(","))})
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(f"{error.args[0].lower()} is no offload") from None
+
+
 def _add_disk(command: argparse.ArgumentParser) -> None:
     command.add_argument("directory", help="of the machine")
     command.add_argument("domid", type=int)
@@ -46,6 +55,24 @@ def _guest(options: argparse.Namespace) -> int:
     from xbbd_bsd.sim import guest
 
     return guest.main(options)
+
+
+def _netguest(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import netguest
+
+    return netguest.main(options)
+
+
+def _netdemo(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import netdemo
+
+    return netdemo.main(options.megabytes)
+
+
+def _netbench(options: argparse.Namespace) -> int:
+    from xbbd_bsd.sim import netbench
+
+    return netbench.main(options.rounds, options.seconds)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -95,6 +122,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(call=_guest)
 
+    command = commands.add_parser(
+        "netguest", help="be a guest with one network card, in a network name space of its own"
+    )
+    command.add_argument("directory", help="of the machine")
+    command.add_argument("domid", type=int)
+    command.add_argument("handle", type=int, help="number of the card")
+    command.add_argument(
+        "--address", action="append", default=[], metavar="ADDRESS/BITS", help="of eth0"
+    )
+    command.add_argument("--mtu", type=int, default=1500)
+    command.add_argument("--queues", type=int, default=1, help="wanted")
+    command.add_argument(
+        "--offloads", type=_offloads, help="sg, gso_tcpv4, and so on, joined by commas; all"
+    )
+    command.add_argument("--rx-buffers", type=int, default=256, help="that the backend gets")
+    command.add_argument("--skew", type=int, default=0, help="bytes left out before a frame")
+    command.add_argument("--poll-us", type=int, default=0, help="look so long before sleeping")
+    command.add_argument("--hold", action="store_true", help="do not let go when asked to")
+    command.add_argument(
+        "--patience",
+        type=_positive,
+        default=0.0,
+        metavar="SECONDS",
+        help="go on if the backend is gone, and another comes within that time",
+    )
+    command.set_defaults(call=_netguest)
+
     command = commands.add_parser("demo", help="show one disk from image to guest and back")
     command.add_argument("--seconds", type=_positive, default=10.0, help="of random I/O")
     command.add_argument("--ring-order", type=int, choices=range(6), default=0)
@@ -111,6 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--rounds", type=int, choices=range(1, 100), default=5, metavar="N")
     command.add_argument("--seconds", type=_positive, default=1.0, help="of each measurement")
     command.set_defaults(call=_bench)
+
+    command = commands.add_parser("demo-net", help="show two guests with network cards")
+    command.add_argument("--megabytes", type=int, default=100, help="that one sends the other")
+    command.set_defaults(call=_netdemo)
+
+    command = commands.add_parser("bench-net", help="a card against the bare relay of two taps")
+    command.add_argument("--rounds", type=int, choices=range(1, 100), default=5, metavar="N")
+    command.add_argument("--seconds", type=_positive, default=2.0, help="of each measurement")
+    command.set_defaults(call=_netbench)
     return parser
 
 
@@ -121,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    if options.command in ("demo", "nbd", "bench"):
+    if options.command in ("demo", "nbd", "bench", "demo-net", "bench-net"):
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
     return int(options.call(options))

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeVar
 from xbbd_bsd import toolstack
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.sim.hypervisor import Layout, layout
-from xbbd_bsd.toolstack import DiskOffer
+from xbbd_bsd.toolstack import DiskOffer, Offer
 from xbbd_bsd.xenstore.client import Store
 
 LIMIT = 20.0  # seconds for anything that should take a fraction of one
@@ -144,6 +144,9 @@ P = TypeVar("P", bound=Process)
 class Chain:
     """The processes of one machine, and dom0's view of its store."""
 
+    dom0_prefix: Sequence[str] = ()
+    """What to put before a command so that it runs where the daemon does."""
+
     def __init__(self, config: str = "") -> None:
         """`config`: text of the daemon's configuration.  Nothing runs before `with`."""
         self._config = config
@@ -183,7 +186,7 @@ class Chain:
         """xbbd in the foreground, on this machine; `module` is its program."""
         return self._start(
             Process, "xbbd", module, "-d", "-f", self.config_file,
-            "--host", f"sim:{self.layout.directory}", talks=False,
+            "--host", f"sim:{self.layout.directory}", talks=False, prefix=self.dom0_prefix,
         )  # fmt: skip
 
     def start_guest(self, domid: int, vdev: int, *options: str) -> Guest:
@@ -200,19 +203,26 @@ class Chain:
         if not toolstack.attach(self.store, self.loop, disk):
             raise HostError(f"{disk.backend}: {toolstack.refusal(self.store, disk)}")
 
-    def detach(self, disk: DiskOffer) -> bool:
+    def detach(self, device: Offer) -> bool:
         """As `xl block-detach --force`: whether the backend closed by itself."""
-        return toolstack.detach(self.store, self.loop, disk, force=True)
+        return toolstack.detach(self.store, self.loop, device, force=True)
 
     def tails(self) -> str:
         """The ends of all logs."""
         return "".join(process.tail() for process in self.processes)
 
     def _start(
-        self, cls: type[P], name: str, module: str, *arguments: str, talks: bool = False
+        self,
+        cls: type[P],
+        name: str,
+        module: str,
+        *arguments: str,
+        talks: bool = False,
+        prefix: Sequence[str] = (),
     ) -> P:
         log = os.path.join(self.directory, f"{name.replace(' ', '-')}.log")
-        process = cls(name, [sys.executable, "-m", module, *arguments], log, talks=talks)
+        command = [*prefix, sys.executable, "-m", module, *arguments]
+        process = cls(name, command, log, talks=talks)
         self.processes.append(process)
         self._stack.callback(process.stop, 5.0)
         return process

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
-from xbbd_bsd.host import DiskGeometry, MediumName, Platform, RingDescriptors, path_itself
+from xbbd_bsd.host import (
+    DiskGeometry,
+    Links,
+    MediumName,
+    Platform,
+    RingDescriptors,
+    path_itself,
+)
 from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import HvKind, sim_format
 
@@ -118,6 +125,11 @@ class SimHost:
 
     def check_kinds(self, kinds: Collection[str]) -> None:
         """Nobody else serves anything on a simulated machine."""
+
+    @property
+    def links(self) -> Links:
+        """Interfaces are not simulated: they are this computer's."""
+        return self._platform.links
 
     grant_path = ""
 

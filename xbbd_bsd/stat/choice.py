@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from xbbd_bsd.block.oids import DRIVER, RECORDS
+from xbbd_bsd.net.oids import DRIVER as CARDS
+from xbbd_bsd.stat.cards import CardRate
 from xbbd_bsd.stat.sample import Rate
 
 LEAST_BUSY: Final = 0.1  # per cent, of what is active
@@ -25,7 +27,7 @@ _CATEGORIES: Final[Mapping[str, str]] = {
     **dict.fromkeys(_DEVICE_TYPES, "device type"),
     **dict.fromkeys(_INTERFACES, "interface"),
     "pass": "passthrough",
-    **dict.fromkeys(RECORDS, "record"),
+    **dict.fromkeys((*RECORDS, CARDS.name), "record"),
 }
 _OURS: Final = ("da", "other")
 
@@ -85,6 +87,26 @@ class Choice:
             found.sort(key=SORTS[self.sort], reverse=True)
         return found if self.most is None else found[: self.most]
 
+    def of_cards(self, rates: Iterable[CardRate]) -> list[CardRate]:
+        """The chosen ones of network cards, in order."""
+        pattern = re.compile(self.filter)
+        found = [
+            rate
+            for rate in rates
+            if (not self.names or rate.name in self.names)
+            and (pattern.search(rate.name) or pattern.search(rate.record.label))
+        ]
+        return found if self.most is None else found[: self.most]
+
+    @property
+    def cards(self) -> bool:
+        """Whether it is of network cards; ValueError if it is of disks too."""
+        asked = [is_card(name) for name in self.names]
+        asked += [CARDS.name in kinds for kinds in self.types]
+        if any(asked) and not all(asked):
+            raise ValueError("disks and network cards are not shown together")
+        return any(asked)
+
     def selects(self, name: str, record: str) -> bool:
         """Whether a record was asked for by its name or type, or nothing was."""
         return (
@@ -95,18 +117,31 @@ class Choice:
 
 
 def names_of(operand: str) -> tuple[str, ...]:
-    """The records that an operand names: xbb0, xbbi0 or, of both, dev.xbbd.0; ValueError."""
+    """The records that an operand names: xbb0, xbbi0 or, of both, dev.xbbd.0; ValueError.
+
+    Of a network card it is xnb0 or dev.xnb.0.
+    """
+    card = CARDS.split(operand)
+    if card is not None and not card[1]:
+        return (f"{CARDS.name}{card[0]}",)
+    if is_card(operand):
+        return (operand,)
     parts = DRIVER.split(operand)
     if parts is not None and not parts[1]:
         return tuple(f"{record}{parts[0]}" for record in RECORDS)
     match = re.fullmatch(r"([a-z]+)(0|[1-9][0-9]*)", operand)
     if match is None or match[1] not in RECORDS:
-        raise ValueError(f"{operand}: must be like xbb0, xbbi0 or {DRIVER.node(0)}")
+        raise ValueError(f"{operand}: must be like xbb0, xbbi0, {DRIVER.node(0)} or xnb0")
     return (operand,)
 
 
+def is_card(name: str) -> bool:
+    """Whether a name is a network card's."""
+    return re.fullmatch(rf"{CARDS.name}(0|[1-9][0-9]*)", name) is not None
+
+
 def types_of(text: str) -> frozenset[str]:
-    """Of iostat's `type,if,pass`, or a record's kind, xbb or xbbi; ValueError."""
+    """Of iostat's `type,if,pass`, or a record's kind, xbb, xbbi or xnb; ValueError."""
     kinds = [kind.strip().lower() for kind in text.split(",") if kind.strip()]
     for kind in kinds:
         if kind not in _CATEGORIES:

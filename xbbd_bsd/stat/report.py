@@ -1,4 +1,4 @@
-"""Report after report on standard output: iostat's, gstat's without a screen, CSV, JSON.
+"""Report after report on standard output: iostat's, netstat's, gstat's without a screen, CSV, JSON.
 
 Layouts are elsewhere; here is what comes first, when the next one is due, and
 what an interrupt or a daemon that is gone means.  The command's only thread.
@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.stat import export, gstat, iostat
+from xbbd_bsd.stat import export, gstat, iostat, netstat
 from xbbd_bsd.stat.choice import Choice
 from xbbd_bsd.stat.gstat import Latency
 from xbbd_bsd.stat.sample import Rate
@@ -29,6 +29,7 @@ class Form(Enum):
     CSV = "gstat -C"
     JSON = "json"
     SCREEN = "gstat"
+    NETSTAT = "netstat -w"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Plan:
     @property
     def since_attach(self) -> bool:
         """Whether the first report is of all the time before, as iostat's."""
+        if self.form is Form.NETSTAT:
+            return self.count == 1  # else it begins with an interval
         return self.form in (Form.COLUMNS, Form.EXTENDED, Form.JSON)
 
 
@@ -92,12 +95,12 @@ class Reports:
     def _go_on(self, first: Interval, schedule: Schedule) -> None:
         plan, watch = self._plan, self._watch
         if plan.since_attach:
-            missing = self._missing(first.rates)
+            missing = self._missing(first)
             if missing and plan.count == 1:
                 raise OperatorError(f"{', '.join(missing)}: no such device")
             self._report(first)
         if plan.form is Form.CSV:
-            self._write(export.csv_header(**self._also) + "\n")
+            self._write(self._csv_header() + "\n")
         told = stop = False
         while not stop and (plan.count is None or self._made < plan.count):
             stop = self._interrupted(schedule)
@@ -129,21 +132,24 @@ class Reports:
         plan = self._plan
         return {"deletes": plan.deletes, "others": plan.others, "process": plan.process}
 
-    def _missing(self, rates: Sequence[Rate]) -> list[str]:
-        there = {rate.name for rate in rates}
+    def _missing(self, interval: Interval) -> list[str]:
+        there = {rate.name for rate in interval.rates} | {card.name for card in interval.cards}
         return [name for name in self._plan.choice.names if name not in there]
+
+    def _csv_header(self) -> str:
+        return export.csv_header(**self._also)
 
     def _report(self, interval: Interval) -> None:
         self._made += 1
-        rates = self._plan.choice(interval.rates)
-        if not self._plan.idle:
-            rates = [rate for rate in rates if iostat.busy(rate)]
-        lines = self._lines(rates, interval.elapsed)
+        lines = self._lines(interval)
         if lines:
             self._write("\n".join(lines) + "\n")
 
-    def _lines(self, rates: Sequence[Rate], elapsed: float) -> Sequence[str]:
+    def _lines(self, interval: Interval) -> Sequence[str]:
         plan = self._plan
+        rates = plan.choice(interval.rates)
+        if not plan.idle:
+            rates = [rate for rate in rates if iostat.busy(rate)]
         match plan.form:
             case Form.EXTENDED:
                 return iostat.extended(rates, totals=plan.totals, process=plan.process)
@@ -155,19 +161,28 @@ class Reports:
             case Form.JSON:
                 return export.json_lines(rates, self._clock.wall_ns() / 1e9)
             case _:
-                return self._batch(rates, elapsed)
+                return self._batch(rates, interval.elapsed)
 
     def _columns(self, rates: Sequence[Rate]) -> list[str]:
+        totals = self._plan.totals
+        return self._under(
+            [rate.name for rate in rates],
+            lambda: iostat.header(rates, totals=totals),
+            lambda: iostat.columns(rates, totals=totals),
+        )
+
+    def _under(
+        self, names: Sequence[str], header: Callable[[], list[str]], line: Callable[[], str]
+    ) -> list[str]:
         """With a heading at first, when devices have changed, and again when it scrolls away."""
-        names = [rate.name for rate in rates]
         if not names:
             return []
         lines = []
         if names != self._headed or self._below <= 0:
             self._headed, self._below = names, self._rows()
-            lines = iostat.header(rates, totals=self._plan.totals)
+            lines = header()
         self._below -= 1
-        return [*lines, iostat.columns(rates, totals=self._plan.totals)]
+        return [*lines, line()]
 
     def _batch(self, rates: Sequence[Rate], elapsed: float) -> list[str]:
         plan = self._plan
@@ -182,6 +197,31 @@ class Reports:
         lines = gstat.table(rates, shown, bar=" ", labels=False)
         top = gstat.status(elapsed, plan.wait, plan.choice.filter)
         return [top, *(line.text for line in lines)]
+
+
+class CardReports(Reports):
+    """Those of network cards."""
+
+    def _csv_header(self) -> str:
+        return netstat.csv_header()
+
+    def _lines(self, interval: Interval) -> Sequence[str]:
+        plan = self._plan
+        rates = plan.choice.of_cards(interval.cards)
+        if plan.form is Form.NETSTAT:
+            return self._under(
+                [rate.name for rate in rates],
+                lambda: netstat.header(rates, drops=plan.deletes),
+                lambda: netstat.line(rates, interval.elapsed, drops=plan.deletes),
+            )
+        if not plan.idle:
+            rates = [rate for rate in rates if not rate.idle]
+        match plan.form:
+            case Form.CSV:
+                return netstat.csv_lines(rates, timestamp(self._clock.wall_ns()))
+            case Form.JSON:
+                return netstat.json_lines(rates, self._clock.wall_ns() / 1e9)
+        return netstat.each(rates, totals=plan.totals)
 
 
 def timestamp(wall_ns: int) -> str:

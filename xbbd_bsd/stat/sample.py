@@ -9,11 +9,12 @@ Who asks the daemon and who prints is not known here.  Pure; any thread.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RECORDS
 from xbbd_bsd.errors import one_line
 from xbbd_bsd.oids import split
+from xbbd_bsd.stat.cards import CardRate, CardRecord, card_rate, read_cards
 from xbbd_bsd.stats import percentile
 
 _NS: Final = 1_000_000_000
@@ -103,17 +104,20 @@ class Record:
 class Sample:
     """All records at one time, in order of unit; `daemon` is the process that counted.
 
-    `uptime` is the daemon's, in seconds.
+    `uptime` is the daemon's, in seconds.  `cards`: the network cards, which have no such
+    records.
     """
 
     records: Mapping[str, Record]
     daemon: int
     uptime: int
+    cards: Mapping[str, CardRecord] = field(default_factory=dict)
 
     @property
     def now_ns(self) -> int | None:
         """When it was taken, None if no device could tell."""
-        return max((record.now_ns for record in self.records.values()), default=None)
+        counted: list[Record | CardRecord] = [*self.records.values(), *self.cards.values()]
+        return max((record.now_ns for record in counted), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ def read_sample(stat: Mapping[str, Any], daemon: Mapping[str, Any]) -> Sample:
     """Of the answers to `stat` and to `get hw.xbbd`; ValueError if they are not such answers.
 
     Devices without a state segment have no records yet and are left out, and so are those
-    that are no disks.
+    that are neither disks nor cards.
     """
     try:
         disks = {oid: values for oid, values in stat.items() if not _of_another(oid)}
@@ -172,7 +176,8 @@ def read_sample(stat: Mapping[str, Any], daemon: Mapping[str, Any]) -> Sample:
             if any(name in values for name in RECORDS)
             for record in _records(_unit(oid), values)
         }
-        return Sample(records, int(daemon["hw.xbbd.pid"]), int(daemon["hw.xbbd.uptime"]))
+        pid, uptime = int(daemon["hw.xbbd.pid"]), int(daemon["hw.xbbd.uptime"])
+        return Sample(records, pid, uptime, read_cards(stat))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"unexpected answer: {type(error).__name__}: {error}") from None
 
@@ -183,14 +188,50 @@ def compare(current: Sample, previous: Sample | None) -> list[Rate]:
     A device that was not there, or is another by now, has done all it did since
     the sample before.
     """
+    previous = _of_same_daemon(current, previous)
+    there = previous.records if previous is not None else {}
+    return [
+        rate(record, *_base(record, there.get(record.name), current, previous))
+        for record in current.records.values()
+    ]
+
+
+def compare_cards(current: Sample, previous: Sample | None) -> list[CardRate]:
+    """The same of every network card."""
+    previous = _of_same_daemon(current, previous)
+    there = previous.cards if previous is not None else {}
+    return [
+        card_rate(card, *_base(card, there.get(card.name), current, previous))
+        for card in current.cards.values()
+    ]
+
+
+def _of_same_daemon(current: Sample, previous: Sample | None) -> Sample | None:
+    """With nothing to compare with, if it was another that counted."""
     if previous is not None and previous.daemon != current.daemon:
-        previous = Sample({}, previous.daemon, previous.uptime)
-    return [rate(record, *_base(record, current, previous)) for record in current.records.values()]
+        return Sample({}, previous.daemon, previous.uptime)
+    return previous
 
 
-def _base(record: Record, current: Sample, previous: Sample | None) -> tuple[Record | None, int]:
-    """What to subtract, and nanoseconds since then."""
-    before = previous.records.get(record.name) if previous is not None else None
+class _Counted(Protocol):
+    """What a device has done until now."""
+
+    @property
+    def now_ns(self) -> int: ...
+
+    @property
+    def created_ns(self) -> int | None: ...
+
+    def follows(self: "_C", other: "_C") -> bool: ...
+
+
+_C = TypeVar("_C", bound=_Counted)
+
+
+def _base(
+    record: _C, before: _C | None, current: Sample, previous: Sample | None
+) -> tuple[_C | None, int]:
+    """What to subtract, and nanoseconds since then; `before`: that of its name then."""
     if before is not None and record.follows(before):
         return before, record.now_ns - before.now_ns
     if record.created_ns is not None:

@@ -7,13 +7,14 @@ the daemon's life.  Layouts are not known here.  The command's only thread.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xbbd_bsd.control.client import Connection
 from xbbd_bsd.control.protocol import Request, Verb
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.oids import DAEMON_ROOT
-from xbbd_bsd.stat.sample import Rate, Sample, compare, read_sample
+from xbbd_bsd.stat.cards import CardRate
+from xbbd_bsd.stat.sample import Rate, Sample, compare, compare_cards, read_sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Interval:
 
     rates: list[Rate]
     elapsed: float
+    cards: list[CardRate] = field(default_factory=list)
 
 
 class Watch:
@@ -60,7 +62,7 @@ class Watch:
         current = self._sample()
         self._taken_at = self._clock.now()
         self._previous = current
-        return Interval(compare(current, None), float(current.uptime))
+        return _interval(current, None, float(current.uptime))
 
     def next(self) -> Interval | None:
         """What happened since the sample before.
@@ -83,7 +85,11 @@ class Watch:
             assert previous.now_ns is not None
             assert current.now_ns is not None
             elapsed = max(0, current.now_ns - previous.now_ns) / 1e9
-        return Interval(compare(current, previous), elapsed)
+        return _interval(current, previous, elapsed)
+
+
+def _interval(current: Sample, previous: Sample | None, elapsed: float) -> Interval:
+    return Interval(compare(current, previous), elapsed, compare_cards(current, previous))
 
 
 class Schedule:

@@ -1,7 +1,8 @@
 /*
  * contract.h - frontends in the contract (xbb.h): the guest's end of a disk's
- * ring, for the simulator, tests and tools.  cffi reads it last; C files get it
- * through front.h.  No backend knows of it.
+ * ring, and of a network card's two, for the simulator, tests and tools.  cffi
+ * reads it behind the families' parts; C files get it through front.h and
+ * netfront.h.  No backend knows of it.
  */
 
 /* A frontend: the guest's end of a ring, for the simulator, tests and tools. */
@@ -112,3 +113,81 @@ int	xbb_front_wait(struct xbb_front *front, int timeout_ms);
 /* The yardstick: the same random reads by preadv(2), one thread each. */
 int	xbb_direct_reads(int disk_fd, const struct xbb_workload *workload,
 	    struct xbb_progress *progress);
+
+/*
+ * The guest's end of a network card's queue.  Frames of the guest's link, with
+ * the header of net/contract.h, go over the tx ring, and those of the rx ring
+ * to the link.
+ */
+struct xbb_netfront_params {
+	int32_t		grant_fd;	/* as of a disk's, as the next ones */
+	int32_t		event_fd;
+	uint32_t	port;
+	uint32_t	hv;		/* enum xbb_hv_kind */
+	uint32_t	backend_domid;
+	int32_t		link_fd;	/* non-blocking */
+	uint32_t	offloads;	/* enum xbb_net_accepts, both ways */
+	uint32_t	rx_buffers;	/* that the backend has, at most 256 */
+	/* even bytes left out in the first page of a frame, up to 2048 */
+	uint32_t	skew;
+	uint32_t	poll_us;	/* look so long before sleeping */
+	/* a backend that goes may be away for so long */
+	uint32_t	patience_ms;
+};
+
+struct xbb_netfront_counters {
+	uint64_t	tx_packets;
+	uint64_t	tx_bytes;
+	uint64_t	tx_slots;
+	uint64_t	tx_errors;	/* answered with other than OKAY */
+	uint64_t	tx_dropped;	/* of the link's, too large or odd */
+	uint64_t	tx_summed;	/* sums filled in by the frontend */
+	uint64_t	rx_packets;
+	uint64_t	rx_bytes;
+	uint64_t	rx_slots;
+	uint64_t	rx_errors;	/* the backend says that it failed */
+	uint64_t	rx_dropped;	/* the link would not have them */
+	uint64_t	rx_unwanted;	/* what offloads does not have */
+	/* unknown id, answered twice, pieces that cannot be */
+	uint64_t	bad_responses;
+	/* responses whose pages were still mapped */
+	uint64_t	still_mapped;
+	uint64_t	events;
+	uint64_t	backends_lost;
+	uint64_t	backends_found;	/* after one was lost */
+};
+
+struct xbb_netfront;
+
+/*
+ * run() relays on the calling thread until stop(), which any thread may call at
+ * any time and which holds for good; -EPIPE as of a disk's, -EPROTO if the
+ * rings cannot be true.  counters() may overlap anything but close.
+ */
+int	xbb_netfront_open(const struct xbb_netfront_params *params,
+	    struct xbb_error *error, struct xbb_netfront **frontp);
+void	xbb_netfront_ring_refs(struct xbb_netfront *front, uint32_t refs[2]);
+int	xbb_netfront_run(struct xbb_netfront *front);
+void	xbb_netfront_stop(struct xbb_netfront *front);
+void	xbb_netfront_counters(struct xbb_netfront *front,
+	    struct xbb_netfront_counters *counters);
+void	xbb_netfront_close(struct xbb_netfront *front);
+
+/*
+ * One that misbehaves, as of a disk's; not while run() is under way.  Rings: 0
+ * is tx, 1 rx.  Of the data pages the first half is for tx.
+ */
+void	*xbb_netfront_ring(struct xbb_netfront *front, uint32_t ring);
+void	*xbb_netfront_page(struct xbb_netfront *front, uint32_t page);
+uint32_t xbb_netfront_page_ref(struct xbb_netfront *front, uint32_t page);
+uint32_t xbb_netfront_pages(struct xbb_netfront *front);
+int	xbb_netfront_set_access(struct xbb_netfront *front, uint32_t ref,
+	    int access);
+int	xbb_netfront_notify(struct xbb_netfront *front);
+int	xbb_netfront_wait(struct xbb_netfront *front, int timeout_ms);
+
+/*
+ * The yardstick: frames between two links as they come, each copied twice, as
+ * often as a backend and its hypervisor would.  Until stop_fd is readable.
+ */
+int	xbb_direct_relay(int link_fd, int other_fd, int stop_fd);

@@ -133,6 +133,14 @@ linux_release(struct xbb_hvfront *hv, uint8_t *base, uint32_t npages,
 }
 
 static int
+linux_descriptors(struct xbb_hvfront *hv, int fds[2])
+{
+
+	fds[0] = hv->event_fd;
+	return (1);
+}
+
+static int
 linux_wait(struct xbb_hvfront *hv, int timeout_ms)
 {
 	struct pollfd pfd = { .fd = hv->event_fd, .events = POLLIN };
@@ -170,6 +178,7 @@ static const struct xbb_hvfront_ops linux_ops = {
 	.close = linuxfront_close,
 	.grant = linux_grant,
 	.release = linux_release,
+	.descriptors = linux_descriptors,
 	.wait = linux_wait,
 	.take = linuxfront_take,
 	.notify = linuxfront_notify,

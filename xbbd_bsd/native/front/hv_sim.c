@@ -30,6 +30,7 @@ struct xbb_hvfront {
 	uint32_t	 backend_domid;
 	int		 listen_fd;	/* the caller's */
 	int		 peer_fd;	/* connected backend, -1 for none */
+	bool		 lost;		/* there was one, and it was told */
 	uint32_t	 generation;	/* of the ledgers below */
 	uint32_t	 nledgers;
 	_Atomic uint32_t *ledger[SIM_LEDGERS];	/* those of live mappers */
@@ -277,6 +278,15 @@ accept_peer(struct xbb_hvfront *hv)
 }
 
 static int
+sim_descriptors(struct xbb_hvfront *hv, int fds[2])
+{
+
+	fds[0] = hv->listen_fd;
+	fds[1] = hv->peer_fd;
+	return (2);
+}
+
+static int
 sim_wait(struct xbb_hvfront *hv, int timeout_ms)
 {
 	struct pollfd pfd[2];
@@ -306,8 +316,18 @@ simfront_take(struct xbb_hvfront *hv)
 			event = -EPIPE;
 		}
 	}
-	/* Nobody is told of one that binds; but it makes up for a loss. */
-	return (accept_peer(hv) && event < 0 ? 0 : event);
+	/*
+	 * Nobody is told of one that binds; but it makes up for a loss, and one
+	 * that was told is over.
+	 */
+	if (!accept_peer(hv)) {
+		hv->lost = hv->lost || event < 0;
+		return (event);
+	}
+	if (hv->lost)
+		event = 1;
+	hv->lost = false;
+	return (event < 0 ? 0 : event);
 }
 
 static int
@@ -325,6 +345,7 @@ const struct xbb_hvfront_ops xbb_hvfront_sim = {
 	.grant = sim_grant,
 	.release = sim_release,
 	.set_access = sim_set_access,
+	.descriptors = sim_descriptors,
 	.wait = sim_wait,
 	.take = simfront_take,
 	.notify = simfront_notify,

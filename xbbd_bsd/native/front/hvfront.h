@@ -32,6 +32,8 @@ struct xbb_hvfront_ops {
 	 */
 	int	(*set_access)(struct xbb_hvfront *hv, uint32_t ref, int access);
 
+	/* Which get readable once there is something to take: how many. */
+	int	(*descriptors)(struct xbb_hvfront *hv, int fds[2]);
 	/* Wait until there is something to take: 1, or 0 after timeout_ms. */
 	int	(*wait)(struct xbb_hvfront *hv, int timeout_ms);
 	/* Take it: 1 event, 0 none, -EPIPE the backend has gone. */

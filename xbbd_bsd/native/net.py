@@ -1,0 +1,227 @@
+"""One queue of a network card: what queue.py is for disks, and the self-test of its rings.
+
+A queue is a tx ring and an rx ring, the guest's words, with one event channel and one
+thread.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.binding import HvKind, QueueState, StopReason, Transport, check
+from xbbd_bsd.native.netstate import PLAIN_FRAMES, NetAccepts, NetOffload, NetState
+from xbbd_bsd.native.queue import QueueStatus
+
+NET_ADDRESS: int = lib.XBB_NET_ADDRESS
+NET_MAX_FRAME: int = lib.XBB_NET_MAX_FRAME
+NET_MAX_SLOTS: int = lib.XBB_NET_MAX_SLOTS
+NET_LINK_HEADER: int = lib.XBB_NET_LINK_HEADER
+
+for _name in ("net_params", "net_indices"):
+    ffi.new(f"struct xbb_{_name} *")
+
+
+@dataclass(frozen=True, slots=True)
+class NetRingIndices:
+    """A ring at this moment: ours, then those that the guest can write; modulo 2**32."""
+
+    req_cons: int
+    nr_ents: int
+    rsp_prod_pvt: int
+    req_prod: int
+    req_event: int
+    rsp_prod: int
+    rsp_event: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetIndices:
+    """Both rings of a queue."""
+
+    tx: NetRingIndices
+    rx: NetRingIndices
+
+
+@dataclass(frozen=True, slots=True)
+class NetParams:
+    """Everything a queue of a card is made of.
+
+    Descriptors stay the caller's and must stay open until the queue is closed; ``link_fd``
+    and ``wake_fd`` are non-blocking.  ``tx_ref`` and ``rx_ref``: the page of each ring.
+    ``rx_polls``: its guest does not tell of buffers that it posts.  ``source``: the only
+    address that its frames may come from, six bytes; None: any.  A byte arrives at
+    ``wake_fd`` when the queue has drained.  ``adopt``: somebody served these rings and
+    died, or handed over.
+    """
+
+    grant_fd: int
+    event_fd: int
+    link_fd: int
+    wake_fd: int
+    hv: HvKind
+    domid: int
+    remote_port: int
+    tx_ref: int
+    rx_ref: int
+    accepts: NetAccepts = PLAIN_FRAMES
+    offload: NetOffload = NetOffload.FULL
+    rx_polls: bool = False
+    source: bytes | None = None
+    unit: int = 0
+    queue: int = 0
+    transport: Transport = Transport.BEST
+    adopt: bool = False
+
+
+class NetQueue:
+    """Two rings and their thread."""
+
+    def __init__(self, params: NetParams, state: NetState) -> None:
+        """Map the rings and bind the event channel; nothing is served before `start`.
+
+        Raises :class:`HostError` naming the step that failed; nothing is left
+        behind then.  A ring reference that does not map is reported here too:
+        the caller knows whose it was.
+        """
+        c = _c_params(params)
+        error = ffi.new("struct xbb_error *")
+        pointer = ffi.new("struct xbb_net_queue **")
+        result = lib.xbb_net_queue_open(c, state.handle, error, pointer)
+        check(result, f"connect a card of domain {params.domid}", error)
+        self._queue = pointer[0]
+        self._state = state  # mapped for as long as the thread runs
+
+    def start(self) -> None:
+        """Begin to serve; HostError if there can be no thread, and the queue is to be closed."""
+        error = ffi.new("struct xbb_error *")
+        check(lib.xbb_net_queue_start(self._queue, error), "start a queue", error)
+
+    def drain(self) -> None:
+        """Take no new packet; ``wake_fd`` tells when all that were taken are answered."""
+        if self._queue is not None:
+            lib.xbb_net_queue_drain(self._queue)
+
+    def hand_over(self) -> None:
+        """As `drain`, for one who adopts the rings."""
+        if self._queue is not None:
+            lib.xbb_net_queue_hand_over(self._queue)
+
+    def status(self) -> QueueStatus:
+        """Where the queue is in its life; a closed one has drained."""
+        if self._queue is None:
+            return QueueStatus(QueueState.DRAINED, StopReason.NONE, 0)
+        c = ffi.new("struct xbb_queue_status *")
+        lib.xbb_net_queue_status(self._queue, c)
+        return QueueStatus(QueueState(c.state), StopReason(c.reason), c.errnum)
+
+    def indices(self) -> NetIndices | None:
+        """Where both rings stand; None of a closed queue."""
+        if self._queue is None:
+            return None
+        c = ffi.new("struct xbb_net_indices *")
+        lib.xbb_net_queue_indices(self._queue, c)
+        return NetIndices(_indices(c.tx), _indices(c.rx))
+
+    def close(self) -> None:
+        """Unmap, unbind, end the thread."""
+        if self._queue is not None:
+            queue, self._queue = self._queue, None
+            lib.xbb_net_queue_close(queue)
+
+
+def _indices(c: Any) -> NetRingIndices:
+    return NetRingIndices(
+        c.req_cons,
+        c.nr_ents,
+        c.rsp_prod_pvt,
+        c.req_prod,
+        c.req_event,
+        c.rsp_prod,
+        c.rsp_event,
+    )
+
+
+def net_params_of(state: NetState, queue: int) -> NetParams:
+    """What a queue was opened with, as its segment has it; no descriptors.
+
+    HostError if it could not have been.
+    """
+    p = state.handle.ring[queue].params
+    conn = p.conn
+    try:
+        if p.accepts & ~sum(NetAccepts):
+            raise ValueError(f"{p.accepts:#x} is nothing that a frontend can receive")
+        return NetParams(
+            grant_fd=-1,
+            event_fd=-1,
+            link_fd=-1,
+            wake_fd=-1,
+            hv=HvKind(conn.hv),
+            domid=conn.domid,
+            remote_port=conn.remote_port,
+            tx_ref=conn.ring_ref[0],
+            rx_ref=conn.ring_ref[1],
+            accepts=NetAccepts(p.accepts),
+            offload=NetOffload(p.offload),
+            rx_polls=bool(p.rx_polls),
+            source=bytes(ffi.buffer(p.address)) if p.filter else None,
+            unit=conn.unit,
+            queue=queue,
+            transport=Transport(conn.transport),
+        )
+    except ValueError as error:
+        raise HostError(
+            f"{state.path}: queue {queue} is like none of ours: {error}", errno.EINVAL
+        ) from None
+
+
+def net_queue_bytes() -> int:
+    """Most memory of a queue, bytes."""
+    return int(lib.xbb_net_queue_bytes())
+
+
+def self_test() -> Iterator[tuple[str, bool]]:
+    """The cases of what goes over the rings, tried one by one: its name, whether it holds."""
+    name = ffi.new("const char **")
+    number = 0
+    while (result := int(lib.xbb_net_self_test(number, name))) != -errno.ENOENT:
+        yield str(ffi.string(name[0]).decode("ascii")), result == 1
+        number += 1
+
+
+def _c_params(params: NetParams) -> Any:
+    address = params.source or bytes(NET_ADDRESS)
+    if len(address) != NET_ADDRESS:
+        raise HostError(f"an address of {len(address)} bytes", errno.EINVAL)
+    return ffi.new(
+        "struct xbb_net_params *",
+        {
+            "conn": {
+                "grant_fd": params.grant_fd,
+                "event_fd": params.event_fd,
+                "wake_fd": params.wake_fd,
+                "hv": params.hv,
+                "domid": params.domid,
+                "remote_port": params.remote_port,
+                "unit": params.unit,
+                "ring": params.queue,
+                "ring_pages": 2,
+                "ring_ref": [params.tx_ref, params.rx_ref],
+                "workers": 1,
+                "max_persistent": 0,
+                "transport": params.transport,
+                "adopt": params.adopt * lib.XBB_ADOPT_ANSWERED,
+            },
+            "link_fd": params.link_fd,
+            "accepts": params.accepts,
+            "offload": params.offload,
+            "rx_polls": params.rx_polls,
+            "filter": params.source is not None,
+            "address": list(address),
+        },
+    )

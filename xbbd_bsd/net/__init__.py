@@ -1,0 +1,1 @@
+"""Virtual network cards: the family of backend/vif."""

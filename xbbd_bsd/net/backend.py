@@ -1,0 +1,360 @@
+"""One network card for one guest: its interface, the negotiation, and queues served in C.
+
+It does not know states, watches or other cards but by what all have in common; the data
+path it knows as descriptors and numbers.  Control thread.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from errno import EINVAL
+from typing import Protocol
+
+from xbbd_bsd.config import Config, NetConfig
+from xbbd_bsd.errands import Errands, Run
+from xbbd_bsd.errors import HostError, OperatorError, XbbdError
+from xbbd_bsd.events import (
+    Event,
+    HangEnded,
+    Hangs,
+    InterfaceStays,
+    QueueStarted,
+    QueueStatus,
+)
+from xbbd_bsd.host import Host
+from xbbd_bsd.native import (
+    MAX_RINGS,
+    NetOffload,
+    NetParams,
+    NetState,
+    QueueState,
+    StopReason,
+)
+from xbbd_bsd.net.heritage import Heritage
+from xbbd_bsd.net.negotiate import Card, FrontendParams, Offer, mac_text
+from xbbd_bsd.net.numbers import CardNumbers
+from xbbd_bsd.net.queues import Queues, Taps, Terms, asked_of, describe, left_in
+from xbbd_bsd.net.segments import make_segment, remove_segment
+from xbbd_bsd.oids import Value
+from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
+from xbbd_bsd.xenbus.states import Queue
+
+
+class Common(Protocol):
+    """What all cards of a daemon have in common: see NetFamily, which is this."""
+
+    host: Host
+    config: Config
+    state_dir: str
+    loop: asyncio.AbstractEventLoop
+    run: Run
+    taps: Taps
+    heritage: Heritage
+    known: "dict[int, NetBackend]"
+
+    def name_interface(self, unit: int, name: str) -> None:
+        """A card's interface is to have that name; OperatorError if another card's has it."""
+
+
+class NetBackend:
+    """One card for one guest."""
+
+    news: Mapping[str, bytes] = {}
+
+    def __init__(
+        self,
+        family: Common,
+        identity: Identity,
+        wake: Callable[[], None],
+        journal: Callable[[Event], None],
+    ) -> None:
+        self._family = family
+        self._identity = identity
+        self._wake = wake
+        self._journal = journal
+        self.name = str(identity)
+        self._guest = self._machine = ""
+        self._card = Card(identity.number)
+        self._offer = Offer()
+        self._open = False
+        self._told = False  # that a script has seen to the interface
+        self._interface = ""  # there, if it is not ""
+        self._segment: NetState | None = None
+        self._created_ns = 0
+        self._given: dict[str, int] = {}  # tunables, as last written by us
+        self._queues: Queues | None = None
+        self._inheritance = family.heritage.claim(identity)
+        whose = self.name.partition(" ")[0]
+        self._errands = Errands(family.run, family.loop, wake, self._hung, whose)
+
+    # The life of a device (family.Backend).
+
+    @property
+    def medium_open(self) -> bool:
+        """Whether it was opened, or something has interface and segment that was begun."""
+        return self._open or self._errands.busy is not None
+
+    @property
+    def queue(self) -> Queue:
+        if self._queues is None:
+            return Queue.NONE
+        status = self._queues.status
+        if status.state is QueueState.RUNNING:
+            return Queue.RUNNING
+        if status.state is QueueState.DRAINING:
+            return Queue.DRAINING
+        return Queue.DRAINED if status.reason is StopReason.NONE else Queue.FAILED
+
+    @property
+    def fault(self) -> XbbdError | None:
+        return None if self._queues is None else self._queues.fault
+
+    def told(self) -> None:
+        """There are no news."""
+
+    def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
+        self._guest, self._machine = guest, vm
+        self._inheritance.is_for(vm)
+        if not self._interface:
+            with suppress(OperatorError):  # it is told when the card is to be offered
+                self._card = Card.from_nodes(backend, self._identity.number)
+
+    def capabilities(self, backend: Nodes) -> Changes:
+        card = Card.from_nodes(backend, self._identity.number)
+        if self._config.mac_filter and card.mac is None:
+            raise OperatorError("node mac is missing, which mac_filter needs", EINVAL)
+        former = self._inheritance.interface or self._interface
+        left = self._inheritance.leave()
+        if left or (self._segment is not None and self._segment.damaged):
+            self._forget_segment()
+        links = self._family.host.links
+        name = card.interface(links.prefix, self._identity.domid)
+        self._family.name_interface(self._identity.unit, name)
+        if former not in ("", name):
+            self._remove(former)
+        self._card = card
+        self._make(name)
+        if self._segment is None:
+            whose = self._family.state_dir, self._identity, self._machine
+            self._use(make_segment(*whose, MAX_RINGS if links.multi else 1))
+        assert self._segment is not None
+        self._segment.interface, self._segment.guest = name, self._guest
+        self.configure()
+        most = min(self._config.max_queues, self._segment.queues)
+        self._offer = Offer(most if links.multi else 1)
+        return self._offer.to_nodes()
+
+    @property
+    def _config(self) -> NetConfig:
+        return self._family.config.net
+
+    def _make(self, name: str) -> None:
+        """See that the interface is there; HostError, and it is not left if it was not there."""
+        there = self._interface == name
+        os.close(self._open_link(name))
+        self._interface = name
+        self._told = self._told and there
+        if self._card.mtu:
+            try:
+                self._family.taps.set_mtu(name, self._card.mtu)
+            except HostError:
+                if not there:
+                    self._remove(name)
+                    self._interface = ""
+                raise
+
+    def _open_link(self, name: str) -> int:
+        return self._family.taps.open(name, multi=self._family.host.links.multi)
+
+    def _use(self, segment: NetState) -> None:
+        self._segment, self._created_ns = segment, time.monotonic_ns()
+
+    def configure(self) -> None:
+        """Go by the family's configuration as it is now.
+
+        What was agreed with a guest stays until it connects again.
+        """
+        if self._segment is not None:
+            for name, value in self._config.tunables().items():
+                # What has not changed may have been set by the operator meanwhile.
+                if value != self._given.get(name):
+                    self._segment.set_tunable(name, value)
+                    self._given[name] = value
+
+    def medium_named(self, backend: Nodes) -> bool:
+        """Whether the interface is as the toolstack wants it: in its bridge, say."""
+        if not self._told:
+            scripted = self._family.host.links.told and backend("script") is not None
+            self._told = not scripted or backend("hotplug-status") == b"connected"
+        return self._told
+
+    def open(self, backend: Nodes) -> str:
+        if not self._card.script:
+            self._family.taps.bring_up(self._interface)  # nobody else does
+        self._open = True
+        bridge = f" for bridge {self._card.bridge}" if self._card.bridge else ""
+        return f"interface {self._interface}{bridge}"
+
+    def connect(self, frontend: Nodes) -> Connection:
+        assert self._segment is not None
+        wanted = FrontendParams.from_nodes(frontend, self._offer)
+        source = self._card.mac if self._config.mac_filter else None
+        terms = Terms(self._offload(), source)
+        asked = asked_of(wanted, terms, self._identity, self._family.host.hv)
+        self._start(asked, self._segment, self._interface)
+        return Connection({}, describe(asked))
+
+    def _offload(self) -> NetOffload:
+        wanted = self._config.offload
+        return NetOffload[(self._family.host.links.offload if wanted == "auto" else wanted).upper()]
+
+    def _start(self, asked: Mapping[int, NetParams], segment: NetState, interface: str) -> None:
+        """Have these queues served; may raise Pending: a guest's page may be paged out."""
+        host, domid = self._family.host, self._identity.domid
+
+        def serve() -> Queues:
+            try:
+                return Queues(
+                    asked,
+                    lambda: self._open_link(interface),
+                    host=host,
+                    domid=domid,
+                    segment=segment,
+                )
+            except OSError as error:
+                reason = f"unable to start a queue: {error.strerror}"
+                raise HostError(reason, error.errno or 0) from None
+
+        segment.connect(len(asked))
+        what = "mapping the guest's pages"
+        found = self._errands.ask(what, asked, serve, lambda made: made.close())
+        self._queues = found
+        found.listen(self._family.loop, self._woken)
+        for params in asked.values():
+            refs = f"{params.tx_ref} {params.rx_ref}"
+            self._journal(QueueStarted(self.name, params.remote_port, refs))
+
+    @property
+    def adoptable(self) -> bool:
+        return self._inheritance.adoptable
+
+    @property
+    def lost(self) -> str:
+        return self._inheritance.refusal
+
+    def adopt(self, backend: Nodes) -> str:
+        try:
+            return self._adopt(backend)
+        except XbbdError as error:
+            if error.passes:
+                raise
+            self._inheritance.give_up(str(error))
+            self._forget_segment()
+            raise HostError(f"cannot be taken over: {error}", error.errno) from None
+
+    def _adopt(self, backend: Nodes) -> str:
+        if self._segment is None:
+            self._use(self._inheritance.take())
+        segment = self._segment
+        assert segment is not None
+        interface, ending = segment.interface, segment.ending
+        self._family.name_interface(self._identity.unit, interface)
+        asked = left_in(segment, self._identity)
+        with suppress(OperatorError):  # it is as it was, whatever nodes say by now
+            self._card = Card.from_nodes(backend, self._identity.number)
+        self._start(asked, segment, interface)
+        self._interface, self._open, self._told = interface, True, True
+        self._inheritance.taken()
+        segment.note_takeover()
+        self.configure()
+        if ending:
+            self.drain()
+        return f"{describe(asked)}, interface {interface}"
+
+    def leave(self) -> None:
+        if self._queues is not None:
+            self._queues.hand_over()
+
+    @property
+    def left(self) -> bool:
+        return self._queues is None or self._queues.handed_over
+
+    def abandon(self) -> None:
+        self._errands.abandon()
+
+    def drain(self) -> None:
+        if self._queues is not None:
+            self._queues.drain()
+        else:
+            self._inheritance.give_up("its guest has closed it")
+
+    def disconnect(self) -> None:
+        if self._queues is not None:
+            self._queues.close()
+            self._queues = None
+
+    def close(self) -> None:
+        """Waits for what was begun to be undone."""
+        self._errands.wait()
+        self._open = False
+
+    def forget(self) -> None:
+        self.abandon()
+        self._family.known.pop(self._identity.unit, None)
+        interface = self._inheritance.interface or self._interface
+        self._inheritance.leave()
+        self._forget_segment()
+        if interface:
+            self._remove(interface)
+            self._interface = ""
+
+    def _remove(self, interface: str) -> None:
+        try:
+            self._family.taps.remove(interface)
+        except HostError as error:
+            self._journal(InterfaceStays(self.name, interface, str(error)))
+
+    def _forget_segment(self) -> None:
+        if self._segment is not None:
+            remove_segment(self._segment)
+            self._segment, self._given = None, {}
+
+    # What an operator sees of it.
+
+    def numbers(self) -> CardNumbers:
+        """What there is of it now."""
+        return CardNumbers(
+            self._identity.unit,
+            self.name,
+            segment=self._segment,
+            created_ns=self._created_ns,
+            facts=self._facts,
+            indices=lambda: self._queues.indices() if self._queues is not None else {},
+            config=self._config,
+        )
+
+    def _facts(self) -> dict[str, Value]:
+        interface = self._interface
+        return {
+            "guest": self._guest,
+            "mac": mac_text(self._card.mac),
+            "interface": interface,
+            "bridge": self._card.bridge,
+            "handle": self._card.handle,
+            "interface_up": int(bool(interface) and self._family.taps.is_up(interface)),
+        }
+
+    def _woken(self) -> None:
+        if self._queues is not None:
+            status = self._queues.status
+            state, reason = status.state.name.lower(), status.reason.name.lower()
+            self._journal(QueueStatus(self.name, state, reason, status.errno))
+        self._wake()
+
+    def _hung(self, what: str, seconds: float | None) -> None:
+        if seconds is None:
+            self._journal(Hangs(self.name, what))
+        else:
+            self._journal(HangEnded(self.name, what, seconds))

@@ -1,0 +1,49 @@
+"""How the family of network cards is made: its line of the registry.
+
+Their rings are served in this process.  Control thread.
+"""
+
+from collections.abc import Mapping
+
+from xbbd_bsd.native import tap
+from xbbd_bsd.net.family import NetFamily
+from xbbd_bsd.net.heritage import Heritage
+from xbbd_bsd.net.oids import DRIVER
+from xbbd_bsd.surroundings import Entry, Surroundings
+
+
+class NativeTaps:
+    """The interfaces of this computer (queues.Taps)."""
+
+    def open(self, name: str, *, multi: bool) -> int:
+        return tap.open_tap(name, multi=multi)
+
+    def remove(self, name: str) -> None:
+        tap.remove_tap(name)
+
+    def bring_up(self, name: str) -> None:
+        tap.bring_up(name)
+
+    def is_up(self, name: str) -> bool:
+        return tap.is_up(name)
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        tap.set_mtu(name, mtu)
+
+
+def make(given: Surroundings) -> Mapping[str, NetFamily]:
+    """The family of the one directory of cards."""
+    family = NetFamily(
+        host=given.host,
+        config=given.config,
+        state_dir=given.state_dir,
+        loop=given.loop,
+        run=given.run,
+        taps=NativeTaps(),
+        heritage=Heritage(given.state_dir, given.journal),
+        journal=given.journal,
+    )
+    return {"vif": family}
+
+
+NET = Entry(DRIVER, make)

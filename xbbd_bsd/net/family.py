@@ -1,0 +1,110 @@
+"""The family of network cards: what the driver "xnb" and all its cards are.
+
+It serves the directory "vif"; one card for one guest is backend.py's matter.  Control
+thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from errno import EEXIST, ENOENT
+from typing import Any
+
+from xbbd_bsd.config import Config
+from xbbd_bsd.errands import Run
+from xbbd_bsd.errors import HostError, OperatorError
+from xbbd_bsd.events import Event, InterfaceStays
+from xbbd_bsd.findings import Finding
+from xbbd_bsd.host import Host
+from xbbd_bsd.net.backend import NetBackend
+from xbbd_bsd.net.heritage import Heritage
+from xbbd_bsd.net.oids import DRIVER
+from xbbd_bsd.net.queues import Taps
+from xbbd_bsd.oids import Value
+from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
+from xbbd_bsd.xenbus.states import State
+
+
+class NetFamily:
+    """What all cards of a daemon have in common."""
+
+    driver = DRIVER
+    # A netfront says what it wants and goes straight to Connected (netif.h).
+    connect_on = frozenset((State.CONNECTED,))
+
+    def __init__(
+        self,
+        *,
+        host: Host,
+        config: Config,
+        state_dir: str,
+        loop: asyncio.AbstractEventLoop,
+        run: Run,
+        taps: Taps,
+        heritage: Heritage,
+        journal: Callable[[Event], None],
+    ) -> None:
+        """`run` does what may have to wait; segments go to `state_dir`."""
+        self.host = host
+        self.config = config
+        self.state_dir = state_dir
+        self.loop = loop
+        self.run = run
+        self.taps = taps
+        self.heritage = heritage
+        self.known: dict[int, NetBackend] = {}  # all there are, by unit
+        self._interfaces: dict[int, str] = {}  # names, by unit
+        self._journal = journal
+
+    def configure(self, config: Config) -> None:
+        self.config = config
+        for backend in self.known.values():
+            backend.configure()
+
+    def create(
+        self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
+    ) -> NetBackend:
+        backend = self.known[identity.unit] = NetBackend(self, identity, wake, journal)
+        return backend
+
+    def name_interface(self, unit: int, name: str) -> None:
+        """A card's interface is to have that name; OperatorError if another card's has it.
+
+        Two cards at one interface would see each other's frames.
+        """
+        for other, taken in self._interfaces.items():
+            if taken == name and other != unit and other in self.known:
+                raise OperatorError(f"interface {name} is {DRIVER.name}{other}'s", EEXIST)
+        self._interfaces[unit] = name
+
+    def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
+        return self.heritage.unit_of(kind, domid, number)
+
+    @property
+    def promised(self) -> frozenset[int]:
+        return self.heritage.units
+
+    def settle(self, kind: str) -> None:
+        for left in self.heritage.settle(kind):
+            if left.interface and left.interface not in self._interfaces.values():
+                try:
+                    self.taps.remove(left.interface)
+                except HostError as error:
+                    self._journal(InterfaceStays(str(left.who), left.interface, str(error)))
+
+    def leave(self) -> None:
+        """The segments say all that the next daemon needs."""
+
+    def numbers(self, unit: int) -> Numbers:
+        return self.known[unit].numbers()
+
+    def values(self) -> Mapping[str, Value]:
+        return {}
+
+    def findings(self) -> list[Finding]:
+        return []
+
+    def perform(
+        self, verb: str, operand: int | str, who: str
+    ) -> Iterator[Mapping[str, Any] | None]:
+        """Cards have no verbs of their own."""
+        raise OperatorError(f"unknown oid '{operand}'", ENOENT)
