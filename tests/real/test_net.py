@@ -20,6 +20,7 @@ from tests.real.conftest import Guests
 from tests.real.service import Service, command, eventually
 from xbbd_bsd.native import NetState
 
+more = pytest.mark.more
 BRIDGE = "xenbr7"
 HERE, THERE, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 HERE6, THERE6 = "2001:db8::1", "2001:db8::2"
@@ -144,20 +145,23 @@ def test_a_card_comes_and_goes(lan: Lan, guest: DomU) -> None:
     lan.unplug(guest)
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(100, marks=pytest.mark.more)])
+@pytest.mark.parametrize("times", [3, pytest.param(100, marks=more)])
 def test_again_and_again(lan: Lan, guest: DomU, times: int) -> None:
     for _ in range(times):
         lan.plug(guest)
         lan.unplug(guest)
 
 
+@more
 @pytest.mark.parametrize("reverse", [False, True], ids=["out", "in"])
 def test_much_of_tcp(plugged: DomU, reverse: bool) -> None:
     report = iperf(plugged, *(["-R"] if reverse else []))
     assert report["end"]["sum_received"]["bytes"] > 1 << 20
 
 
-@pytest.mark.parametrize("feature", ["tso", "tx", "sg"])
+@pytest.mark.parametrize(
+    "feature", ["sg", pytest.param("tso", marks=more), pytest.param("tx", marks=more)]
+)
 def test_without_an_offload_of_the_guest(plugged: DomU, feature: str) -> None:
     plugged.run(f"ethtool -K eth0 {feature} off", check=True)
     for options in ([], ["-R"]):
@@ -215,6 +219,7 @@ def test_a_guest_is_destroyed_under_load(lan: Lan) -> None:
         lan.guests.forget("widow")
 
 
+@more
 def test_the_driver_is_unbound_and_bound(lan: Lan, plugged: DomU) -> None:
     plugged.run("echo vif-0 >/sys/bus/xen/drivers/vif/unbind", check=True)
     plugged.run("echo vif-0 >/sys/bus/xen/drivers/vif/bind", check=True)
@@ -222,7 +227,13 @@ def test_the_driver_is_unbound_and_bound(lan: Lan, plugged: DomU) -> None:
     pings(plugged, HERE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1], ids=["killed", "restarted"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGUSR1, id="restarted", marks=more),
+    ],
+)
 def test_the_next_daemon_goes_on(
     cards: Service, lan: Lan, plugged: DomU, number: signal.Signals
 ) -> None:
@@ -252,6 +263,7 @@ def moves(lan: Lan) -> None:
         state.close()
 
 
+@more
 def test_vlan(plugged: DomU) -> None:
     """A tag of the guest's is carried as it is."""
     sh("ip", "link", "add", "link", BRIDGE, "name", "tagged", "type", "vlan", "id", "7")

@@ -108,7 +108,13 @@ def test_its_process_is_killed_under_load(by_processes: Service, bench: Bench, t
             progress(by_processes)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1], ids=["killed", "restarted"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGUSR1, id="restarted", marks=pytest.mark.more),
+    ],
+)
 def test_nobody_waits_for_a_daemon(
     by_processes: Service, bench: Bench, number: signal.Signals
 ) -> None:
