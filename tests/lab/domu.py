@@ -17,6 +17,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -93,6 +94,8 @@ class DomU:
         self.log = DOM0.consoles / f"guest-{name}.log"
         self.uuid = uuid.uuid4()
         self._births = 0
+        self._console = ""  # so far
+        self._console_bytes = 0  # of its log
         words = ["console=hvc0 quiet panic=1 mitigations=off"]
         words += [f"xen_blkfront.{key}={value}" for key, value in (blkfront or {}).items()]
         words += [f"lab.root={root}"] if root else []
@@ -116,6 +119,7 @@ class DomU:
     def start(self, limit: float = 120.0) -> Self:
         """Create it and wait until it takes commands; GuestError."""
         self.log.unlink(missing_ok=True)
+        self._console, self._console_bytes = "", 0
         path = Path(f"/tmp/{self.name}.cfg")
         path.write_text(self.config)
         sh("xl", "create", "-q", str(path), limit=limit)
@@ -155,6 +159,7 @@ class DomU:
         twin.name = name
         twin.domid = None
         twin.log = DOM0.consoles / f"guest-{name}.log"
+        twin._console, twin._console_bytes = "", 0
         twin.config = self.config.replace(f'name = "{self.name}"', f'name = "{name}"', 1)
         return twin
 
@@ -192,10 +197,13 @@ class DomU:
         """All that its console has printed, over all its lives."""
         if self.domid is not None:
             DOM0.follow_console(self.name, self.log)
-        try:
-            return self.log.read_bytes().decode(errors="replace").replace("\r", "")
-        except FileNotFoundError:
-            return ""
+        with suppress(FileNotFoundError), self.log.open("rb") as log:
+            log.seek(self._console_bytes)  # what is new: it is asked again and again
+            new = log.read()
+            self._console_bytes += len(new)
+            # Of whatever was cut in two each half is replaced; what we look for is ASCII.
+            self._console += new.decode(errors="replace").replace("\r", "")
+        return self._console
 
     def expect(self, pattern: str, limit: float = 60.0, start: int = 0) -> re.Match[str]:
         """Wait for something on its console; GuestError with the console's end."""
