@@ -272,7 +272,7 @@ def test_every_node_read_of_a_cards_own_is_there() -> None:
         name: (ROOT / "xbbd_bsd" / name).read_text()
         for name in ("xenbus/device.py", "net/backend.py", "net/negotiate.py")
     }
-    found = set(re.findall(r'self\._own\("([a-z-]+)"\)', files["xenbus/device.py"]))
+    found = set(re.findall(r'\.own\("([a-z-]+)"\)', files["xenbus/device.py"]))
     for name in ("net/backend.py", "net/negotiate.py"):
         found |= set(re.findall(r'[^_]backend\("([a-z-]+)"\)', files[name]))
     assert section("A card's nodes read: the backend's") == found

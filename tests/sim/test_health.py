@@ -83,7 +83,7 @@ def is_well(machine: Machine) -> None:
 
 
 def test_all_is_well(machine: Machine, image: Path) -> None:
-    assert xbbctl(machine, "health") == "no disks\n"
+    assert xbbctl(machine, "health") == "no devices\n"
     guest = machine.connected(image, mode="r")
     assert xbbctl(machine, "health") == "all is well: 1 disk\n"
     assert xbbctl(machine, "health", "xbbd0") == "all is well: 1 disk\n"
@@ -149,7 +149,7 @@ def test_a_flush_that_failed(faults: Faults, image: Path) -> None:
         eventually(lambda: not machine.segments(), "the device is gone")
         assert "lost" in kinds(machine)
         xbbctl(machine, "clear", str(image))
-        assert xbbctl(machine, "health") == "no disks\n"
+        assert xbbctl(machine, "health") == "no devices\n"
 
 
 def test_a_limit_and_who_waits_for_it(machine: Machine, image: Path) -> None:

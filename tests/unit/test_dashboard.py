@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.test_card_metrics import CARD
 from tests.unit.test_metrics import SNAPSHOT
 from xbbd_bsd.block.oids import RECORDS
 from xbbd_bsd.control.families import Collector, library
@@ -27,7 +28,7 @@ KINDS = {"bargauge", "row", "stat", "table", "timeseries"}
 def given() -> dict[str, set[str]]:
     """Labels by metric."""
     found = {}
-    for family in Collector(SNAPSHOT, library()).collect():
+    for family in Collector({**SNAPSHOT, "dev.xnb.0": CARD}, library()).collect():
         labels = set(getattr(family, "_labelnames", ()))
         for sample in family.samples:
             labels |= set(sample.labels)

@@ -12,7 +12,7 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from tests.waiting import GIVE_UP
-from xbbd_bsd.block.entry import make, tap_params
+from xbbd_bsd.block.entry import MANY, make, tap_params
 from xbbd_bsd.block.limits import RESERVED_DESCRIPTORS
 from xbbd_bsd.config import KINDS, Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
@@ -283,15 +283,15 @@ def test_few_descriptors_are_told_at_the_start(
         journal=bench.events.append,
         try_again=lambda driver, units: None,
     )
-    for disks in (1000, 999):
+    for disks in (MANY, MANY - 1):
         descriptors = RESERVED_DESCRIPTORS + 21 * disks
         resources = Resources(4096, 1000, descriptors, 1 << 30)
         monkeypatch.setattr(type(bench.host), "resources", resources)
         bench.events.clear()
         make(given)
         told = [str(event) for event in bench.events]
-        text = "20979 file descriptors are enough for 999 disks, of 4 rings each"
-        assert told == ([] if disks == 1000 else [text])
+        text = f"{21 * disks} file descriptors are enough for {disks} disks, of 4 rings each"
+        assert told == ([] if disks == MANY else [text])
 
 
 def test_from_attach_to_detach(bench: Bench) -> None:

@@ -168,8 +168,7 @@ class BlockBackend:
 
     def _plan_look(self) -> None:
         self._look_no_more()
-        interval = self._config.resize_interval
-        if self.medium_open and interval > 0:
+        if self.medium_open and (interval := self._config.resize_interval) > 0:
             self._look = self._family.loop.call_later(interval, self.measure)
 
     def _look_no_more(self) -> None:
@@ -441,6 +440,7 @@ class BlockBackend:
         if self._rings is not None:
             self._rings.finish()
             self._rings = None
+            self._medium.tell_progress(0.0)  # whatever waited has been answered
             self._lookout.end()
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()

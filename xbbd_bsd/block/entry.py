@@ -21,7 +21,7 @@ from xbbd_bsd.errors import OperatorError, printable
 from xbbd_bsd.events import FewDescriptors
 from xbbd_bsd.surroundings import Entry, Surroundings
 
-MANY: Final = 1000  # disks, as many as anybody is known to have on one host
+MANY: Final = 200  # disks, more than most hosts have
 
 
 def tap_params(value: bytes) -> bytes:

@@ -46,7 +46,7 @@ class SegmentNumbers:
         # A counter that was written starts there; the data path counts on undisturbed.
         self._added: dict[str, int] = {}
         self._groups: dict[str, Facts] = {
-            "medium": lambda: {**medium(), **self._negotiated()},
+            "medium": lambda: {**self._size(), **medium(), **self._negotiated()},
             "process": process,
             "tunables": segment.tunables,
             "limits": limits,
@@ -61,6 +61,10 @@ class SegmentNumbers:
     def group(self, name: str) -> Mapping[str, Value]:
         """The values of a group of leaves; none of one that is not ours."""
         return self._groups[name]() if name in self._groups else {}
+
+    def _size(self) -> Mapping[str, Value]:
+        """What is open has its own; else what it was, if anybody ever looked."""
+        return {"sectors": self.segment.sectors} if self.segment.sectors else {}
 
     def rings(self) -> list[int]:
         """The rings in use."""

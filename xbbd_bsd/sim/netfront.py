@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from xbbd_bsd.errors import in_words
 from xbbd_bsd.native.front.netfront import ALL_OFFLOADS, RX_BUFFERS, Netfront, NetfrontParams
 from xbbd_bsd.native.netstate import NetAccepts
 from xbbd_bsd.sim.frontend import BACKEND_DOMID, Domain, Frontend
@@ -62,7 +63,7 @@ class Queue:
         try:
             self.front.run()
         except OSError as error:
-            self.error = error.strerror or str(error)
+            self.error = in_words(error)
 
     def stop(self) -> None:
         """Relay no more; the rings are as they are."""
