@@ -74,6 +74,7 @@ struct pair_options {
 	uint32_t	transport;	/* BEST */
 	uint32_t	domid;		/* 1 */
 	uint32_t	max_indirect_segments;	/* 0 */
+	uint32_t	max_segments;	/* of a request the frontend makes; 11 */
 	bool		read_only;
 	bool		device;		/* the file counts as a disk device */
 	bool		discard;
