@@ -238,6 +238,7 @@ struct disk {
 	atomic_int	 discard_errnum;	/* of each discard */
 	/* What has happened. */
 	atomic_uint	 transfers;
+	atomic_uint	 straddling;	/* that did not begin at a page */
 	atomic_uint	 inflight;
 	atomic_uint	 most_inflight;
 	atomic_uint	 syncs;
