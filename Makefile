@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
 	@echo "make bench-net   a network card against the bare relay of two taps"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
+	@echo "make bench-null    a ring on a disk that takes no time, in instructions (2 minutes)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
 	@echo "make test-xen-all    the same in more circumstances (30 to 60 minutes)"
 	@echo "make test-freebsd-dom0   the same in this dom0, a FreeBSD's (HACKING.md)"
@@ -68,6 +69,10 @@ bench-net:
 	@sh bootstrap.sh net
 	@$(PY) -m xbbd_bsd.sim bench-net
 
+# Instructions are counted where valgrind is.
+bench-null: build
+	@$(PY) -m tests.bench
+
 # The lab builds its images the first time; see tests/lab/README.md.
 test-xen: build
 	@$(PY) -m tests.lab test -- -m "not more"
@@ -94,4 +99,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: all help build demo demo-net test mutants mutants-all lint bench \
-	bench-net test-xen test-xen-all test-freebsd-dom0 bench-xen bench-xen-virtual clean
+	bench-net bench-null test-xen test-xen-all test-freebsd-dom0 bench-xen \
+	bench-xen-virtual clean

@@ -102,7 +102,8 @@ open_front(struct pair *pair, const struct device *device,
 		.hv = XBB_HV_SIM,
 		.abi = options->abi,
 		.ring_pages = either(options->ring_pages, 1),
-		.max_segments = XBB_MAX_SEGMENTS,
+		.max_segments = either(options->max_segments,
+		    XBB_MAX_SEGMENTS),
 		.persistent = options->persistent != 0,
 	};
 	struct xbb_error error;

@@ -67,6 +67,7 @@ disk_reset(void)
 	atomic_store(&disk.sync_errnum_once, 0);
 	atomic_store(&disk.discard_errnum, 0);
 	atomic_store(&disk.transfers, 0);
+	atomic_store(&disk.straddling, 0);
 	atomic_store(&disk.most_inflight, 0);
 	atomic_store(&disk.syncs, 0);
 	atomic_store(&disk.discards, 0);
@@ -246,6 +247,8 @@ transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
 	int npieces;
 
 	number = atomic_fetch_add(&disk.transfers, 1);
+	if ((uintptr_t)iov->iov_base % XBB_PAGE_SIZE != 0)
+		atomic_fetch_add(&disk.straddling, 1);
 	now = atomic_fetch_add(&disk.inflight, 1) + 1;
 	most = atomic_load(&disk.most_inflight);
 	while (now > most && !atomic_compare_exchange_weak(

@@ -74,6 +74,7 @@ struct pair_options {
 	uint32_t	transport;	/* BEST */
 	uint32_t	domid;		/* 1 */
 	uint32_t	max_indirect_segments;	/* 0 */
+	uint32_t	max_segments;	/* of a request the frontend makes; 11 */
 	bool		read_only;
 	bool		device;		/* the file counts as a disk device */
 	bool		discard;
@@ -237,6 +238,7 @@ struct disk {
 	atomic_int	 discard_errnum;	/* of each discard */
 	/* What has happened. */
 	atomic_uint	 transfers;
+	atomic_uint	 straddling;	/* that did not begin at a page */
 	atomic_uint	 inflight;
 	atomic_uint	 most_inflight;
 	atomic_uint	 syncs;

@@ -11,6 +11,7 @@
 /* What is answered, and how often it was asked. */
 static struct {
 	bool		 has_work;
+	uint32_t	 looks;		/* how often that was asked */
 	bool		 asked_in_time;	/* something came while it was asked */
 	int		 may_sleep;
 	uint32_t	 asks;
@@ -23,6 +24,7 @@ played_has_work(void *self)
 {
 
 	(void)self;
+	played.looks++;
 	return (played.has_work);
 }
 
@@ -87,7 +89,7 @@ static const struct xbb_hv_ops ops = {
 
 static struct xbb_conn conn;
 static struct xbb_ring_common rc;
-static const int32_t no_polling;
+static int32_t poll_max_us;
 
 static void
 begin(void)
@@ -102,7 +104,8 @@ begin(void)
 	conn.ops = &ops;
 	conn.rc = &rc;
 	CHECK_EQ(xbb_kick_open(&conn.rest), 0);
-	conn.rest.poll_max_us = &no_polling;
+	poll_max_us = 0;
+	conn.rest.poll_max_us = &poll_max_us;
 	CHECK_EQ(pipe(event_pipe), 0);
 }
 
@@ -208,6 +211,56 @@ check_kick(void)
 	end();
 }
 
+/* How many sleeps until the thread looks around once more, asking often. */
+static uint32_t
+sleeps_until_look(void)
+{
+	uint32_t n;
+
+	for (n = 1; ; n++) {
+		CHECK(n < 5000);
+		played.looks = 0;
+		(void)xbb_rest_now(&conn);
+		if (played.looks > 8)
+			return (n);
+	}
+}
+
+/* What never pays is tried less and less often; what pays, at once. */
+static void
+check_looking(void)
+{
+	uint32_t i, n;
+
+	begin();
+	played.may_sleep = 0;
+	poll_max_us = 4;	/* nothing is left of it when it has failed */
+	for (i = 0, n = 16; i < 9; i++, n = n < 1024 ? 2 * n : n)
+		CHECK_EQ(sleeps_until_look(), n);
+	for (i = 1; i < 1024; i++) {
+		played.looks = 0;
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.looks, 1);
+	}
+	played.has_work = true;
+	CHECK(!xbb_rest_now(&conn));
+	played.has_work = false;
+	CHECK_EQ(sleeps_until_look(), 1);
+	CHECK_EQ(sleeps_until_look(), 32);
+
+	/* Another setting is one of which nothing is known. */
+	CHECK_EQ(sleeps_until_look(), 64);
+	poll_max_us = 5;
+	CHECK_EQ(sleeps_until_look(), 16);
+	poll_max_us = 0;
+	for (i = 0; i < 2000; i++) {
+		played.looks = 0;
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.looks, 1);
+	}
+	end();
+}
+
 /* The family's own descriptor, as a tap or a reply of a store's. */
 static void
 check_also(void)
@@ -242,6 +295,7 @@ main(void)
 	check_event();
 	check_storm();
 	check_kick();
+	check_looking();
 	check_also();
 	return (0);
 }

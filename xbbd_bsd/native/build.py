@@ -57,6 +57,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "faults.c",
         "flush.c",
         "intake.c",
+        "io.c",
         "medium.c",
         "open.c",
         "order.c",

@@ -12,9 +12,9 @@ perform_batch(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	if (batch->faked)
 		return (XBB_WELL);
 	if (batch->operation == XBB_OP_DISCARD)
-		return (xbb_data_discard(q, batch));
+		return (xbb_io_discard(q, batch));
 	if (batch->nseg == 0)
-		return (xbb_data_flush(q, batch, thread));
+		return (xbb_io_flush(q, batch, thread));
 	return (xbb_data_move(q, batch, thread));
 }
 
@@ -28,7 +28,7 @@ flush_before(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	struct xbb_outcome done;
 
 	batch->flushed = true;
-	done = xbb_data_flush(q, batch, thread);
+	done = xbb_io_flush(q, batch, thread);
 	return (xbb_means_cannot(done.error) ? XBB_WELL : done);
 }
 

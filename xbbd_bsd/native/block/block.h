@@ -361,15 +361,23 @@ struct xbb_outcome xbb_pages_copy(struct xbb_queue *q,
 int	xbb_pages_fetch(struct xbb_queue *q, const struct xbb_req *req,
 	    struct xbb_segment *to, enum xbb_shortage *shortage);
 
+/* io.c - what a batch has the disk do.  Any thread of the queue's. */
+int	xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov,
+	    off_t offset, bool *was_short);
+struct xbb_outcome xbb_io_part(struct xbb_queue *q,
+	    struct xbb_batch *batch, bool to_disk, struct iovec *iov,
+	    int niov, uint64_t offset);
+struct xbb_outcome xbb_io_batch(struct xbb_queue *q,
+	    struct xbb_batch *batch, struct iovec *iov, int niov,
+	    uint64_t offset, uint64_t length, uint32_t thread);
+struct xbb_outcome xbb_io_flush(struct xbb_queue *q,
+	    struct xbb_batch *batch, uint32_t thread);
+struct xbb_outcome xbb_io_discard(struct xbb_queue *q,
+	    struct xbb_batch *batch);
+
 /* data.c - a batch's data between the guest's pages and the disk. */
 struct xbb_outcome xbb_data_move(struct xbb_queue *q,
 	    struct xbb_batch *batch, uint32_t thread);
-struct xbb_outcome xbb_data_flush(struct xbb_queue *q,
-	    struct xbb_batch *batch, uint32_t thread);
-struct xbb_outcome xbb_data_discard(struct xbb_queue *q,
-	    struct xbb_batch *batch);
-int	xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov,
-	    off_t offset, bool *was_short);
 size_t	xbb_data_buffer_size(const struct xbb_queue_params *params);
 
 /* flush.c - flushes of a disk, one at a time; what is known to be lost. */

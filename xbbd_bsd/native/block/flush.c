@@ -8,7 +8,7 @@
  * one that goes on beside the failing one, finds nothing to do and succeeds. So
  * the first failure is noted in the state segment, for good; that word is
  * looked at before a flush and, by whoever waited, after it.  A file that was
- * cut off under a write is noted there as well (data.c).
+ * cut off under a write is noted there as well (io.c).
  */
 #include <stdlib.h>
 

@@ -76,7 +76,9 @@ struct xbb_rest {
 	bool		 masked;	/* event channel awaits unmask */
 	uint32_t	 idle_events;	/* in a row, that brought nothing */
 	uint64_t	 poll_ns;	/* how long looking for work pays */
+	uint64_t	 poll_most_ns;	/* what the tunable was */
 	uint32_t	 sleeps_unpolled;	/* without looking first */
+	uint32_t	 poll_retry;	/* so many, then looking is tried */
 	const int32_t	*poll_max_us;	/* a tunable: most of that */
 	int		 also_fd;	/* one more to poll for; -1 */
 	bool		 also_ready;	/* it has something */

@@ -9,10 +9,14 @@
 
 #include "core/core.h"
 
-/* Looking for work before sleeping: not for less, and when to try again. */
+/*
+ * Looking for work before sleeping: not for less, and after how many sleeps to
+ * try again, which doubles as long as that leads to nothing.
+ */
 #define POLL_LEAST_NS	4000
 #define POLL_MOST_US	10000	/* whatever the segment says */
 #define POLL_RETRY	16
+#define POLL_RETRY_LAST	1024
 
 /* Events in a row that may bring nothing before we look away for a while. */
 #define IDLE_EVENTS	8
@@ -35,17 +39,10 @@ look_for_work(struct xbb_conn *conn, uint64_t ns)
 	return (false);
 }
 
-/*
- * Look for work for a while without asking for an event: the frontend is
- * spared a notification and we a wake-up.  As long as it pays, the whole time
- * allowed; each failure halves it, and once it is nothing, one sleep in
- * POLL_RETRY tries again.  How long a sleep was would tell less: it includes
- * the time to wake up.
- */
-static bool
-look_around(struct xbb_conn *conn)
+/* How long may be looked; another answer than before, and all begins anew. */
+static uint64_t
+longest_look(struct xbb_rest *rest)
 {
-	struct xbb_rest *rest = &conn->rest;
 	uint64_t most;
 	int32_t most_us;
 
@@ -53,21 +50,44 @@ look_around(struct xbb_conn *conn)
 	if (most_us > POLL_MOST_US)
 		most_us = POLL_MOST_US;
 	most = most_us > 0 ? (uint64_t)most_us * 1000 : 0;
+	if (most != rest->poll_most_ns) {
+		rest->poll_most_ns = most;
+		rest->poll_ns = 0;
+		rest->sleeps_unpolled = 0;
+		rest->poll_retry = POLL_RETRY;
+	}
+	return (most);
+}
+
+/*
+ * Look for work for a while without asking for an event: the frontend is
+ * spared a notification and we a wake-up.  As long as it pays, the whole time
+ * allowed; each failure halves it, and once it is nothing it is tried again
+ * after so many sleeps, more each time: with one processor it can never pay.
+ * How long a sleep was would tell less: it includes the time to wake up.
+ */
+static bool
+look_around(struct xbb_conn *conn)
+{
+	struct xbb_rest *rest = &conn->rest;
+	const uint64_t most = longest_look(rest);
+
+	if (most == 0)
+		return (false);
 	if (rest->poll_ns < POLL_LEAST_NS) {
-		if (++rest->sleeps_unpolled < POLL_RETRY)
+		if (++rest->sleeps_unpolled < rest->poll_retry)
 			return (false);
 		rest->poll_ns = most;
+		rest->sleeps_unpolled = 0;
 	}
-	rest->sleeps_unpolled = 0;
-	if (rest->poll_ns > most)
-		rest->poll_ns = most;
-	if (rest->poll_ns == 0)
-		return (false);
 	if (look_for_work(conn, rest->poll_ns)) {
 		rest->poll_ns = most;
+		rest->poll_retry = POLL_RETRY;
 		return (true);
 	}
 	rest->poll_ns /= 2;
+	if (rest->poll_ns < POLL_LEAST_NS && rest->poll_retry < POLL_RETRY_LAST)
+		rest->poll_retry *= 2;
 	return (false);
 }
 
