@@ -53,8 +53,8 @@ move_straight(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	struct xbb_outcome done;
 
 	if (batch->persistent)
-		return (xbb_io_batch(q, batch, iov, fill_iov(q, batch, NULL, iov),
-		    offset, length, thread));
+		return (xbb_io_batch(q, batch, iov,
+		    fill_iov(q, batch, NULL, iov), offset, length, thread));
 	done = xbb_pages_map(q, batch, &map, refs);
 	if (done.error != 0)
 		return (done);
