@@ -103,11 +103,6 @@ TARGETS = (
         ((QUEUE,), (FEATURES,)),
     ),
     Target(
-        "xbbd_bsd/native/net/adopt.c",
-        ("net", "net_hostile", "net_life", "net_takeover"),
-        ((QUEUE_OF_CARD,),),
-    ),
-    Target(
         "xbbd_bsd/native/net/pieces.c",
         ("net", "net_hostile", "net_life", "net_takeover"),
         ((QUEUE_OF_CARD,),),
@@ -124,11 +119,6 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/net/transmit.c",
-        ("net", "net_hostile", "net_life", "net_takeover"),
-        ((QUEUE_OF_CARD,),),
-    ),
-    Target(
-        "xbbd_bsd/native/net/wire.c",
         ("net", "net_hostile", "net_life", "net_takeover"),
         ((QUEUE_OF_CARD,),),
     ),
