@@ -36,6 +36,7 @@ HEADERS = (
     "net/netif.h",
     "net/offload.h",
     "net/frame.h",
+    "net/net.h",
 )
 
 

@@ -46,6 +46,7 @@ QUEUE = "tests/native/test_queue*.py"
 FEATURES = "tests/native/test_features*.py"
 EVENTS = "tests/native/test_events.py"
 CARDS = "tests/native/test_netif.py"
+QUEUE_OF_CARD = "tests/native/test_net.py"
 
 TARGETS = (
     Target(
@@ -100,6 +101,26 @@ TARGETS = (
         "xbbd_bsd/native/block/intake.c",
         ("table", "counters", "hostile", "fuzz_ring", "shortage", "io", "order"),
         ((QUEUE,), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/net/pieces.c",
+        ("net", "net_hostile", "net_life", "net_takeover"),
+        ((QUEUE_OF_CARD,),),
+    ),
+    Target(
+        "xbbd_bsd/native/net/queue.c",
+        ("net", "net_hostile", "net_life", "net_takeover"),
+        ((QUEUE_OF_CARD,),),
+    ),
+    Target(
+        "xbbd_bsd/native/net/receive.c",
+        ("net", "net_hostile", "net_life", "net_takeover"),
+        ((QUEUE_OF_CARD,),),
+    ),
+    Target(
+        "xbbd_bsd/native/net/transmit.c",
+        ("net", "net_hostile", "net_life", "net_takeover"),
+        ((QUEUE_OF_CARD,),),
     ),
     Target("xbbd_bsd/native/net/netif.c", ("netif", "fuzz_netif"), ((CARDS,),)),
     Target("xbbd_bsd/native/net/headers.c", ("sums", "fuzz_offload"), ((CARDS,),)),
