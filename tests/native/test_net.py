@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 def read_all(state: NetState) -> None:
     """Everything a segment tells; a number is a number, whatever it is."""
-    for queue in range(state.queues):
+    for queue in range(state.rings):
         view = state.queue(queue)
         assert isinstance(view.transport + view.offload, int)
         assert view.accepts in ~PLAIN_FRAMES
@@ -71,14 +71,14 @@ def read_all(state: NetState) -> None:
     assert len(os.fsencode(state.identity.kind)) <= 32
     assert set(state.served) <= {0, 1}
     assert state.ending in (True, False)
-    assert 0 <= state.connection_queues <= state.queues
+    assert 0 <= state.connection_rings <= state.rings
     assert state.takeovers >= 0
 
 
 def test_a_fresh_segment(path: Path) -> None:
     state = NetState.open(str(path))
     read_all(state)
-    assert (state.queues, state.identity, state.damaged) == (2, WHOSE, False)
+    assert (state.rings, state.identity, state.damaged) == (2, WHOSE, False)
     assert (state.interface, state.guest, state.served, state.takeovers) == ("", "", [], 0)
     assert set(state.counters()) == set(NET_COUNTERS)
     assert set(state.refusals()) == set(NetRefusal)
@@ -97,7 +97,7 @@ def test_what_the_control_plane_writes_others_read(path: Path) -> None:
     mine.set_tunable("poll_max_us", -1)
     mine.count_on({1: {"tx_packets": 5, "notifies_sent": 6, "gone": 7}, 9: {"tx_packets": 1}})
     assert (others.interface, others.guest) == ("vif7.2", "g" * 63)
-    assert (others.connection_queues, others.takeovers) == (2, 1)
+    assert (others.connection_rings, others.takeovers) == (2, 1)
     assert others.tunables() == {"poll_max_us": -1}
     assert (others.counters(1)["tx_packets"], others.counters()["notifies_sent"]) == (5, 6)
     assert others.ending  # two were to be served, none is

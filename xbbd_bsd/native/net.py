@@ -13,9 +13,9 @@ from typing import Any
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import HvKind, QueueState, StopReason, Transport, check
+from xbbd_bsd.native.binding import HvKind, Transport
 from xbbd_bsd.native.netstate import PLAIN_FRAMES, NetAccepts, NetOffload, NetState
-from xbbd_bsd.native.queue import QueueStatus
+from xbbd_bsd.native.queue import Calls, QueueHandle
 
 NET_ADDRESS: int = lib.XBB_NET_ADDRESS
 NET_MAX_FRAME: int = lib.XBB_NET_MAX_FRAME
@@ -78,46 +78,21 @@ class NetParams:
     adopt: bool = False
 
 
-class NetQueue:
-    """Two rings and their thread."""
+class NetQueue(QueueHandle):
+    """Two rings of a card, and their thread."""
+
+    _CALLS = Calls(
+        "xbb_net_queue",
+        lib.xbb_net_queue_open,
+        lib.xbb_net_queue_start,
+        lib.xbb_net_queue_drain,
+        lib.xbb_net_queue_hand_over,
+        lib.xbb_net_queue_status,
+        lib.xbb_net_queue_close,
+    )
 
     def __init__(self, params: NetParams, state: NetState) -> None:
-        """Map the rings and bind the event channel; nothing is served before `start`.
-
-        Raises :class:`HostError` naming the step that failed; nothing is left
-        behind then.  A ring reference that does not map is reported here too:
-        the caller knows whose it was.
-        """
-        c = _c_params(params)
-        error = ffi.new("struct xbb_error *")
-        pointer = ffi.new("struct xbb_net_queue **")
-        result = lib.xbb_net_queue_open(c, state.handle, error, pointer)
-        check(result, f"connect a card of domain {params.domid}", error)
-        self._queue = pointer[0]
-        self._state = state  # mapped for as long as the thread runs
-
-    def start(self) -> None:
-        """Begin to serve; HostError if there can be no thread, and the queue is to be closed."""
-        error = ffi.new("struct xbb_error *")
-        check(lib.xbb_net_queue_start(self._queue, error), "start a queue", error)
-
-    def drain(self) -> None:
-        """Take no new packet; ``wake_fd`` tells when all that were taken are answered."""
-        if self._queue is not None:
-            lib.xbb_net_queue_drain(self._queue)
-
-    def hand_over(self) -> None:
-        """As `drain`, for one who adopts the rings."""
-        if self._queue is not None:
-            lib.xbb_net_queue_hand_over(self._queue)
-
-    def status(self) -> QueueStatus:
-        """Where the queue is in its life; a closed one has drained."""
-        if self._queue is None:
-            return QueueStatus(QueueState.DRAINED, StopReason.NONE, 0)
-        c = ffi.new("struct xbb_queue_status *")
-        lib.xbb_net_queue_status(self._queue, c)
-        return QueueStatus(QueueState(c.state), StopReason(c.reason), c.errnum)
+        super().__init__(_c_params(params), state, f"connect a card of domain {params.domid}")
 
     def indices(self) -> NetIndices | None:
         """Where both rings stand; None of a closed queue."""
@@ -126,12 +101,6 @@ class NetQueue:
         c = ffi.new("struct xbb_net_indices *")
         lib.xbb_net_queue_indices(self._queue, c)
         return NetIndices(_indices(c.tx), _indices(c.rx))
-
-    def close(self) -> None:
-        """Unmap, unbind, end the thread."""
-        if self._queue is not None:
-            queue, self._queue = self._queue, None
-            lib.xbb_net_queue_close(queue)
 
 
 def _indices(c: Any) -> NetRingIndices:

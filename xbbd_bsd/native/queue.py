@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EINVAL
-from typing import Any
+from typing import Any, ClassVar
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native._xbb import ffi, lib
@@ -18,6 +19,7 @@ from xbbd_bsd.native.binding import (
     Transport,
     check,
 )
+from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.native.state import State
 
 
@@ -75,55 +77,85 @@ class QueueStatus:
     errno: int
 
 
-class Queue:
-    """A ring, its thread and its workers."""
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What C has for a family's queues, as xbb_queue_open() and so on; `struct` is theirs."""
 
-    def __init__(self, params: QueueParams, state: State) -> None:
-        """Map the ring and bind the event channel; nothing is served before `start`.
+    struct: str
+    open: Callable[..., int]
+    start: Callable[..., int]
+    drain: Callable[[Any], None]
+    hand_over: Callable[[Any], None]
+    status: Callable[..., None]
+    close: Callable[[Any], None]
 
-        Raises :class:`HostError` naming the step that failed; nothing is left
-        behind then.  A ring reference that does not map is reported here too:
-        the caller knows whose it was.
+
+class QueueHandle:
+    """What is served by one thread, and all of its own: a ring of a disk, or two of a card."""
+
+    _CALLS: ClassVar[Calls]
+
+    def __init__(self, params: Any, state: MappedSegment, what: str) -> None:
+        """Map what is shared and bind the event channel; nothing is served before `start`.
+
+        `params`: C's.  Raises :class:`HostError` naming the step that failed, of `what`;
+        nothing is left behind then.  A ring reference that does not map is reported here
+        too: the caller knows whose it was.
         """
-        c = _c_params(params)
         error = ffi.new("struct xbb_error *")
-        pointer = ffi.new("struct xbb_queue **")
-        result = lib.xbb_queue_open(c, state.handle, error, pointer)
-        check(result, f"connect a ring of domain {params.domid}", error)
+        pointer = ffi.new(f"struct {self._CALLS.struct} **")
+        check(self._CALLS.open(params, state.handle, error, pointer), what, error)
         self._queue = pointer[0]
-        self._state = state  # mapped for as long as the threads run
+        self._state = state  # mapped for as long as its threads run
 
     def start(self) -> None:
         """Begin to serve; HostError if there can be no thread, and the queue is to be closed."""
         error = ffi.new("struct xbb_error *")
-        check(lib.xbb_queue_start(self._queue, error), "start a queue", error)
+        check(self._CALLS.start(self._queue, error), "start a queue", error)
 
     def drain(self) -> None:
-        """Take no new request; ``wake_fd`` tells when all accepted ones are answered."""
+        """Take nothing new; ``wake_fd`` tells when all that was accepted is answered."""
         if self._queue is not None:
-            lib.xbb_queue_drain(self._queue)
+            self._CALLS.drain(self._queue)
 
     def hand_over(self) -> None:
-        """As `drain`, for one who adopts the ring, and finds nothing unanswered.
+        """As `drain`, for one who adopts it, and finds nothing unanswered.
 
         A host's shortage is waited for, for as long as it takes: nobody is refused anything.
         """
         if self._queue is not None:
-            lib.xbb_queue_hand_over(self._queue)
+            self._CALLS.hand_over(self._queue)
 
     def status(self) -> QueueStatus:
         """Where the queue is in its life; a closed one has drained."""
         if self._queue is None:
             return QueueStatus(QueueState.DRAINED, StopReason.NONE, 0)
         c = ffi.new("struct xbb_queue_status *")
-        lib.xbb_queue_status(self._queue, c)
+        self._CALLS.status(self._queue, c)
         return QueueStatus(QueueState(c.state), StopReason(c.reason), c.errnum)
 
     def close(self) -> None:
-        """Unmap, unbind, end all threads.  Waits for I/O in flight unless DRAINED."""
+        """Unmap, unbind, end all threads.  Waits for what is in flight unless DRAINED."""
         if self._queue is not None:
             queue, self._queue = self._queue, None
-            lib.xbb_queue_close(queue)
+            self._CALLS.close(queue)
+
+
+class Queue(QueueHandle):
+    """A ring of a disk, its thread and its workers."""
+
+    _CALLS = Calls(
+        "xbb_queue",
+        lib.xbb_queue_open,
+        lib.xbb_queue_start,
+        lib.xbb_queue_drain,
+        lib.xbb_queue_hand_over,
+        lib.xbb_queue_status,
+        lib.xbb_queue_close,
+    )
+
+    def __init__(self, params: QueueParams, state: State) -> None:
+        super().__init__(_c_params(params), state, f"connect a ring of domain {params.domid}")
 
 
 def params_of(state: State, ring: int) -> QueueParams:

@@ -1,4 +1,4 @@
-"""The state segment of a device: a file that data plane and control plane map.
+"""The state segment of a disk: a file that data plane and control plane map.
 
 Reading it costs the data path nothing, and it outlives both.  Any thread and
 any process may read; one process writes the tunables.  Others may damage the file at
@@ -8,12 +8,8 @@ says where to look, or raises.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from xbbd_bsd.errors import HostError
 from xbbd_bsd.faults import Faults
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import (
@@ -25,7 +21,6 @@ from xbbd_bsd.native.binding import (
     Abi,
     DiskKind,
     Op,
-    QueueState,
     RequestState,
     Transport,
     check,
@@ -33,27 +28,19 @@ from xbbd_bsd.native.binding import (
 )
 from xbbd_bsd.native.faults import count_failures, read_faults
 from xbbd_bsd.native.segment import (
+    COMMON_COUNTERS,
     NOBODYS,
+    MappedSegment,
     SegmentIdentity,
     SegmentMedium,
+    Shape,
     Takeovers,
-    c_identity,
     cut,
-    identity_in,
-    look,
-    make,
-    take,
     text_of,
-    unlock,
 )
 
-COMMON_COUNTERS: tuple[str, ...] = tuple(
-    name for name, _ in ffi.typeof("struct xbb_common_counters").fields
-)
-COUNTERS: tuple[str, ...] = (
-    *(name for name, _ in ffi.typeof("struct xbb_counters").fields),
-    *COMMON_COUNTERS,
-)
+_OWN_COUNTERS = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)
+COUNTERS: tuple[str, ...] = (*_OWN_COUNTERS, *COMMON_COUNTERS)
 TUNABLES: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_tunables").fields)
 
 
@@ -127,29 +114,21 @@ class InflightRequest:
     indirect_refs: tuple[int, ...]
 
 
-class State:
-    """A mapped state segment.  Use :meth:`create`, :meth:`take_over` or :meth:`open`.
+class State(MappedSegment):
+    """A disk's mapped state segment."""
 
-    Whoever serves its device has the file locked (flock(2)): a lock that is free says that
-    no thread of theirs is in a system call any more, be it alive or not.
-    """
+    _SHAPE = Shape(
+        "xbb_state",
+        lib.xbb_state_map,
+        lib.xbb_state_unmap,
+        lib.xbb_state_damaged,
+        lib.xbb_state_rings,
+        _OWN_COUNTERS,
+        TUNABLES,
+    )
 
     def __init__(self, path: str, fd: int, *, writable: bool, locked: bool = False) -> None:
-        """Map the segment behind ``fd``, which is ours; :class:`HostError` if it is none.
-
-        ``locked``: it holds the lock, and is kept for that.
-        """
-        self.path = path
-        self._lock = -1
-        pointer = ffi.new("struct xbb_state **")
-        try:
-            check(lib.xbb_state_map(fd, writable, pointer), f"map state segment {path}")
-            if locked:
-                self._lock, fd = fd, -1
-        finally:
-            if fd >= 0:
-                os.close(fd)
-        self._state = pointer[0]
+        super().__init__(path, fd, writable=writable, locked=locked)
         self._medium: SegmentMedium | None = None
 
     @classmethod
@@ -167,55 +146,9 @@ class State:
         the slots of the largest ring that may connect.  An old one that somebody still
         serves is left alone: HostError with EBUSY.
         """
-        c = c_identity(identity, path)
-        fd = make(path)
-        try:
-            check(lib.xbb_state_format(fd, c, rings, table_entries), f"make state segment {path}")
-        except HostError:
-            os.close(fd)
-            raise
-        return cls(path, fd, writable=True, locked=True)
-
-    @classmethod
-    def take_over(cls, path: str) -> State:
-        """Map the segment of one that served a device and is gone; OSError or HostError.
-
-        EBUSY if it is not gone, as when a disk does not let go of its threads.
-        """
-        return cls(path, take(path), writable=True, locked=True)
-
-    @classmethod
-    def open(cls, path: str, *, writable: bool = False) -> State:
-        """Map a segment that a daemon made; OSError or :class:`HostError` if there is none."""
-        return cls(path, look(path, writable=writable), writable=writable)
-
-    @property
-    def identity(self) -> SegmentIdentity:
-        """Whose device it is about, as it stands there."""
-        return identity_in(self._state.head)
-
-    @property
-    def handle(self) -> Any:
-        """The C struct, for the queue that works on it."""
-        return self._state
-
-    @property
-    def damaged(self) -> bool:
-        """Whether a part of the file was missing; numbers mean nothing then."""
-        return bool(lib.xbb_state_damaged(self._state))
-
-    def _rings(self, ring: int | None) -> range:
-        return range(self.rings) if ring is None else range(ring, ring + 1)
-
-    def counters(self, ring: int | None = None) -> dict[str, int]:
-        """All counters by name, of one ring or added up."""
-        rings = [self._state.ring[i] for i in self._rings(ring)]
-        own = [r.counters for r in rings]
-        common = [r.common.counters for r in rings]
-        return {
-            name: sum(int(getattr(c, name)) for c in (common if name in COMMON_COUNTERS else own))
-            for name in COUNTERS
-        }
+        return cls._made(
+            path, identity, lambda fd, c: lib.xbb_state_format(fd, c, rings, table_entries)
+        )
 
     @property
     def failures(self) -> int:
@@ -246,15 +179,6 @@ class State:
             rsp_prod=common.rsp_prod,
         )
 
-    def tunables(self) -> dict[str, int]:
-        """The tunables by name."""
-        return {name: int(getattr(self._state.tunables, name)) for name in TUNABLES}
-
-    @property
-    def rings(self) -> int:
-        """How many rings the segment has room for."""
-        return int(lib.xbb_state_rings(self._state))
-
     @property
     def table_entries(self) -> int:
         """How many requests in flight each ring has room for."""
@@ -270,31 +194,10 @@ class State:
         check(lib.xbb_state_resize(self._state, sectors), f"resize to {sectors} sectors")
 
     @property
-    def served(self) -> list[int]:
-        """The rings that somebody serves, or served when he died."""
-        return [n for n in range(self.rings) if self._state.ring[n].common.connected]
-
-    @property
     def progress(self) -> list[tuple[int, int, int]]:
         """Of each ring its number, requests in flight, and index of the last response."""
         views = ((n, self.ring(n)) for n in range(self.rings))
         return [(n, view.inflight, view.rsp_prod) for n, view in views]
-
-    @property
-    def ending(self) -> bool:
-        """Whether some of its guest's rings have ended, or are about to."""
-        states = [self._state.ring[n].common.status.state for n in self.served]
-        whole = len(states) == self._state.connection_rings
-        return not whole or any(state != QueueState.RUNNING for state in states)
-
-    @property
-    def connection_rings(self) -> int:
-        """On how many rings its guest was served last; at most as many as it has room for."""
-        return min(int(self._state.connection_rings), self.rings)
-
-    def connect(self, rings: int) -> None:
-        """A guest is about to be served on so many rings."""
-        self._state.connection_rings = rings
 
     @property
     def lost_errno(self) -> int:
@@ -350,14 +253,6 @@ class State:
         found.count = (found.count + 1) % (1 << 64)  # whatever stands there
         found.longest_ns = max(int(found.longest_ns), waited_ns)
 
-    def count_on(self, counters: Mapping[int, Mapping[str, int]]) -> None:
-        """Begin with these, by ring; names that are none of ours are left out."""
-        for ring in counters.keys() & set(range(self.rings)):
-            r = self._state.ring[ring]
-            for name in counters[ring].keys() & set(COUNTERS):
-                group = r.common.counters if name in COMMON_COUNTERS else r.counters
-                setattr(group, name, counters[ring][name] % (1 << 64))
-
     def devstat(self, *, received: bool = False, ring: int | None = None) -> Devstat:
         """What was given to the disk (xbb), or what the frontend asked for (xbbi).
 
@@ -412,15 +307,6 @@ class State:
             )
         return found
 
-    def set_tunable(self, name: str, value: int) -> None:
-        """Change a tunable (32-bit signed); the data plane sees it at the next request.
-
-        Raises KeyError for a name that is no tunable, OverflowError beyond 32 bits.
-        """
-        if name not in TUNABLES:
-            raise KeyError(name)
-        lib.xbb_tunable_set(ffi.addressof(self._state.tunables, name), value)
-
     def inflight(self, ring: int = 0) -> list[InflightRequest]:
         """The requests in flight, and those whose answer is about to be published.
 
@@ -461,16 +347,3 @@ class State:
         table = lib.xbb_state_table(self._state, ring)[0:entries]
         settled = (RequestState.FREE, RequestState.ANSWERED)
         return [int(req.received_ns) for req in table if req.state not in settled]
-
-    def close(self) -> None:
-        """Unmap, and let go of the lock.  The file stays; harmless if done before."""
-        if self._state is not None:
-            lib.xbb_state_unmap(self._state)
-            self._state = None
-        self.unlock()
-
-    def unlock(self) -> None:
-        """Let go of the lock: somebody else is to serve the device.  Harmless without one."""
-        if self._lock >= 0:
-            unlock(self._lock)
-            self._lock = -1

@@ -142,7 +142,7 @@ class NetBackend:
         assert self._segment is not None
         self._segment.interface, self._segment.guest = name, self._guest
         self.configure()
-        most = min(self._config.max_queues, self._segment.queues)
+        most = min(self._config.max_queues, self._segment.rings)
         self._offer = Offer(most if links.multi else 1)
         return self._offer.to_nodes()
 

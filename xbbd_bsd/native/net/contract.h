@@ -129,7 +129,7 @@ struct xbb_net_state {
 	/* The control plane's, as far as the queues. */
 	uint8_t		interface[XBB_NET_NAME];
 	uint8_t		guest[64];	/* the guest's name */
-	uint32_t	connection_queues;	/* as its guest connected */
+	uint32_t	connection_rings;	/* as its guest connected */
 	uint32_t	reserved;
 	uint64_t	takeovers;
 	struct xbb_net_ring_state ring[XBB_MAX_RINGS];
@@ -145,7 +145,7 @@ int	xbb_net_state_format(int fd, const struct xbb_identity *identity,
 int	xbb_net_state_map(int fd, int writable, struct xbb_net_state **statep);
 void	xbb_net_state_unmap(struct xbb_net_state *state);
 int	xbb_net_state_damaged(const struct xbb_net_state *state);
-uint32_t xbb_net_state_queues(const struct xbb_net_state *state);
+uint32_t xbb_net_state_rings(const struct xbb_net_state *state);
 
 /*
  * Queue: as xbb_queue_open() and so on of a disk's, whichever thread may call

@@ -57,7 +57,7 @@ xbb_net_state_damaged(const struct xbb_net_state *state)
 }
 
 uint32_t
-xbb_net_state_queues(const struct xbb_net_state *state)
+xbb_net_state_rings(const struct xbb_net_state *state)
 {
 
 	return (xbb_mapping_rings(xbb_mapping_of(state)));
