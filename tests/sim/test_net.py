@@ -75,7 +75,7 @@ def test_several_queues(offered: int) -> None:
             """The kernel chooses by stream: some more of them, then."""
             net.move(guest, None, "10.0.0.254", MEGABYTE)
             net.move(None, guest, addresses(1)[0], MEGABYTE)
-            each = [net.counters(queue) for queue in range(offered)]
+            each = [net.counters(queue=queue) for queue in range(offered)]
             return all(counters["tx_packets"] and counters["rx_packets"] for counters in each)
 
         eventually(all_carry, "each queue has had something", 60.0)
