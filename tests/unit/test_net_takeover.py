@@ -13,7 +13,7 @@ from tests.unit.slow_run import SlowRun
 from tests.unit.test_net_family import FRAME, HEADER, WHO, NetSegment, crosses
 from xbbd_bsd.config import Config, NetConfig
 from xbbd_bsd.errands import Pending
-from xbbd_bsd.errors import HostError
+from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.events import InterfaceStays
 from xbbd_bsd.native import NetState
 from xbbd_bsd.net.heritage import Inheritance, Left
@@ -204,6 +204,29 @@ def test_begun_anew_under_another_name_the_former_goes(card: NetBench) -> None:
     card.backend_nodes["vifname"] = b"web1"
     card.open()
     assert card.fakes.names == ["web1"]
+
+
+def test_begun_anew_it_goes_with_the_card_though_another_has_the_new_name(card: NetBench) -> None:
+    connected(card)
+    card.die()
+    second = card.create(Identity("vif", 6, 0, "xnb", 1))
+    card.backend_nodes["vifname"] = b"web1"
+    second.capabilities(card.backend_nodes.get)
+    with pytest.raises(OperatorError, match=r"^interface web1 is xnb1's$"):
+        card.offer()
+    card.backend.forget()
+    assert card.fakes.names == ["web1"]
+    second.forget()
+
+
+def test_begun_anew_it_goes_with_the_card_though_it_could_not_be_opened(card: NetBench) -> None:
+    connected(card)
+    card.die()
+    card.fakes.broken = EPERM
+    with pytest.raises(HostError):
+        card.offer()
+    card.backend.forget()
+    assert card.fakes.names == []
 
 
 def test_one_that_nobody_takes_over_goes_with_the_card(card: NetBench) -> None:

@@ -125,15 +125,17 @@ class NetBackend:
         card = Card.from_nodes(backend, self._identity.number)
         if self._config.mac_filter and card.mac is None:
             raise OperatorError("node mac is missing, which mac_filter needs", EINVAL)
-        former = self._inheritance.interface or self._interface
-        left = self._inheritance.leave()
-        if left or (self._segment is not None and self._segment.damaged):
-            self._forget_segment()
         links = self._family.host.links
         name = card.interface(links.prefix, self._identity.domid)
         self._family.name_interface(self._identity.unit, name)
-        if former not in ("", name):
-            self._remove(former)
+        # Ours from now on, whatever fails below.
+        self._interface = self._inheritance.interface or self._interface
+        left = self._inheritance.leave()
+        if left or (self._segment is not None and self._segment.damaged):
+            self._forget_segment()
+        if self._interface not in ("", name):
+            self._remove(self._interface)
+            self._interface = ""
         self._card = card
         self._make(name)
         if self._segment is None:
