@@ -261,13 +261,21 @@ def test_handed_over_is_taken_over(card: NetBench) -> None:
     crosses(card)
 
 
-def test_one_that_was_ending_ends(card: NetBench) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_one_that_was_ending_ends(card: NetBench, *, slow: bool) -> None:
+    """Whether its pages are mapped at once or must be waited for."""
     connected(card)
     left = card.die()
     state = NetState.open(str(left), writable=True)
     state.connect(2)  # of which one is left
     state.close()
+    if slow:
+        card._run = later = SlowRun()
     card.follow()
+    if slow:
+        with pytest.raises(Pending):
+            card.adopt()
+        later.finish()
     card.adopt()
     card.drained()
     assert card.queue is Queue.DRAINED

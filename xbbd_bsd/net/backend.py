@@ -35,7 +35,7 @@ from xbbd_bsd.native import (
 from xbbd_bsd.net.heritage import Heritage
 from xbbd_bsd.net.negotiate import Card, FrontendParams, Offer, mac_text
 from xbbd_bsd.net.numbers import CardNumbers
-from xbbd_bsd.net.queues import Queues, Taps, Terms, asked_of, describe, left_in
+from xbbd_bsd.net.queues import Queues, Taps, Terms, asked_of, describe
 from xbbd_bsd.net.segments import make_segment, remove_segment
 from xbbd_bsd.oids import Value
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -205,6 +205,7 @@ class NetBackend:
         source = self._card.mac if self._config.mac_filter else None
         terms = Terms(self._offload(), source)
         asked = asked_of(wanted, terms, self._identity, self._family.host.hv)
+        self._segment.connect(len(asked))
         self._start(asked, self._segment, self._interface)
         return Connection({}, describe(asked))
 
@@ -229,7 +230,6 @@ class NetBackend:
                 reason = f"unable to start a queue: {error.strerror}"
                 raise HostError(reason, error.errno or 0) from None
 
-        segment.connect(len(asked))
         what = "mapping the guest's pages"
         found = self._errands.ask(what, asked, serve, lambda made: made.close())
         self._queues = found
@@ -261,19 +261,19 @@ class NetBackend:
             self._use(self._inheritance.take())
         segment = self._segment
         assert segment is not None
-        interface, ending = segment.interface, segment.ending
+        served = self._inheritance.served(segment)
+        interface = served.interface
         self._family.name_interface(self._identity.unit, interface)
-        asked = left_in(segment, self._identity)
         with suppress(OperatorError):  # it is as it was, whatever nodes say by now
             self._card = Card.from_nodes(backend, self._identity.number)
-        self._start(asked, segment, interface)
+        self._start(served.asked, segment, interface)
         self._interface, self._open, self._told = interface, True, True
         self._inheritance.taken()
         segment.note_takeover()
         self.configure()
-        if ending:
+        if served.ending:
             self.drain()
-        return f"{describe(asked)}, interface {interface}"
+        return f"{describe(served.asked)}, interface {interface}"
 
     def leave(self) -> None:
         if self._queues is not None:
