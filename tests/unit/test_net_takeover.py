@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from errno import EBUSY, EPERM
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from xbbd_bsd.config import Config, NetConfig
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.events import InterfaceStays
-from xbbd_bsd.native import NetState
+from xbbd_bsd.native import NetState, QueueState
 from xbbd_bsd.net.heritage import Inheritance, Left
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
@@ -261,13 +262,24 @@ def test_handed_over_is_taken_over(card: NetBench) -> None:
     crosses(card)
 
 
+def one_of_two(segment: NetState) -> None:
+    segment.connect(2)
+
+
+def draining(segment: NetState) -> None:
+    segment.handle.ring[0].common.status.state = QueueState.DRAINING
+
+
 @pytest.mark.parametrize("slow", [False, True])
-def test_one_that_was_ending_ends(card: NetBench, *, slow: bool) -> None:
+@pytest.mark.parametrize("was", [one_of_two, draining])
+def test_one_that_was_ending_ends(
+    card: NetBench, was: Callable[[NetState], None], *, slow: bool
+) -> None:
     """Whether its pages are mapped at once or must be waited for."""
     connected(card)
     left = card.die()
     state = NetState.open(str(left), writable=True)
-    state.connect(2)  # of which one is left
+    was(state)
     state.close()
     if slow:
         card._run = later = SlowRun()
