@@ -164,6 +164,19 @@ def test_an_interface_is_one_cards(card: NetBench) -> None:
     third.forget()
 
 
+def test_a_number_that_is_used_again_has_no_claim_to_the_former_ones_name(card: NetBench) -> None:
+    card.backend_nodes["vifname"] = b"web1"
+    card.offer()
+    card.backend.forget()
+    card.backend = card.create(IDENTITY)
+    with pytest.raises(OperatorError, match="^node mac is 'x'"):
+        card.backend.capabilities({"mac": b"x"}.get)
+    second = card.create(Identity("vif", 6, 0, "xnb", 1))
+    second.capabilities(card.backend_nodes.get)
+    assert card.fakes.names == ["web1"]
+    second.forget()
+
+
 def test_a_script_sees_to_the_interface(card: NetBench) -> None:
     """On Linux it says so; somewhere else it does not."""
     named = card.backend.medium_named

@@ -54,8 +54,8 @@ class Common(Protocol):
     heritage: Heritage
     known: "dict[int, NetBackend]"
 
-    def name_interface(self, unit: int, name: str) -> None:
-        """A card's interface is to have that name; OperatorError if another card's has it."""
+    def check_free(self, name: str, unit: int) -> None:
+        """OperatorError if the interface of another card is called that."""
 
 
 class NetBackend:
@@ -80,6 +80,7 @@ class NetBackend:
         self._offer = Offer()
         self._open = False
         self._told = False  # that a script has seen to the interface
+        self.claimed = ""  # what its interface is to be called, if it is not ""
         self._interface = ""  # there, if it is not ""
         self._segment: NetState | None = None
         self._created_ns = 0
@@ -127,7 +128,7 @@ class NetBackend:
             raise OperatorError("node mac is missing, which mac_filter needs", EINVAL)
         links = self._family.host.links
         name = card.interface(links.prefix, self._identity.domid)
-        self._family.name_interface(self._identity.unit, name)
+        self._claim(name)
         # Ours from now on, whatever fails below.
         self._interface = self._inheritance.interface or self._interface
         left = self._inheritance.leave()
@@ -147,6 +148,10 @@ class NetBackend:
         most = min(self._config.max_queues, self._segment.queues)
         self._offer = Offer(most if links.multi else 1)
         return self._offer.to_nodes()
+
+    def _claim(self, name: str) -> None:
+        self._family.check_free(name, self._identity.unit)
+        self.claimed = name
 
     @property
     def _config(self) -> NetConfig:
@@ -263,7 +268,7 @@ class NetBackend:
         assert segment is not None
         served = self._inheritance.served(segment)
         interface = served.interface
-        self._family.name_interface(self._identity.unit, interface)
+        self._claim(interface)
         with suppress(OperatorError):  # it is as it was, whatever nodes say by now
             self._card = Card.from_nodes(backend, self._identity.number)
         self._start(served.asked, segment, interface)
