@@ -84,6 +84,9 @@ class FakeTaps:
         tap.opened += 1
         return ours.detach()
 
+    def is_there(self, name: str) -> bool:
+        return name in self.there
+
     def remove(self, name: str) -> None:
         if name == "lo" or (name in self.there and self.stubborn):
             raise HostError(

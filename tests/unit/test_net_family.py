@@ -177,6 +177,19 @@ def test_a_number_that_is_used_again_has_no_claim_to_the_former_ones_name(card: 
     second.forget()
 
 
+def test_an_interface_of_that_name_that_is_no_cards_is_left_alone(card: NetBench) -> None:
+    others = card.fakes.open("web1", multi=True)
+    card.backend_nodes["vifname"] = b"web1"
+    with pytest.raises(OperatorError, match="^interface web1 is there already, and no card's") as no:
+        card.offer()
+    assert no.value.errno == EEXIST
+    card.backend.forget()
+    assert card.fakes.names == ["web1"]
+    assert card.fakes.there["web1"].opened == 1
+    os.close(others)
+    card.fakes.remove("web1")
+
+
 def test_a_script_sees_to_the_interface(card: NetBench) -> None:
     """On Linux it says so; somewhere else it does not."""
     named = card.backend.medium_named

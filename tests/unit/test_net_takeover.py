@@ -108,6 +108,19 @@ def test_an_interface_that_another_card_has_by_now_is_left_to_it(card: NetBench)
     card.backend.drain()
 
 
+def test_an_interface_is_its_cards_before_that_is_taken_over(card: NetBench) -> None:
+    card.backend_nodes["vifname"] = b"web1"
+    card.open()
+    card.connect()
+    card.die()
+    second = card.create(Identity("vif", 6, 0, "xnb", 1))
+    with pytest.raises(OperatorError, match=r"^interface web1 is xnb0's$"):
+        second.capabilities(card.backend_nodes.get)
+    second.forget()
+    card.adopt()
+    assert card.queue is Queue.RUNNING
+
+
 def test_as_it_was_whatever_is_configured_now(card: NetBench) -> None:
     card.family.configure(Config(net=NetConfig(offload="safe")))
     connected(card)

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from errno import EINVAL
+from errno import EEXIST, EINVAL
 from typing import Protocol
 
 from xbbd_bsd.config import Config, NetConfig
@@ -57,6 +57,9 @@ class Common(Protocol):
     def check_free(self, name: str, unit: int) -> None:
         """OperatorError if the interface of another card is called that."""
 
+    def is_others(self, name: str) -> bool:
+        """Whether there is an interface of that name which is left of no card that is gone."""
+
 
 class NetBackend:
     """One card for one guest."""
@@ -80,13 +83,13 @@ class NetBackend:
         self._offer = Offer()
         self._open = False
         self._told = False  # that a script has seen to the interface
-        self.claimed = ""  # what its interface is to be called, if it is not ""
         self._interface = ""  # there, if it is not ""
         self._segment: NetState | None = None
         self._created_ns = 0
         self._given: dict[str, int] = {}  # tunables, as last written by us
         self._queues: Queues | None = None
         self._inheritance = family.heritage.claim(identity)
+        self.claimed = self._inheritance.interface  # what its own is called, or is to be
         whose = self.name.partition(" ")[0]
         self._errands = Errands(family.run, family.loop, wake, self._hung, whose)
 
@@ -160,6 +163,12 @@ class NetBackend:
     def _make(self, name: str) -> None:
         """See that the interface is there; HostError, and it is not left if it was not there."""
         there = self._interface == name
+        # The usual name is nobody else's, and one may be left of a daemon that died early.
+        if not there and self._card.vifname and self._family.is_others(name):
+            raise OperatorError(
+                f"interface {name} is there already, and no card's: remove it, or name another",
+                EEXIST,
+            )
         os.close(self._open_link(name))
         self._interface = name
         self._told = self._told and there

@@ -74,6 +74,10 @@ class NetFamily:
             if card.claimed == name and other != unit:
                 raise OperatorError(f"interface {name} is {DRIVER.name}{other}'s", EEXIST)
 
+    def is_others(self, name: str) -> bool:
+        """Whether there is an interface of that name which is left of no card that is gone."""
+        return name not in self.heritage.interfaces and self.taps.is_there(name)
+
     def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
         return self.heritage.unit_of(kind, domid, number)
 

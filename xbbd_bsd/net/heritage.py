@@ -140,6 +140,11 @@ class Heritage:
         """Numbers that are not free yet."""
         return frozenset(self._left)
 
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """What the interfaces of those cards are called."""
+        return frozenset(left.interface for left in self._left.values())
+
     def unit_of(self, kind: str, domid: int, number: int) -> int | None:
         """The number that a card had."""
         whose = (kind, domid, number)
