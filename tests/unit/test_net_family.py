@@ -247,12 +247,12 @@ def test_an_interface_that_cannot_be_had(card: NetBench) -> None:
 
 def test_an_interface_that_stays_is_said(card: NetBench) -> None:
     card.offer()
-    card.fakes.stubborn = True
+    card.fakes.stay = True
     card.backend.forget()
     (said,) = card.events
     assert isinstance(said, InterfaceStays)
     assert (said.device, said.interface) == (WHO, NAME)
-    card.fakes.stubborn = False
+    card.fakes.stay = False
     card.fakes.remove(NAME)
 
 

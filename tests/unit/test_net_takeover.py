@@ -83,12 +83,12 @@ def test_an_interface_that_stays_is_said(card: NetBench) -> None:
     connected(card)
     card.die()
     family = card.make(Config())
-    card.fakes.stubborn = True
+    card.fakes.stay = True
     family.settle("vif")
     (said,) = card.events
     assert isinstance(said, InterfaceStays)
     assert (said.device, said.interface) == (WHO, NAME)
-    card.fakes.stubborn = False
+    card.fakes.stay = False
     card.backend.drain()
     card.backend.forget()
     assert card.fakes.names == []
