@@ -89,9 +89,7 @@ class FakeTaps:
 
     def remove(self, name: str) -> None:
         if name == "lo" or (name in self.there and self.stay):
-            raise HostError(
-                f"interface {name}: remove tap", EOPNOTSUPP if self.stay else EINVAL
-            )
+            raise HostError(f"interface {name}: remove tap", EOPNOTSUPP if self.stay else EINVAL)
         tap = self.there.pop(name, None)
         while tap is not None and tap.queues:
             tap.queues.pop().close()
