@@ -136,6 +136,10 @@ TARGETS = (
         ),
     ),
     Target(
+        "xbbd_bsd/xenbus/decimals.py",
+        stages=(("tests/unit/test_negotiate*.py", "tests/unit/test_net_negotiate.py"),),
+    ),
+    Target(
         "xbbd_bsd/block/negotiate.py",
         stages=(
             ("tests/unit/test_negotiate*.py",),

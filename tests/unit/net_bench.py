@@ -64,7 +64,7 @@ class FakeTaps:
 
     def __init__(self) -> None:
         self.there: dict[str, FakeTap] = {"lo": FakeTap(multi=False, up=True)}
-        self.stubborn = False  # they cannot be removed
+        self.stay = False  # there, though removed
         self.broken = 0  # errno of opening one
 
     def open(self, name: str, *, multi: bool) -> int:
@@ -84,11 +84,12 @@ class FakeTaps:
         tap.opened += 1
         return ours.detach()
 
+    def is_there(self, name: str) -> bool:
+        return name in self.there
+
     def remove(self, name: str) -> None:
-        if name == "lo" or (name in self.there and self.stubborn):
-            raise HostError(
-                f"interface {name}: remove tap", EOPNOTSUPP if self.stubborn else EINVAL
-            )
+        if name == "lo" or (name in self.there and self.stay):
+            raise HostError(f"interface {name}: remove tap", EOPNOTSUPP if self.stay else EINVAL)
         tap = self.there.pop(name, None)
         while tap is not None and tap.queues:
             tap.queues.pop().close()

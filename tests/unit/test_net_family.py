@@ -164,6 +164,32 @@ def test_an_interface_is_one_cards(card: NetBench) -> None:
     third.forget()
 
 
+def test_a_number_that_is_used_again_has_no_claim_to_the_former_ones_name(card: NetBench) -> None:
+    card.backend_nodes["vifname"] = b"web1"
+    card.offer()
+    card.backend.forget()
+    card.backend = card.create(IDENTITY)
+    with pytest.raises(OperatorError, match=r"^node mac is 'x'"):
+        card.backend.capabilities({"mac": b"x"}.get)
+    second = card.create(Identity("vif", 6, 0, "xnb", 1))
+    second.capabilities(card.backend_nodes.get)
+    assert card.fakes.names == ["web1"]
+    second.forget()
+
+
+def test_an_interface_of_that_name_that_is_no_cards_is_left_alone(card: NetBench) -> None:
+    others = card.fakes.open("web1", multi=True)
+    card.backend_nodes["vifname"] = b"web1"
+    with pytest.raises(OperatorError, match=r"^interface web1 is there already, and no") as no:
+        card.offer()
+    assert no.value.errno == EEXIST
+    card.backend.forget()
+    assert card.fakes.names == ["web1"]
+    assert card.fakes.there["web1"].opened == 1
+    os.close(others)
+    card.fakes.remove("web1")
+
+
 def test_a_script_sees_to_the_interface(card: NetBench) -> None:
     """On Linux it says so; somewhere else it does not."""
     named = card.backend.medium_named
@@ -221,12 +247,12 @@ def test_an_interface_that_cannot_be_had(card: NetBench) -> None:
 
 def test_an_interface_that_stays_is_said(card: NetBench) -> None:
     card.offer()
-    card.fakes.stubborn = True
+    card.fakes.stay = True
     card.backend.forget()
     (said,) = card.events
     assert isinstance(said, InterfaceStays)
     assert (said.device, said.interface) == (WHO, NAME)
-    card.fakes.stubborn = False
+    card.fakes.stay = False
     card.fakes.remove(NAME)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from errno import EBUSY, EPERM
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from tests.unit.slow_run import SlowRun
 from tests.unit.test_net_family import FRAME, HEADER, WHO, NetSegment, crosses
 from xbbd_bsd.config import Config, NetConfig
 from xbbd_bsd.errands import Pending
-from xbbd_bsd.errors import HostError
+from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.events import InterfaceStays
-from xbbd_bsd.native import NetState
+from xbbd_bsd.native import NetState, QueueState
 from xbbd_bsd.net.heritage import Inheritance, Left
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
@@ -82,12 +83,12 @@ def test_an_interface_that_stays_is_said(card: NetBench) -> None:
     connected(card)
     card.die()
     family = card.make(Config())
-    card.fakes.stubborn = True
+    card.fakes.stay = True
     family.settle("vif")
     (said,) = card.events
     assert isinstance(said, InterfaceStays)
     assert (said.device, said.interface) == (WHO, NAME)
-    card.fakes.stubborn = False
+    card.fakes.stay = False
     card.backend.drain()
     card.backend.forget()
     assert card.fakes.names == []
@@ -105,6 +106,19 @@ def test_an_interface_that_another_card_has_by_now_is_left_to_it(card: NetBench)
     assert card.fakes.names == ["web1"]
     second.forget()
     card.backend.drain()
+
+
+def test_an_interface_is_its_cards_before_that_is_taken_over(card: NetBench) -> None:
+    card.backend_nodes["vifname"] = b"web1"
+    card.open()
+    card.connect()
+    card.die()
+    second = card.create(Identity("vif", 6, 0, "xnb", 1))
+    with pytest.raises(OperatorError, match=r"^interface web1 is xnb0's$"):
+        second.capabilities(card.backend_nodes.get)
+    second.forget()
+    card.adopt()
+    assert card.queue is Queue.RUNNING
 
 
 def test_as_it_was_whatever_is_configured_now(card: NetBench) -> None:
@@ -206,6 +220,29 @@ def test_begun_anew_under_another_name_the_former_goes(card: NetBench) -> None:
     assert card.fakes.names == ["web1"]
 
 
+def test_begun_anew_it_goes_with_the_card_though_another_has_the_new_name(card: NetBench) -> None:
+    connected(card)
+    card.die()
+    second = card.create(Identity("vif", 6, 0, "xnb", 1))
+    card.backend_nodes["vifname"] = b"web1"
+    second.capabilities(card.backend_nodes.get)
+    with pytest.raises(OperatorError, match=r"^interface web1 is xnb1's$"):
+        card.offer()
+    card.backend.forget()
+    assert card.fakes.names == ["web1"]
+    second.forget()
+
+
+def test_begun_anew_it_goes_with_the_card_though_it_could_not_be_opened(card: NetBench) -> None:
+    connected(card)
+    card.die()
+    card.fakes.broken = EPERM
+    with pytest.raises(HostError):
+        card.offer()
+    card.backend.forget()
+    assert card.fakes.names == []
+
+
 def test_one_that_nobody_takes_over_goes_with_the_card(card: NetBench) -> None:
     connected(card)
     card.die()
@@ -238,13 +275,32 @@ def test_handed_over_is_taken_over(card: NetBench) -> None:
     crosses(card)
 
 
-def test_one_that_was_ending_ends(card: NetBench) -> None:
+def one_of_two(segment: NetState) -> None:
+    segment.connect(2)
+
+
+def draining(segment: NetState) -> None:
+    segment.handle.ring[0].common.status.state = QueueState.DRAINING
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("was", [one_of_two, draining])
+def test_one_that_was_ending_ends(
+    card: NetBench, was: Callable[[NetState], None], *, slow: bool
+) -> None:
+    """Whether its pages are mapped at once or must be waited for."""
     connected(card)
     left = card.die()
     state = NetState.open(str(left), writable=True)
-    state.connect(2)  # of which one is left
+    was(state)
     state.close()
+    if slow:
+        card._run = later = SlowRun()
     card.follow()
+    if slow:
+        with pytest.raises(Pending):
+            card.adopt()
+        later.finish()
     card.adopt()
     card.drained()
     assert card.queue is Queue.DRAINED

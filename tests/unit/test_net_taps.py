@@ -156,6 +156,19 @@ def test_removed_while_open_it_is_nobodys(taps: Suite) -> None:
     taps(body)
 
 
+def test_what_is_there(taps: Suite) -> None:
+    def body(have: Interfaces) -> None:
+        assert have.taps.is_there("lo"), "of whatever kind"
+        assert not have.taps.is_there(NAME)
+        os.close(have.taps.open(NAME, multi=True))
+        assert have.taps.is_there(NAME)
+        have.taps.remove(NAME)
+        assert not have.taps.is_there(NAME)
+        assert not have.taps.is_there("")
+
+    taps(body)
+
+
 def test_others_interfaces_are_left_alone(taps: Suite) -> None:
     def body(have: Interfaces) -> None:
         for deed in (have.taps.remove, lambda name: have.taps.open(name, multi=True)):

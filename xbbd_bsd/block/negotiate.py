@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, printable
+from xbbd_bsd.xenbus.decimals import Nodes, decimal, required
 
 SECTOR: Final = 512  # the only unit of sectors in nodes and on rings
 
@@ -19,11 +20,6 @@ SECTOR: Final = 512  # the only unit of sectors in nodes and on rings
 CDROM: Final = 1
 REMOVABLE: Final = 2
 READONLY: Final = 4
-
-_UINT32_MAX: Final = 0xFFFFFFFF
-
-Nodes = Callable[[str], bytes | None]
-"""Reads one node of the frontend's directory; None when it is absent."""
 
 
 class Protocol(Enum):
@@ -145,12 +141,12 @@ class RingParams:
     @classmethod
     def from_nodes(cls, node: Nodes, pages: "Pages", prefix: str = "") -> "RingParams":
         """Read a ring's nodes, whose names begin with `prefix`; GuestError."""
-        port = _required(node, f"{prefix}event-channel")
+        port = required(node, f"{prefix}event-channel")
         names = [f"{prefix}ring-ref{page}" for page in range(pages.count)]
         # A single page may be spelled either way, if its number was said at all.
         if not pages.numbered or (pages.count == 1 and node(names[0]) is None):
             names[0] = f"{prefix}ring-ref"
-        return cls(port, tuple(_required(node, name) for name in names))
+        return cls(port, tuple(required(node, name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +164,7 @@ class Pages:
         pages, and what is found is an earlier connection's.
         """
         if (value := node("ring-page-order")) is not None:
-            order = _decimal("ring-page-order", value)
+            order = decimal("ring-page-order", value)
             if order <= max_order:
                 return cls(1 << order, numbered=True)
             if max_order != 0:
@@ -177,7 +173,7 @@ class Pages:
         for name, numbered in (("num-ring-pages", True), ("ring-pages", False)):
             if (value := node(name)) is None:
                 continue
-            count = _decimal(name, value)
+            count = decimal(name, value)
             if 1 <= count <= 1 << max_order and count & (count - 1) == 0:
                 return cls(count, numbered)
             if max_order != 0:
@@ -217,7 +213,7 @@ def _queues(node: Nodes, most: int) -> int:
     value = node("multi-queue-num-queues")
     if value is None:
         return 1
-    count = _decimal("multi-queue-num-queues", value)
+    count = decimal("multi-queue-num-queues", value)
     if count > most == 1:
         return 1
     if not 1 <= count <= most:
@@ -231,17 +227,3 @@ def _protocol(name: bytes | None) -> Protocol:
     if name in _PROTOCOLS:
         return _PROTOCOLS[name]
     raise GuestError(f"frontend node protocol is '{printable(name)}', which is unknown")
-
-
-def _required(node: Nodes, name: str) -> int:
-    value = node(name)
-    if value is None:
-        raise GuestError(f"frontend node {name} is missing")
-    return _decimal(name, value)
-
-
-def _decimal(name: str, value: bytes) -> int:
-    """An unsigned 32-bit number in plain decimal digits, and nothing else around them."""
-    if not value.isdigit() or len(value) > 10 or int(value) > _UINT32_MAX:
-        raise GuestError(f"frontend node {name} is '{printable(value)}', not a 32-bit number")
-    return int(value)

@@ -16,7 +16,7 @@ from xbbd_bsd.ctl.offers import domain_of, find_domain, see_through, take_back
 from xbbd_bsd.errors import HostError, OperatorError, one_line
 from xbbd_bsd.xenstore.client import Store
 
-_SPEC: Final = "[a-z]+=.*|"
+_SPEC: Final = "[a-z]+=.*"
 _CARD: Final = "vif[0-9]{1,9}"
 
 

@@ -7,6 +7,7 @@ caller; none of these waits for a guest.  Any thread.
 from __future__ import annotations
 
 import os
+import socket
 from errno import ENXIO
 
 from xbbd_bsd.native._xbb import ffi, lib
@@ -27,6 +28,14 @@ def open_tap(name: str, *, multi: bool) -> int:
     result = lib.xbb_link_open(os.fsencode(name), multi, fd, error)
     check(result, f"interface {name}", error)
     return int(fd[0])
+
+
+def is_there(name: str) -> bool:
+    """Whether there is an interface of that name, of whatever kind."""
+    try:
+        return socket.if_nametoindex(name) > 0
+    except OSError:
+        return False
 
 
 def remove_tap(name: str) -> None:

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from errno import EINVAL
+from errno import EEXIST, EINVAL
 from typing import Protocol
 
 from xbbd_bsd.config import Config, NetConfig
@@ -35,7 +35,7 @@ from xbbd_bsd.native import (
 from xbbd_bsd.net.heritage import Heritage
 from xbbd_bsd.net.negotiate import Card, FrontendParams, Offer, mac_text
 from xbbd_bsd.net.numbers import CardNumbers
-from xbbd_bsd.net.queues import Queues, Taps, Terms, asked_of, describe, left_in
+from xbbd_bsd.net.queues import Queues, Taps, Terms, asked_of, describe
 from xbbd_bsd.net.segments import make_segment, remove_segment
 from xbbd_bsd.oids import Value
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -54,8 +54,11 @@ class Common(Protocol):
     heritage: Heritage
     known: "dict[int, NetBackend]"
 
-    def name_interface(self, unit: int, name: str) -> None:
-        """A card's interface is to have that name; OperatorError if another card's has it."""
+    def check_free(self, name: str, unit: int) -> None:
+        """OperatorError if the interface of another card is called that."""
+
+    def is_others(self, name: str) -> bool:
+        """Whether there is an interface of that name which is left of no card that is gone."""
 
 
 class NetBackend:
@@ -86,6 +89,7 @@ class NetBackend:
         self._given: dict[str, int] = {}  # tunables, as last written by us
         self._queues: Queues | None = None
         self._inheritance = family.heritage.claim(identity)
+        self.claimed = self._inheritance.interface  # what its own is called, or is to be
         whose = self.name.partition(" ")[0]
         self._errands = Errands(family.run, family.loop, wake, self._hung, whose)
 
@@ -125,15 +129,17 @@ class NetBackend:
         card = Card.from_nodes(backend, self._identity.number)
         if self._config.mac_filter and card.mac is None:
             raise OperatorError("node mac is missing, which mac_filter needs", EINVAL)
-        former = self._inheritance.interface or self._interface
+        links = self._family.host.links
+        name = card.interface(links.prefix, self._identity.domid)
+        self._claim(name)
+        # Ours from now on, whatever fails below.
+        self._interface = self._inheritance.interface or self._interface
         left = self._inheritance.leave()
         if left or (self._segment is not None and self._segment.damaged):
             self._forget_segment()
-        links = self._family.host.links
-        name = card.interface(links.prefix, self._identity.domid)
-        self._family.name_interface(self._identity.unit, name)
-        if former not in ("", name):
-            self._remove(former)
+        if self._interface not in ("", name):
+            self._remove(self._interface)
+            self._interface = ""
         self._card = card
         self._make(name)
         if self._segment is None:
@@ -146,6 +152,10 @@ class NetBackend:
         self._offer = Offer(most if links.multi else 1)
         return self._offer.to_nodes()
 
+    def _claim(self, name: str) -> None:
+        self._family.check_free(name, self._identity.unit)
+        self.claimed = name
+
     @property
     def _config(self) -> NetConfig:
         return self._family.config.net
@@ -153,6 +163,12 @@ class NetBackend:
     def _make(self, name: str) -> None:
         """See that the interface is there; HostError, and it is not left if it was not there."""
         there = self._interface == name
+        # The usual name is nobody else's, and one may be left of a daemon that died early.
+        if not there and self._card.vifname and self._family.is_others(name):
+            raise OperatorError(
+                f"interface {name} is there already, and no card's: remove it, or name another",
+                EEXIST,
+            )
         os.close(self._open_link(name))
         self._interface = name
         self._told = self._told and there
@@ -203,6 +219,7 @@ class NetBackend:
         source = self._card.mac if self._config.mac_filter else None
         terms = Terms(self._offload(), source)
         asked = asked_of(wanted, terms, self._identity, self._family.host.hv)
+        self._segment.connect(len(asked))
         self._start(asked, self._segment, self._interface)
         return Connection({}, describe(asked))
 
@@ -227,7 +244,6 @@ class NetBackend:
                 reason = f"unable to start a queue: {error.strerror}"
                 raise HostError(reason, error.errno or 0) from None
 
-        segment.connect(len(asked))
         what = "mapping the guest's pages"
         found = self._errands.ask(what, asked, serve, lambda made: made.close())
         self._queues = found
@@ -259,19 +275,19 @@ class NetBackend:
             self._use(self._inheritance.take())
         segment = self._segment
         assert segment is not None
-        interface, ending = segment.interface, segment.ending
-        self._family.name_interface(self._identity.unit, interface)
-        asked = left_in(segment, self._identity)
+        served = self._inheritance.served(segment)
+        interface = served.interface
+        self._claim(interface)
         with suppress(OperatorError):  # it is as it was, whatever nodes say by now
             self._card = Card.from_nodes(backend, self._identity.number)
-        self._start(asked, segment, interface)
+        self._start(served.asked, segment, interface)
         self._interface, self._open, self._told = interface, True, True
         self._inheritance.taken()
         segment.note_takeover()
         self.configure()
-        if ending:
+        if served.ending:
             self.drain()
-        return f"{describe(asked)}, interface {interface}"
+        return f"{describe(served.asked)}, interface {interface}"
 
     def leave(self) -> None:
         if self._queues is not None:

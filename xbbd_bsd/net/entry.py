@@ -18,6 +18,9 @@ class NativeTaps:
     def open(self, name: str, *, multi: bool) -> int:
         return tap.open_tap(name, multi=multi)
 
+    def is_there(self, name: str) -> bool:
+        return tap.is_there(name)
+
     def remove(self, name: str) -> None:
         tap.remove_tap(name)
 

@@ -52,7 +52,6 @@ class NetFamily:
         self.taps = taps
         self.heritage = heritage
         self.known: dict[int, NetBackend] = {}  # all there are, by unit
-        self._interfaces: dict[int, str] = {}  # names, by unit
         self._journal = journal
 
     def configure(self, config: Config) -> None:
@@ -66,15 +65,18 @@ class NetFamily:
         backend = self.known[identity.unit] = NetBackend(self, identity, wake, journal)
         return backend
 
-    def name_interface(self, unit: int, name: str) -> None:
-        """A card's interface is to have that name; OperatorError if another card's has it.
+    def check_free(self, name: str, unit: int) -> None:
+        """OperatorError if the interface of another card is called that.
 
         Two cards at one interface would see each other's frames.
         """
-        for other, taken in self._interfaces.items():
-            if taken == name and other != unit and other in self.known:
+        for other, card in self.known.items():
+            if card.claimed == name and other != unit:
                 raise OperatorError(f"interface {name} is {DRIVER.name}{other}'s", EEXIST)
-        self._interfaces[unit] = name
+
+    def is_others(self, name: str) -> bool:
+        """Whether there is an interface of that name which is left of no card that is gone."""
+        return name not in self.heritage.interfaces and self.taps.is_there(name)
 
     def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
         return self.heritage.unit_of(kind, domid, number)
@@ -84,8 +86,9 @@ class NetFamily:
         return self.heritage.units
 
     def settle(self, kind: str) -> None:
+        claimed = {card.claimed for card in self.known.values()}
         for left in self.heritage.settle(kind):
-            if left.interface and left.interface not in self._interfaces.values():
+            if left.interface and left.interface not in claimed:
                 try:
                     self.taps.remove(left.interface)
                 except HostError as error:

@@ -7,13 +7,13 @@ segment once its guest is known to be gone.  Control thread.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.events import Event
-from xbbd_bsd.native import NetState
+from xbbd_bsd.native import NetParams, NetState
 from xbbd_bsd.net.oids import DRIVER
 from xbbd_bsd.net.queues import left_in
 from xbbd_bsd.net.segments import inherit_segment, look_at_segment
@@ -36,11 +36,21 @@ class Left:
     refusal: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How a card was served: its queues, its interface, and whether that was about to end."""
+
+    asked: Mapping[int, NetParams]
+    interface: str
+    ending: bool
+
+
 class Inheritance:
     """What one card has of an earlier daemon, as long as something may come of it."""
 
     def __init__(self, left: Left | None) -> None:
         self._left = left
+        self._served: Served | None = None
 
     @property
     def adoptable(self) -> bool:
@@ -65,6 +75,14 @@ class Inheritance:
         """The segment, which is the card's from now on; HostError, EBUSY: it is not free."""
         assert self._left is not None
         return inherit_segment(self._left.path)
+
+    def served(self, segment: NetState) -> Served:
+        """What it says, each time the same, though we are in it by now; HostError."""
+        if self._served is None:
+            assert self._left is not None
+            asked = left_in(segment, self._left.who)
+            self._served = Served(asked, segment.interface, segment.ending)
+        return self._served
 
     def taken(self) -> None:
         """Somebody goes on with it: nothing is left."""
@@ -121,6 +139,11 @@ class Heritage:
     def units(self) -> frozenset[int]:
         """Numbers that are not free yet."""
         return frozenset(self._left)
+
+    @property
+    def interfaces(self) -> frozenset[str]:
+        """What the interfaces of those cards are called."""
+        return frozenset(left.interface for left in self._left.values())
 
     def unit_of(self, kind: str, domid: int, number: int) -> int | None:
         """The number that a card had."""

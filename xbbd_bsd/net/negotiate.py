@@ -7,23 +7,19 @@ Rules are those of netif.h.  Any thread.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from errno import EINVAL, EOPNOTSUPP
 from typing import Final
 
 from xbbd_bsd.errors import GuestError, OperatorError, printable
+from xbbd_bsd.xenbus.decimals import Nodes, decimal, is_number, required
 
-_UINT32_MAX: Final = 0xFFFFFFFF
 _MAC: Final = re.compile(rb"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _MOST_NAME: Final = 15  # bytes of the name of an interface (IFNAMSIZ)
 _NAME: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,%d}" % _MOST_NAME)  # and as a path's part
 _DOTS: Final = (b".", b"..")
 _LEAST_MTU: Final = 68  # RFC 791
 _MOST_MTU: Final = 65_521  # with an Ethernet header the largest frame (XBB_NET_MAX_FRAME)
-
-Nodes = Callable[[str], bytes | None]
-"""Reads one node of a directory; None when it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +123,7 @@ class QueueRings:
     def from_nodes(cls, node: Nodes, prefix: str = "") -> "QueueRings":
         """Read a queue's nodes, whose names begin with `prefix`; GuestError."""
         names = ("event-channel", "tx-ring-ref", "rx-ring-ref")
-        return cls(*(_required(node, prefix + name) for name in names))
+        return cls(*(required(node, prefix + name) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +161,7 @@ def _queues(node: Nodes, most: int) -> int:
     value = node("multi-queue-num-queues")
     if value is None or most == 1:
         return 1
-    count = _decimal("multi-queue-num-queues", value)
+    count = decimal("multi-queue-num-queues", value)
     if not 1 <= count <= most:
         raise GuestError(f"frontend node multi-queue-num-queues is {count}, not within 1 to {most}")
     return count
@@ -174,25 +170,7 @@ def _queues(node: Nodes, most: int) -> int:
 def _switch(node: Nodes, name: str) -> bool:
     """A feature: absent is 0."""
     value = node(name)
-    return value is not None and _decimal(name, value) != 0
-
-
-def _required(node: Nodes, name: str) -> int:
-    value = node(name)
-    if value is None:
-        raise GuestError(f"frontend node {name} is missing")
-    return _decimal(name, value)
-
-
-def _decimal(name: str, value: bytes) -> int:
-    """An unsigned 32-bit number in plain decimal digits, and nothing else around them."""
-    if not _is_number(value):
-        raise GuestError(f"frontend node {name} is '{printable(value)}', not a 32-bit number")
-    return int(value)
-
-
-def _is_number(value: bytes) -> bool:
-    return value.isdigit() and len(value) <= 10 and int(value) <= _UINT32_MAX
+    return value is not None and decimal(name, value) != 0
 
 
 # Of the toolstack's nodes.
@@ -201,7 +179,7 @@ def _is_number(value: bytes) -> bool:
 def _toolstacks(name: str, value: bytes | None, otherwise: int) -> int:
     if value is None:
         return otherwise
-    if not _is_number(value):
+    if not is_number(value):
         raise OperatorError(f"node {name} is '{printable(value)}', not a 32-bit number", EINVAL)
     return int(value)
 

@@ -38,6 +38,9 @@ class Taps(Protocol):
     def open(self, name: str, *, multi: bool) -> int:
         """A descriptor of one of its queues; it is made if it is not there."""
 
+    def is_there(self, name: str) -> bool:
+        """Whether there is one of that name, of whatever kind."""
+
     def remove(self, name: str) -> None:
         """Remove it; harmless if it is not there."""
 
