@@ -30,6 +30,15 @@ def test_one_far_off_costs_nothing() -> None:
     assert units.smallest(()) == 0
 
 
+def test_devices_that_come_and_go_leave_nothing() -> None:
+    units = Units()
+    for _ in range(1000):
+        unit = units.smallest(())
+        units.take(unit)
+        units.give_back(unit)
+    assert units._free == [0]
+
+
 @given(st.lists(st.tuples(st.sampled_from(("new", "take", "give")), NUMBERS, st.sets(NUMBERS))))
 def test_as_a_count_from_nought(steps: list[tuple[str, int, set[int]]]) -> None:
     units, used = Units(), set[int]()

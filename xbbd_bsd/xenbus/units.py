@@ -14,6 +14,7 @@ class Units:
         self._used: set[int] = set()
         self._low = 0  # every one below that is used, or among those that are free
         self._free: list[int] = []  # a heap; some of it may be used by now
+        self._in_free: set[int] = set()  # what is in it, so that it is there once
 
     def __contains__(self, unit: int) -> bool:
         return unit in self._used
@@ -24,6 +25,7 @@ class Units:
         found = -1
         while self._free and found < 0:
             unit = heappop(self._free)
+            self._in_free.remove(unit)
             if unit in kept:
                 passed.append(unit)
             elif unit not in self._used:
@@ -35,7 +37,7 @@ class Units:
                 found = self._low
             self._low += 1
         for unit in (*passed, found):
-            heappush(self._free, unit)
+            self._put(unit)
         return found
 
     def take(self, unit: int) -> None:
@@ -46,4 +48,9 @@ class Units:
         """It has not any more."""
         self._used.discard(unit)
         if unit < self._low:
+            self._put(unit)
+
+    def _put(self, unit: int) -> None:
+        if unit not in self._in_free:
+            self._in_free.add(unit)
             heappush(self._free, unit)
