@@ -28,6 +28,9 @@ ssize_t	__wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__wrap_pwrite(int fd, const void *buf, size_t len, off_t at);
 int	__wrap_fdatasync(int fd);
 int	__wrap_fsync(int fd);
+int	__wrap_accept(int fd, struct sockaddr *address, socklen_t *sizep);
+ssize_t	__wrap_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t	__wrap_sendmsg(int fd, const struct msghdr *msg, int flags);
 int	__wrap_close(int fd);
 int	__wrap_fstat(int fd, struct stat *st);
 
@@ -224,6 +227,34 @@ __wrap_fsync(int fd)
 {
 
 	return (__wrap_fdatasync(fd));
+}
+
+/* What is accepted has the rights of whom it came to (uipc_syscalls.c). */
+int
+__wrap_accept(int fd, struct sockaddr *address, socklen_t *sizep)
+{
+	int new;
+
+	kernel_must(fd, CAP_ACCEPT, "accept");
+	new = __real_accept(fd, address, sizep);
+	kernel_rights_inherit(new, fd);
+	return (new);
+}
+
+ssize_t
+__wrap_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+
+	kernel_must(fd, CAP_RECV, "recvmsg");
+	return (__real_recvmsg(fd, msg, flags));
+}
+
+ssize_t
+__wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+
+	kernel_must(fd, CAP_SEND, "sendmsg");
+	return (__real_sendmsg(fd, msg, flags));
 }
 
 int

@@ -144,3 +144,14 @@ kernel_rights_forget(int fd)
 	memset(&rights_of[fd], 0, sizeof(rights_of[fd]));
 	pthread_mutex_unlock(&lock);
 }
+
+void
+kernel_rights_inherit(int fd, int from)
+{
+
+	if (fd < 0 || fd >= DESCRIPTORS || from >= DESCRIPTORS)
+		return;
+	pthread_mutex_lock(&lock);
+	rights_of[fd] = rights_of[from];
+	pthread_mutex_unlock(&lock);
+}

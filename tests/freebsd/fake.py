@@ -30,7 +30,8 @@ PRODUCT = [HERE.parents[1] / name for name in sources("freebsd")]
 BUILD = ("-O1", "-g1", "-U_FORTIFY_SOURCE", "-fPIC")  # -g1: what a report names, and no more
 WRAPPED = (
     "ioctl", "mmap", "munmap", "read", "write", "poll", "preadv", "pwritev", "pwrite", "fdatasync",
-    "fsync", "open", "close", "fstat", "getsockopt", "clock_gettime", "if_nametoindex",
+    "fsync", "open", "close", "fstat", "accept", "recvmsg", "sendmsg", "getsockopt",
+    "clock_gettime", "if_nametoindex",
 )  # fmt: skip
 LINK = [f"-Wl,--wrap={name}" for name in WRAPPED]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]

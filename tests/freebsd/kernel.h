@@ -57,6 +57,7 @@ void	check_links(void);
 void	kernel_must(int fd, uint64_t rights, const char *call);
 void	kernel_must_ioctl(int fd, unsigned long cmd);
 void	kernel_rights_forget(int fd);	/* it is closed */
+void	kernel_rights_inherit(int fd, int from);
 bool	kernel_capability_mode(void);
 
 /* gntdev.c */
@@ -100,6 +101,9 @@ int	__real_poll(struct pollfd *pfd, nfds_t n, int timeout);
 ssize_t	__real_preadv(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__real_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__real_pwrite(int fd, const void *buf, size_t len, off_t at);
+int	__real_accept(int fd, struct sockaddr *address, socklen_t *sizep);
+ssize_t	__real_recvmsg(int fd, struct msghdr *msg, int flags);
+ssize_t	__real_sendmsg(int fd, const struct msghdr *msg, int flags);
 int	__real_close(int fd);
 int	__real_fstat(int fd, struct stat *st);
 int	__real_getsockopt(int fd, int level, int name, void *value,

@@ -4,6 +4,7 @@
  * and what the time is; and where a process runs: cpuset_setaffinity(2), and
  * how long: rctl_add_rule(2).  One thread sets; any thread asks.
  */
+#include <sys/capsicum.h>
 #include <sys/cpuset.h>
 #include <sys/mount.h>
 #include <sys/rctl.h>
@@ -153,6 +154,7 @@ __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *sizep)
 	uint32_t credentials[3];
 	socklen_t size = sizeof(credentials);
 
+	kernel_must(fd, CAP_GETSOCKOPT, "getsockopt");
 	if (level != SOL_LOCAL || name != LOCAL_PEERCRED)
 		return (__real_getsockopt(fd, level, name, value, sizep));
 	if (__real_getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials,

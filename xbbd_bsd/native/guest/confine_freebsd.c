@@ -47,8 +47,9 @@ rights_of_use(enum xbb_use use, cap_rights_t *rights)
 {
 
 	switch (use) {
-	case XBB_USE_LISTENER:
-		cap_rights_init(rights, CAP_ACCEPT, CAP_EVENT, CAP_FCNTL);
+	case XBB_USE_LISTENER:	/* and whoever connects has no more than it */
+		cap_rights_init(rights, CAP_ACCEPT, CAP_RECV, CAP_SEND,
+		    CAP_EVENT, CAP_FCNTL, CAP_GETSOCKOPT);
 		break;
 	case XBB_USE_DAEMON:
 		cap_rights_init(rights, CAP_RECV, CAP_SEND, CAP_EVENT,
