@@ -81,6 +81,7 @@ struct pair_options {
 	bool		secure;		/* likewise */
 	uint32_t	persistent;	/* grants that may stay mapped */
 	uint32_t	block_size;	/* of the disk; by a buffer if larger */
+	bool		bounce;		/* or whatever it is */
 };
 
 /* A ring: its frontend and its queue. */
@@ -210,6 +211,7 @@ struct hypervisor {
 	atomic_uint	 held;		/* calls that stay now */
 	atomic_uint	 mappings;	/* there are now */
 	atomic_uint	 map_calls;
+	atomic_uint	 copy_calls;
 	atomic_int	 unmap_errnum;
 };
 

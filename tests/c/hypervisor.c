@@ -117,6 +117,7 @@ copy(struct xbb_hv *hv, struct xbb_copy *pieces, uint32_t n, bool to_guest)
 {
 	int e = atomic_load(&hypervisor.copy_errnum);
 
+	atomic_fetch_add(&hypervisor.copy_calls, 1);
 	return (e != 0 ? -e : real.copy(hv, pieces, n, to_guest));
 }
 

@@ -134,8 +134,8 @@ FORGOTTEN = {
     ),
     "6: vectors go one after the other": (
         "block/data.c",
-        "if (q->set.params.bounce || q->conn.copies)",
-        "if (q->conn.copies)",
+        "return (q->set.params.bounce || q->conn.copies);",
+        "return (q->conn.copies);",
         "device",
         "tests/native/test_queue.py::test_segments_with_gaps_between_them",
         "which a disk gets one after the other",

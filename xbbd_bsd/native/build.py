@@ -66,6 +66,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "queue.c",
         "recover.c",
         "speed.c",
+        "sweep.c",
     ),
     "net": (
         "adopt.c",

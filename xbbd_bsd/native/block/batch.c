@@ -281,6 +281,34 @@ xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
 	batch->ended_ns = xbb_now_ns();
 }
 
+/* It took so long: did the thread wait for the disk?  An opinion is formed. */
+bool
+xbb_batch_waited(struct xbb_queue *q, const struct xbb_batch *batch,
+    uint64_t took, uint32_t thread)
+{
+	bool waited;
+
+	if (batch->nsectors == 0 || xbb_batch_flushes(batch))
+		return (false);
+	waited = xbb_speed_waited(q, thread, took);
+	if (batch->nseg != 0)
+		xbb_speed_judge(q, took, waited);
+	return (waited);
+}
+
+/* That is what the first attempt came to. */
+void
+xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
+    struct xbb_outcome done, uint64_t took, bool waited, uint32_t thread)
+{
+
+	if (done.error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
+	    (batch->nreq == 1 || batch->nsectors == 0)))
+		set_outcome(q, batch, done);
+	else
+		perform_again(q, batch, done, took, waited, thread);
+}
+
 /*
  * Carry the batch out, or what starves of it.  False if the ring's thread has
  * learned on the way that flushes are slow: the rest is for another one.
@@ -312,16 +340,7 @@ xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 		done = perform_batch(q, batch, thread);
 	batch->ended_ns = xbb_now_ns();
 	took = batch->ended_ns - batch->begun_ns;
-	waited = false;
-	if (batch->nsectors != 0 && !xbb_batch_flushes(batch)) {
-		waited = xbb_speed_waited(q, thread, took);
-		if (batch->nseg != 0)
-			xbb_speed_judge(q, took, waited);
-	}
-	if (done.error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
-	    (batch->nreq == 1 || batch->nsectors == 0)))
-		set_outcome(q, batch, done);
-	else
-		perform_again(q, batch, done, took, waited, thread);
+	waited = xbb_batch_waited(q, batch, took, thread);
+	xbb_batch_conclude(q, batch, done, took, waited, thread);
 	return (true);
 }

@@ -129,6 +129,30 @@ struct xbb_started {
 	struct xbb_batch *oldest, *newest;
 };
 
+/*
+ * Batches, all to be read or all to be written, whose grants are mapped or
+ * copied by one call: no more pages than the largest batch may have.
+ */
+#define XBB_SWEEP_MOST	32
+
+struct xbb_sweep_part {
+	struct xbb_batch *batch;
+	uint32_t	 page;		/* where its own begin among all */
+	bool		 ended;		/* the disk has had it */
+	bool		 waited;	/* the thread, for that */
+	struct xbb_outcome done;	/* what it came to then */
+	uint64_t	 took;		/* and how long, nanoseconds */
+};
+
+struct xbb_sweep {
+	uint32_t	 n;
+	uint32_t	 npages;
+	bool		 writes;
+	struct xbb_sweep_part part[XBB_SWEEP_MOST];
+	struct xbb_map	 map;		/* if the disk works on the pages */
+	uint32_t	 refs[XBB_MAP_PAGES];	/* of that */
+};
+
 /* Does a thread sleep in its work?  See speed.c. */
 struct xbb_sleeper {
 	uint64_t	 count;		/* of its sleeps, when it last looked */
@@ -175,6 +199,7 @@ struct xbb_queue_own {
 	struct xbb_work_list starved;	/* started, for another try */
 	struct xbb_started started[2];	/* by whether they write */
 	uint64_t	 starts;	/* batches started so far */
+	uint32_t	 longest_sweep;	/* that may be; 0: there was none */
 	uint32_t	 nstarted;
 	uint32_t	 started_segments;
 	bool		 barrier_started;
@@ -358,6 +383,12 @@ void	xbb_pages_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_map *map);
 struct xbb_outcome xbb_pages_copy(struct xbb_queue *q,
 	    struct xbb_batch *batch, uint8_t *buffer, bool to_guest);
+int	xbb_pages_map_all(struct xbb_queue *q, struct xbb_sweep *sweep,
+	    struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES]);
+void	xbb_pages_unmap_all(struct xbb_queue *q, struct xbb_sweep *sweep,
+	    struct xbb_map *map);
+int	xbb_pages_copy_all(struct xbb_queue *q, struct xbb_sweep *sweep,
+	    uint8_t *buffer);
 int	xbb_pages_fetch(struct xbb_queue *q, const struct xbb_req *req,
 	    struct xbb_segment *to, enum xbb_shortage *shortage);
 
@@ -378,6 +409,11 @@ struct xbb_outcome xbb_io_discard(struct xbb_queue *q,
 /* data.c - a batch's data between the guest's pages and the disk. */
 struct xbb_outcome xbb_data_move(struct xbb_queue *q,
 	    struct xbb_batch *batch, uint32_t thread);
+int	xbb_data_sweep_begin(struct xbb_queue *q, struct xbb_sweep *sweep);
+struct xbb_outcome xbb_data_sweep_part(struct xbb_queue *q,
+	    const struct xbb_sweep *sweep, const struct xbb_sweep_part *part);
+int	xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
+	    struct xbb_sweep *read);
 size_t	xbb_data_buffer_size(const struct xbb_queue_params *params);
 
 /* flush.c - flushes of a disk, one at a time; what is known to be lost. */
@@ -401,6 +437,7 @@ void	xbb_speed_judge(struct xbb_queue *q, uint64_t took, bool waited);
 void	xbb_speed_judge_flush(struct xbb_queue *q, uint64_t took,
 	    uint32_t thread);
 bool	xbb_speed_flushes_slowly(const struct xbb_queue *q);
+bool	xbb_speed_is_quick(const struct xbb_queue *q);
 bool	xbb_speed_is_slow(const struct xbb_queue *q,
 	    const struct xbb_batch *batch);
 void	xbb_speed_note(struct xbb_queue *q, uint32_t thread);
@@ -409,7 +446,20 @@ void	xbb_speed_slept_elsewhere(struct xbb_queue *q, uint32_t thread);
 /* batch.c - one batch from start to status; any thread, as above. */
 bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
+bool	xbb_batch_waited(struct xbb_queue *q, const struct xbb_batch *batch,
+	    uint64_t took, uint32_t thread);
+void	xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
+	    struct xbb_outcome done, uint64_t took, bool waited,
+	    uint32_t thread);
 void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
+
+/* sweep.c - batches whose grants go by one call.  Ring thread. */
+void	xbb_sweep_begin(struct xbb_sweep *sweep, bool writes);
+bool	xbb_sweep_admits(const struct xbb_queue *q,
+	    const struct xbb_batch *batch);
+bool	xbb_sweep_add(const struct xbb_queue *q, struct xbb_sweep *sweep,
+	    struct xbb_batch *batch);
+void	xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep);
 
 /* probes.c - what a tracer may hook. */
 void	xbb_probe_dispatch(const struct xbb_queue *q,

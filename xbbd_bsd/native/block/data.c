@@ -2,8 +2,8 @@
  * data.c - a batch's data between the guest's pages and the disk: straight from
  * the pages, where they are mapped and the disk takes scattered memory, or by a
  * buffer, in which a disk with larger sectors than the guest sees gets whole
- * ones.  Runs on an I/O thread or on the ring's, and changes nothing of the
- * queue but the batch's tally.
+ * ones; and that of several batches at once.  Runs on an I/O thread or on the
+ * ring's, and changes nothing of the queue but the batches' tallies.
  */
 #include <string.h>
 
@@ -215,6 +215,14 @@ move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	return (done);
 }
 
+/* Does data go by a buffer? */
+static bool
+is_bounced(const struct xbb_queue *q)
+{
+
+	return (q->set.params.bounce || q->conn.copies);
+}
+
 /*
  * Move the data of a batch that has some.  0 or a negative errno.  Where
  * copying is preferred pages that stay mapped are copied too: Linux has to look
@@ -225,7 +233,93 @@ struct xbb_outcome
 xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 
-	if (q->set.params.bounce || q->conn.copies)
+	if (is_bounced(q))
 		return (move_bounced(q, batch, thread));
 	return (move_straight(q, batch, thread));
+}
+
+/*
+ * Of a sweep, on the ring's thread: batches of whole blocks, whose pages are
+ * mapped one after the other, or whose data has its place in the buffer.
+ */
+
+static uint8_t *
+sweep_buffer(const struct xbb_queue *q)
+{
+
+	return (q->set.buffer + scratch_size(&q->set.params));
+}
+
+/* The data of all of it between the guest's pages and the buffer. */
+static int
+exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	uint32_t refs[XBB_MAP_PAGES];
+	struct xbb_batch *batch;
+	struct xbb_map map;
+	uint8_t *buffer, *page;
+	uint32_t i;
+	int error;
+
+	buffer = sweep_buffer(q);
+	if (q->conn.copies)
+		return (xbb_pages_copy_all(q, sweep, buffer));
+	error = xbb_pages_map_all(q, sweep, &map, refs);
+	if (error != 0)
+		return (error);
+	page = map.base;
+	for (i = 0; i < sweep->n; i++) {
+		batch = sweep->part[i].batch;
+		copy_iov(buffer + (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
+		    iov, fill_iov(q, batch, page, iov), !sweep->writes);
+		page += (size_t)batch->nseg * XBB_PAGE_SIZE;
+	}
+	xbb_pages_unmap_all(q, sweep, &map);
+	return (0);
+}
+
+/* Before the disk is asked for any of it. */
+int
+xbb_data_sweep_begin(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+
+	if (!is_bounced(q))
+		return (xbb_pages_map_all(q, sweep, &sweep->map, sweep->refs));
+	return (sweep->writes ? exchange_all(q, sweep) : 0);
+}
+
+/* A part of it. */
+struct xbb_outcome
+xbb_data_sweep_part(struct xbb_queue *q, const struct xbb_sweep *sweep,
+    const struct xbb_sweep_part *part)
+{
+	const size_t at = (size_t)part->page * XBB_PAGE_SIZE;
+	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
+	struct xbb_batch *batch = part->batch;
+	uint64_t length;
+	int niov;
+
+	length = batch->nsectors * XBB_SECTOR_SIZE;
+	niov = 1;
+	if (is_bounced(q)) {
+		iov[0] = (struct iovec){ sweep_buffer(q) + at, length };
+		batch->tally.io_bounced++;
+	} else
+		niov = fill_iov(q, batch, sweep->map.base + at, iov);
+	return (xbb_io_batch(q, batch, iov, niov,
+	    batch->sector * XBB_SECTOR_SIZE, length, 0));
+}
+
+/* Afterwards; read is what of it the disk had, all in the buffer. */
+int
+xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
+    struct xbb_sweep *read)
+{
+
+	if (!is_bounced(q)) {
+		xbb_pages_unmap_all(q, sweep, &sweep->map);
+		return (0);
+	}
+	return (sweep->writes || read->n == 0 ? 0 : exchange_all(q, read));
 }

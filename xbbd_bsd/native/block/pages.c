@@ -72,6 +72,22 @@ failed_for(struct xbb_batch *batch, int error, enum xbb_shortage shortage)
 	});
 }
 
+/* The references of a batch's segments, in their order. */
+static uint32_t
+list_refs(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint32_t *refs)
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint32_t n;
+
+	n = 0;
+	while (xbb_walk_next(&walk)) {
+		assert(n < XBB_MAX_BATCH_SEGMENTS);
+		refs[n++] = walk.seg->gref;
+	}
+	return (n);
+}
+
 /*
  * Map every page of the batch, in the order of its segments.  Pages that the
  * disk only reads from are mapped read-only: a frontend may have granted them
@@ -82,23 +98,16 @@ struct xbb_outcome
 xbb_pages_map(struct xbb_queue *q, struct xbb_batch *batch,
     struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES])
 {
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
-	uint32_t n;
 	int error;
 
-	n = 0;
-	while (xbb_walk_next(&walk)) {
-		assert(n < XBB_MAX_BATCH_SEGMENTS);
-		refs[n++] = walk.seg->gref;
-	}
-	map->npages = n;
+	map->npages = list_refs(q, batch, refs);
 	map->refs = refs;
 	error = q->conn.ops->map(q->conn.hv, map,
 	    batch->operation == XBB_OP_READ);
 	if (error != 0)
 		return (failed_for(batch, error,
 		    xbb_grants_shortage(&q->conn, error, true)));
-	batch->tally.grants_mapped += n;
+	batch->tally.grants_mapped += map->npages;
 	return (XBB_WELL);
 }
 
@@ -111,19 +120,13 @@ xbb_pages_unmap(struct xbb_queue *q, struct xbb_batch *batch,
 		batch->tally.grants_unmapped += map->npages;
 }
 
-/*
- * Copy the batch's data between the guest's pages and a buffer, where it lies
- * in a row in the order of the segments.
- */
-struct xbb_outcome
-xbb_pages_copy(struct xbb_queue *q, struct xbb_batch *batch,
-    uint8_t *buffer, bool to_guest)
+/* The pieces of a batch whose data lies in a row, in the order of segments. */
+static uint32_t
+pieces_of_batch(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint8_t *buffer, struct xbb_copy *pieces)
 {
 	struct xbb_walk walk = xbb_walk_batch(q, batch);
-	struct xbb_copy pieces[XBB_MAP_PAGES];
-	enum xbb_shortage shortage;
 	uint32_t n;
-	int error;
 
 	for (n = 0; xbb_walk_next(&walk); n++) {
 		assert(n < XBB_MAX_BATCH_SEGMENTS);
@@ -134,11 +137,87 @@ xbb_pages_copy(struct xbb_queue *q, struct xbb_batch *batch,
 		pieces[n].len = (uint16_t)xbb_segment_bytes(walk.seg);
 		buffer += pieces[n].len;
 	}
+	return (n);
+}
+
+/*
+ * Copy the batch's data between the guest's pages and a buffer, where it lies
+ * in a row in the order of the segments.
+ */
+struct xbb_outcome
+xbb_pages_copy(struct xbb_queue *q, struct xbb_batch *batch,
+    uint8_t *buffer, bool to_guest)
+{
+	struct xbb_copy pieces[XBB_MAP_PAGES];
+	enum xbb_shortage shortage;
+	uint32_t n;
+	int error;
+
+	n = pieces_of_batch(q, batch, buffer, pieces);
 	error = xbb_grants_copy(&q->conn, pieces, n, to_guest, &shortage);
 	if (error != 0)
 		return (failed_for(batch, error, shortage));
 	batch->tally.grants_copied += n;
 	return (XBB_WELL);
+}
+
+/*
+ * The same for all batches of a sweep with one call.  If it fails nothing is
+ * known of whose fault that is, and nothing is counted: each is to be done by
+ * itself.
+ */
+int
+xbb_pages_map_all(struct xbb_queue *q, struct xbb_sweep *sweep,
+    struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES])
+{
+	uint32_t i, n;
+	int error;
+
+	n = 0;
+	for (i = 0; i < sweep->n; i++)
+		n += list_refs(q, sweep->part[i].batch, refs + n);
+	assert(n == sweep->npages && n <= XBB_MAP_PAGES);
+	map->npages = n;
+	map->refs = refs;
+	error = q->conn.ops->map(q->conn.hv, map, !sweep->writes);
+	for (i = 0; error == 0 && i < sweep->n; i++)
+		sweep->part[i].batch->tally.grants_mapped +=
+		    sweep->part[i].batch->nseg;
+	return (error);
+}
+
+void
+xbb_pages_unmap_all(struct xbb_queue *q, struct xbb_sweep *sweep,
+    struct xbb_map *map)
+{
+	uint32_t i;
+
+	if (!xbb_grants_unmap(&q->conn, map))
+		return;
+	for (i = 0; i < sweep->n; i++)
+		sweep->part[i].batch->tally.grants_unmapped +=
+		    sweep->part[i].batch->nseg;
+}
+
+/* In the buffer each batch begins at its page. */
+int
+xbb_pages_copy_all(struct xbb_queue *q, struct xbb_sweep *sweep,
+    uint8_t *buffer)
+{
+	struct xbb_copy pieces[XBB_MAP_PAGES];
+	enum xbb_shortage shortage;
+	uint32_t i, n;
+	int error;
+
+	n = 0;
+	for (i = 0; i < sweep->n; i++)
+		n += pieces_of_batch(q, sweep->part[i].batch, buffer +
+		    (size_t)sweep->part[i].page * XBB_PAGE_SIZE, pieces + n);
+	error = xbb_grants_copy(&q->conn, pieces, n, !sweep->writes, &shortage);
+	for (i = 0; error == 0 && i < sweep->n; i++)
+		sweep->part[i].batch->tally.grants_copied +=
+		    sweep->part[i].batch->nseg;
+	return (error);
 }
 
 /* The pages of a list of segments are kept as others are. */

@@ -193,9 +193,83 @@ run_here(struct xbb_queue *q, struct xbb_batch *batch)
 }
 
 /*
+ * Carry batches out whose grants go by one call.  Of what could not be done so
+ * each is done by itself, or handed over if the disk has turned out slow.
+ */
+static void
+run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+	struct xbb_batch *batch;
+	uint32_t i;
+
+	if (sweep->n > 1) {
+		xbb_answer_push(q);
+		xbb_sweep_run(q, sweep);
+	}
+	for (i = 0; i < sweep->n; i++) {
+		batch = sweep->part[i].batch;
+		if (sweep->part[i].ended) {
+			if (!batch->starved)
+				XBB_COUNT(q->set.rs->counters.io_inline, 1);
+			settle_batch(q, batch);
+		} else if (xbb_speed_is_slow(q, batch))
+			xbb_pool_submit(&q->shared.pool, &batch->work);
+		else
+			run_here(q, batch);
+	}
+}
+
+/*
+ * How many quick batches may be carried out before the first of them is
+ * answered?  The more, the longer none had to be waited for.
+ */
+static uint32_t
+longest_sweep(struct xbb_queue *q)
+{
+	const uint32_t most = q->own.longest_sweep;
+
+	if (!xbb_speed_is_quick(q))
+		q->own.longest_sweep = 1;
+	else if (most < XBB_SWEEP_MOST)
+		q->own.longest_sweep = most == 0 ? 1 : 2 * most;
+	return (q->own.longest_sweep);
+}
+
+/*
+ * From this batch on, which is started, as many as may be before the first is
+ * answered; one that is not for a sweep ends it.
+ */
+static void
+run_swept(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_sweep reads, writes;
+	uint32_t left;
+
+	left = longest_sweep(q);
+	xbb_sweep_begin(&reads, false);
+	xbb_sweep_begin(&writes, true);
+	while (xbb_sweep_add(q, xbb_batch_writes(batch) ? &writes : &reads,
+	    batch)) {
+		batch = --left == 0 ? NULL : xbb_order_next(q);
+		if (batch == NULL)
+			break;
+		start_batch(q, batch);
+	}
+	run_sweep(q, &reads);
+	run_sweep(q, &writes);
+	if (batch == NULL)
+		return;
+	if (xbb_speed_is_slow(q, batch))
+		xbb_pool_submit(&q->shared.pool, &batch->work);
+	else
+		run_here(q, batch);
+}
+
+/*
  * Start what may start.  What will be over before another thread would be awake
- * this thread does itself, one at a time, and comes back.  What may take long
- * is handed over, lest the ring waits behind the disk.  True if something was
+ * this thread does itself, one at a time, and comes back; or a sweep of such
+ * batches, if grants are mapped or copied for each.  What may take long is
+ * handed over, lest the ring waits behind the disk.  True if something was
  * started.
  */
 static bool
@@ -209,7 +283,10 @@ dispatch_batches(struct xbb_queue *q)
 		started = true;
 		start_batch(q, batch);
 		if (!xbb_speed_is_slow(q, batch)) {
-			run_here(q, batch);
+			if (xbb_sweep_admits(q, batch))
+				run_swept(q, batch);
+			else
+				run_here(q, batch);
 			return (true);
 		}
 		xbb_pool_submit(&q->shared.pool, &batch->work);

@@ -119,6 +119,15 @@ is_slow(const atomic_uint *slowness)
 	    SLOW_ENOUGH);
 }
 
+/* Has no read or write had to be waited for, for a while? */
+bool
+xbb_speed_is_quick(const struct xbb_queue *q)
+{
+
+	return (atomic_load_explicit(&q->shared.slowness,
+	    memory_order_relaxed) == 0);
+}
+
 /* Would a flush keep a thread for long? */
 bool
 xbb_speed_flushes_slowly(const struct xbb_queue *q)

@@ -1,0 +1,116 @@
+/*
+ * sweep.c - quick batches that are carried out one after the other, with their
+ * grants mapped or copied by one call for all: without grants that stay mapped
+ * such a call costs more than the disk.  All or none of it: whatever goes wrong
+ * with a grant is found out by doing each batch by itself.  Ring thread.
+ */
+#include "block/block.h"
+
+void
+xbb_sweep_begin(struct xbb_sweep *sweep, bool writes)
+{
+
+	sweep->n = sweep->npages = 0;
+	sweep->writes = writes;
+}
+
+/*
+ * Is a batch that is started one for a sweep?  It has no page that is mapped
+ * already, and no part of a block, for which there is more to do.
+ */
+bool
+xbb_sweep_admits(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	return (batch->nseg != 0 && !batch->persistent &&
+	    (batch->operation == XBB_OP_READ ||
+	    batch->operation == XBB_OP_WRITE) &&
+	    q->set.params.block_size == q->set.params.sector_size);
+}
+
+/* False if it cannot be with these: its own kind, and there must be room. */
+bool
+xbb_sweep_add(const struct xbb_queue *q, struct xbb_sweep *sweep,
+    struct xbb_batch *batch)
+{
+
+	if (!xbb_sweep_admits(q, batch) || sweep->n == XBB_SWEEP_MOST ||
+	    sweep->npages + batch->nseg > q->set.params.max_batch_segments)
+		return (false);
+	sweep->part[sweep->n++] = (struct xbb_sweep_part){
+		.batch = batch, .page = sweep->npages,
+	};
+	sweep->npages += batch->nseg;
+	return (true);
+}
+
+/* The disk's part; once it was to be waited for the rest is not begun. */
+static void
+run_parts(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+	struct xbb_sweep_part *part;
+	uint64_t now;
+	uint32_t i;
+
+	now = xbb_now_ns();
+	for (i = 0; i < sweep->n; i++) {
+		part = &sweep->part[i];
+		part->batch->begun_ns = now;
+		xbb_probe_dispatch(q, part->batch);
+		part->done = xbb_data_sweep_part(q, sweep, part);
+		now = xbb_now_ns();
+		part->took = now - part->batch->begun_ns;
+		part->waited = xbb_batch_waited(q, part->batch, part->took, 0);
+		part->ended = true;
+		if (part->waited)
+			return;
+	}
+}
+
+/* What the disk has read, and the guest is to get. */
+static void
+list_read(const struct xbb_sweep *sweep, struct xbb_sweep *read)
+{
+	uint32_t i;
+
+	xbb_sweep_begin(read, false);
+	for (i = 0; i < sweep->n; i++)
+		if (sweep->part[i].ended && sweep->part[i].done.error == 0) {
+			read->part[read->n++] = sweep->part[i];
+			read->npages += sweep->part[i].batch->nseg;
+		}
+}
+
+/*
+ * Carry it out.  A part that has not ended is as if nothing had been done for
+ * it, and is the caller's to have done.
+ */
+void
+xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+	struct xbb_sweep read;
+	struct xbb_sweep_part *part;
+	uint64_t ended;
+	uint32_t i;
+
+	if (xbb_data_sweep_begin(q, sweep) != 0)
+		return;
+	run_parts(q, sweep);
+	if (sweep->writes)
+		xbb_sweep_begin(&read, false);
+	else
+		list_read(sweep, &read);
+	if (xbb_data_sweep_end(q, sweep, &read) != 0)
+		for (i = 0; i < sweep->n; i++)
+			if (sweep->part[i].done.error == 0)
+				sweep->part[i].ended = false;
+	ended = xbb_now_ns();
+	for (i = 0; i < sweep->n; i++) {
+		part = &sweep->part[i];
+		if (!part->ended)
+			continue;
+		part->batch->ended_ns = ended;
+		xbb_batch_conclude(q, part->batch, part->done, part->took,
+		    part->waited, 0);
+	}
+}
