@@ -32,6 +32,7 @@ FOREIGN = {
     *(
         "kern_environment.c",
         "kern_proc.c",
+        "uipc_syscalls.c",
         "netback.c",
         "subr_bus.c",
         "subr_devstat.c",
@@ -111,6 +112,8 @@ HEADERS = [
     "hv/hv.h",
     "core/core.h",
     "core/persist.h",
+    "block/batch.h",
+    "block/slots.h",
     "block/block.h",
     "block/verdict.h",
 ]

@@ -31,6 +31,8 @@ HEADERS = (
     "block/faults.h",
     "block/contract.h",
     "block/verdict.h",
+    "block/slots.h",
+    "block/batch.h",
     "block/block.h",
     "net/contract.h",
     "net/netif.h",

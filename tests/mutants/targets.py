@@ -78,6 +78,16 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
+        "xbbd_bsd/native/block/dispatch.c",
+        ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order", "sweep"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/block/settle.c",
+        ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
         "xbbd_bsd/native/block/answer.c",
         ("table", "counters", "hostile", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),

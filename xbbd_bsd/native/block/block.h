@@ -34,6 +34,8 @@
 #include "block/faults.h"
 #include "block/contract.h"
 #include "block/verdict.h"
+#include "block/slots.h"
+#include "block/batch.h"
 
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS, "a map holds a batch");
 _Static_assert(XBB_FETCH_PAGES >= XBB_MAX_INDIRECT_PAGES,
@@ -41,88 +43,6 @@ _Static_assert(XBB_FETCH_PAGES >= XBB_MAX_INDIRECT_PAGES,
 
 #define XBB_MAX_SECTORS	(INT64_MAX / XBB_SECTOR_SIZE) /* an off_t is bytes */
 #define XBB_SLOWEST	80		/* most of a slowness, see speed.c */
-#define XBB_SLOT_WORDS	28		/* 32-bit words of the largest slot */
-
-/* Where the fields of a ring slot lie; what all ABIs share is in blkif.c. */
-struct xbb_layout {
-	uint8_t		slot_size;	/* bytes from one slot to the next */
-	uint8_t		rsp_size;	/* bytes of a response */
-	uint8_t		id;		/* offset of the request's id */
-	uint8_t		sector;		/* offset of its start sector */
-	uint8_t		seg;		/* offset of its segments */
-};
-
-/* What a valid request must keep to. */
-struct xbb_limits {
-	uint64_t	sectors;	/* size of the disk */
-	uint32_t	sector_size;	/* bytes, a power of two >= 512 */
-	uint32_t	max_indirect_segments;	/* 0: not offered */
-	bool		read_only;
-	bool		discard;	/* offered */
-	bool		secure;		/* likewise, secure ones */
-};
-
-/* What a segment says last of the indices of a ring. */
-struct xbb_indices {
-	uint32_t	req_cons;
-	uint32_t	rsp_prod;
-};
-
-/* What a table comes to after a death; entries by their number. */
-struct xbb_recovery {
-	uint32_t	req_cons;	/* next request to read */
-	uint32_t	rsp_prod;	/* next response to put */
-	uint32_t	npublished, nowed;
-	uint16_t	published[XBB_MAX_REQUESTS];	/* the guest's */
-	uint16_t	owed[XBB_MAX_REQUESTS];	/* as they were read */
-};
-
-/* How far requests may be merged. */
-struct xbb_coalesce {
-	uint32_t	max_segments;
-	bool		disabled;	/* no_coalesce_reqs */
-};
-
-/* What carrying a batch out came to; the ring's thread adds it up. */
-struct xbb_tally {
-	uint32_t	grants_mapped;
-	uint32_t	grants_unmapped;
-	uint32_t	grants_copied;
-	uint32_t	grant_errors;
-	uint32_t	flushes;
-	uint32_t	io_short;
-	uint32_t	io_errors;
-	uint32_t	io_bounced;
-	uint32_t	io_read_modify_write;
-	int16_t		gone_errno;	/* the disk is gone; 0: it is not */
-	int16_t		lost_errno;	/* of the disk's segment, as seen */
-	int16_t		failed_errno;	/* of what failed first; 0: nothing */
-	uint8_t		failed_op;	/* enum xbb_disk_op, then */
-	bool		shrunk;		/* that was beyond its end */
-	enum xbb_shortage shortage;	/* grants could not be had for now */
-};
-
-/* Adjacent requests of one operation that go to the disk together. */
-struct xbb_batch {
-	struct xbb_work	 work;		/* link of the list it is on */
-	struct xbb_tally tally;		/* result */
-	uint64_t	 sector;	/* first sector on the disk */
-	uint64_t	 nsectors;
-	uint64_t	 begun_ns;	/* when it was given to the disk */
-	uint64_t	 ended_ns;	/* and was done */
-	uint64_t	 order;		/* of starting; waiting: before it */
-	uint16_t	 nseg;
-	uint16_t	 nreq;
-	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
-	uint8_t		 operation;
-	bool		 secure;	/* a discard beyond recovery */
-	bool		 faked;		/* a flush that tunables suppress */
-	bool		 flushed;	/* a barrier, once flushed */
-	bool		 persistent;	/* all its pages are pinned */
-	bool		 starved;	/* some is to be tried again later */
-	bool		 has_starved;	/* ever */
-	struct xbb_batch *prev_started, *next_started;
-};
 
 /* Started batches, by prev_started and next_started, the oldest first. */
 struct xbb_started {
@@ -227,38 +147,6 @@ struct xbb_queue {
 	struct xbb_queue_shared shared;
 };
 
-_Static_assert(offsetof(struct xbb_batch, work) == 0, "see xbb_batch_of()");
-
-/* The batch of a link, NULL for none. */
-static inline struct xbb_batch *
-xbb_batch_of(struct xbb_work *work)
-{
-
-	return ((struct xbb_batch *)(void *)work);
-}
-
-/* What devstat(9) takes a request for. */
-static inline enum xbb_devstat_kind
-xbb_request_kind(uint8_t operation, uint64_t nsectors)
-{
-
-	if (operation == XBB_OP_DISCARD)
-		return (XBB_DEVSTAT_FREE);
-	if (nsectors == 0)
-		return (XBB_DEVSTAT_NO_DATA);
-	return (operation == XBB_OP_READ ? XBB_DEVSTAT_READ :
-	    XBB_DEVSTAT_WRITE);
-}
-
-/* As the kernel driver has it: both wait for what was before them. */
-static inline bool
-xbb_request_is_ordered(uint8_t operation)
-{
-
-	return (operation == XBB_OP_WRITE_BARRIER ||
-	    operation == XBB_OP_FLUSH_DISKCACHE);
-}
-
 /* The segments of the request at a table entry. */
 static inline const struct xbb_segment *
 xbb_req_segments(const struct xbb_queue *q, uint16_t r)
@@ -314,35 +202,6 @@ xbb_walk_next(struct xbb_walk *walk)
 	return (true);
 }
 
-/* Bytes of a segment. */
-static inline uint32_t
-xbb_segment_bytes(const struct xbb_segment *seg)
-{
-
-	return (XBB_SECTOR_SIZE * (seg->last_sect - seg->first_sect + 1U));
-}
-
-/* blkif.c - layouts of the ABIs; requests, responses; what is valid.  Pure. */
-const struct xbb_layout *xbb_layout(uint32_t abi);
-void	xbb_request_decode(const struct xbb_layout *layout,
-	    const uint32_t *slot, struct xbb_req *req);
-void	xbb_request_encode(const struct xbb_layout *layout,
-	    const struct xbb_req *req, uint32_t *slot);
-enum xbb_refusal xbb_request_admit(const struct xbb_limits *limits,
-	    const struct xbb_req *req);
-enum xbb_refusal xbb_request_validate(const struct xbb_limits *limits,
-	    struct xbb_req *req, const struct xbb_segment *seg);
-int16_t	xbb_refusal_status(enum xbb_refusal why);
-uint64_t xbb_request_extent(const struct xbb_req *req);
-uint32_t xbb_indirect_pages(uint32_t nseg);
-void	xbb_response_encode(uint64_t id, uint8_t operation, int16_t status,
-	    uint32_t words[4]);
-
-/* recover.c - what is owed after a death.  Pure. */
-int	xbb_recover(const struct xbb_req *reqs, uint32_t n,
-	    const struct xbb_indices *said, uint32_t rsp_prod,
-	    struct xbb_recovery *found);
-
 /* adopt.c - a ring that somebody served and died. */
 int	xbb_adopt_open(struct xbb_queue *q, uint32_t n,
 	    struct xbb_error *error);
@@ -354,20 +213,6 @@ uint64_t xbb_medium_had(struct xbb_mapping *mapping);
 void	xbb_medium_connect(struct xbb_mapping *mapping);
 int	xbb_medium_loss(struct xbb_mapping *mapping,
 	    const struct xbb_state *state);
-
-/* coalesce.c - requests into batches, which batches must wait.  Pure. */
-void	xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs,
-	    uint16_t req);
-bool	xbb_batch_admits(const struct xbb_batch *batch,
-	    const struct xbb_req *req, const struct xbb_coalesce *limits);
-void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
-	    uint16_t req);
-bool	xbb_batch_overlaps(const struct xbb_batch *a,
-	    const struct xbb_batch *b, uint32_t block_size);
-bool	xbb_batch_writes(const struct xbb_batch *batch);
-bool	xbb_batch_flushes(const struct xbb_batch *batch);
-bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
-bool	xbb_batch_is_flush(const struct xbb_batch *batch);
 
 /*
  * pages.c - the pages of a batch and of a request's list of segments: pinned,
@@ -477,6 +322,16 @@ bool	xbb_queue_readmit(struct xbb_queue *q);
 /* answer.c - requests out of the table and onto the ring.  Ring thread. */
 void	xbb_answer(struct xbb_queue *q, uint16_t r);
 void	xbb_answer_push(struct xbb_queue *q);
+
+/* dispatch.c - what may start: here, or by a worker.  Ring thread. */
+void	xbb_run_here(struct xbb_queue *q, struct xbb_batch *batch);
+bool	xbb_dispatch(struct xbb_queue *q);
+bool	xbb_hand_over(struct xbb_queue *q);
+bool	xbb_retry_starved(struct xbb_queue *q);
+
+/* settle.c - what has come back.  Ring thread. */
+void	xbb_settle(struct xbb_queue *q, struct xbb_batch *batch);
+bool	xbb_collect_done(struct xbb_queue *q);
 
 /* queue.c - the ring's thread, and what core asks of it. */
 extern const struct xbb_family xbb_block_family;

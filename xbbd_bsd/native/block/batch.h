@@ -1,0 +1,79 @@
+/*
+ * batch.h - requests that go to the disk together: what a batch is, and which
+ * requests make one.  block.h includes it, and has who does what with one.
+ */
+#ifndef XBB_BLOCK_BATCH_H
+#define XBB_BLOCK_BATCH_H
+
+/* How far requests may be merged. */
+struct xbb_coalesce {
+	uint32_t	max_segments;
+	bool		disabled;	/* no_coalesce_reqs */
+};
+
+/* What carrying a batch out came to; the ring's thread adds it up. */
+struct xbb_tally {
+	uint32_t	grants_mapped;
+	uint32_t	grants_unmapped;
+	uint32_t	grants_copied;
+	uint32_t	grant_errors;
+	uint32_t	flushes;
+	uint32_t	io_short;
+	uint32_t	io_errors;
+	uint32_t	io_bounced;
+	uint32_t	io_read_modify_write;
+	int16_t		gone_errno;	/* the disk is gone; 0: it is not */
+	int16_t		lost_errno;	/* of the disk's segment, as seen */
+	int16_t		failed_errno;	/* of what failed first; 0: nothing */
+	uint8_t		failed_op;	/* enum xbb_disk_op, then */
+	bool		shrunk;		/* that was beyond its end */
+	enum xbb_shortage shortage;	/* grants could not be had for now */
+};
+
+/* Adjacent requests of one operation that go to the disk together. */
+struct xbb_batch {
+	struct xbb_work	 work;		/* link of the list it is on */
+	struct xbb_tally tally;		/* result */
+	uint64_t	 sector;	/* first sector on the disk */
+	uint64_t	 nsectors;
+	uint64_t	 begun_ns;	/* when it was given to the disk */
+	uint64_t	 ended_ns;	/* and was done */
+	uint64_t	 order;		/* of starting; waiting: before it */
+	uint16_t	 nseg;
+	uint16_t	 nreq;
+	uint16_t	 first, last;	/* requests, linked by xbb_req.next */
+	uint8_t		 operation;
+	bool		 secure;	/* a discard beyond recovery */
+	bool		 faked;		/* a flush that tunables suppress */
+	bool		 flushed;	/* a barrier, once flushed */
+	bool		 persistent;	/* all its pages are pinned */
+	bool		 starved;	/* some is to be tried again later */
+	bool		 has_starved;	/* ever */
+	struct xbb_batch *prev_started, *next_started;
+};
+
+_Static_assert(offsetof(struct xbb_batch, work) == 0, "see xbb_batch_of()");
+
+/* The batch of a link, NULL for none. */
+static inline struct xbb_batch *
+xbb_batch_of(struct xbb_work *work)
+{
+
+	return ((struct xbb_batch *)(void *)work);
+}
+
+/* coalesce.c - requests into batches, which batches must wait.  Pure. */
+void	xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs,
+	    uint16_t req);
+bool	xbb_batch_admits(const struct xbb_batch *batch,
+	    const struct xbb_req *req, const struct xbb_coalesce *limits);
+void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
+	    uint16_t req);
+bool	xbb_batch_overlaps(const struct xbb_batch *a,
+	    const struct xbb_batch *b, uint32_t block_size);
+bool	xbb_batch_writes(const struct xbb_batch *batch);
+bool	xbb_batch_flushes(const struct xbb_batch *batch);
+bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
+bool	xbb_batch_is_flush(const struct xbb_batch *batch);
+
+#endif /* XBB_BLOCK_BATCH_H */

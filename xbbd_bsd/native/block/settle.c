@@ -1,0 +1,133 @@
+/*
+ * settle.c - started batches that have come back: they are counted, answered
+ * and free, or wait for another try, since the host was short of something.
+ * Ring thread.
+ */
+#include "block/block.h"
+
+static struct xbb_work *
+take_done(struct xbb_queue *q)
+{
+
+	return (atomic_exchange_explicit(&q->shared.done, NULL,
+	    memory_order_acquire));
+}
+
+static void
+count_tally(struct xbb_queue *q, const struct xbb_tally *tally)
+{
+	struct xbb_common_counters *common = &q->conn.rc->counters;
+	struct xbb_counters *c = &q->set.rs->counters;
+
+	XBB_COUNT(common->grants_mapped_total, tally->grants_mapped);
+	XBB_COUNT(common->grants_unmapped_total, tally->grants_unmapped);
+	XBB_COUNT(common->grants_copied_total, tally->grants_copied);
+	XBB_COUNT(common->grant_errors, tally->grant_errors);
+	XBB_COUNT(c->flushes_done, tally->flushes);
+	XBB_COUNT(c->io_short, tally->io_short);
+	XBB_COUNT(c->io_bounced, tally->io_bounced);
+	XBB_COUNT(c->io_read_modify_write, tally->io_read_modify_write);
+	XBB_COUNT(c->io_errors, tally->io_errors);
+}
+
+/* Sectors of a batch that were really moved. */
+static uint64_t
+sectors_done(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	uint64_t done;
+	uint16_t r;
+
+	done = 0;
+	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
+		if (q->set.reqs[r].status == XBB_RSP_OKAY)
+			done += q->set.reqs[r].nsectors;
+	return (done);
+}
+
+/*
+ * The disk failed, or the guest's grants did: count whose requests that cost.
+ */
+static void
+judge_failures(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	uint16_t r;
+
+	if (batch->tally.gone_errno != 0)
+		xbb_conn_stop(&q->conn, XBB_STOP_DISK, batch->tally.gone_errno);
+	if (batch->tally.lost_errno != 0)
+		xbb_conn_stop(&q->conn, XBB_STOP_LOST, batch->tally.lost_errno);
+	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
+		if (q->set.reqs[r].status != XBB_RSP_OKAY)
+			xbb_faults_count(q, &q->set.reqs[r],
+			    &q->set.verdicts[r]);
+}
+
+/* A batch is done: answer its requests, free it. */
+static void
+finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	uint16_t next, r;
+
+	if (q->own.now_ns < batch->ended_ns)
+		q->own.now_ns = batch->ended_ns;
+	xbb_devstat_end(&q->set.rs->dispatched,
+	    xbb_request_kind(batch->operation, batch->nsectors),
+	    xbb_request_is_ordered(batch->operation),
+	    sectors_done(q, batch) * XBB_SECTOR_SIZE, batch->begun_ns,
+	    batch->ended_ns);
+	xbb_pages_unpin(q, batch);
+	xbb_order_ended(q, batch);
+	XBB_SET(q->set.rs->grants_mapped, q->own.started_segments);
+	count_tally(q, &batch->tally);
+	if ((batch->tally.io_errors | batch->tally.grant_errors) != 0)
+		judge_failures(q, batch);
+
+	for (r = batch->first; r != XBB_NONE; r = next) {
+		next = q->set.reqs[r].next;
+		xbb_answer(q, r);
+	}
+	q->own.inflight -= batch->nreq;
+	XBB_SET(q->set.rs->inflight, q->own.inflight);
+	if (batch->has_starved)
+		xbb_shortage_passed(&q->own.retry);
+	batch->work.next = q->own.free_batch == NULL ? NULL :
+	    &q->own.free_batch->work;
+	q->own.free_batch = batch;
+}
+
+/* A started batch has come back: it is done, or for want of memory is not. */
+void
+xbb_settle(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (!batch->starved) {
+		finish_batch(q, batch);
+		return;
+	}
+	if (!batch->has_starved)
+		XBB_COUNT(q->conn.rc->counters.kva_shortages, 1);
+	batch->has_starved = true;
+	xbb_work_put(&q->own.starved, &batch->work);
+	xbb_shortage_begin(&q->own.retry, &q->own.persist,
+	    batch->tally.shortage);
+}
+
+/* Collect what workers finished.  True if there was any. */
+bool
+xbb_collect_done(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+	struct xbb_work *next, *work;
+
+	work = take_done(q);
+	if (work == NULL)
+		return (false);
+	for (; work != NULL; work = next) {
+		next = work->next;
+		batch = xbb_batch_of(work);
+		if (!batch->starved)
+			XBB_COUNT(q->set.rs->counters.io_handed_over, 1);
+		xbb_settle(q, batch);
+	}
+	return (true);
+}
