@@ -249,11 +249,24 @@ __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 	return (__real_recvmsg(fd, msg, flags));
 }
 
+static bool
+is_of_packets(int fd)
+{
+	socklen_t size;
+	int type;
+
+	size = sizeof(type);
+	return (__real_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+	    type == SOCK_SEQPACKET);
+}
+
 ssize_t
 __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 
 	kernel_must(fd, CAP_SEND, "sendmsg");
+	if (is_of_packets(fd) && (flags & MSG_EOR) == 0)
+		kernel_panic("sendmsg of %d: a packet without an end", fd);
 	return (__real_sendmsg(fd, msg, flags));
 }
 

@@ -106,7 +106,7 @@ class Server:
 
     def _report(self, **fields: int) -> None:
         report = self._xbb.ffi.new("struct xbb_server_report *", fields)
-        self._channel.send(self._xbb.ffi.buffer(report)[:])
+        self._channel.send(self._xbb.ffi.buffer(report)[:], _socket.MSG_EOR)  # packets.py
 
     def _reap(self) -> None:
         while self._children:

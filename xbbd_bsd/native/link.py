@@ -25,6 +25,7 @@ from errno import EAGAIN, EBUSY, EEXIST, ENOENT, EPIPE, EPROTO, ETIMEDOUT
 from typing import Any, Final
 
 from xbbd_bsd.errors import HostError
+from xbbd_bsd.native import packets
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import MAX_RINGS, StopReason, known
 from xbbd_bsd.native.queue import QueueParams, _c_params
@@ -317,7 +318,7 @@ class Link:
             head.version, head.type, head.serial = VERSION, kind, serial
             head.size = ffi.sizeof(message[0])
             try:
-                socket.send_fds(self._channel, [bytes(ffi.buffer(message))], list(descriptors))
+                packets.send(self._channel, bytes(ffi.buffer(message)), descriptors)
             except BlockingIOError:
                 raise HostError("the guest's process does not listen", EAGAIN) from None
             except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import _xbb
+from xbbd_bsd.native import _xbb, packets
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import HvKind
 
@@ -228,7 +228,7 @@ class Processes:
     def _send(self, fields: dict[str, Any], descriptors: list[int]) -> None:
         request = ffi.new("struct xbb_server_request *", fields)
         try:
-            socket.send_fds(self._channel, [bytes(ffi.buffer(request))], descriptors)
+            packets.send(self._channel, bytes(ffi.buffer(request)), descriptors)
         except BlockingIOError:
             raise HostError("the server of the guests' processes is busy", EAGAIN) from None
         except OSError as error:

@@ -216,7 +216,9 @@ put_descriptors(struct msghdr *msg, const int *fds, uint32_t nfds)
 
 /*
  * Send a message, which begins with its head, and descriptors, which stay the
- * caller's: 0, EAGAIN if whoever should read does not.
+ * caller's: 0, EAGAIN if whoever should read does not.  Without its end, which
+ * only FreeBSD wants to be told, what comes next would belong to it; and so it
+ * would after EIO, where that has taken a part of it.
  */
 int
 xbb_message_send(int fd, void *message, uint32_t type, size_t size,
@@ -239,7 +241,7 @@ xbb_message_send(int fd, void *message, uint32_t type, size_t size,
 		put_descriptors(&msg, fds, nfds);
 	}
 	do
-		n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = sendmsg(fd, &msg, MSG_EOR | MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	return (n == (ssize_t)size ? 0 : n < 0 ? -errno : -EIO);
 }
