@@ -7,9 +7,8 @@
 #ifndef CARD_H
 #define CARD_H
 
+#include "frames.h"
 #include "front/hvfront.h"
-#include "harness.h"
-#include "net/net.h"
 
 #define CARD_SLOTS	XBB_NET_SLOTS
 #define CARD_ALL	(XBB_NET_SG | XBB_NET_GSO_TCPV4 | XBB_NET_GSO_TCPV6 | \
@@ -46,22 +45,9 @@ struct card {
 	uint64_t	 events;	/* that the guest took */
 };
 
-/* A frame as it comes out at either end. */
-struct frame {
-	struct xbb_link_header header;	/* of the link */
-	int32_t		size;		/* bytes; < 0: a status, of the guest's */
-	uint16_t	flags;		/* XBB_RXF_*, of the guest's */
-	uint16_t	gso_size;
-	uint8_t		gso_type;
-	uint32_t	nslots;
-	uint8_t		data[XBB_NET_MAX_FRAME + 1];
-};
-
 #define CARD_COUNTER(card, name)	XBB_GET((card)->rs->counters.name)
 #define CARD_COMMON(card, name) \
 	XBB_GET((card)->rs->common.counters.name)
-
-extern const uint8_t frame_source[XBB_NET_ADDRESS];
 
 void	card_open(struct card *card, const struct card_options *options);
 void	card_params(const struct card *card, struct xbb_net_params *params);
@@ -99,15 +85,5 @@ void	card_notify(struct card *card);
 void	link_send(struct card *card, const struct frame *frame);
 bool	link_take(struct card *card, struct frame *frame);
 void	link_receive(struct card *card, struct frame *frame);
-
-/* Frames: Ethernet, IP, TCP, a payload that a seed repeats, right sums. */
-#define FRAME_TCP4	(14 + 20 + 20)
-#define FRAME_TCP6	(14 + 40 + 20)
-
-void	frame_raw(struct frame *frame, uint32_t size, uint64_t seed);
-void	frame_tcp(struct frame *frame, int version, uint32_t payload,
-	    uint64_t seed);
-void	frame_check_same(const struct frame *a, const struct frame *b);
-bool	frame_is_right(const struct frame *frame);	/* its sums */
 
 #endif /* CARD_H */

@@ -1,12 +1,15 @@
 /*
  * frames.c - frames as they are on a wire: TCP behind options of IPv4, UDP of
  * an odd number of bytes behind a tag, TCP behind two tags and options of IPv6,
- * UDP in a fragment that is the whole, and UDP whose sum is 0 and so 0xffff.
+ * UDP in a fragment that is the whole, and UDP whose sum is 0 and so 0xffff; and
+ * frames that are made, of any size.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "frames.h"
+
+const uint8_t frame_source[XBB_NET_ADDRESS] = { 2, 0, 0, 0, 0, 1 };
 
 static const uint8_t tcp4_options[] = {
 	0x00, 0x16, 0x3e, 0x0a, 0x0b, 0x0c, 0x00, 0x16, 0x3e, 0x01, 0x02, 0x03,
@@ -99,4 +102,68 @@ put_be16(uint8_t *bytes, uint32_t value)
 
 	bytes[0] = (uint8_t)(value >> 8);
 	bytes[1] = (uint8_t)value;
+}
+
+/* Of a type that is not IP. */
+void
+frame_raw(struct frame *frame, uint32_t size, uint64_t seed)
+{
+
+	memset(frame, 0, offsetof(struct frame, data));
+	frame->size = (int32_t)size;
+	random_bytes(&seed, frame->data, size);
+	memcpy(frame->data + 6, frame_source, sizeof(frame_source));
+	frame->data[12] = 0x88;
+	frame->data[13] = 0xb5;		/* of experiments */
+}
+
+void
+frame_tcp(struct frame *frame, int version, uint32_t payload, uint64_t seed)
+{
+	uint8_t *ip = frame->data + 14, *tcp;
+	struct xbb_headers h;
+
+	frame_raw(frame, payload + (version == 4 ? FRAME_TCP4 : FRAME_TCP6),
+	    seed);
+	memset(ip, 0, version == 4 ? 20 : 40);
+	put_be16(frame->data + 12, version == 4 ? 0x0800 : 0x86dd);
+	if (version == 4) {
+		ip[0] = 0x45;
+		put_be16(ip + 2, 40 + payload);
+		ip[8] = 64;
+		ip[9] = 6;
+		ip[15] = 1;
+		ip[19] = 2;
+		tcp = ip + 20;
+	} else {
+		ip[0] = 0x60;
+		put_be16(ip + 4, 20 + payload);
+		ip[6] = 6;
+		ip[7] = 64;
+		ip[23] = 1;
+		ip[39] = 2;
+		tcp = ip + 40;
+	}
+	tcp[12] = 0x50;
+	tcp[13] = 0x18;
+	CHECK(xbb_headers_find(frame->data, (uint32_t)frame->size, &h));
+	CHECK(xbb_sum_fill(frame->data, (uint32_t)frame->size, &h));
+}
+
+void
+frame_check_same(const struct frame *a, const struct frame *b)
+{
+
+	CHECK_EQ(a->size, b->size);
+	CHECK(memcmp(a->data, b->data, (size_t)a->size) == 0);
+}
+
+bool
+frame_is_right(const struct frame *frame)
+{
+	struct xbb_headers h;
+
+	return (xbb_headers_find(frame->data, (uint32_t)frame->size, &h) &&
+	    h.l4 != 0 &&
+	    xbb_sum_right(frame->data, (uint32_t)frame->size, &h));
 }

@@ -60,7 +60,7 @@ AMOUNTS = {
     "hostile": [100000],
     "io": [1000],
     "net": [60],
-    "net_hostile": [60],
+    "net_flipping": [60],
     "net_takeover": [30],
     "order": [40],
     "recover": [60],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_control_tree import DRIVERS, Daemon, Device, Devices
+from tests.unit.players import DRIVERS, Daemon, Device, Devices
 from xbbd_bsd.config import DaemonConfig
 from xbbd_bsd.control import metrics
 from xbbd_bsd.control.health import DaemonFacts

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import test_xbbctl
-from tests.unit.test_control_tree import Device
+from tests.unit.players import Device
 from tests.unit.test_xbbctl import Running
 from xbbd_bsd import xbbctl
 from xbbd_bsd.block.health import DiskFacts, Loss, SharedFacts

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_control_tree import NAMES, Device, tree_of
-from tests.unit.test_control_tree import Daemon as DaemonLeaves
+from tests.unit.players import NAMES, Device, tree_of
+from tests.unit.players import Daemon as DaemonLeaves
 from xbbd_bsd import xbbctl
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.control import protocol
