@@ -83,6 +83,11 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
+        "xbbd_bsd/native/block/local.c",
+        ("counters", "disk*", "work*", "shortage", "io", "order", "sweep"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
         "xbbd_bsd/native/block/settle.c",
         ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),

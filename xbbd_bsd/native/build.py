@@ -59,6 +59,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "flush.c",
         "intake.c",
         "io.c",
+        "local.c",
         "medium.c",
         "open.c",
         "order.c",

@@ -11,7 +11,8 @@
  *	                  writes before v            |
  *	                            own.waiting -----+
  *
- *	started --+-- the ring's thread itself ------------+--> finish --> free
+ *	started, as local.c has it:
+ *	          +-- the ring's thread itself ------------+--> finish --> free
  *	          |                                        |
  *	          +--> pool.run -- worker --> shared.done -+--> own.starved
  *	                  ^                                        |
@@ -36,6 +37,7 @@
 #include "block/verdict.h"
 #include "block/slots.h"
 #include "block/batch.h"
+#include "block/store.h"
 
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS, "a map holds a batch");
 _Static_assert(XBB_FETCH_PAGES >= XBB_MAX_INDIRECT_PAGES,
@@ -84,6 +86,7 @@ struct xbb_sleeper {
 /* What a queue is made of: set when it is opened. */
 struct xbb_queue_setup {
 	struct xbb_queue_params params;
+	const struct xbb_store_ops *store;
 	const struct xbb_layout *layout;
 	const uint64_t	*sectors;	/* of the disk now, in the segment */
 	struct xbb_ring_state *rs;	/* in there */
@@ -323,15 +326,16 @@ bool	xbb_queue_readmit(struct xbb_queue *q);
 void	xbb_answer(struct xbb_queue *q, uint16_t r);
 void	xbb_answer_push(struct xbb_queue *q);
 
-/* dispatch.c - what may start: here, or by a worker.  Ring thread. */
-void	xbb_run_here(struct xbb_queue *q, struct xbb_batch *batch);
+/* dispatch.c - what may start is, by the store.  Ring thread. */
+void	xbb_start(struct xbb_queue *q, struct xbb_batch *batch);
 bool	xbb_dispatch(struct xbb_queue *q);
-bool	xbb_hand_over(struct xbb_queue *q);
 bool	xbb_retry_starved(struct xbb_queue *q);
 
 /* settle.c - what has come back.  Ring thread. */
 void	xbb_settle(struct xbb_queue *q, struct xbb_batch *batch);
-bool	xbb_collect_done(struct xbb_queue *q);
+
+/* local.c - a store, of files and devices; and what a worker does for it. */
+void	xbb_local_work(void *queue, struct xbb_work *work, uint32_t worker);
 
 /* queue.c - the ring's thread, and what core asks of it. */
 extern const struct xbb_family xbb_block_family;

@@ -308,6 +308,7 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 	q->set.params = *params;
 	q->set.layout = xbb_layout(params->abi);
 	q->set.max_segments = most_segments(params);
+	q->set.store = &xbb_store_local;
 	q->conn.family = &xbb_block_family;
 	q->conn.self = q;
 	q->conn.mapping = mapping;

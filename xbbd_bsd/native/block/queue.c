@@ -1,25 +1,13 @@
 /*
  * queue.c - the thread of a ring.  It has requests taken in (intake.c), batches
- * started in order and a share of them carried out here and what the host was
- * short for tried again (dispatch.c), what the workers finished collected
- * (settle.c), and answers.  Ring, lists and event channel belong to it alone,
- * so it takes no lock but the pool's.
+ * started in order and what the host was short for tried again (dispatch.c),
+ * both by the disk's store (store.h), what that has finished settled, and
+ * answers.  Ring, lists and event channel belong to it alone.
  */
 #include "block/block.h"
 
 /* Responses that may gather before the frontend is told. */
 #define PUSH_BATCH	16
-
-static void
-put_done(struct xbb_queue *q, struct xbb_work *work)
-{
-	struct xbb_work *head;
-
-	head = atomic_load_explicit(&q->shared.done, memory_order_relaxed);
-	do
-		work->next = head;
-	while (!atomic_compare_exchange_weak(&q->shared.done, &head, work));
-}
 
 /* What core asks of us. */
 
@@ -58,23 +46,12 @@ block_may_sleep(void *self)
 	    xbb_persist_trim(&q->own.persist, q->own.inflight == 0)));
 }
 
-static void
-block_work(void *self, struct xbb_work *work, uint32_t worker)
-{
-	struct xbb_queue *q = self;
-
-	xbb_speed_slept_elsewhere(q, worker);
-	(void)xbb_batch_run(q, xbb_batch_of(work), worker);
-	put_done(q, work);
-	xbb_kick(&q->conn.rest);
-}
-
 const struct xbb_family xbb_block_family = {
 	.driver = "xbbd",
 	.has_work = block_has_work,
 	.ask = block_ask,
 	.may_sleep = block_may_sleep,
-	.work = block_work,
+	.work = xbb_local_work,
 };
 
 /* Nothing to do for now. */
@@ -128,13 +105,13 @@ xbb_queue_main(void *arg)
 		xbb_adopt_begin(q);
 	for (;;) {
 		xbb_conn_check(conn);
-		busy = xbb_collect_done(q);
+		busy = q->set.store->reap(q);
 		busy |= xbb_retry_starved(q);
 		busy |= take_in(q);
 		busy |= xbb_dispatch(q);
 		xbb_persist_trim_at_work(&q->own.persist,
 		    q->own.inflight == 0);
-		busy |= xbb_hand_over(q);
+		busy |= q->set.store->push(q);
 		if (q->own.unpushed >= PUSH_BATCH || !busy)
 			xbb_answer_push(q);
 		if (busy)

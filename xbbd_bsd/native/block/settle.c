@@ -5,14 +5,6 @@
  */
 #include "block/block.h"
 
-static struct xbb_work *
-take_done(struct xbb_queue *q)
-{
-
-	return (atomic_exchange_explicit(&q->shared.done, NULL,
-	    memory_order_acquire));
-}
-
 static void
 count_tally(struct xbb_queue *q, const struct xbb_tally *tally)
 {
@@ -110,24 +102,4 @@ xbb_settle(struct xbb_queue *q, struct xbb_batch *batch)
 	xbb_work_put(&q->own.starved, &batch->work);
 	xbb_shortage_begin(&q->own.retry, &q->own.persist,
 	    batch->tally.shortage);
-}
-
-/* Collect what workers finished.  True if there was any. */
-bool
-xbb_collect_done(struct xbb_queue *q)
-{
-	struct xbb_batch *batch;
-	struct xbb_work *next, *work;
-
-	work = take_done(q);
-	if (work == NULL)
-		return (false);
-	for (; work != NULL; work = next) {
-		next = work->next;
-		batch = xbb_batch_of(work);
-		if (!batch->starved)
-			XBB_COUNT(q->set.rs->counters.io_handed_over, 1);
-		xbb_settle(q, batch);
-	}
-	return (true);
 }

@@ -1,0 +1,200 @@
+/*
+ * local.c - the store of files and disk devices: system calls that return when
+ * it is done.  What will be over before another thread would be awake the
+ * ring's thread does itself, alone or a sweep of such batches; what may take
+ * long is for a worker.  Ring thread, but for what a worker does.
+ */
+#include "block/block.h"
+
+/* What a worker has done. */
+
+static void
+put_done(struct xbb_queue *q, struct xbb_work *work)
+{
+	struct xbb_work *head;
+
+	head = atomic_load_explicit(&q->shared.done, memory_order_relaxed);
+	do
+		work->next = head;
+	while (!atomic_compare_exchange_weak(&q->shared.done, &head, work));
+}
+
+void
+xbb_local_work(void *self, struct xbb_work *work, uint32_t worker)
+{
+	struct xbb_queue *q = self;
+
+	xbb_speed_slept_elsewhere(q, worker);
+	(void)xbb_batch_run(q, xbb_batch_of(work), worker);
+	put_done(q, work);
+	xbb_kick(&q->conn.rest);
+}
+
+static struct xbb_work *
+take_done(struct xbb_queue *q)
+{
+
+	return (atomic_exchange_explicit(&q->shared.done, NULL,
+	    memory_order_acquire));
+}
+
+/* Collect what workers finished.  True if there was any. */
+static bool
+local_reap(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+	struct xbb_work *next, *work;
+
+	work = take_done(q);
+	if (work == NULL)
+		return (false);
+	for (; work != NULL; work = next) {
+		next = work->next;
+		batch = xbb_batch_of(work);
+		if (!batch->starved)
+			XBB_COUNT(q->set.rs->counters.io_handed_over, 1);
+		xbb_settle(q, batch);
+	}
+	return (true);
+}
+
+/* What is begun. */
+
+/*
+ * Carry a batch out on this thread.  What is ready is published first: nobody
+ * knows how long this will take.
+ */
+static void
+run_here(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	xbb_answer_push(q);
+	if (!xbb_batch_run(q, batch, 0)) {
+		xbb_pool_submit(&q->shared.pool, &batch->work);
+		return;
+	}
+	if (!batch->starved)
+		XBB_COUNT(q->set.rs->counters.io_inline, 1);
+	xbb_settle(q, batch);
+}
+
+/*
+ * Carry batches out whose grants go by one call.  Of what could not be done so
+ * each is done by itself, or handed over if the disk has turned out slow.
+ */
+static void
+run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+	struct xbb_batch *batch;
+	uint32_t i;
+
+	if (sweep->n > 1) {
+		xbb_answer_push(q);
+		xbb_sweep_run(q, sweep);
+	}
+	for (i = 0; i < sweep->n; i++) {
+		batch = sweep->part[i].batch;
+		if (sweep->part[i].ended) {
+			if (!batch->starved)
+				XBB_COUNT(q->set.rs->counters.io_inline, 1);
+			xbb_settle(q, batch);
+		} else if (xbb_speed_is_slow(q, batch))
+			xbb_pool_submit(&q->shared.pool, &batch->work);
+		else
+			run_here(q, batch);
+	}
+}
+
+/*
+ * How many quick batches may be carried out before the first of them is
+ * answered?  The more, the longer none had to be waited for.
+ */
+static uint32_t
+longest_sweep(struct xbb_queue *q)
+{
+	const uint32_t most = q->own.longest_sweep;
+
+	if (!xbb_speed_is_quick(q))
+		q->own.longest_sweep = 1;
+	else if (most < XBB_SWEEP_MOST)
+		q->own.longest_sweep = most == 0 ? 1 : 2 * most;
+	return (q->own.longest_sweep);
+}
+
+/*
+ * From this batch on, which is started, as many as may be before the first is
+ * answered; one that is not for a sweep ends it.
+ */
+static void
+run_swept(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_sweep reads, writes;
+	uint32_t left;
+
+	left = longest_sweep(q);
+	xbb_sweep_begin(&reads, false);
+	xbb_sweep_begin(&writes, true);
+	while (xbb_sweep_add(q, xbb_batch_writes(batch) ? &writes : &reads,
+	    batch)) {
+		batch = --left == 0 ? NULL : xbb_order_next(q);
+		if (batch == NULL)
+			break;
+		xbb_start(q, batch);
+	}
+	run_sweep(q, &reads);
+	run_sweep(q, &writes);
+	if (batch == NULL)
+		return;
+	if (xbb_speed_is_slow(q, batch))
+		xbb_pool_submit(&q->shared.pool, &batch->work);
+	else
+		run_here(q, batch);
+}
+
+/*
+ * What will be over before another thread would be awake this thread does
+ * itself, one at a time, and comes back; or a sweep of such batches, if grants
+ * are mapped or copied for each.  What may take long is handed over, lest the
+ * ring waits behind the disk.
+ */
+static bool
+local_submit(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (xbb_speed_is_slow(q, batch)) {
+		xbb_pool_submit(&q->shared.pool, &batch->work);
+		return (false);
+	}
+	if (!batch->starved && xbb_sweep_admits(q, batch))
+		run_swept(q, batch);
+	else
+		run_here(q, batch);
+	return (true);
+}
+
+/*
+ * Have what was handed over done: without a single worker by this thread, one
+ * at a time.  True if it did one.
+ */
+static bool
+local_push(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+
+	if (q->own.nstarted == 0)
+		return (false);
+	xbb_pool_wake(&q->shared.pool);
+	if (q->shared.pool.nthreads != 0)
+		return (false);
+	batch = xbb_batch_of(xbb_pool_take(&q->shared.pool));
+	if (batch == NULL)
+		return (false);
+	run_here(q, batch);
+	return (true);
+}
+
+const struct xbb_store_ops xbb_store_local = {
+	.submit = local_submit,
+	.push = local_push,
+	.reap = local_reap,
+};

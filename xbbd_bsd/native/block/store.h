@@ -1,0 +1,36 @@
+/*
+ * store.h - what stands behind a disk's rings: a table of operations, of which
+ * each kind of store has a filling.  A batch that is started is the store's
+ * until it hands it to xbb_settle(), with a status in each request; how it goes
+ * about that, by which threads and when, nobody else knows.  block.h includes
+ * it.
+ *
+ * A batch may be out while the ring's thread goes on.  In the table its
+ * requests are DISPATCHED then: whoever comes after a death does them again,
+ * whichever store it was.
+ */
+#ifndef XBB_BLOCK_STORE_H
+#define XBB_BLOCK_STORE_H
+
+struct xbb_queue;
+
+/* Ring thread. */
+struct xbb_store_ops {
+	/*
+	 * Carry out a batch, that is started or has starved, and with it others
+	 * that may start, if that saves something.  True if it has taken its
+	 * time, so that it is to be looked around before more is started.
+	 */
+	bool	(*submit)(struct xbb_queue *q, struct xbb_batch *batch);
+	/*
+	 * All that may start was submitted.  True if that had something done.
+	 */
+	bool	(*push)(struct xbb_queue *q);
+	/* Settle what has come back.  True if there was any. */
+	bool	(*reap)(struct xbb_queue *q);
+};
+
+/* Its fillings. */
+extern const struct xbb_store_ops xbb_store_local;
+
+#endif /* XBB_BLOCK_STORE_H */
