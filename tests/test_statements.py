@@ -116,6 +116,7 @@ HEADERS = [
     "block/slots.h",
     "block/block.h",
     "block/verdict.h",
+    "net/interface.h",
 ]
 
 

@@ -122,8 +122,8 @@ FORGOTTEN = {
     ),
     "tap: destroying waits for who has it open": (
         LINK_C,
-        "	close(fd);\n	e = ask",
-        "	e = ask",
+        "	close(fd);\n	e = xbb_interface_ask",
+        "	e = xbb_interface_ask",
         "waits until it is closed",
     ),
     "tap: and if that is somebody else": (

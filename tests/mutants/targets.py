@@ -78,6 +78,11 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
+        "xbbd_bsd/native/block/sweep.c",
+        ("sweep", "io", "order", "shortage"),
+        ((QUEUE,), (FEATURES,)),
+    ),
+    Target(
         "xbbd_bsd/native/block/dispatch.c",
         ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order", "sweep"),
         ((QUEUE, EVENTS), (FEATURES,)),

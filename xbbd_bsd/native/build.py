@@ -74,6 +74,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "net": (
         "adopt.c",
         "headers.c",
+        "interface.c",
         "netif.c",
         "offload.c",
         "open.c",

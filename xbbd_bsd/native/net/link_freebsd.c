@@ -4,63 +4,31 @@
  * While nobody has it open it drops what it is sent.  Knows no ring.  Any
  * thread.
  */
-#include <sys/types.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/sockio.h>
-
 #include <fcntl.h>
-#include <net/if.h>
-#include <net/if_tap.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "net/net.h"
+#include "net/interface.h"
 
-_Static_assert(XBB_NET_NAME == IFNAMSIZ, "fits the name of an interface");
+#include <net/if_tap.h>
 
-static bool
-name_interface(struct ifreq *ifr, const char *name)
-{
-	size_t len = strlen(name);
-
-	memset(ifr, 0, sizeof(*ifr));
-	if (len == 0 || len >= IFNAMSIZ)
-		return (false);
-	memcpy(ifr->ifr_name, name, len);
-	return (true);
-}
-
-/* Ask or tell the kernel of an interface. */
-static int
-ask_interface(unsigned long request, struct ifreq *ifr)
-{
-	int fd, error;
-
-	if ((fd = socket(AF_LOCAL, SOCK_DGRAM | SOCK_CLOEXEC, 0)) < 0)
-		return (-errno);
-	error = ioctl(fd, request, ifr) == 0 ? 0 : -errno;
-	close(fd);
-	return (error);
-}
-
-/* Add to the flags of an interface. */
+/* They have two halves, and what is not said is gone. */
 static int
 add_flags(const char *name, uint32_t flags)
 {
 	struct ifreq ifr;
 	int error;
 
-	if (!name_interface(&ifr, name))
+	if (!xbb_interface_named(&ifr, name))
 		return (-EINVAL);
-	if ((error = ask_interface(SIOCGIFFLAGS, &ifr)) != 0)
+	if ((error = xbb_interface_ask(SIOCGIFFLAGS, &ifr)) != 0)
 		return (error);
 	flags |= (uint16_t)ifr.ifr_flags |
 	    (uint32_t)(uint16_t)ifr.ifr_flagshigh << 16;
 	ifr.ifr_flags = (short)(flags & 0xffff);
 	ifr.ifr_flagshigh = (short)(flags >> 16);
-	return (ask_interface(SIOCSIFFLAGS, &ifr));
+	return (xbb_interface_ask(SIOCSIFFLAGS, &ifr));
 }
 
 /* The device of an interface that there is, if that is a tap. */
@@ -102,15 +70,15 @@ open_new(const char *name)
 		return (error);
 	}
 	ifr.ifr_data = (caddr_t)(uintptr_t)name;
-	if ((error = ask_interface(SIOCSIFNAME, &ifr)) != 0) {
+	if ((error = xbb_interface_ask(SIOCSIFNAME, &ifr)) != 0) {
 		close(fd);	/* or destroying it would wait for us */
-		(void)ask_interface(SIOCIFDESTROY, &ifr);
+		(void)xbb_interface_ask(SIOCIFDESTROY, &ifr);
 		return (error);
 	}
 	if ((error = add_flags(name, IFF_LINK0)) != 0) {
 		close(fd);
-		if (name_interface(&ifr, name))
-			(void)ask_interface(SIOCIFDESTROY, &ifr);
+		if (xbb_interface_named(&ifr, name))
+			(void)xbb_interface_ask(SIOCIFDESTROY, &ifr);
 		return (error);
 	}
 	return (fd);
@@ -125,7 +93,7 @@ xbb_link_open(const char *name, int multi, int *fdp, struct xbb_error *error)
 
 	if (multi)
 		return (xbb_fail(error, "open tap", EOPNOTSUPP));
-	if (!name_interface(&ifr, name))
+	if (!xbb_interface_named(&ifr, name))
 		return (xbb_fail(error, "open tap", EINVAL));
 	fd = if_nametoindex(name) != 0 ? open_existing(name) : open_new(name);
 	if (fd < 0)
@@ -149,14 +117,14 @@ xbb_link_remove(const char *name, struct xbb_error *error)
 	struct ifreq ifr;
 	int fd, e;
 
-	if (!name_interface(&ifr, name))
+	if (!xbb_interface_named(&ifr, name))
 		return (xbb_fail(error, "remove tap", EINVAL));
 	if (if_nametoindex(name) == 0)
 		return (xbb_fail(error, "remove tap", ENXIO));
 	if ((fd = open_existing(name)) < 0)
 		return (xbb_fail(error, "remove tap", -fd));
 	close(fd);
-	e = ask_interface(SIOCIFDESTROY, &ifr);
+	e = xbb_interface_ask(SIOCIFDESTROY, &ifr);
 	return (e == 0 ? 0 : xbb_fail(error, "remove tap", -e));
 }
 
@@ -166,30 +134,4 @@ xbb_link_up(const char *name, struct xbb_error *error)
 	int e = add_flags(name, IFF_UP);
 
 	return (e == 0 ? 0 : xbb_fail(error, "bring tap up", -e));
-}
-
-int
-xbb_link_is_up(const char *name)
-{
-	struct ifreq ifr;
-	int error;
-
-	if (!name_interface(&ifr, name))
-		return (-EINVAL);
-	if ((error = ask_interface(SIOCGIFFLAGS, &ifr)) != 0)
-		return (error);
-	return ((ifr.ifr_flags & IFF_UP) != 0);
-}
-
-int
-xbb_link_mtu(const char *name, uint32_t mtu, struct xbb_error *error)
-{
-	struct ifreq ifr;
-	int e;
-
-	if (!name_interface(&ifr, name) || mtu > INT32_MAX)
-		return (xbb_fail(error, "set mtu of tap", EINVAL));
-	ifr.ifr_mtu = (int)mtu;
-	e = ask_interface(SIOCSIFMTU, &ifr);
-	return (e == 0 ? 0 : xbb_fail(error, "set mtu of tap", -e));
 }
