@@ -24,6 +24,36 @@ check_dispatch(void)
 	rig_close(&rig);
 }
 
+/* The tunables may have the disk flushed less often than the guest wants. */
+static void
+check_flush_interval(void)
+{
+	static const struct {
+		int32_t	interval, disabled;
+		uint64_t done;		/* of six */
+	} cases[] = {
+		{ 0, 0, 6 }, { -1, 0, 6 }, { 1, 0, 6 }, { 2, 0, 3 },
+		{ 3, 0, 2 }, { 7, 0, 0 }, { 0, 1, 0 },
+	};
+	const struct pair_options usual = { 0 };
+	struct xbb_tunables *tunables;
+	struct rig rig;
+	uint32_t i, n;
+
+	for (i = 0; i < COUNTOF(cases); i++) {
+		rig_open(&rig, SECTORS, &usual);
+		tunables = &rig.device.state->tunables;
+		xbb_tunable_set(&tunables->flush_interval, cases[i].interval);
+		xbb_tunable_set(&tunables->disable_flush, cases[i].disabled);
+		for (n = 0; n < 6; n++)
+			CHECK_EQ(guest_do(&rig.guest, XBB_OP_FLUSH_DISKCACHE, 0,
+			    NULL, 0), XBB_RSP_OKAY);
+		pair_drain(&rig.pair);
+		CHECK_EQ(COUNTER(&rig.pair, flushes_done), cases[i].done);
+		rig_close(&rig);
+	}
+}
+
 /* Every page that is copied, or mapped, and nothing else. */
 static void
 check_grants(uint32_t transport)
@@ -273,6 +303,7 @@ main(void)
 
 	scratch_enter();
 	check_dispatch();
+	check_flush_interval();
 	check_grants(XBB_TRANSPORT_MAP);
 	check_grants(XBB_TRANSPORT_COPY);
 	check_events();

@@ -103,9 +103,26 @@ do_swept(struct rig *rig, uint8_t operation)
 	}
 }
 
+/* How long the disk had had them is known of each. */
+static void
+check_durations(const struct rig *rig, uint64_t began_ns)
+{
+	const struct xbb_devstat *stat = &rig->pair.rs->dispatched;
+	const uint64_t most = xbb_now_ns() - began_ns;
+	uint64_t took;
+	uint32_t i;
+
+	for (i = XBB_DEVSTAT_READ; i <= XBB_DEVSTAT_WRITE; i++) {
+		took = XBB_GET(stat->duration_ns[i]);
+		CHECK(took > 0);
+		CHECK(took < most * N);
+	}
+}
+
 static void
 check_calls(const struct pair_options *way)
 {
+	const uint64_t began_ns = xbb_now_ns();
 	struct rig rig;
 	uint32_t before;
 
@@ -123,6 +140,7 @@ check_calls(const struct pair_options *way)
 	do_swept(&rig, XBB_OP_READ);
 	check_pages(&rig, 0x80, 0x40);
 	pair_drain(&rig.pair);
+	check_durations(&rig, began_ns);
 	rig_close(&rig);
 }
 

@@ -311,7 +311,7 @@ xbb_data_sweep_part(struct xbb_queue *q, const struct xbb_sweep *sweep,
 	    batch->sector * XBB_SECTOR_SIZE, length, 0));
 }
 
-/* Afterwards; read is what of it the disk had, all in the buffer. */
+/* Afterwards; read is what the disk has read, all in the buffer, or NULL. */
 int
 xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
     struct xbb_sweep *read)
@@ -321,5 +321,5 @@ xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
 		xbb_pages_unmap_all(q, sweep, &sweep->map);
 		return (0);
 	}
-	return (sweep->writes || read->n == 0 ? 0 : exchange_all(q, read));
+	return (read == NULL || read->n == 0 ? 0 : exchange_all(q, read));
 }

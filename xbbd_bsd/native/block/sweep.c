@@ -96,11 +96,9 @@ xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
 	if (xbb_data_sweep_begin(q, sweep) != 0)
 		return;
 	run_parts(q, sweep);
-	if (sweep->writes)
-		xbb_sweep_begin(&read, false);
-	else
+	if (!sweep->writes)
 		list_read(sweep, &read);
-	if (xbb_data_sweep_end(q, sweep, &read) != 0)
+	if (xbb_data_sweep_end(q, sweep, sweep->writes ? NULL : &read) != 0)
 		for (i = 0; i < sweep->n; i++)
 			if (sweep->part[i].done.error == 0)
 				sweep->part[i].ended = false;
