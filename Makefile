@@ -23,6 +23,7 @@ help:
 	@echo "make test-freebsd-dom0   the same in this dom0, a FreeBSD's (HACKING.md)"
 	@echo "make bench-xen   xbbd, blkback and qdisk there, in real time"
 	@echo "make bench-xen-virtual   the same in virtual time: the one to judge by"
+	@echo "make bench-net-xen-virtual   xnb and xen-netback there, likewise"
 	@echo "make clean   remove everything that make made"
 
 build:
@@ -90,7 +91,10 @@ bench-xen: build
 	@$(PY) -m tests.lab bench
 
 bench-xen-virtual: build
-	@$(PY) -m tests.lab bench --icount 2 --timeout 3600 --record
+	@$(PY) -m tests.lab bench --icount 2 --timeout 7200 --record
+
+bench-net-xen-virtual: build
+	@$(PY) -m tests.lab bench-net --icount 2 --timeout 3600 --record
 
 clean:
 	rm -rf .venv build dist xbbd.egg-info .mypy_cache .ruff_cache \
@@ -100,4 +104,4 @@ clean:
 
 .PHONY: all help build demo demo-net test mutants mutants-all lint bench \
 	bench-net bench-null test-xen test-xen-all test-freebsd-dom0 bench-xen \
-	bench-xen-virtual clean
+	bench-xen-virtual bench-net-xen-virtual clean

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import payload
-from tests.lab.figures import record
+from tests.lab.figures import RECORDS
 from tests.lab.images import LabError, build, cache, libc_version, say
 from tests.lab.initramfs import BadTree
 from tests.lab.machine import NO_RESULT, Boot, run
@@ -26,12 +26,16 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("test", help="run tests/real in dom0")
     _add_boot(command, TEST_TIMEOUT)
     command.add_argument("words", nargs="*", help="pytest's arguments, after --")
-    command = commands.add_parser("bench", help="measure xbbd against other backends")
-    _add_boot(command, TEST_TIMEOUT)
-    command.add_argument(
-        "--record", action="store_true", help="append the medians to tests/lab/figures.tsv"
-    )
-    command.add_argument("words", nargs="*", help="arguments of tests.lab.bench, after --")
+    for name, what, module in (
+        ("bench", "measure xbbd against other backends of disks", "bench"),
+        ("bench-net", "measure it against xen-netback", "netbench"),
+    ):
+        command = commands.add_parser(name, help=what)
+        _add_boot(command, TEST_TIMEOUT)
+        command.add_argument(
+            "--record", action="store_true", help="append the medians to the record of figures"
+        )
+        command.add_argument("words", nargs="*", help=f"arguments of tests.lab.{module}, after --")
     return parser
 
 
@@ -57,11 +61,15 @@ def _boot(options: argparse.Namespace) -> int:
     )
     out: Path = (options.out or cache() / "out" / options.command).resolve()
     say(f"results will be in {out}")
-    script = payload.TEST_JOB if options.command == "test" else payload.BENCH_JOB
+    script = {
+        "test": payload.TEST_JOB,
+        "bench": payload.BENCH_JOB,
+        "bench-net": payload.NET_BENCH_JOB,
+    }[options.command]
     with payload.job(script, options.words, libc_version(images.tree)) as job:
         status = run(images, job, out, boot)
-    if status == 0 and options.command == "bench" and options.record:
-        record(out / "results/bench.json", payload.ROOT)
+    if status == 0 and options.command in RECORDS and options.record:
+        RECORDS[options.command].append(out / "results", payload.ROOT)
     return status
 
 

@@ -1,10 +1,12 @@
 """xbbd against the kernel's blkback and QEMU's qdisk: same guest, same medium, one boot.
 
     python -m tests.lab bench [--icount 2] -- [--rounds N] [--seconds N] [--stores ram,file]
+    python -m tests.lab bench --icount 2 -- --variant 'copy:transport = "copy"' --rows 128k
 
-Backends alternate within a round; figures are medians over the rounds.  Only
-ratios within one table mean anything: the machine is emulated.  Prints the
-table and leaves every measurement in $RESULTS/bench.json.  Run in dom0.
+Backends alternate within a round; figures are medians over the rounds.  A variant is one
+more of them: xbbd with other settings for the disk.  Only ratios within one table mean
+anything: the machine is emulated.  Prints the table and leaves every measurement in
+$RESULTS/bench.json.  Run in dom0.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.lab.domu import DomU, scratch, sh, wait_for
+from tests.lab.domu import DomU, scratch, sh
+from tests.lab.subject import CONTROL, configure, counted, daemon, dom0_seconds, read_again
 
-BACKENDS = ("xbbd", "blkback", "qdisk")
+OTHERS = ("blkback", "qdisk")
+BACKENDS = ("xbbd", *OTHERS)
 # What tells whose work it was, and how often somebody slept.
 COUNTERS = (
     *("reqs_received", "total_dispatch", "io_inline", "io_handed_over", "grants_mapped_total"),
@@ -38,8 +41,10 @@ ROWS = {
     "128k write, depth 8": ("--rw=write --bs=128k --iodepth=8", True),
     "4k write + fsync, depth 1": ("--rw=randwrite --bs=4k --iodepth=1 --fsync=1", False),
 }
+HEADS = "".join(f"{head:>{width}}" for head, width in (
+    ("", 7), ("p50", 8), ("p99", 8), ("cpu", 7), ("/blkback", 10), ("/qdisk", 10)))  # fmt: skip
 RAM = "/dev/ram0"
-CONFIG = '[daemon]\nkinds = ["vbd3"]\n'  # "vbd" is blkback's here
+KINDS = '["vbd3"]'  # "vbd" is blkback's here
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +67,21 @@ class Measurement:
         return self.mbps if ROWS[self.row][1] else self.iops
 
 
-def dom0_seconds() -> float:
-    """Processor time that dom0, where all three backends run, has used."""
-    return float(sh("xl", "list", "0").split()[-1])
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Of a backend, on a store, in a round."""
+
+    store: str
+    backend: str
+    round: int
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is xbbd's, as it comes or a variant."""
+        return self.backend not in OTHERS
 
 
-def measure(guest: DomU, store: str, backend: str, row: str, number: int, size: int,
-            seconds: float) -> Measurement:  # fmt: skip
+def measure(guest: DomU, turn: Turn, row: str, size: int, seconds: float) -> Measurement:
     """Run one row's fio in the guest."""
     options = (
         f"--filename=/dev/xvda --direct=1 --ioengine=libaio --randrepeat=1 --norandommap"
@@ -80,10 +93,10 @@ def measure(guest: DomU, store: str, backend: str, row: str, number: int, size: 
     side = job["read"] if job["read"]["total_ios"] else job["write"]
     latency = side["clat_ns"]["percentile"]
     return Measurement(
-        store,
-        backend,
+        turn.store,
+        turn.backend,
         row,
-        number,
+        turn.round,
         side["iops"],
         side["bw_bytes"] / 1e6,
         latency["50.000000"] / 1e3,
@@ -92,47 +105,19 @@ def measure(guest: DomU, store: str, backend: str, row: str, number: int, size: 
     )
 
 
-def counted() -> dict[str, int]:
-    """What xbbd has counted so far, of all its disks together."""
-    sums: dict[str, int] = {}
-    for line in sh(sys.executable, "-m", "xbbd_bsd.xbbctl", "-e", "dev.xbbd").splitlines():
-        name, _, value = line.partition("=")
-        leaf = name.rpartition(".")[2]
-        if leaf in COUNTERS and name.count(".") == 3:
-            sums[leaf] = sums.get(leaf, 0) + int(value)
-    return sums
-
-
-@contextmanager
-def daemon() -> Iterator[None]:
-    """xbbd for disks of kind vbd3."""
-    config, log = Path("/tmp/bench.conf"), Path(os.environ["RESULTS"]) / "xbbd.log"
-    config.write_text(CONFIG + os.environ.get("XBBD_CONFIG", ""))
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "xbbd_bsd.daemon", "-d", "-f", str(config)],
-            stdout=output,
-            stderr=output,
-        )
-        wait_for("xbbd serves", lambda: "serving" in log.read_text(), 60)
-        yield
-        child.terminate()
-        child.wait(30)
-
-
 @contextmanager
 def attached(guest: DomU, backend: str, medium: str) -> Iterator[None]:
     """The guest with the medium as xvda, by that backend."""
-    if backend == "xbbd":
-        control = [sys.executable, "-m", "xbbd_bsd.xbbctl"]
-        sh(*control, "attach", str(guest.domid), medium, "xvda")
+    ours = backend not in OTHERS
+    if ours:
+        sh(*CONTROL, "attach", str(guest.domid), medium, "xvda")
     else:
         kind = "phy" if backend == "blkback" else "qdisk"
         guest.attach(f"format=raw,vdev=xvda,access=rw,backendtype={kind},target={medium}")
     guest.wait_disk("xvda")
     yield
-    if backend == "xbbd":
-        sh(*control, "detach", str(guest.domid), "xvda")
+    if ours:
+        sh(*CONTROL, "detach", str(guest.domid), "xvda")
     else:
         guest.detach("xvda")
 
@@ -147,33 +132,58 @@ def media(store: str, size: int) -> dict[str, str]:
     return {"xbbd": str(path), "blkback": loop, "qdisk": str(path)}
 
 
-def _ratio(figures: dict[str, float], other: str) -> str:
-    return f"{figures['xbbd'] / figures[other]:.2f}" if {"xbbd", other} <= set(figures) else "-"
+def variants(words: Sequence[str]) -> dict[str, str]:
+    """Of "NAME:KEY = VALUE;KEY = VALUE" each: what the section of disks is to say, by name."""
+    pairs = (word.partition(":") for word in words)
+    return {
+        name: "[disk]\n" + "".join(f"{line.strip()}\n" for line in settings.split(";"))
+        for name, _, settings in pairs
+    }
+
+
+def _ratio(figure: float, figures: dict[str, float], other: str) -> str:
+    return f"{figure / figures[other]:.2f}" if other in figures else "-"
 
 
 def table(measurements: Sequence[Measurement]) -> str:
-    """Medians, and what xbbd's are to the others'."""
+    """Medians, and what xbbd's and its variants' are to the others'."""
     lines = []
     for store in dict.fromkeys(m.store for m in measurements):
-        heads = (f"{backend:>9} {'p50':>7} {'p99':>7} {'cpu':>6}" for backend in BACKENDS)
-        lines += ["", f"{f'disk: {store}':27}{''.join(heads)}  /blkback  /qdisk"]
         for row, (_, in_mb) in ROWS.items():
-            line, figures = f"{row} {'MB/s' if in_mb else 'IOPS'}".ljust(27), {}
-            for backend in BACKENDS:
-                key = (store, row, backend)
-                runs = [m for m in measurements if (m.store, m.row, m.backend) == key]
-                if not runs:
-                    line += " " * 32
-                    continue
-                figures[backend] = statistics.median(m.figure for m in runs)
+            of_row = [m for m in measurements if (m.store, m.row) == (store, row)]
+            if not of_row:
+                continue
+            lines += ["", f"{store}: {row}, {'MB/s' if in_mb else 'IOPS'}".ljust(45) + HEADS]
+            figures = {
+                backend: statistics.median(m.figure for m in of_row if m.backend == backend)
+                for backend in dict.fromkeys(m.backend for m in of_row)
+            }
+            for backend, figure in figures.items():
                 p50, p99, cpu = (
-                    statistics.median(getattr(m, name) for m in runs)
+                    statistics.median(getattr(m, name) for m in of_row if m.backend == backend)
                     for name in ("p50_us", "p99_us", "cpu_us")
                 )
-                line += f"{figures[backend]:>9.{int(in_mb)}f} {p50:>7.0f} {p99:>7.0f} {cpu:>6.0f}"
-            if figures:
-                lines.append(f"{line}{_ratio(figures, 'blkback'):>10}{_ratio(figures, 'qdisk'):>8}")
+                ratios = (_ratio(figure, figures, other) for other in ("blkback", "qdisk"))
+                lines.append(
+                    f"  {backend:41}{figure:>9.{int(in_mb)}f}{p50:>8.0f}{p99:>8.0f}{cpu:>7.0f}"
+                    + "".join(f"{ratio:>10}" for ratio in ratios)
+                )
     return "\n".join(lines)
+
+
+def _turn(guest: DomU, turn: Turn, options: argparse.Namespace) -> list[Measurement]:
+    """All rows with one backend."""
+    found = []
+    for row in (row for row in ROWS if options.rows in row):
+        watched = options.counters and turn.ours
+        before = counted("xbbd", COUNTERS) if watched else {}
+        m = measure(guest, turn, row, options.size, options.seconds)
+        found.append(m)
+        print(f"{m.store} {m.round} {m.backend:12}{row:27}{m.figure:9.1f}", flush=True)
+        if watched:
+            after = counted("xbbd", COUNTERS)
+            print({name: after[name] - before[name] for name in after}, flush=True)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stores", default="ram,file")
     parser.add_argument("--backends", default=",".join(BACKENDS))
     parser.add_argument("--rows", default="", help="only rows whose name has this in it")
+    parser.add_argument(
+        "--variant", action="append", default=[], metavar="NAME:SETTINGS", help="one more backend"
+    )
     parser.add_argument("--counters", action="store_true", help="what xbbd counted meanwhile")
     options = parser.parse_args(arguments)
     sh("modprobe", "brd", "rd_nr=1", f"rd_size={options.size * 1024}")
@@ -193,27 +206,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # libxl starts a guest's QEMU only at its creation, if a disk asks for it.
     small = scratch() / "small.img"
     sh("truncate", "-s", "1M", str(small))
-    guest = DomU("bench", [f"format=raw,vdev=xvdz,access=rw,backendtype=qdisk,target={small}"])
+    qdisk = f"format=raw,vdev=xvdz,access=rw,backendtype=qdisk,target={small}"
+    guest = DomU("bench", [qdisk], tsc="native")
     found: list[Measurement] = []
-    with daemon(), guest:
+    settings = {"xbbd": ""} | variants(options.variant)
+    names = [*options.backends.split(","), *(name for name in settings if name != "xbbd")]
+    configure(KINDS)
+    with daemon() as child, guest:
         for store in options.stores.split(","):
             medium = media(store, options.size)
-            for number in range(options.rounds):
-                for backend in options.backends.split(","):
-                    with attached(guest, backend, medium[backend]):
-                        for row in (row for row in ROWS if options.rows in row):
-                            count = options.counters and backend == "xbbd"
-                            before = counted() if count else {}
-                            m = measure(
-                                guest, store, backend, row, number, options.size, options.seconds
-                            )
-                            found.append(m)
-                            print(
-                                f"{store} {number} {backend:8}{row:27}{m.figure:9.1f}", flush=True
-                            )
-                            if count:
-                                after = counted()
-                                print({name: after[name] - before[name] for name in after})
+            for turn in (Turn(store, n, r) for r in range(options.rounds) for n in names):
+                if turn.ours and len(settings) > 1:
+                    configure(KINDS, settings[turn.backend])
+                    read_again(child)
+                with attached(guest, turn.backend, medium.get(turn.backend, medium["xbbd"])):
+                    found += _turn(guest, turn, options)
     results = Path(os.environ["RESULTS"]) / "bench.json"
     results.write_text(json.dumps([asdict(m) for m in found], indent=1))
     print(table(found))

@@ -83,11 +83,13 @@ class DomU:
         blkfront: Mapping[str, int] | None = None,
         cards: Sequence[str] = (),
         root: str = "",
+        tsc: str = "",
     ) -> None:
         """`disks` and `cards` as in xl.cfg(5), not yet born.
 
         `blkfront`: parameters of its disk driver.  `root`: the disk, as "xvda", that it makes
         a file system on and moves to before it takes commands, for all its programs.
+        `tsc`: its tsc_mode; "" is what xl takes.
         """
         self.name = name
         self.domid: int | None = None
@@ -113,6 +115,7 @@ class DomU:
             'on_crash = "destroy"',
             f"disk = {json.dumps(list(disks))}",
             f"vif = {json.dumps(list(cards))}",
+            *([f'tsc_mode = "{tsc}"'] if tsc else []),
         ]
         self.config = "\n".join(lines) + "\n"
 

@@ -32,6 +32,7 @@ exec python3 -u -m pytest -c pyproject.toml --rootdir /job -p no:cacheprovider \
     --junit-xml="$RESULTS/tests.xml" {words}
 """
 BENCH_JOB = "exec python3 -u -m tests.lab.bench {words}\n"
+NET_BENCH_JOB = "exec python3 -u -m tests.lab.netbench {words}\n"
 
 
 def newest_glibc(library: bytes) -> tuple[int, int]:
@@ -77,7 +78,7 @@ def _wheel(directory: Path, source: Path) -> Path:
 def job(script: str, words: Sequence[str], libc: tuple[int, int]) -> Iterator[Path]:
     """A job's folder, which goes when the block ends.
 
-    `script` is TEST_JOB or BENCH_JOB, `libc` the version of dom0's C library:
+    `script` is one of those above, `libc` the version of dom0's C library:
     LabError if our extension needs a newer one.
     """
     with tempfile.TemporaryDirectory(prefix="lab-") as name:

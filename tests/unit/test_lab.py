@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import bench, figures
+from tests.lab import bench, netbench
 from tests.lab.domu import DomU
+from tests.lab.figures import RECORDS
 from tests.lab.images import Images, LabError, inner_kernel, libc_version
 from tests.lab.machine import NO_RESULT, TIMED_OUT, Boot, _command, _results
 from tests.lab.payload import newest_glibc
@@ -104,10 +105,16 @@ def test_the_processor_is_the_one_that_is_known_to_work(tmp_path: Path) -> None:
     assert "-icount" not in command
 
 
-def test_virtual_time_wants_one_thread(tmp_path: Path) -> None:
+def test_virtual_time_wants_one_thread_and_copies_by_the_word(tmp_path: Path) -> None:
     command = words(tmp_path, Boot(icount=2))
     assert command[command.index("-icount") + 1] == "shift=2,sleep=off"
     assert "thread=single" in command[command.index("-accel") + 1]
+    assert command[command.index("-cpu") + 1] == "max,-smap,-smep,-xsave,-erms"
+
+
+def test_a_guest_reads_its_clock_as_it_is_told() -> None:
+    assert 'tsc_mode = "native"' in DomU("g", tsc="native").config.splitlines()
+    assert "tsc_mode" not in DomU("g").config
 
 
 def test_commas_in_paths_are_doubled(tmp_path: Path) -> None:
@@ -124,13 +131,31 @@ def test_no_result_without_an_archive(tmp_path: Path) -> None:
 def test_the_record_has_medians_of_every_row() -> None:
     """MB/s for large requests, IOPS for small ones, a dash for who was left out."""
     runs = [
-        {"store": "ram", "row": row, "backend": "xbbd", "iops": iops, "mbps": iops / 10}
+        {
+            "store": "ram",
+            "row": row,
+            "backend": backend,
+            "iops": iops,
+            "mbps": iops / 10,
+            "cpu_us": 7 * iops,
+        }
         for row in ("4k random read, depth 1", "128k read, depth 8")
+        for backend in ("xbbd", "a variant")
         for iops in (3.0, 100.0, 5.0)
     ]
-    assert figures.lines(json.dumps(runs), "abc") == [
-        "abc\tram\t4k random read, depth 1\t5.0\t-\t-",
-        "abc\tram\t128k read, depth 8\t0.5\t-\t-",
+    assert RECORDS["bench"].lines(json.dumps(runs), "abc") == [
+        "abc\tram\t4k random read, depth 1\t5.0\t-\t-\t35.0\t-\t-",
+        "abc\tram\t128k read, depth 8\t0.5\t-\t-\t35.0\t-\t-",
+    ]
+
+
+def test_the_record_of_cards() -> None:
+    runs = [
+        {"backend": backend, "row": netbench.PING, "figure": figure, "cpu_us": figure / 10}
+        for backend, figure in (("xnb", 40.0), ("netback", 20.0), ("xnb", 44.0))
+    ]
+    assert RECORDS["bench-net"].lines(json.dumps(runs), "abc") == [
+        f"abc\t{netbench.PING}\t42.0\t20.0\t4.2\t2.0"
     ]
 
 
@@ -139,9 +164,45 @@ def test_the_table_shows_every_backend_and_its_ratio() -> None:
     shown = bench.table(
         [
             bench.Measurement("ram", backend, row, 0, iops, 1.0, 2.0, 3.0, 4.0)
-            for backend, iops in (("xbbd", 80.0), ("blkback", 100.0), ("qdisk", 40.0))
+            for backend, iops in (
+                *(("xbbd", 80.0), ("blkback", 100.0), ("qdisk", 40.0)),
+                ("never looks", 90.0),
+            )
         ]
     )
-    line = shown.splitlines()[-1]
-    assert line.split()[-2:] == ["0.80", "2.00"]
-    assert row in line
+    head, *lines = shown.splitlines()[1:]
+    assert row in head
+    assert [line.split()[-2:] for line in lines] == [
+        *(["0.80", "2.00"], ["1.00", "2.50"], ["0.40", "1.00"]),
+        ["0.90", "2.25"],
+    ]
+
+
+def test_variants_are_settings_of_disks() -> None:
+    assert bench.variants(["a:poll_max_us = 0", 'b:transport = "copy"; trim = false']) == {
+        "a": "[disk]\npoll_max_us = 0\n",
+        "b": '[disk]\ntransport = "copy"\ntrim = false\n',
+    }
+
+
+def shown_of_cards(xnb: float, netback: float, row: str) -> str:
+    return netbench.table(
+        [
+            netbench.Measurement(name, row, 0, figure, 1.0)
+            for name, figure in (("xnb", xnb), ("netback", netback))
+        ]
+    ).splitlines()[-1]
+
+
+def test_a_figure_of_cards_that_is_not_good_enough_says_so() -> None:
+    """More is better, but of pings less is."""
+    stream = next(iter(netbench.STREAMS))
+    assert shown_of_cards(70.0, 100.0, stream).endswith("0.70")
+    assert "bar: 0.7" in shown_of_cards(69.0, 100.0, stream)
+    assert shown_of_cards(150.0, 100.0, netbench.PING).endswith("1.50")
+    assert "bar: 1.5" in shown_of_cards(151.0, 100.0, netbench.PING)
+
+
+def test_times_of_pings() -> None:
+    text = "64 bytes from 192.0.2.2: icmp_seq=1 ttl=64 time=0.412 ms\nrtt min/avg = 1/2 ms\n"
+    assert netbench.ping_times(text) == [412.0]
