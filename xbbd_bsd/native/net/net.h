@@ -28,10 +28,12 @@ _Static_assert(XBB_NET_SLOTS <= XBB_MAP_PAGES, "a sweep moves by one call");
 
 /*
  * Frames of a sweep lie one behind the other, each with room for a header of
- * the link before it and what follows its Ethernet header aligned.  Data has no
- * more than a page a slot; and one more that is being read is as large as any.
+ * the link before it, and what follows its Ethernet header aligned.  Those of
+ * several pages lie in ours as in the guest's, as far as can be: a piece that
+ * is in two pages of ours is two for the hypervisor.  Data has no more than a
+ * page a slot; and one more that is being read is as large as any.
  */
-#define XBB_NET_BEFORE	32	/* most bytes between two frames */
+#define XBB_NET_BEFORE	(XBB_PAGE_SIZE + 32)	/* most between two frames */
 #define XBB_NET_WHOLE	(XBB_NET_BEFORE + XBB_NET_MAX_FRAME + 1)
 #define XBB_NET_ARENA	(XBB_NET_SLOTS * XBB_PAGE_SIZE + \
 	XBB_NET_SWEEP * XBB_NET_BEFORE + XBB_NET_WHOLE)
@@ -59,6 +61,8 @@ struct xbb_net_receive {
 	struct xbb_ring	 ring;
 	bool		 full;		/* no room for the largest frame */
 	bool		 splitting;	/* held is not at its end */
+	bool		 large;		/* as frames were lately: of pages */
+	bool		 dry;		/* the link had no more to give */
 	uint32_t	 looks;		/* for work, since the link's turn */
 	uint64_t	 mute_until_ns;	/* the link fails; 0: it does not */
 	uint32_t	 narrivals;
@@ -95,6 +99,8 @@ void	xbb_net_piece(struct xbb_net_queue *q, uint32_t ref, uint32_t offset,
 	    uint8_t *local, uint32_t len);
 bool	xbb_net_move(struct xbb_net_queue *q, bool to_guest);
 uint8_t	*xbb_net_place(const struct xbb_net_queue *q, const uint8_t *end);
+uint8_t	*xbb_net_place_in_page(const struct xbb_net_queue *q,
+	    const uint8_t *end, uint32_t offset);
 
 /* transmit.c - the guest's packets to the link.  Ring thread. */
 bool	xbb_net_transmit_waits(const struct xbb_net_queue *q);
@@ -104,7 +110,7 @@ bool	xbb_net_transmit(struct xbb_net_queue *q);
 bool	xbb_net_receive_waits(struct xbb_net_queue *q);
 bool	xbb_net_receive_ask(struct xbb_net_queue *q);
 int	xbb_net_receive_sleep(const struct xbb_net_queue *q);
-bool	xbb_net_receive(struct xbb_net_queue *q);
+bool	xbb_net_receive(struct xbb_net_queue *q, bool sent);
 
 /* wire.c - frames off the link and onto it.  Ring thread. */
 bool	xbb_net_write(struct xbb_net_queue *q, struct iovec *iov, int n);

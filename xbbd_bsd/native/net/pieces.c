@@ -21,6 +21,19 @@ xbb_net_place(const struct xbb_net_queue *q, const uint8_t *end)
 	return (q->arena + (at + align - 1) / align * align + 2);
 }
 
+/* Likewise, and so far into a page. */
+uint8_t *
+xbb_net_place_in_page(const struct xbb_net_queue *q, const uint8_t *end,
+    uint32_t offset)
+{
+	size_t at, into;
+
+	at = (size_t)(end - q->arena) + XBB_NET_LINK_HEADER;
+	into = at % XBB_PAGE_SIZE;
+	return (q->arena + at - into + offset +
+	    (into > offset ? XBB_PAGE_SIZE : 0));
+}
+
 /* One more; local is ours. */
 void
 xbb_net_piece(struct xbb_net_queue *q, uint32_t ref, uint32_t offset,

@@ -85,13 +85,13 @@ const struct xbb_family xbb_net_family = {
 static bool
 sweep_both(struct xbb_net_queue *q)
 {
-	bool busy;
+	bool busy, sent;
 
 	if (q->retry.at_ns != 0 && !xbb_shortage_due(&q->retry))
 		return (false);
-	busy = xbb_net_transmit(q);
+	busy = sent = xbb_net_transmit(q);
 	if (q->retry.at_ns == 0)
-		busy |= xbb_net_receive(q);
+		busy |= xbb_net_receive(q, sent);
 	publish_all(q, false);
 	return (busy);
 }

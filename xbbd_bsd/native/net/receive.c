@@ -52,7 +52,10 @@ xbb_net_receive_waits(struct xbb_net_queue *q)
 	if (++rx->looks < LOOKS_A_CALL)
 		return (false);
 	rx->looks = 0;
-	return (!is_mute(rx) && xbb_net_readable(q));
+	if (is_mute(rx) || !xbb_net_readable(q))
+		return (false);
+	rx->dry = false;
+	return (true);
 }
 
 /*
@@ -166,6 +169,7 @@ take_next(struct xbb_net_queue *q, struct xbb_net_arrival *arrival, bool *fine)
 	}
 	n = xbb_net_read(q, arrival->data - XBB_NET_LINK_HEADER,
 	    XBB_NET_LINK_HEADER + XBB_NET_MAX_FRAME);
+	q->rx.dry = n == 0;
 	*fine = n != 0 && admit_frame(q, arrival, n);
 	return (n != 0);
 }
@@ -181,13 +185,15 @@ take_arrival(struct xbb_net_queue *q, uint8_t **endp)
 	struct xbb_net_arrival *arrival = &rx->arrival[rx->narrivals];
 	bool fine;
 
-	arrival->data = xbb_net_place(q, *endp);
+	arrival->data = rx->large ? xbb_net_place_in_page(q, *endp, 0) :
+	    xbb_net_place(q, *endp);
 	if (!take_next(q, arrival, &fine))
 		return (false);
 	if (fine)
 		arrival->nslots = xbb_netif_rx_slots(&arrival->frame, q->sg);
 	if (fine && arrival->nslots != 0) {
 		*endp = arrival->data + arrival->frame.size;
+		rx->large = arrival->frame.size > XBB_PAGE_SIZE;
 		rx->nslots += arrival->nslots;
 		rx->narrivals++;
 	} else if (!rx->splitting || fine)
@@ -341,9 +347,25 @@ check_room(struct xbb_net_queue *q, uint32_t room)
 	return (!full);
 }
 
-/* A sweep.  False if there was nothing to do. */
+/*
+ * Is the link known to have nothing?  It had none, and since then we have
+ * neither sent it anything that may be answered nor slept until it had.  To ask
+ * in vain takes a call, and so much sooner than asked whoever sleeps is told.
+ */
+static bool
+is_dry(struct xbb_net_queue *q, bool sent)
+{
+	struct xbb_net_receive *rx = &q->rx;
+
+	if (sent || q->conn.rest.also_ready)
+		rx->dry = false;
+	q->conn.rest.also_ready = false;
+	return (rx->dry && !rx->splitting);
+}
+
+/* A sweep.  False if there was nothing to do.  Did we send something before? */
 bool
-xbb_net_receive(struct xbb_net_queue *q)
+xbb_net_receive(struct xbb_net_queue *q, bool sent)
 {
 	struct xbb_net_receive *rx = &q->rx;
 	uint32_t room;
@@ -353,7 +375,8 @@ xbb_net_receive(struct xbb_net_queue *q)
 		return (false);
 	}
 	rx->looks = 0;
-	if (!check_room(q, room) || is_mute(rx) || !take_arrivals(q, room))
+	if (!check_room(q, room) || is_mute(rx) || is_dry(q, sent) ||
+	    !take_arrivals(q, room))
 		return (false);
 	if (rx->narrivals == 0)
 		return (true);

@@ -56,6 +56,22 @@ leave_packets(struct xbb_net_queue *q, uint32_t nslots)
 	q->tx.partial = 0;
 }
 
+/*
+ * Where a packet goes: what follows its headers, which have a slot of their
+ * own, lies in pages of ours as in those of the guest.
+ */
+static uint8_t *
+place_packet(const struct xbb_net_queue *q, const uint8_t *end,
+    const struct xbb_net_packet *packet)
+{
+	const struct xbb_net_piece *piece = packet->piece;
+
+	if (packet->size <= XBB_PAGE_SIZE)
+		return (xbb_net_place(q, end));
+	return (xbb_net_place_in_page(q, end,
+	    (piece[1].offset + XBB_PAGE_SIZE - piece[0].len) % XBB_PAGE_SIZE));
+}
+
 /* Places for their data, one piece of memory each. */
 static void
 list_pieces(struct xbb_net_queue *q)
@@ -71,7 +87,7 @@ list_pieces(struct xbb_net_queue *q)
 		packet = &q->tx.packet[n];
 		if (packet->refusal != XBB_NET_FINE)
 			continue;
-		q->tx.frame[n] = at = xbb_net_place(q, at);
+		q->tx.frame[n] = at = place_packet(q, at, packet);
 		for (i = 0; i < packet->npieces; i++) {
 			piece = &packet->piece[i];
 			xbb_net_piece(q, piece->ref, piece->offset, at,
