@@ -28,6 +28,7 @@ WAYS = ("map", "copy", "kept", "kept-copied")
 DEPTHS = (1, 8, 12, 32)
 SECTORS_4K, SECTORS_128K = 8, 256
 LOOK_US = 50
+SLOW_US = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,12 @@ class Case:
     sectors: int = SECTORS_4K
     read_percent: int = 100
     look_us: int = LOOK_US
+    slow_us: int = 0
 
     def words(self, operations: int) -> list[str]:
         """Its arguments."""
-        numbers = (self.depth, operations, self.sectors, self.read_percent, self.look_us)
-        return [self.way, *map(str, numbers)]
+        numbers = (self.depth, operations, self.sectors, self.read_percent)
+        return [self.way, *map(str, (*numbers, self.look_us, self.slow_us))]
 
 
 COUNTED = (
@@ -55,6 +57,10 @@ COUNTED = (
     ("kept-copied, 1 in flight, looks around", Case("kept-copied", 1)),
     ("kept-copied, 8 of 128 KiB", Case("kept-copied", 8, SECTORS_128K, look_us=0)),
     ("map, 8 of 128 KiB", Case("map", 8, SECTORS_128K, look_us=0)),
+    *(
+        (f"map, a slow disk, {depth} in flight", Case("map", depth, look_us=0, slow_us=SLOW_US))
+        for depth in (32, 256, 1024)
+    ),
 )
 
 

@@ -1,10 +1,11 @@
 /*
- * null.c WAY DEPTH OPERATIONS [SECTORS [READ_PERCENT [LOOK_US]]]: the data plane
- * on a disk that takes no time, since its system calls do nothing here: what is
- * left is what a ring costs.  Both ends are in this program; the frontend looks
- * for answers for a while before it sleeps, as in `make bench`, the ring's
- * thread for requests for LOOK_US.  WAY is how data is moved: map, copy, kept
- * (mapped for good, the disk works there), or kept-copied.
+ * null.c WAY DEPTH OPERATIONS [SECTORS [READ_PERCENT [LOOK_US [SLOW_US]]]]: the
+ * data plane on a disk that takes no time, since its system calls do nothing
+ * here, or only wait for SLOW_US: what is left is what a ring costs.  Both ends
+ * are in this program; the frontend looks for answers for a while before it
+ * sleeps, as in `make bench`, the ring's thread for requests for LOOK_US.  WAY
+ * is how data is moved: map, copy, kept (mapped for good, the disk works there),
+ * or kept-copied.
  *
  * Prints nanoseconds of the ring thread's processor time, of time, and how
  * often it slept.
@@ -32,11 +33,17 @@ static const struct {
 	{ "kept-copied", XBB_TRANSPORT_COPY, XBB_MAX_PERSISTENT },
 };
 
+static long slow_us;
+
 static ssize_t
 move_nothing(const struct iovec *iov, int niov)
 {
+	const struct timespec ts = { .tv_nsec = slow_us * 1000 };
 	ssize_t size;
 	int i;
+
+	if (slow_us != 0)
+		(void)nanosleep(&ts, NULL);
 
 	size = 0;
 	for (i = 0; i < niov; i++)
@@ -107,10 +114,10 @@ main(int argc, char **argv)
 	};
 	struct pair_options options = {
 		.depth = depth,
-		.ring_pages = depth > 32 ? 8 : 1,
+		.ring_pages = (depth + 31) / 32,
 		.max_batch_segments = XBB_MAX_BATCH_SEGMENTS,
 		.max_indirect_segments = 32,
-		.max_segments = 32,
+		.max_segments = depth > 32 ? XBB_MAX_SEGMENTS : 32,
 	};
 	struct device device;
 	struct pair pair;
@@ -122,6 +129,7 @@ main(int argc, char **argv)
 	CHECK(i < COUNTOF(ways));
 	options.transport = ways[i].transport;
 	options.persistent = ways[i].persistent;
+	slow_us = (long)argument(argc, argv, 7, 0);
 	scratch_enter();
 	device_open(&device, DISK_SECTORS, 1);
 	/* One for which nothing is asked about a file's size. */

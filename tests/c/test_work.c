@@ -200,7 +200,7 @@ static void
 check_grant_limit(void)
 {
 	const struct pair_options options = {
-		.workers = 2, .max_batch_segments = 11, .max_grants = 11,
+		.workers = 3, .max_batch_segments = 11, .max_grants = 11,
 	};
 	struct xbb_segment seg[2];
 	struct rig rig;
@@ -221,6 +221,37 @@ check_grant_limit(void)
 	disk_release();
 	guest_collect(&rig.guest);
 	rig_check_statuses(&rig, BYTES, BYTES);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
+/*
+ * Of many requests for a slow disk no more are started than its workers have
+ * and come back for: each that is costs a look at all that are.
+ */
+static void
+check_few_started(void)
+{
+	const struct pair_options options = { .workers = 2 };
+	const uint32_t n = 16;
+	struct rig rig;
+	uint64_t sleeps;
+
+	rig_open(&rig, 128 * XBB_SECTORS_PER_PAGE, &options);
+	rig_teach_slowness(&rig);
+	disk_hold();
+	guest_put_scattered(&rig.guest, n);
+	guest_publish(&rig.guest);
+	disk_wait_held(options.workers);
+	WAIT_UNTIL(XBB_GET(rig.pair.rs->inflight) == n);
+	/* It starts what may start before it sleeps again. */
+	sleeps = COMMON(&rig.pair, ring_sleeps);
+	xbb_front_notify(rig.pair.front);
+	WAIT_UNTIL(COMMON(&rig.pair, ring_sleeps) != sleeps);
+	CHECK_EQ(XBB_GET(rig.pair.rs->grants_mapped), 2 * options.workers);
+	disk_release();
+	guest_collect(&rig.guest);
+	guest_check_okay(&rig.guest, n);
 	pair_drain(&rig.pair);
 	rig_close(&rig);
 }
@@ -255,6 +286,7 @@ main(void)
 	check_drain_at_work(false);
 	check_drain_at_work(true);
 	check_grant_limit();
+	check_few_started();
 	check_close_at_work();
 	scratch_leave();
 	return (0);

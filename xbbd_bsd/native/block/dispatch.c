@@ -58,7 +58,8 @@ xbb_dispatch(struct xbb_queue *q)
 	bool started;
 
 	started = false;
-	while ((batch = xbb_order_next(q)) != NULL) {
+	while (!q->set.store->is_full(q) &&
+	    (batch = xbb_order_next(q)) != NULL) {
 		started = true;
 		xbb_start(q, batch);
 		if (q->set.store->submit(q, batch))

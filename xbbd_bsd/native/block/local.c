@@ -61,6 +61,17 @@ local_reap(struct xbb_queue *q)
 /* What is begun. */
 
 /*
+ * Each worker has one to do and one to come back for.  What is started is
+ * looked at for each that is to be.
+ */
+static bool
+local_is_full(const struct xbb_queue *q)
+{
+
+	return (q->own.nstarted >= 2 * q->set.params.conn.workers);
+}
+
+/*
  * Carry a batch out on this thread.  What is ready is published first: nobody
  * knows how long this will take.
  */
@@ -194,6 +205,7 @@ local_push(struct xbb_queue *q)
 }
 
 const struct xbb_store_ops xbb_store_local = {
+	.is_full = local_is_full,
 	.submit = local_submit,
 	.push = local_push,
 	.reap = local_reap,

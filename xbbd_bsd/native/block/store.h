@@ -17,6 +17,11 @@ struct xbb_queue;
 /* Ring thread. */
 struct xbb_store_ops {
 	/*
+	 * Has it so much that more would only wait there?  It is better left
+	 * where it can still be merged, and costs nothing.
+	 */
+	bool	(*is_full)(const struct xbb_queue *q);
+	/*
 	 * Carry out a batch, that is started or has starved, and with it others
 	 * that may start, if that saves something.  True if it has taken its
 	 * time, so that it is to be looked around before more is started.
