@@ -40,26 +40,68 @@ def frame(number: int, size: int = 100) -> bytes:
 
 
 @dataclass
+class End:
+    """The guest's end of one queue; the sockets are what its bridge and its stack would be."""
+
+    front: Netfront
+    listener: socket.socket
+    bridge: socket.socket
+    link: socket.socket
+    guest: socket.socket
+
+    def channel(self) -> socket.socket:
+        """Another peer of its event channel."""
+        made = socket.socket(socket.AF_UNIX)
+        made.connect(self.listener.getsockname())
+        made.setblocking(False)
+        return made
+
+    def pass_frames(self, *numbers: int) -> None:
+        """Each goes both ways, and arrives as it was."""
+        for number in numbers:
+            for one, other in ((self.guest, self.bridge), (self.bridge, self.guest)):
+                send(one, frame(number))
+                assert receive(other) == frame(number)
+
+
+def send(way: socket.socket, data: bytes) -> None:
+    way.send(NO_HEADER + data)
+
+
+def receive(way: socket.socket) -> bytes:
+    """The next frame, without its header."""
+    assert select.select([way], [], [], GIVE_UP)[0]
+    return way.recv(1 << 17)[len(NO_HEADER) :]
+
+
+@dataclass
 class Card:
-    """What a test has; the sockets are what its bridge and its guest's stack would be."""
+    """What a test has."""
 
     state: NetState
     params: NetParams
     queue: NetQueue
-    front: Netfront
-    bridge: socket.socket
-    guest: socket.socket
+    end: End
     wake: int
-    listener: socket.socket
     event: socket.socket
 
+    @property
+    def front(self) -> Netfront:
+        return self.end.front
+
+    @property
+    def bridge(self) -> socket.socket:
+        return self.end.bridge
+
+    @property
+    def guest(self) -> socket.socket:
+        return self.end.guest
+
     def send(self, way: socket.socket, data: bytes) -> None:
-        way.send(NO_HEADER + data)
+        send(way, data)
 
     def receive(self, way: socket.socket) -> bytes:
-        """The next frame, without its header."""
-        assert select.select([way], [], [], GIVE_UP)[0]
-        return way.recv(1 << 17)[len(NO_HEADER) :]
+        return receive(way)
 
     def wait_drained(self) -> None:
         """Until this queue has; one before it may have left a byte."""
@@ -71,9 +113,7 @@ class Card:
         """Another queue goes on where this one ended; the guest sees another peer."""
         self.queue.close()
         peer = self.event
-        self.event = socket.socket(socket.AF_UNIX)
-        self.event.connect(self.listener.getsockname())
-        self.event.setblocking(False)
+        self.event = self.end.channel()
         peer.close()
         self.params = replace(self.params, event_fd=self.event.fileno(), adopt=True)
         self.queue = NetQueue(self.params, self.state)
@@ -86,6 +126,65 @@ def _link(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
         stack.enter_context(end)
         end.setblocking(False)
     return ends
+
+
+def guest_end(stack: ExitStack, domain: Path, domain_fd: int, number: int = 0) -> End:
+    """Of a domain whose memory there is; its relay begins with `run`."""
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    port = domain / f"port{number}"
+    listener.bind(min(os.path.relpath(port), str(port), key=len))
+    listener.listen()
+    listener.setblocking(False)
+    bridge, link = _link(stack)
+    guest, stack_end = _link(stack)
+    front = Netfront(
+        NetfrontParams(
+            grant_fd=domain_fd,
+            event_fd=listener.fileno(),
+            port=number + 1,
+            hv=HvKind.SIM,
+            backend_domid=0,
+            link_fd=stack_end.fileno(),
+            patience_ms=int(GIVE_UP * 1000),
+        )
+    )
+    stack.callback(front.close)
+    return End(front, listener, bridge, link, guest)
+
+
+def run(stack: ExitStack, front: Netfront) -> None:
+    """Have its relay work as long as the stack is."""
+    thread = threading.Thread(target=front.run)
+    thread.start()
+    stack.callback(thread.join)
+    stack.callback(front.stop)
+
+
+def make_domain(stack: ExitStack, domain: Path) -> int:
+    """A guest's memory; nothing of it may be mapped in the end."""
+    domain.mkdir()
+    domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
+    stack.callback(os.close, domain_fd)
+    sim_format(domain_fd, DOMAIN_PAGES)
+    stack.callback(_check_unmapped, domain_fd)
+    return domain_fd
+
+
+def params_of(end: End, domain_fd: int, number: int = 0) -> NetParams:
+    """Of its queue, without what its server has."""
+    return NetParams(
+        grant_fd=domain_fd,
+        event_fd=-1,
+        link_fd=end.link.fileno(),
+        wake_fd=-1,
+        hv=HvKind.SIM,
+        domid=1,
+        remote_port=number + 1,
+        tx_ref=end.front.tx_ref,
+        rx_ref=end.front.rx_ref,
+        unit=3,
+        queue=number,
+    )
 
 
 def _check_unmapped(domain_fd: int) -> None:
@@ -102,62 +201,25 @@ def card(
     tmp_path: Path, *, accepts: NetAccepts = PLAIN_FRAMES, source: bytes | None = None
 ) -> Iterator[Card]:
     """A guest whose stack is a socket, and a queue that serves it."""
-    domain = tmp_path / "domain"
-    domain.mkdir()
     with ExitStack() as stack:
-        domain_fd = os.open(domain, os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, domain_fd)
         wake_r, wake_w = os.pipe()
         stack.callback(os.close, wake_r)
         stack.callback(os.close, wake_w)
         os.set_blocking(wake_w, False)
-        sim_format(domain_fd, DOMAIN_PAGES)
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-        port = os.path.relpath(domain / "port")
-        listener.bind(min(port, str(domain / "port"), key=len))
-        listener.listen()
-        listener.setblocking(False)
-        bridge, link = _link(stack)
-        guest, stack_end = _link(stack)
-        front = Netfront(
-            NetfrontParams(
-                grant_fd=domain_fd,
-                event_fd=listener.fileno(),
-                port=1,
-                hv=HvKind.SIM,
-                backend_domid=0,
-                link_fd=stack_end.fileno(),
-                patience_ms=int(GIVE_UP * 1000),
-            )
-        )
-        stack.callback(_check_unmapped, domain_fd)
-        stack.callback(front.close)
-        event = socket.socket(socket.AF_UNIX)
-        event.connect(listener.getsockname())
-        event.setblocking(False)
+        domain_fd = make_domain(stack, tmp_path / "domain")
+        end = guest_end(stack, tmp_path / "domain", domain_fd)
+        event = end.channel()
         state = NetState.create(str(tmp_path / "state"), queues=2)
         stack.callback(state.close)
-        params = NetParams(
-            grant_fd=domain_fd,
+        params = replace(
+            params_of(end, domain_fd),
             event_fd=event.fileno(),
-            link_fd=link.fileno(),
             wake_fd=wake_w,
-            hv=HvKind.SIM,
-            domid=1,
-            remote_port=1,
-            tx_ref=front.tx_ref,
-            rx_ref=front.rx_ref,
             accepts=accepts,
             source=source,
-            unit=3,
         )
-        made = Card(
-            state, params, NetQueue(params, state), front, bridge, guest, wake_r, listener, event
-        )
+        made = Card(state, params, NetQueue(params, state), end, wake_r, event)
         stack.callback(_close, made)
-        thread = threading.Thread(target=front.run)
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(front.stop)
+        run(stack, end.front)
         made.queue.start()
         yield made

@@ -33,6 +33,7 @@ from xbbd_bsd.native import (
     sim_format,
     sim_mapped,
 )
+from xbbd_bsd.native.addition import DISKS
 from xbbd_bsd.native.link import Bounds, Link, listen_at
 from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started
 from xbbd_bsd.native.remote import RemoteDevice
@@ -199,7 +200,7 @@ class Disk:
         """Have it served by a guest's process; `adopt`: another one has died."""
         rings = self.rings(adopt=adopt)
         try:
-            return RemoteDevice.open(link, number, rings, self.state, kept=kept, limit=limit)
+            return RemoteDevice.open(link, DISKS, number, rings, self.state, kept=kept, limit=limit)
         finally:
             for ring in rings:
                 os.close(ring.event_fd)

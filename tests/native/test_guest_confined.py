@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.native.guestcards import guest_card
 from tests.native.guests import BOUNDS, Server, disk, near, worker
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
@@ -105,6 +106,17 @@ def test_hostile_code_is_refused_everything_while_its_guest_is_served(tmp_path: 
         assert len(refused) == 31
         d.exercise(300)  # and goes on being served
         assert device.status(0).state is QueueState.RUNNING
+        device.close(limit=GIVE_UP)
+        link.close()
+
+
+def test_what_a_card_needs_is_left_to_it(tmp_path: Path) -> None:
+    with guest_card(tmp_path, queues=2) as c, hostile(tmp_path, HvKind.SIM, confined=True) as found:
+        link = found.connect()
+        device = c.serve(link)
+        c.pass_frames(1, 2)
+        assert all(n != 0 for what, n in found.attack().items() if what not in OF_FILES | BY_PATH)
+        c.pass_frames(3, 4)
         device.close(limit=GIVE_UP)
         link.close()
 

@@ -1,8 +1,7 @@
-"""What is said to a guest's process, and what it says, when it is not as it should be.
+"""What is said to a guest's process when it is not as it should be.
 
 Whatever comes over the socket, the process answers in words or not at all, goes on with
-its devices, and keeps no descriptor; whatever it says, the daemon gets a value or a
-HostError.
+its devices, and keeps no descriptor.  What it says itself: test_guest_reports.py.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from errno import EBADMSG, EMSGSIZE, ENOENT, EPIPE
+from contextlib import ExitStack
+from errno import EBADMSG, EMSGSIZE, ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,10 @@ from hypothesis import strategies as st
 
 from tests.native.guests import BOUNDS, Disk, Worker, disk, server, worker
 from tests.waiting import GIVE_UP, eventually
-from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import MAX_RINGS, QueueState, State
+from xbbd_bsd.native import MAX_RINGS, HvKind, NetParams, NetState, QueueState
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.link import DeviceState, Link
-from xbbd_bsd.native.queue import _c_params
-from xbbd_bsd.native.remote import RemoteDevice
+from xbbd_bsd.native.addition import CARDS, DISKS
+from xbbd_bsd.native.net import c_params
 
 pytestmark = pytest.mark.slow
 
@@ -124,17 +121,40 @@ def hello() -> bytes:
     return bytes(ffi.buffer(c))
 
 
-def add(params: Any, *, device: int = 1, nrings: int = 1, nkept: int = 0) -> Any:
+def add(
+    params: Any, *, device: int = 1, nrings: int = 1, nkept: int = 0, member: str = "disk"
+) -> Any:
     c = ffi.new("struct xbb_guest_add *")
     c.head.version, c.head.type = lib.XBB_GUEST_VERSION, lib.XBB_GUEST_ADD
     c.head.size, c.head.serial = ffi.sizeof("struct xbb_guest_add"), 9
     c.device, c.nrings, c.nkept = device, nrings, nkept
     for number in range(min(nrings, MAX_RINGS)):
-        c.ring[number] = params[0]
-        ring = c.ring[number]
-        ring.conn.ring = number
-        ring.conn.grant_fd = ring.conn.event_fd = ring.conn.wake_fd = ring.disk_fd = -1
+        setattr(c.ring[number], member, params[0])
+        conn = c.ring[number].conn
+        conn.ring = number
+        conn.grant_fd = conn.event_fd = conn.wake_fd = -1
+        setattr(getattr(c.ring[number], member), {"disk": "disk_fd", "card": "link_fd"}[member], -1)
     return c
+
+
+def add_card(*, nrings: int = 1, nkept: int = 0) -> Any:
+    """As of a card."""
+    number = CARDS.number(1)
+    return add(c_params(CARD), device=number, nrings=nrings, nkept=nkept, member="card")
+
+
+CARD = NetParams(
+    grant_fd=-1,
+    event_fd=-1,
+    link_fd=-1,
+    wake_fd=-1,
+    hv=HvKind.SIM,
+    domid=1,
+    remote_port=1,
+    tx_ref=0xFFFF,  # nothing that is granted
+    rx_ref=0xFFFF,
+    unit=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +170,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 @pytest.fixture
 def params(rig: Rig) -> Any:
-    return _c_params(rig.disk.params)
+    return DISKS.c_params(rig.disk.params)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +178,7 @@ def params(rig: Rig) -> Any:
     [
         (b"x", "too short for a message"),
         (head(lib.XBB_GUEST_STATUS, REQUEST)[:15], "too short for a message"),
-        (head(lib.XBB_GUEST_HELLO, REQUEST, version=2) + bytes(8), "another version"),
+        (head(lib.XBB_GUEST_HELLO, REQUEST, version=1) + bytes(8), "another version"),
         (head(0, REQUEST) + bytes(8), "no request"),
         (head(lib.XBB_GUEST_DONE, REQUEST) + bytes(8), "no request"),
         (head(lib.XBB_GUEST_STATUS, REQUEST + 1) + bytes(8), "not the size"),
@@ -202,16 +222,6 @@ def test_what_a_hand_over_takes_is_understood_of_any_version(rig: Rig) -> None:
     rig.check()
 
 
-def test_what_it_says_is_understood_of_any_version() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    link = Link(ours)
-    theirs.send(head(66, 32, version=77) + struct.pack("=IIII", 3, 1, 0, 0))
-    link.receive()
-    assert link.reports[3].state == DeviceState.RUNNING
-    theirs.close()
-    link.close()
-
-
 def test_longer_than_any(rig: Rig) -> None:
     assert rig.done(bytes(5000))[0] == EMSGSIZE
     assert rig.done(bytes(16), [0] * 100)[0] == EMSGSIZE
@@ -232,7 +242,7 @@ def test_longer_than_any(rig: Rig) -> None:
     ],
 )
 def test_an_add_that_cannot_be(
-    rig: Rig, params: Any, change: dict[str, int], descriptors: int, words: str
+    rig: Rig, params: Any, change: dict[str, Any], descriptors: int, words: str
 ) -> None:
     message = bytes(ffi.buffer(add(params, **change)))
     errnum, said = rig.done(message, [0] * descriptors)
@@ -241,13 +251,68 @@ def test_an_add_that_cannot_be(
     rig.check()
 
 
+@pytest.mark.parametrize(
+    ("change", "descriptors", "words"),
+    [
+        ({"nrings": 0}, 4, "impossible number of rings"),
+        ({"nrings": 9}, 28, "impossible number of rings"),
+        ({"nkept": 5}, 9, "too many descriptors to be kept"),
+        ({}, 3, "not as many descriptors"),
+        ({}, 5, "not as many descriptors"),
+        ({"nrings": 2}, 6, "not as many descriptors"),
+        ({"nrings": 8, "nkept": 4}, 28, "not as many descriptors"),
+    ],
+)
+def test_a_card_that_cannot_be(
+    rig: Rig, change: dict[str, int], descriptors: int, words: str
+) -> None:
+    message = bytes(ffi.buffer(add_card(**change)))
+    errnum, said = rig.done(message, [0] * descriptors)
+    assert errnum == EBADMSG
+    assert words in said
+    rig.check()
+
+
+@pytest.mark.parametrize("family", [2, 3])
+def test_a_device_of_no_family(rig: Rig, params: Any, family: int) -> None:
+    message = bytes(ffi.buffer(add(params, device=(family << 30) + 1)))
+    for descriptors in (0, 4):
+        errnum, said = rig.done(message, [0] * descriptors)
+        assert (errnum, said) == (EBADMSG, "no kind of device")
+    rig.check()
+
+
+def test_a_card_whose_numbers_would_be_descriptors(rig: Rig) -> None:
+    message = add_card(nrings=2)
+    message.ring[1].card.link_fd = 0
+    assert "a number for a descriptor" in rig.done(bytes(ffi.buffer(message)), [0] * 7)[1]
+    rig.check()
+
+
+def test_a_card_of_something_else(rig: Rig, tmp_path: Path) -> None:
+    """A disk's segment, and a card's with a ring that there is not, or a link that is none."""
+    path = str(tmp_path / "card")
+    NetState.create(path).close()
+    message = add_card()
+    with open(rig.disk.state.path, "r+b") as disks, open(path, "r+b") as own:
+        rest = [rig.disk.domain_fd] * 3
+        assert rig.done(bytes(ffi.buffer(message)), [disks.fileno(), *rest])[1] != ""
+        assert rig.done(bytes(ffi.buffer(message)), [own.fileno(), *rest])[1] != ""
+        two = add_card(nrings=2)
+        assert rig.done(bytes(ffi.buffer(two)), [own.fileno(), *rest, *rest])[1] != ""
+        message.ring[0].card.accepts = 0xFFFFFFFF
+        refused = rig.done(bytes(ffi.buffer(message)), [own.fileno(), *rest])
+        assert refused[1] == "check parameters"
+    rig.check()
+
+
 def test_an_add_whose_numbers_would_be_descriptors(rig: Rig, params: Any) -> None:
     for field in ("grant_fd", "event_fd", "wake_fd"):
         message = add(params)
-        setattr(message.ring[0].conn, field, 0)
+        setattr(message.ring[0].disk.conn, field, 0)
         assert "a number for a descriptor" in rig.done(bytes(ffi.buffer(message)), [0] * 4)[1]
     message = add(params, nrings=2)
-    message.ring[1].conn.ring = 0
+    message.ring[1].disk.conn.ring = 0
     assert "rings out of order" in rig.done(bytes(ffi.buffer(message)), [0] * 6)[1]
     rig.check()
 
@@ -302,11 +367,12 @@ def almost(draw: st.DrawFn) -> tuple[bytes, int]:
     body = (body + bytes(size))[: size - 16]
     if draw(st.booleans()):  # rings and kept descriptors that may be
         body = (
-            body[:4]
+            body[:3]
+            + bytes([draw(st.sampled_from([0, 0x40, 0x80]))])  # a disk, a card, nothing
             + struct.pack("=II", draw(st.integers(0, 9)), draw(st.integers(0, 5)))
             + (body[12:])
         )
-    return head(kind, size, serial=draw(st.integers(0, 3))) + body, draw(st.integers(0, 25))
+    return head(kind, size, serial=draw(st.integers(0, 3))) + body, draw(st.integers(0, 30))
 
 
 @EXAMPLES
@@ -332,98 +398,3 @@ def speak(rig: Rig, messages: list[tuple[bytes, int]]) -> None:
     rig.connect()
     eventually(lambda: rig.worker.descriptors <= rig.quiet, "descriptors are closed")
     assert rig.device.status(0).state is QueueState.RUNNING
-
-
-# What the process says.
-
-
-@EXAMPLES
-@given(
-    said=st.lists(
-        st.one_of(
-            st.binary(min_size=1, max_size=1200),
-            st.builds(
-                lambda kind, size, serial, body: (
-                    head(kind, size, serial=serial)
-                    + (body * (size // max(1, len(body)) + 1))[: size - 16]
-                ),
-                st.sampled_from([64, 65, 66]),
-                st.sampled_from(
-                    [
-                        ffi.sizeof(f"struct xbb_guest_{name}")
-                        for name in ("done", "devices", "report")
-                    ]
-                ),
-                st.integers(0, 4),
-                st.binary(min_size=1, max_size=40),
-            ),
-        ),
-        max_size=8,
-    )
-)
-def test_whatever_it_says_is_a_value_or_a_host_error(said: list[bytes]) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    link = Link(ours)
-    with theirs:
-        for packet in said:
-            theirs.send(packet)
-        with suppress(HostError):
-            link.hello(BOUNDS, idle_seconds=1, limit=0)
-        link.receive()
-        for report in link.reports.values():
-            assert report.device >= 0
-        theirs.close()
-        link.receive()
-        assert link.lost is not None
-        assert link.lost.errno == EPIPE
-    link.close()
-
-
-@pytest.mark.parametrize(
-    ("said", "words"),
-    [
-        (head(66, 31) + bytes(16), "nonsense"),  # which is of another size
-        (head(66, 32) + bytes(15), "nonsense"),
-        (head(67, 32) + bytes(16), "nonsense"),
-        (bytes(5000), "too much"),
-        (head(65, ffi.sizeof("struct xbb_guest_devices")) + b"\xff" * 1040, "more devices"),
-    ],
-)
-def test_what_is_no_report_is_the_end_of_it(said: bytes, words: str) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    link = Link(ours)
-    theirs.send(said)
-    link.receive()
-    assert link.lost is not None
-    assert words in str(link.lost)
-    assert theirs.recv(1) == b"", "it is told"
-    theirs.close()
-    link.close()
-
-
-@pytest.mark.parametrize("said", [head(66, 32) + bytes(16), b"x", b""])
-def test_descriptors_that_it_sends_are_closed(said: bytes) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    link = Link(ours)
-    before = len(os.listdir("/proc/self/fd"))
-    socket.send_fds(theirs, [said], [0, 1, 2])
-    link.receive()
-    assert len(os.listdir("/proc/self/fd")) == before
-    theirs.close()
-    link.close()
-
-
-def test_numbers_in_its_segment_are_only_numbers(tmp_path: Path) -> None:
-    state = State.create(str(tmp_path / "state"))
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    device = RemoteDevice(Link(ours), 1, state, 1)
-    shown = state.handle.ring[0].common.status
-    for field in ("state", "reason"):
-        setattr(shown, field, 77)
-        assert device.status(0).state is QueueState.DRAINED
-    shown.state = shown.reason = 0
-    shown.errnum = -(1 << 31)
-    assert device.status(0).errno > 0
-    device.link.close()
-    theirs.close()
-    state.close()

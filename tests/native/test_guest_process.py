@@ -23,6 +23,7 @@ from tests.sim.soak import build_faulty_disk
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, HvKind, Op, QueueState, StopReason
+from xbbd_bsd.native.addition import DISKS
 from xbbd_bsd.native.link import DeviceState, Link, listen_at
 from xbbd_bsd.native.processes import how_it_ended
 from xbbd_bsd.native.remote import RemoteDevice
@@ -204,7 +205,7 @@ def test_what_cannot_be_opened_leaves_nothing(process: Worker, tmp_path: Path) -
         d.params = good
         fronts, d.fronts = d.fronts, [d.fronts[0]] * 9
         with pytest.raises(HostError, match="9 rings"):
-            RemoteDevice.open(link, 0, [good] * 9, d.state, limit=GIVE_UP)
+            RemoteDevice.open(link, DISKS, 0, [good] * 9, d.state, limit=GIVE_UP)
         d.fronts = fronts
         assert link.look(limit=GIVE_UP) == {}
         assert process.descriptors == before

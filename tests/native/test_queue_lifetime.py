@@ -22,7 +22,7 @@ from xbbd_bsd.native import (
     StopReason,
 )
 from xbbd_bsd.native._xbb import ffi
-from xbbd_bsd.native.queue import _c_params
+from xbbd_bsd.native.queue import c_params
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
 
@@ -44,7 +44,7 @@ def test_the_segment_says_what_a_queue_is_made_of_and_how_it_ended(tmp_path: Pat
     with ring(tmp_path) as r:
         found = State.open(r.state.path)
         shown = found._state.ring[0]
-        asked = _c_params(r.params)
+        asked = c_params(r.params)
         asked.conn.grant_fd = asked.conn.event_fd = asked.conn.wake_fd = asked.disk_fd = -1
         assert bytes(ffi.buffer(ffi.addressof(shown, "params"))) == bytes(ffi.buffer(asked))
         assert (shown.common.status.state, shown.common.status.reason) == (

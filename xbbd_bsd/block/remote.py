@@ -18,6 +18,7 @@ from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host
 from xbbd_bsd.native import QueueParams, QueueState, QueueStatus, State, StopReason
+from xbbd_bsd.native.addition import DISKS
 from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.remote import RemoteDevice
 from xbbd_bsd.native.vitals import Process
@@ -85,7 +86,9 @@ class RemoteRings:
                     held.callback(os.close, grants)
                 given = -1 if host.grant_path else grants
                 rings.append(make(number, ring, given, descriptors.events, -1))
-            self._device = RemoteDevice.open(link, unit, rings, segment, kept=kept, limit=limit)
+            self._device = RemoteDevice.open(
+                link, DISKS, unit, rings, segment, kept=kept, limit=limit
+            )
 
     def listen(self, subscribe: Subscribe, woken: Callable[[], None]) -> None:
         """From now on call `woken` when there is news."""

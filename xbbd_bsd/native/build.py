@@ -100,7 +100,18 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "relay.c",
         "transfer.c",
     ),
-    "guest": ("build.c", "daemon.c", "device.c", "guest.c", "limits.c", "message.c", "request.c"),
+    "guest": (
+        "build.c",
+        "cards.c",
+        "daemon.c",
+        "device.c",
+        "disks.c",
+        "guest.c",
+        "kind.c",
+        "limits.c",
+        "message.c",
+        "request.c",
+    ),
 }
 # The files that exist once for each operating system.
 LINUX: dict[str, tuple[str, ...]] = {

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from errno import EAGAIN, EBUSY, EEXIST, ENOENT, EPIPE, EPROTO, ETIMEDOUT
 from typing import Any, Final
@@ -27,17 +27,16 @@ from typing import Any, Final
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import packets
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import MAX_RINGS, StopReason, known
-from xbbd_bsd.native.queue import QueueParams, _c_params
+from xbbd_bsd.native.addition import MAX_KEPT, Kind, P
+from xbbd_bsd.native.binding import StopReason, known
 from xbbd_bsd.native.vitals import Process
 
-for _name in ("hello", "request", "add", "done", "report", "devices", "params"):
+for _name in ("hello", "request", "done", "report", "devices", "params"):
     ffi.new(f"struct xbb_guest_{_name} *")  # fails at import if the header does not fit
 
 VERSION: Final[int] = lib.XBB_GUEST_VERSION
 BUILD: Final[int] = lib.xbb_build()
 """What processes are that were made from the very files that we were."""
-MAX_KEPT: Final[int] = lib.XBB_GUEST_KEPT
 MAX_DEVICES: Final[int] = lib.XBB_GUEST_DEVICES
 _LARGEST: Final[int] = ffi.sizeof("struct xbb_guest_devices")
 _MOST_GIVEN: Final = 1 + MAX_KEPT
@@ -187,30 +186,21 @@ class Link:
     def add(
         self,
         device: int,
-        rings: Sequence[QueueParams],
+        kind: Kind[P],
+        rings: Sequence[P],
         *,
         segment: int,
         kept: Sequence[int] = (),
         limit: float,
     ) -> None:
-        """Have a device served: all its rings are when this returns.  Waits; HostError.
+        """Have a device of a family served: all its rings are when this returns.
 
         `segment` is a descriptor that only this process of the guest's will have, and not
         locked; `kept` are those that it keeps open as long as it has the device.  All
         descriptors stay the caller's.  A ring's `grant_fd` below 0: the process has its own.
+        Waits; HostError.
         """
-        if not 0 < len(rings) <= MAX_RINGS or len(kept) > MAX_KEPT:
-            raise HostError(f"device {device}: {len(rings)} rings, {len(kept)} kept", EPROTO)
-        descriptors = [segment, rings[0].disk_fd]
-        message = ffi.new("struct xbb_guest_add *")
-        message.device, message.nrings, message.nkept = device, len(rings), len(kept)
-        for number, ring in enumerate(rings):
-            if ring.grant_fd >= 0:
-                descriptors.append(ring.grant_fd)
-            descriptors.append(ring.event_fd)
-            bare = replace(ring, grant_fd=-1, event_fd=-1, disk_fd=-1, wake_fd=-1)
-            message.ring[number] = _c_params(bare)[0]
-        descriptors += kept
+        message, descriptors = kind.addition(device, rings, segment=segment, kept=kept)
         try:
             self._ask("serve its rings", lib.XBB_GUEST_ADD, message, descriptors, limit)
         except HostError as error:

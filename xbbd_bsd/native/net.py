@@ -92,7 +92,7 @@ class NetQueue(QueueHandle):
     )
 
     def __init__(self, params: NetParams, state: NetState) -> None:
-        super().__init__(_c_params(params), state, f"connect a card of domain {params.domid}")
+        super().__init__(c_params(params), state, f"connect a card of domain {params.domid}")
 
     def indices(self) -> NetIndices | None:
         """Where both rings stand; None of a closed queue."""
@@ -163,7 +163,8 @@ def self_test() -> Iterator[tuple[str, bool]]:
         number += 1
 
 
-def _c_params(params: NetParams) -> Any:
+def c_params(params: NetParams) -> Any:
+    """As C has them; HostError if its address is none."""
     address = params.source or bytes(NET_ADDRESS)
     if len(address) != NET_ADDRESS:
         raise HostError(f"an address of {len(address)} bytes", errno.EINVAL)

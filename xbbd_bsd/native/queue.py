@@ -155,7 +155,7 @@ class Queue(QueueHandle):
     )
 
     def __init__(self, params: QueueParams, state: State) -> None:
-        super().__init__(_c_params(params), state, f"connect a ring of domain {params.domid}")
+        super().__init__(c_params(params), state, f"connect a ring of domain {params.domid}")
 
 
 def params_of(state: State, ring: int) -> QueueParams:
@@ -200,7 +200,7 @@ def params_of(state: State, ring: int) -> QueueParams:
 
 def queue_bytes(params: QueueParams) -> int:
     """Most memory of a queue with one I/O thread, bytes; its descriptors do not matter."""
-    return int(lib.xbb_queue_bytes(_c_params(params)))
+    return int(lib.xbb_queue_bytes(c_params(params)))
 
 
 def ring_descriptors(params: QueueParams) -> int:
@@ -208,7 +208,7 @@ def ring_descriptors(params: QueueParams) -> int:
 
     Which ones it is given does not matter.
     """
-    conn = ffi.addressof(_c_params(params), "conn")
+    conn = ffi.addressof(c_params(params), "conn")
     return int(lib.xbb_conn_descriptors(conn))
 
 
@@ -222,7 +222,8 @@ def open_wake() -> int:
     return fd
 
 
-def _c_params(params: QueueParams) -> Any:
+def c_params(params: QueueParams) -> Any:
+    """As C has them."""
     return ffi.new(
         "struct xbb_queue_params *",
         {

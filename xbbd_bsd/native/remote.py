@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from errno import ENOENT, EPROTO
 
 from xbbd_bsd.errors import HostError
+from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.binding import QueueState, StopReason, known
 from xbbd_bsd.native.link import DeviceReport, DeviceState, Link, sane
-from xbbd_bsd.native.queue import QueueParams, QueueStatus
-from xbbd_bsd.native.state import State
+from xbbd_bsd.native.queue import QueueStatus
+from xbbd_bsd.native.segment import MappedSegment
 
 
 class RemoteDevice:
     """All rings of a device, served in the guest's process; as `Queue`, but of all at once."""
 
-    def __init__(self, link: Link, number: int, state: State, rings: int) -> None:
-        """A device that is served there; see `open`."""
+    def __init__(self, link: Link, number: int, state: MappedSegment, rings: int) -> None:
+        """A device that is served there, by its number there; see `open`."""
         self.link = link
         self.number = number
         self._state = state
@@ -32,17 +33,20 @@ class RemoteDevice:
     def open(
         cls,
         link: Link,
-        number: int,
-        rings: Sequence[QueueParams],
-        state: State,
+        kind: Kind[P],
+        unit: int,
+        rings: Sequence[P],
+        state: MappedSegment,
         *,
         kept: Sequence[int] = (),
         limit: float,
     ) -> RemoteDevice:
         """Have all rings opened and then started.  Waits; HostError, and nothing is left then.
 
-        As `Link.add`; `state` is the device's segment, mapped here.
+        As `Link.add`; `kind` is its family, `unit` its number of that, `state` its segment,
+        mapped here.
         """
+        number = kind.number(unit)
         # Anew, so that its lock is nobody's but that process's.
         try:
             segment = os.open(state.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -50,7 +54,7 @@ class RemoteDevice:
             text = f"unable to open {state.path}: {error.strerror}"
             raise HostError(text, error.errno or ENOENT) from None
         try:
-            link.add(number, rings, segment=segment, kept=kept, limit=limit)
+            link.add(number, kind, rings, segment=segment, kept=kept, limit=limit)
         finally:
             os.close(segment)
         return cls(link, number, state, len(rings))

@@ -63,6 +63,9 @@ rights_of_use(enum xbb_use use, cap_rights_t *rights)
 		cap_rights_init(rights, CAP_PREAD, CAP_PWRITE, CAP_FSTAT,
 		    CAP_FSYNC);
 		break;
+	case XBB_USE_LINK:
+		cap_rights_init(rights, CAP_READ, CAP_WRITE, CAP_EVENT);
+		break;
 	case XBB_USE_GRANTS:
 		cap_rights_init(rights, CAP_MMAP_RW, CAP_FCNTL);
 		break;

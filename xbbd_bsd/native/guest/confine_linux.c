@@ -60,6 +60,7 @@ static const struct rule rules[] = {
 	{ SYS_futex, ANY, 0, 0 },
 	{ SYS_read, ANY, 0, 0 },
 	{ SYS_write, ANY, 0, 0 },
+	{ SYS_writev, ANY, 0, 0 },
 #ifdef SYS_poll
 	{ SYS_poll, ANY, 0, 0 },
 #endif

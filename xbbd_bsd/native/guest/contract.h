@@ -1,7 +1,7 @@
 /*
  * contract.h - the process of a guest in the contract (xbb.h): what it is
  * started with, and what the daemon and it say to each other.  cffi reads it
- * after block/contract.h; C files get it through guest.h.
+ * after the families' contracts; C files get it through guest.h.
  *
  * A message is a packet of a SOCK_SEQPACKET: one of the structs here, whole, in
  * the byte order of the host, with the descriptors that belong to it.  Each
@@ -15,11 +15,16 @@
  * and are taken of whatever version.  What may change is HELLO and ADD.
  */
 
-#define XBB_GUEST_VERSION	1	/* of HELLO and ADD */
+#define XBB_GUEST_VERSION	2	/* of HELLO and ADD */
 #define XBB_GUEST_DEVICES	64	/* a process has at once */
 #define XBB_GUEST_KEPT		4	/* descriptors kept for a device */
-/* Most descriptors of a message: segment, disk, two a ring, those kept. */
-#define XBB_GUEST_DESCRIPTORS	22
+/* Most of a message: the segment of a card, three a queue, those kept. */
+#define XBB_GUEST_DESCRIPTORS	29
+/*
+ * A device's number is its unit, and above these bits its enum xbb_family_kind
+ * less one: so a disk's is its unit, as it is where there are only disks.
+ */
+#define XBB_GUEST_UNIT_BITS	30
 #define XBB_GUEST_WORDS		80	/* bytes of a reason, with NUL */
 #define XBB_GUEST_STAY		4294967295	/* no change of user */
 #define XBB_GUEST_CPUS		1024	/* processors that have a bit */
@@ -41,8 +46,9 @@ enum xbb_guest_type {
 	/* End; DONE, with EBUSY if there are devices. */
 	XBB_GUEST_BYE		= 7,
 	/*
-	 * DONE with the disk's descriptor and those that are kept: for the next
-	 * daemon, that cannot lock what this process has locked.
+	 * DONE with the disk's descriptor, if it is one, and those that are
+	 * kept: for the next daemon, that cannot lock what this process has
+	 * locked.
 	 */
 	XBB_GUEST_GIVE		= 8,
 	XBB_GUEST_MEET		= 9,	/* first of all; DEVICES */
@@ -83,20 +89,27 @@ struct xbb_guest_hello {
 	uint32_t	reserved;
 };
 
+/* What a ring is made of, by the family of its device. */
+union xbb_guest_ring {
+	struct xbb_conn_params conn;	/* what each begins with */
+	struct xbb_queue_params disk;
+	struct xbb_net_params card;
+};
+
 /*
  * A device and its rings, 0 to nrings - 1 of its segment.  Descriptors: its
- * segment, opened for this process alone and not locked; its disk; then for
- * each ring the grant device, unless the process has its own, and the event
- * channel; then those that are only kept open as long as the device is, as its
- * disk's lock.  In params those fields are -1.
+ * segment, opened for this process alone and not locked; a disk's disk; then
+ * for each ring the grant device, unless the process has its own, the event
+ * channel, and a card's link; then those that are only kept open as long as the
+ * device is, as its disk's lock.  In params those fields are -1.
  */
 struct xbb_guest_add {
 	struct xbb_guest_head head;
-	uint32_t	device;		/* its unit, for names too */
+	uint32_t	device;
 	uint32_t	nrings;
 	uint32_t	nkept;
 	uint32_t	reserved;
-	struct xbb_queue_params ring[XBB_MAX_RINGS];
+	union xbb_guest_ring ring[XBB_MAX_RINGS];
 };
 
 /* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE, MEET. */

@@ -1,8 +1,9 @@
 /*
  * device.c - a device that the process of a guest serves: its segment, which it
  * has locked, and the queues of its rings, which are opened all before any
- * starts, and end together, since a disk that answers only in part is none.
- * Knows nothing of messages but the one that it is made from.
+ * starts, and end together, since a device that answers only in part is none.
+ * Knows nothing of messages but the one that it is made from, and of its family
+ * what any has (struct xbb_kind).
  *
  * What may have to wait is a thread's: opening maps pages of the guest's, and
  * closing waits for I/O in flight.  The rest is the loop's, which waits for
@@ -32,7 +33,7 @@ release_device(struct xbb_device *d)
 
 	for (i = 0; i < d->nrings; i++)
 		if (d->queue[i] != NULL)
-			xbb_queue_close(d->queue[i]);
+			d->kind->close(d->queue[i]);
 	for (i = 0; i < d->nrings; i++) {
 		d->queue[i] = NULL;
 		if (!d->own_grants)
@@ -40,12 +41,27 @@ release_device(struct xbb_device *d)
 		close_fd(&d->ring[i].conn.event_fd);
 	}
 	if (d->state != NULL)
-		xbb_state_unmap(d->state);
+		d->kind->unmap(d->state);
 	d->state = NULL;
-	close_fd(&d->disk_fd);
+	for (i = 0; i < XBB_MAX_RINGS; i++)
+		close_fd(&d->medium[i]);
 	for (i = 0; i < XBB_GUEST_KEPT; i++)
 		close_fd(&d->kept[i]);
 	close_fd(&d->segment_fd);
+}
+
+/*
+ * What the device gives to its guest: a descriptor for each ring, or one for
+ * all, which comes before they do.
+ */
+static int
+medium_of_ring(struct xbb_device *d, uint32_t ring,
+    struct xbb_message *message, uint32_t *atp)
+{
+
+	if (d->kind->each)
+		d->medium[ring] = xbb_message_fd(message, (*atp)++);
+	return (d->medium[d->kind->each ? ring : 0]);
 }
 
 /* The process's own grant device serves all rings there are. */
@@ -74,6 +90,7 @@ xbb_device_new(struct xbb_message *message,
 	d = calloc(1, sizeof(*d));
 	if (d == NULL)
 		return (NULL);
+	d->kind = xbb_kind_of(add->device);
 	d->number = add->device;
 	d->serial = add->head.serial;
 	d->wake_fd = wake_fd;
@@ -81,9 +98,12 @@ xbb_device_new(struct xbb_message *message,
 	d->own_grants = params->grant_fd >= 0;
 	d->shown.device = d->number;
 	atomic_init(&d->stage, XBB_STAGE_OPENING);
-	d->segment_fd = xbb_message_fd(message, 0);
-	d->disk_fd = xbb_message_fd(message, 1);
-	at = 2;
+	at = 0;
+	d->segment_fd = xbb_message_fd(message, at++);
+	for (i = 0; i < XBB_MAX_RINGS; i++)
+		d->medium[i] = -1;
+	if (!d->kind->each)
+		d->medium[0] = xbb_message_fd(message, at++);
 	for (i = 0; i < d->nrings; i++) {
 		d->ring[i] = add->ring[i];
 		d->ring[i].conn.grant_fd = grants_of_ring(message, params,
@@ -91,7 +111,8 @@ xbb_device_new(struct xbb_message *message,
 		d->ring[i].conn.event_fd = xbb_message_fd(message, at++);
 		d->ring[i].conn.wake_fd = wake_fd;
 		d->ring[i].conn.hv = params->hv;
-		d->ring[i].disk_fd = d->disk_fd;
+		*d->kind->medium_fd(&d->ring[i]) = medium_of_ring(d, i,
+		    message, &at);
 	}
 	for (i = 0; i < XBB_GUEST_KEPT; i++)
 		d->kept[i] = i < add->nkept ? xbb_message_fd(message, at++) :
@@ -123,16 +144,24 @@ open_device(struct xbb_device *d)
 	error = lock_segment(d);
 	if (error != 0)
 		return (error);
-	error = xbb_state_map(d->segment_fd, 1, &d->state);
+	error = d->kind->map(d->segment_fd, &d->state);
 	if (error != 0)
 		return (xbb_fail(&d->error, "map segment", -error));
 	for (i = 0; i < d->nrings && error == 0; i++)
-		error = xbb_queue_open(&d->ring[i], d->state, &d->error,
+		error = d->kind->open(&d->ring[i], d->state, &d->error,
 		    &d->queue[i]);
 	/* One that cannot be had must not wait for requests of the others. */
 	for (i = 0; i < d->nrings && error == 0; i++)
-		error = xbb_queue_start(d->queue[i], &d->error);
+		error = d->kind->start(d->queue[i], &d->error);
 	return (error);
+}
+
+static void
+name_thread(const struct xbb_device *d, const char *what)
+{
+
+	xbb_thread_is("%s%u %s", d->kind->family->driver,
+	    xbb_unit_of(d->number), what);
 }
 
 /* The thread's last word: the loop may look at the device again. */
@@ -150,7 +179,7 @@ opening_main(void *arg)
 {
 	struct xbb_device *d = arg;
 
-	xbb_thread_is("%s%u opening", xbb_block_family.driver, d->number);
+	name_thread(d, "opening");
 	if (open_device(d) == 0) {
 		end_stage(d, XBB_STAGE_OPEN);
 		return (NULL);
@@ -165,7 +194,7 @@ closing_main(void *arg)
 {
 	struct xbb_device *d = arg;
 
-	xbb_thread_is("%s%u closing", xbb_block_family.driver, d->number);
+	name_thread(d, "closing");
 	release_device(d);
 	end_stage(d, XBB_STAGE_CLOSED);
 	return (NULL);
@@ -217,7 +246,7 @@ xbb_device_drain(struct xbb_device *d)
 	uint32_t i;
 
 	for (i = 0; i < d->nrings; i++)
-		xbb_queue_drain(d->queue[i]);
+		d->kind->drain(d->queue[i]);
 }
 
 /* The same, for the next one that serves it. */
@@ -227,7 +256,7 @@ xbb_device_hand_over(struct xbb_device *d)
 	uint32_t i;
 
 	for (i = 0; i < d->nrings; i++)
-		xbb_queue_hand_over(d->queue[i]);
+		d->kind->hand_over(d->queue[i]);
 }
 
 /*
@@ -242,7 +271,7 @@ look_at_rings(struct xbb_device *d, struct xbb_guest_device *found)
 
 	drained = running = 0;
 	for (i = 0; i < d->nrings; i++) {
-		xbb_queue_status(d->queue[i], &status);
+		d->kind->status(d->queue[i], &status);
 		running += status.state == XBB_QUEUE_RUNNING;
 		drained += status.state == XBB_QUEUE_DRAINED;
 		if (found->reason == XBB_STOP_NONE &&

@@ -1,8 +1,9 @@
 /*
  * guest.h - the process of a guest from the inside: guest.c (its one loop),
  * daemon.c, message.c and request.c (what is said, and asked for), device.c (a
- * device and its rings), and how it is confined.  It stands above the families,
- * and none of them knows it.
+ * device and its rings), kind.c, disks.c and cards.c (what families have for
+ * it), and how it is confined.  It stands above the families, and none of them
+ * knows it.
  *
  * Threads.  One, the loop's, which waits for nobody: no disk, no guest and no
  * daemon.  A device has at most one more at a time, which opens it or closes
@@ -13,13 +14,48 @@
 #define XBB_GUEST_H
 
 #include "block/block.h"
+#include "net/net.h"
 
 #include "guest/contract.h"
 
-_Static_assert(XBB_GUEST_DESCRIPTORS == 2 + 2 * XBB_MAX_RINGS + XBB_GUEST_KEPT,
+_Static_assert(XBB_GUEST_DESCRIPTORS == 1 + 3 * XBB_MAX_RINGS + XBB_GUEST_KEPT,
     "all descriptors of a message have room");
 _Static_assert(XBB_GUEST_CPUS == 64 * XBB_GUEST_CPU_WORDS,
     "all processors have a bit");
+
+/* What a descriptor is used for. */
+enum xbb_use {
+	XBB_USE_LISTENER,
+	XBB_USE_DAEMON,
+	XBB_USE_SEGMENT,
+	XBB_USE_DISK,
+	XBB_USE_LINK,
+	XBB_USE_GRANTS,
+	XBB_USE_EVENTS,
+	XBB_USE_KEPT
+};
+
+/*
+ * What a family is to this process: its segments, its queues, and what they
+ * give to their guest, which is a descriptor for each ring, or one for all.
+ * Which families there are nobody else knows (kind.c).
+ */
+struct xbb_kind {
+	const struct xbb_family *family;
+	enum xbb_use	 medium;	/* of that descriptor */
+	bool		 each;		/* one for each ring */
+	/* Where the params of a ring have it. */
+	int32_t	*(*medium_fd)(union xbb_guest_ring *ring);
+	int	(*map)(int fd, void **statep);
+	void	(*unmap)(void *state);
+	int	(*open)(const union xbb_guest_ring *ring, void *state,
+		    struct xbb_error *error, void **queuep);
+	int	(*start)(void *queue, struct xbb_error *error);
+	void	(*drain)(void *queue);
+	void	(*hand_over)(void *queue);
+	void	(*status)(void *queue, struct xbb_queue_status *status);
+	void	(*close)(void *queue);
+};
 
 /* A message as it came: nothing in it is believed yet. */
 struct xbb_message {
@@ -46,6 +82,7 @@ enum xbb_stage {
 /* A device that this process serves. */
 struct xbb_device {
 	struct xbb_device *next;
+	const struct xbb_kind *kind;
 	uint32_t	 number;	/* the daemon's, as is the serial */
 	uint32_t	 serial;	/* of what waits for an answer, or 0 */
 	bool		 leaving;	/* to be closed once it has drained */
@@ -58,13 +95,13 @@ struct xbb_device {
 	struct xbb_error error;		/* of an opening that failed */
 	int		 wake_fd;	/* the loop's */
 	int		 segment_fd;	/* holds the lock */
-	int		 disk_fd;
+	int		 medium[XBB_MAX_RINGS];	/* of each ring, or the first */
 	int		 kept[XBB_GUEST_KEPT];
-	struct xbb_state *state;
+	void		*state;
 	uint32_t	 nrings;
 	bool		 own_grants;	/* the process's, of all rings */
-	struct xbb_queue_params ring[XBB_MAX_RINGS];
-	struct xbb_queue *queue[XBB_MAX_RINGS];
+	union xbb_guest_ring ring[XBB_MAX_RINGS];
+	void		*queue[XBB_MAX_RINGS];
 };
 
 /* The process; all of it is the loop's. */
@@ -82,21 +119,9 @@ struct xbb_guest {
 	uint32_t	 ndevices;
 };
 
-/* What a descriptor is used for. */
-enum xbb_use {
-	XBB_USE_LISTENER,
-	XBB_USE_DAEMON,
-	XBB_USE_SEGMENT,
-	XBB_USE_DISK,
-	XBB_USE_GRANTS,
-	XBB_USE_EVENTS,
-	XBB_USE_KEPT
-};
-
 /* message.c - packets with descriptors.  Any thread, one at a socket. */
 int	xbb_message_take(int fd, struct xbb_message *message);
-const char *xbb_message_fault(const struct xbb_message *message,
-	    bool own_grants);
+const char *xbb_message_fault(struct xbb_message *message, bool own_grants);
 uint32_t xbb_message_serial(const struct xbb_message *message);
 int	xbb_message_fd(struct xbb_message *message, uint32_t which);
 void	xbb_message_drop(struct xbb_message *message);
@@ -116,6 +141,14 @@ void	xbb_daemon_list(struct xbb_guest *g, uint32_t serial);
 
 /* request.c - what it asks for.  Likewise. */
 void	xbb_request_obey(struct xbb_guest *g, struct xbb_message *message);
+
+/* kind.c - which family a device's number is of, NULL: none; its unit there. */
+const struct xbb_kind *xbb_kind_of(uint32_t number);
+uint32_t xbb_unit_of(uint32_t number);
+
+/* disks.c, cards.c */
+extern const struct xbb_kind xbb_disks;
+extern const struct xbb_kind xbb_cards;
 
 /* device.c - a device, its segment and its queues.  The loop's thread. */
 struct xbb_device *xbb_device_new(struct xbb_message *message,

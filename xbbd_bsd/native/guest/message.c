@@ -3,7 +3,8 @@
  * descriptors in them.  Who sends is less trusted than this process: a message
  * is copied once, and looked at here before anybody acts on it.  Whatever
  * happens, a descriptor that came is taken by somebody or closed.  Knows no
- * device and no ring.  Any thread, one at a socket.
+ * device and no ring, but what those of a family are made of.  Any thread, one
+ * at a socket.
  */
 #include <sys/socket.h>
 
@@ -117,25 +118,30 @@ size_of_type(uint32_t type)
 
 /* Of an ADD; what a ring's params say otherwise is xbb_queue_open()'s. */
 static const char *
-fault_of_add(const struct xbb_message *message, bool own_grants)
+fault_of_add(struct xbb_message *message, bool own_grants)
 {
-	const struct xbb_guest_add *add = &message->add;
+	struct xbb_guest_add *add = &message->add;
+	const struct xbb_kind *kind = xbb_kind_of(add->device);
 	const struct xbb_conn_params *conn;
-	uint32_t i;
+	uint32_t each, i;
+
+	if (kind == NULL)
+		return ("no kind of device");
 
 	if (add->nrings < 1 || add->nrings > XBB_MAX_RINGS)
 		return ("an impossible number of rings");
 	if (add->nkept > XBB_GUEST_KEPT)
 		return ("too many descriptors to be kept");
-	if (message->nfds != 2 + add->nrings * (own_grants ? 1 : 2) +
-	    add->nkept)
+	each = 1 + !own_grants + kind->each;
+	if (message->nfds != 1 + !kind->each + add->nrings * each + add->nkept)
 		return ("not as many descriptors as it takes");
 	for (i = 0; i < add->nrings; i++) {
 		conn = &add->ring[i].conn;
 		if (conn->ring != i)
 			return ("rings out of order");
 		if (conn->grant_fd != -1 || conn->event_fd != -1 ||
-		    conn->wake_fd != -1 || add->ring[i].disk_fd != -1)
+		    conn->wake_fd != -1 ||
+		    *kind->medium_fd(&add->ring[i]) != -1)
 			return ("a number for a descriptor");
 	}
 	return (NULL);
@@ -160,7 +166,7 @@ xbb_message_serial(const struct xbb_message *message)
 
 /* What is wrong with a message, NULL if it is one of ours. */
 const char *
-xbb_message_fault(const struct xbb_message *message, bool own_grants)
+xbb_message_fault(struct xbb_message *message, bool own_grants)
 {
 	const struct xbb_guest_head *head = &message->head;
 	size_t size;

@@ -34,8 +34,10 @@ confine_descriptors(const struct xbb_device *d,
 	int error;
 
 	error = xbb_confine_fd(d->segment_fd, XBB_USE_SEGMENT, params);
-	if (error == 0)
-		error = xbb_confine_fd(d->disk_fd, XBB_USE_DISK, params);
+	for (i = 0; i < XBB_MAX_RINGS && error == 0; i++)
+		if (d->medium[i] >= 0)
+			error = xbb_confine_fd(d->medium[i], d->kind->medium,
+			    params);
 	for (i = 0; i < d->nrings && error == 0; i++) {
 		error = xbb_confine_fd(d->ring[i].conn.grant_fd,
 		    XBB_USE_GRANTS, params);
@@ -126,7 +128,8 @@ give_descriptors(struct xbb_guest *g, struct xbb_device *d, uint32_t serial)
 		return;
 	}
 	n = 0;
-	fds[n++] = d->disk_fd;
+	if (!d->kind->each)
+		fds[n++] = d->medium[0];
 	for (i = 0; i < XBB_GUEST_KEPT; i++)
 		if (d->kept[i] >= 0)
 			fds[n++] = d->kept[i];

@@ -1,0 +1,94 @@
+/*
+ * disks.c - disks, as the process of a guest has its devices: all rings of one
+ * share its descriptor.  Any thread, as the functions that it calls.
+ */
+#include "guest/guest.h"
+
+static int32_t *
+disk_fd(union xbb_guest_ring *ring)
+{
+
+	return (&ring->disk.disk_fd);
+}
+
+static int
+disk_map(int fd, void **statep)
+{
+	struct xbb_state *state;
+	int error;
+
+	error = xbb_state_map(fd, 1, &state);
+	if (error == 0)
+		*statep = state;
+	return (error);
+}
+
+static void
+disk_unmap(void *state)
+{
+
+	xbb_state_unmap(state);
+}
+
+static int
+disk_open(const union xbb_guest_ring *ring, void *state,
+    struct xbb_error *error, void **queuep)
+{
+	struct xbb_queue *queue;
+	int e;
+
+	e = xbb_queue_open(&ring->disk, state, error, &queue);
+	if (e == 0)
+		*queuep = queue;
+	return (e);
+}
+
+static int
+disk_start(void *queue, struct xbb_error *error)
+{
+
+	return (xbb_queue_start(queue, error));
+}
+
+static void
+disk_drain(void *queue)
+{
+
+	xbb_queue_drain(queue);
+}
+
+static void
+disk_hand_over(void *queue)
+{
+
+	xbb_queue_hand_over(queue);
+}
+
+static void
+disk_status(void *queue, struct xbb_queue_status *status)
+{
+
+	xbb_queue_status(queue, status);
+}
+
+static void
+disk_close(void *queue)
+{
+
+	xbb_queue_close(queue);
+}
+
+const struct xbb_kind xbb_disks = {
+	.family = &xbb_block_family,
+	.medium = XBB_USE_DISK,
+	.each = false,
+	.medium_fd = disk_fd,
+	.map = disk_map,
+	.unmap = disk_unmap,
+	.open = disk_open,
+	.start = disk_start,
+	.drain = disk_drain,
+	.hand_over = disk_hand_over,
+	.status = disk_status,
+	.close = disk_close,
+};
