@@ -93,8 +93,13 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
+        "xbbd_bsd/native/block/local.c",
+        ("work*", "sweep", "counters", "shortage", "order", "io"),
+        ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
         "xbbd_bsd/native/block/settle.c",
-        ("counters", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
+        ("counters", "faults*", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
