@@ -17,7 +17,7 @@ from typing import Final
 
 from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.events import Path
-from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.stats import POLICIES, TUNABLES, WORDS
 from xbbd_bsd.tomltext import spelled
 
 KINDS: Final = ("vbd", "vbd3", "vif")
@@ -50,6 +50,7 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "memory_mb": (0, 1_000_000),
     "descriptors": (0, 10_000_000),
     "cpu_percent": (0, 102_400),
+    "retry_seconds": (0, 86_400),
 }
 
 
@@ -170,6 +171,7 @@ class DiskConfig:
     shared: whether a disk may be used by others while one writes to it.
     disable_flush, flush_interval, no_coalesce_reqs, poll_max_us and
     persistent_grant_unused_seconds: the tunables of the same names (stats.py).
+    on_error, on_full, retry_seconds: likewise, what is done when the disk fails.
     """
 
     workers: int = 8
@@ -188,6 +190,9 @@ class DiskConfig:
     sector_size: int = 0
     resize_interval: int = 5
     shared: bool = False
+    on_error: str = "report"
+    on_full: str = "auto"
+    retry_seconds: int = 30
 
     def tunables(self) -> dict[str, int]:
         """The part that a running data path can be given, as it wants it."""
@@ -197,6 +202,9 @@ class DiskConfig:
             "no_coalesce_reqs": int(self.no_coalesce_reqs),
             "poll_max_us": self.poll_max_us,
             "persistent_grant_unused_seconds": self.persistent_grant_unused_seconds,
+            "on_error": POLICIES.index(self.on_error),
+            "on_full": POLICIES.index(self.on_full),
+            "retry_seconds": self.retry_seconds,
         }
 
 
@@ -323,8 +331,10 @@ def check_tunable(key: str, value: int, where: str) -> None:
 
     Switches are 0 and 1, as a kernel's.
     """
-    switch = isinstance(_DEFAULTS[key], bool)
-    low, high = (0, 1) if switch else RANGES[key]
+    if key in WORDS:
+        low, high = 0, len(WORDS[key]) - 1
+    else:
+        low, high = (0, 1) if isinstance(_DEFAULTS[key], bool) else RANGES[key]
     if not low <= value <= high:
         raise OperatorError(f"{where}={value}: must be {low} to {high}", EINVAL)
 

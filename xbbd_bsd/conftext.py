@@ -28,6 +28,7 @@ from xbbd_bsd.config import (
     parse_cpus,
 )
 from xbbd_bsd.errors import OperatorError, Refused
+from xbbd_bsd.stats import WORDS
 from xbbd_bsd.tomltext import Key, cut, read, spelled
 from xbbd_bsd.vdev import vdev_name, vdev_number
 
@@ -387,6 +388,8 @@ _RULES: Final[Mapping[str, Callable[[object], object]]] = {
     "max_indirect_segments": _indirect_segments,
     "transport": lambda value: _one_of(value, TRANSPORTS),
     "offload": lambda value: _one_of(value, OFFLOADS),
+    "on_error": lambda value: _one_of(value, WORDS["on_error"]),
+    "on_full": lambda value: _one_of(value, WORDS["on_full"]),
     "group": lambda value: _account(value, "group"),
     "user": lambda value: _account(value, "user"),
     "cpus": _cpus,

@@ -26,8 +26,8 @@ class ValueSet(DeviceEvent):
     limited = False
     text = "{name}: {before} -> {after}, set by {who}"
     name: str
-    before: int
-    after: int
+    before: int | str
+    after: int | str
     who: str
 
 
@@ -39,6 +39,25 @@ class SizeAsked(DeviceEvent):
     text = "sectors: {before} -> {after}, looked at for {who}"
     before: int
     after: int
+    who: str
+
+
+@dataclass(frozen=True)
+class PauseAsked(DeviceEvent):
+    """Nothing of a disk is begun any more."""
+
+    limited = False
+    text = "paused by {who}: its guest waits until it is resumed"
+    who: str
+
+
+@dataclass(frozen=True)
+class PauseEnded(DeviceEvent):
+    """What was held back is begun again; for how long it was, in seconds."""
+
+    limited = False
+    text = "resumed by {who} after {seconds} s"
+    seconds: int
     who: str
 
 

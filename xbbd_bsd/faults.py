@@ -105,12 +105,14 @@ class Faults:
     """How many requests of a disk have failed since it was attached, and the last ones.
 
     `disk`: by operation and errno, 0 for those that are not told apart; `guest`: by kind.
+    `last_held`: the last one that the disk failed, and that was not answered for that.
     """
 
     disk: Mapping[tuple[str, int], int]
     guest: Mapping[str, int]
     last_disk: DiskFault | None = None
     last_guest: GuestFault | None = None
+    last_held: DiskFault | None = None
 
     @property
     def of_disk(self) -> int:
@@ -175,12 +177,44 @@ class DiskErrors(RequestErrors):
     errno: str
 
 
+@dataclass(frozen=True)
+class DiskPaused(DeviceEvent):
+    """The disk failed, and all of it waits for an operator; `errno` by name."""
+
+    path = Path.DATA
+    severity = Severity.ERROR
+    urgent = True
+    text = (
+        "paused, its guest waits: {what} of {disk} failed: {reason} ({errno}); see to it, then"
+        " run xbbctl resume"
+    )
+    what: str
+    disk: str
+    reason: str
+    errno: str
+
+
+@dataclass(frozen=True)
+class DiskRetried(DeviceEvent):
+    """The disk failed, which its guest is not told yet; `errno` by name."""
+
+    path = Path.DATA
+    severity = Severity.WARNING
+    urgent = True
+    text = "{what} of {disk} failed, and is tried again: {reason} ({errno})"
+    what: str
+    disk: str
+    reason: str
+    errno: str
+
+
 def together(parts: Iterable[Faults]) -> Faults:
     """Of several rings as of one disk."""
     disk: dict[tuple[str, int], int] = {}
     guest = dict.fromkeys(GUEST_KINDS, 0)
     last_disk: DiskFault | None = None
     last_guest: GuestFault | None = None
+    last_held: DiskFault | None = None
     for part in parts:
         for entry, count in part.disk.items():
             disk[entry] = disk.get(entry, 0) + count
@@ -190,7 +224,9 @@ def together(parts: Iterable[Faults]) -> Faults:
             last_disk = part.last_disk
         if part.last_guest and (last_guest is None or part.last_guest.time_ns > last_guest.time_ns):
             last_guest = part.last_guest
-    return Faults(disk, guest, last_disk, last_guest)
+        if part.last_held and (last_held is None or part.last_held.time_ns > last_held.time_ns):
+            last_held = part.last_held
+    return Faults(disk, guest, last_disk, last_guest, last_held)
 
 
 def errno_name(number: int) -> str:

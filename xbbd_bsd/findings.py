@@ -32,6 +32,7 @@ class Kind(Enum):
     ERRORS = "errors"
     HUNG = "hung"
     SLOW = "slow"
+    PAUSED = "paused"
     PATH = "path"
     HELD_BACK = "held_back"
     CLOSED = "closed"

@@ -34,7 +34,8 @@ class Type(Enum):
 class Leaf:
     """A name below a device, a ring or the daemon.
 
-    `tunable`: the configuration file sets it, as loader.conf does a kernel's.
+    `tunable`: the configuration file sets it, as loader.conf does a kernel's.  `words`: all
+    that it may be, of one that is set by a word.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Leaf:
     description: str
     writable: bool = False
     tunable: bool = False
+    words: tuple[str, ...] = ()
 
 
 def strings(**named: str) -> tuple[Leaf, ...]:

@@ -17,8 +17,32 @@ TUNABLES: Final[Mapping[str, str]] = MappingProxyType(
         "no_coalesce_reqs": "Don't coalesce contiguous requests",
         "poll_max_us": "most microseconds to look for work before sleeping",
         "persistent_grant_unused_seconds": "unmap persistent grants not used for so long",
+        "on_error": "what to do when the disk fails: report, retry, pause or stop",
+        "on_full": "the same when it is full; auto: pause in place of retry",
+        "retry_seconds": "for how long to retry before the guest is told",
     }
 )
+
+POLICIES: Final = ("report", "retry", "pause", "stop", "auto")
+"""What to do about an error of the disk, by number (native/block/policy.c)."""
+
+WORDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"on_error": POLICIES[:-1], "on_full": POLICIES}
+)
+"""What those tunables may be that are words, by their numbers."""
+
+
+def tunable_word(name: str, value: int) -> int | str:
+    """A tunable as people have it."""
+    if name not in WORDS:
+        return value
+    return WORDS[name][value] if 0 <= value < len(WORDS[name]) else str(value)
+
+
+def tunable_words(values: Mapping[str, int]) -> dict[str, int | str]:
+    """All of them as people have them."""
+    return {name: tunable_word(name, value) for name, value in values.items()}
+
 
 COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -48,6 +72,8 @@ COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
         "io_errors": "how many disk operations failed",
         "io_bounced": "how many I/O dispatches went by a buffer of ours",
         "io_read_modify_write": "how many writes had to read the sectors around first",
+        "io_held": "how many I/O dispatches were held back when the disk failed them",
+        "io_retries": "how many times such a dispatch was tried again",
         "grants_mapped_total": "how many grants have been mapped",
         "grants_unmapped_total": "how many grants have been unmapped",
         "grants_copied_total": "how many grants have been copied from or to",

@@ -131,9 +131,11 @@ class DeviceView:
 
     def set(self, name: str, value: int, who: str) -> None:
         driver, unit = self._family.driver, self._device.identity.unit
-        before = int(self._numbers.group(driver.group_of[name]).get(name, 0))
+        before = self._numbers.group(driver.group_of[name]).get(name, 0)
         self._numbers.set(name, value, driver.oid(unit, name))
-        self._journal(ValueSet(self._device.name, name, before, value, who))
+        words = driver.leaves[name].words
+        after = words[value] if words else value
+        self._journal(ValueSet(self._device.name, name, before, after, who))
 
     def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
         standing = Standing.of(self._device.held_back, self._device.failed)

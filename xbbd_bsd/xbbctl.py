@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from xbbd_bsd import __version__, program
-from xbbd_bsd.block.oids import CLEAR, RESIZE
+from xbbd_bsd.block.oids import CLEAR, PAUSE, RESIZE, RESUME
 from xbbd_bsd.control.protocol import FamilyVerb, Request, Verb
 from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
@@ -33,8 +33,8 @@ from xbbd_bsd.host.choice import check_spec
 from xbbd_bsd.toolstack import KINDS, LIMIT
 
 VERBS: Final = (
-    *("list", "attach", "detach", "inflight", "log", "resize", "clear", "health", "reload"),
-    "help",
+    *("list", "attach", "detach", "pause", "resume", "inflight", "log", "resize", "clear"),
+    *("health", "reload", "help"),
 )
 
 
@@ -71,6 +71,22 @@ def _resize(options: argparse.Namespace) -> None:
         print(json.dumps(after))
     else:
         print(f"{leaf}: {before} -> {after[leaf]}")
+
+
+def _pause(options: argparse.Namespace) -> None:
+    """Have nothing of a disk begun any more."""
+    _do(options, PAUSE)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    """Have all of it begun again that waits."""
+    _do(options, RESUME)
+
+
+def _do(options: argparse.Namespace, verb: str) -> None:
+    name = find_device(options, options.device)
+    with connect(options) as connection:
+        connection.whole(Request(FamilyVerb(verb), name))
 
 
 def _clear(options: argparse.Namespace) -> None:
@@ -214,6 +230,10 @@ def _verb_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--no-discard", action="store_true", help="do not offer discarding"
             )
+    command = verb("pause", _pause, "begin nothing of a disk any more; its guest waits")
+    command.add_argument("device", metavar="xbbdN")
+    command = verb("resume", _resume, "begin again what waits of a disk that is paused")
+    command.add_argument("device", metavar="xbbdN")
     command = verb("inflight", _inflight, "requests in flight, with their age")
     command.add_argument("device", nargs="?", metavar="xbbdN")
     command = verb("log", run_log, "last events of a device, or of the daemon")

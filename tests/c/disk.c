@@ -60,6 +60,7 @@ disk_reset(void)
 	atomic_store(&disk.chunk, 0);
 	atomic_store(&disk.interrupted, 0);
 	atomic_store(&disk.errnum, 0);
+	atomic_store(&disk.failing, 0);
 	atomic_store(&disk.from, 0);
 	atomic_store(&disk.to, UINT64_MAX);
 	atomic_store(&disk.sync_nothing, false);
@@ -241,7 +242,7 @@ transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
     off_t at)
 {
 	struct iovec piece[XBB_MAX_BATCH_SEGMENTS], all[XBB_MAX_BATCH_SEGMENTS];
-	unsigned int interrupted, chunk, most, now, number;
+	unsigned int failing, interrupted, chunk, most, now, number;
 	size_t size;
 	ssize_t done;
 	int npieces;
@@ -262,8 +263,11 @@ transfer(transfer_call *real, int fd, const struct iovec *iov, int niov,
 	chunk = atomic_load(&disk.chunk);
 	size = cut(iov, niov, chunk != 0 ? chunk : SIZE_MAX, piece, &npieces);
 	interrupted = atomic_load(&disk.interrupted);
+	failing = atomic_load(&disk.failing);
 	done = -1;
-	if (interrupted != 0 && number % interrupted == 0)
+	if (failing != 0 && number % failing == failing - 1)
+		errno = EIO;
+	else if (interrupted != 0 && number % interrupted == 0)
 		errno = EINTR;
 	else if (atomic_load(&disk.errnum) != 0 && touches(at, size)) {
 		sleep_us(atomic_load(&disk.failure_us));

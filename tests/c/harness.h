@@ -233,6 +233,7 @@ struct disk {
 	atomic_uint	 interrupted;	/* one call in so many: EINTR */
 	atomic_int	 errnum;	/* of transfers that touch the range */
 	atomic_ullong	 from, to;	/* bytes */
+	atomic_uint	 failing;	/* one transfer in so many: EIO */
 	atomic_bool	 sync_nothing;	/* fdatasync is a word, and quick */
 	atomic_int	 sync_errnum;	/* of fdatasync */
 	atomic_int	 erase_errnum;	/* of a secure discard */

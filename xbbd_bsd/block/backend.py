@@ -7,22 +7,23 @@ the data path it knows as descriptors and numbers.  Control thread.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from errno import EINVAL
 from functools import partial
-from typing import Protocol
 
 from xbbd_bsd.block.charter import NODE, charter
+from xbbd_bsd.block.common import Common
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.heritage import Heritage, Inheritance
-from xbbd_bsd.block.limits import Accounts, Part, Share
+from xbbd_bsd.block.heritage import Inheritance
+from xbbd_bsd.block.limits import Part, Share
 from xbbd_bsd.block.lookout import Lookout
-from xbbd_bsd.block.marks import MarkedError, Marks, cause_of_loss
+from xbbd_bsd.block.marks import MarkedError, cause_of_loss
 from xbbd_bsd.block.medium import Medium, Wanted
-from xbbd_bsd.block.named import named_medium, named_path
+from xbbd_bsd.block.named import named_medium, named_path, said_of
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of, process_facts
+from xbbd_bsd.block.pauses import Pauses, have_look
 from xbbd_bsd.block.progress import Progress
 from xbbd_bsd.block.queues import (
     OF_DEVICE,
@@ -36,45 +37,18 @@ from xbbd_bsd.block.queues import (
 from xbbd_bsd.block.rings import MakeParams, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
 from xbbd_bsd.block.served import Served
-from xbbd_bsd.block.serving import Asked, ServedRings, Serving, ask_for_rings
-from xbbd_bsd.block.sharing import Owner, Sharing
-from xbbd_bsd.config import Config
-from xbbd_bsd.errands import Ended, Pending, Run
+from xbbd_bsd.block.serving import Asked, ServedRings, ask_for_rings
+from xbbd_bsd.block.sharing import Owner
+from xbbd_bsd.errands import Ended, Pending
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
-from xbbd_bsd.host import Host, MediumName
-from xbbd_bsd.ledger import Ledger
+from xbbd_bsd.host import MediumName
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
 from xbbd_bsd.oids import Value
+from xbbd_bsd.stats import tunable_words
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
-
-
-class Common(Protocol):
-    """What all disks of a daemon have in common: see BlockFamily, which is this.
-
-    `media`: by kind, nodes that may name the disk, best first.  `devices`: numbers by unit,
-    of those with a state segment; `known`: all there are, by unit.
-    """
-
-    media: Mapping[str, Mapping[str, MediumName]]
-    host: Host
-    config: Config
-    state_dir: str
-    loop: asyncio.AbstractEventLoop
-    run: Run
-    serving: Serving
-    sharing: Sharing
-    marks: Marks
-    heritage: Heritage
-    limits: Accounts
-    ledger: Ledger
-    devices: dict[int, SegmentNumbers]
-    known: "dict[int, BlockBackend]"
-
-    def again(self, unit: int) -> None:
-        """What a device waits for may have come."""
 
 
 class BlockBackend:
@@ -121,6 +95,8 @@ class BlockBackend:
         self._rings: ServedRings | None = None
         self._progress = Progress()
         self._lookout = Lookout(self.name, family.loop, journal)
+        self._pauses = Pauses(self.name, family.loop, journal)
+        self._said: Mapping[str, str] = {}  # of the configuration, by its nodes
         self._news: Mapping[str, bytes] = {}
 
     @property
@@ -158,6 +134,7 @@ class BlockBackend:
         self._config = self._family.config.disk_for(
             self._path, (self._guest, domid), (self._vdev, number)
         )
+        self._config = replace(self._config, **self._said)  # type: ignore[arg-type]
         if self._segment is not None:
             for name, value in self._config.tunables().items():
                 # What has not changed may have been set by the operator meanwhile.
@@ -184,6 +161,7 @@ class BlockBackend:
         family, segment = self._family, self._segment
         self._share.take(Part.DEVICE, OF_DEVICE)
         self._path = named_path(self._media, backend)
+        self._said = said_of(backend)
         self.configure()
         config = self._config
         left = self._inheritance.leave()
@@ -329,9 +307,21 @@ class BlockBackend:
 
     def lost_disk(self, fault: HostError) -> None:
         """End the data path for a fault of the disk that it has not seen itself."""
+        if self._segment is not None and self._pauses.for_gone(self._segment, fault):
+            have_look(self._rings)
+            return
         self._disk_fault = fault
         self.drain()
         self._wake()
+
+    def pause(self, who: str) -> Iterator[None]:
+        """Have nothing begun any more, until `resume`; over when nothing is under way."""
+        return self._pauses.pause(self._segment, lambda: self._rings, who)
+
+    def resume(self, who: str) -> Iterator[None]:
+        """Have all begun that waits."""
+        self._medium.look_anew()
+        return self._pauses.resume(self._segment, lambda: self._rings, who)
 
     def woken(self) -> None:
         self._wake()
@@ -347,7 +337,8 @@ class BlockBackend:
 
     def _waits(self) -> float:
         """Seconds for which a ring has answered nothing that it was asked."""
-        rings = self._segment.progress if self._segment and self._rings else ()
+        works = self._segment is not None and self._rings and self._segment.paused is None
+        rings = self._segment.progress if self._segment is not None and works else ()
         return self._progress.look(self._family.loop.time(), rings)
 
     def resized(self, before: int) -> None:
@@ -442,6 +433,7 @@ class BlockBackend:
             self._rings = None
             self._medium.tell_progress(0.0)  # whatever waited has been answered
             self._lookout.end()
+            self._pauses.end(self._segment)
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()
 
@@ -488,7 +480,7 @@ class BlockBackend:
 
     def configured(self) -> Mapping[str, Value]:
         """The tunables as they are configured for it."""
-        return self._config.tunables()
+        return tunable_words(self._config.tunables())
 
     def _woken(self) -> None:
         self._keep_loss()
@@ -497,4 +489,5 @@ class BlockBackend:
             self._orphan(self._rings)
         if self._rings is not None:
             self._journal(woke(self.name, self._rings.status))
+            self._lookout.look()
         self._wake()

@@ -18,7 +18,7 @@ from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
-from xbbd_bsd.block.oids import CLEAR, DRIVER, RESIZE
+from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME
 from xbbd_bsd.block.served import note_passport
 from xbbd_bsd.block.serving import Serving
 from xbbd_bsd.block.sharing import Sharing
@@ -154,6 +154,9 @@ class BlockFamily:
         if verb == CLEAR:
             path = operand if isinstance(operand, str) else self._path(operand)
             yield from until(self._condition.clear(path, who))
+        elif verb in (PAUSE, RESUME) and isinstance(operand, int):
+            backend = self.known[operand]
+            yield from (backend.pause if verb == PAUSE else backend.resume)(who)
         elif verb == RESIZE and isinstance(operand, int):
             yield from self._resize(operand, who)
         else:

@@ -11,7 +11,7 @@ from typing import Final
 
 from xbbd_bsd.errors import shown
 from xbbd_bsd.events import Event
-from xbbd_bsd.faults import DiskErrors, Faults, GuestErrors, errno_name
+from xbbd_bsd.faults import DiskErrors, DiskPaused, DiskRetried, Faults, GuestErrors, errno_name
 
 AGAIN_SECONDS: Final = 30.0
 _UNKNOWN: Final = ("a request", "somebody has damaged the state segment")
@@ -40,6 +40,47 @@ class _Account:
         self.open(count, now)
         self.told_at = now
         return found
+
+
+class Holds:
+    """What is told of errors that no guest hears of: a disk that is paused, or tried again."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._held = 0
+        self._paused = False
+        self._told_at: float | None = None
+
+    def begin(self, held: int) -> None:
+        """A guest has connected just now; of so many that were held nobody needs to hear."""
+        self._held = held
+        self._paused = False
+        self._told_at = None
+
+    def look(
+        self, now: float, held: int, *, paused: bool, read: Callable[[], Faults], path: str
+    ) -> Iterator[Event]:
+        """What is to be said now.
+
+        `held`: how many there were so far; `paused`: for an error; `read` is asked which it
+        was, if that is to be told.
+        """
+        more, began = held > self._held, paused and not self._paused
+        self._paused, self._held = paused, held
+        if began:
+            yield DiskPaused(self._device, *_held(read(), path))
+        elif more and not paused and not self._told_lately(now):
+            self._told_at = now
+            yield DiskRetried(self._device, *_held(read(), path))
+
+    def _told_lately(self, now: float) -> bool:
+        return self._told_at is not None and now - self._told_at < AGAIN_SECONDS
+
+
+def _held(faults: Faults, path: str) -> tuple[str, str, str, str]:
+    last = faults.last_held
+    what, why = (last.what, last.why) if last else _UNKNOWN
+    return what, shown(path), why, errno_name(last.errno if last else 0)
 
 
 class Reports:

@@ -26,7 +26,7 @@ class DiskFacts:
     """What is known of one device.
 
     `errors` are the host's, `guest_errors` what its guest did wrong.  `ages`: seconds, of
-    each request in flight.  `path_state`: "" if the path leads to the file that is
+    each request in flight.  `paused`: who keeps requests back, "" if nobody does.  `path_state`: "" if the path leads to the file that is
     open, else "gone", "another", or "truncated".  `held_back` and `closed` are
     reasons, "" if it is neither; `by_guest`: the guest is to blame for that.
     """
@@ -39,6 +39,9 @@ class DiskFacts:
     guest_errors: Errors = NO_ERRORS
     hung_seconds: int = 0
     ages: Sequence[float] = ()
+    paused: str = ""
+    paused_since: int = 0
+    paused_reason: str = ""
     path_state: str = ""
     held_back: str = ""
     closed: str = ""
@@ -161,7 +164,18 @@ def of_disk(
             errors.when or None,
         )
     older = [age for age in facts.ages if age > bound]
-    if facts.hung_seconds:
+    if facts.paused:
+        failed = facts.paused != "operator"
+        full = any(f"({errno.errorcode[number]})" in facts.paused_reason for number in _FULL)
+        cure = f"{_cure_of(full, facts.path)}, then run" if failed else "run"
+        find(
+            Severity.ERROR if failed else Severity.WARNING,
+            Kind.PAUSED,
+            f"it is paused, and its guest waits: {facts.paused_reason}",
+            f"{cure}: xbbctl resume {name}",
+            float(facts.paused_since) or None,
+        )
+    elif facts.hung_seconds:
         find(
             Severity.ERROR,
             Kind.HUNG,
@@ -260,7 +274,11 @@ def _last(errors: Errors) -> str:
 
 
 def _cure(errors: Errors, path: str) -> str:
-    if errors.errno in _FULL:
+    return _cure_of(errors.errno in _FULL, path)
+
+
+def _cure_of(full: bool, path: str) -> str:
+    if full:
         return f"make room where {path or 'the disk'} is"
     return f"look into {path or 'the disk'} and what it is on"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import floor
 from typing import Final
 
-from xbbd_bsd.block.faults import Reports
+from xbbd_bsd.block.faults import Holds, Reports
 from xbbd_bsd.events import Event
 from xbbd_bsd.native import State
 
@@ -24,6 +24,7 @@ class Lookout:
         self, device: str, loop: asyncio.AbstractEventLoop, journal: Callable[[Event], None]
     ) -> None:
         self._reports = Reports(device)
+        self._holds = Holds(device)
         self._loop = loop
         self._journal = journal
         self._segment: State | None = None  # while there are rings
@@ -36,6 +37,7 @@ class Lookout:
         # Of one that somebody served before, what failed then was told then.
         told = segment.faults() if segment is not self._last else None
         self._reports.begin(self._loop.time(), told)
+        self._holds.begin(segment.held)
         self._segment, self._last, self._path = segment, segment, path
         self._plan()
 
@@ -46,6 +48,10 @@ class Lookout:
             self._next = None
         self._look(ended=True)
         self._segment = None
+
+    def look(self) -> None:
+        """There may be something: not only when it is time."""
+        self._look(ended=False)
 
     def _plan(self) -> None:
         due = (floor(self._loop.time() / EVERY_SECONDS) + 1) * EVERY_SECONDS
@@ -61,5 +67,14 @@ class Lookout:
             now = self._loop.time()
             for event in self._reports.look(
                 now, segment.failures, segment.faults, self._path, ended=ended
+            ):
+                self._journal(event)
+            paused = segment.paused
+            for event in self._holds.look(
+                now,
+                segment.held,
+                paused=paused is not None and paused.failed,
+                read=segment.faults,
+                path=self._path,
             ):
                 self._journal(event)

@@ -311,6 +311,10 @@ class Medium:
         self._sharing.release(self)
         self._holder.closed()
 
+    def look_anew(self) -> None:
+        """Somebody has seen to the disk: if it is gone still, that is told once more."""
+        self._gone = False
+
     def forget(self) -> None:
         """The device is gone; what still hangs for it has nobody to be told."""
         self._forgotten = True

@@ -4,11 +4,17 @@ Pure, any thread.
 """
 
 from collections.abc import Callable, Mapping
+from errno import EINVAL
+from typing import Final
 
 from xbbd_bsd.block.disk import disk_path
-from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.errors import OperatorError, printable
+from xbbd_bsd.stats import WORDS
 
 Nodes = Callable[[str], bytes | None]
+POLICY_NODES: Final[Mapping[str, str]] = {"on-error": "on_error", "on-full": "on_full"}
+"""Nodes that say what is done about errors, and the keys of [disk] that they stand for."""
+
 Media = Mapping[str, Callable[[bytes], bytes]]
 """Nodes that may name it, the best first, and what their values name."""
 
@@ -19,6 +25,24 @@ def named_medium(media: Media, backend: Nodes) -> tuple[str, bytes] | None:
         if (value := backend(node)) is not None:
             return node, value
     return None
+
+
+def said_of(backend: Nodes) -> Mapping[str, str]:
+    """What the toolstack wants to be done about errors of this disk: keys of [disk].
+
+    OperatorError if a node says something else.
+    """
+    found: dict[str, str] = {}
+    for node, key in POLICY_NODES.items():
+        value = backend(node)
+        word = (value or b"").decode("ascii", "replace")
+        if value and word not in WORDS[key]:
+            known = ", ".join(WORDS[key])
+            text = f"node {node} is '{printable(value)}': must be one of {known}"
+            raise OperatorError(text, EINVAL)
+        if value:
+            found[key] = word
+    return found
 
 
 def named_path(media: Media, backend: Nodes) -> str:

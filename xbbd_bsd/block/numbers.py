@@ -13,12 +13,19 @@ from typing import Any, Final
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.negotiate import DiskInfo
 from xbbd_bsd.block.oids import OPERATIONS, PERCENTILES, RECORDS
+from xbbd_bsd.block.pauses import pause_facts
 from xbbd_bsd.config import DiskConfig, check_tunable
 from xbbd_bsd.errands import Ended
 from xbbd_bsd.native import Devstat, State, Transport
 from xbbd_bsd.native.vitals import Process
 from xbbd_bsd.oids import Value
-from xbbd_bsd.stats import GAUGES, TUNABLES, bucket_limit, percentile
+from xbbd_bsd.stats import (
+    GAUGES,
+    TUNABLES,
+    bucket_limit,
+    percentile,
+    tunable_words,
+)
 
 Facts = Callable[[], Mapping[str, Value]]
 
@@ -48,7 +55,8 @@ class SegmentNumbers:
         self._groups: dict[str, Facts] = {
             "medium": lambda: {**self._size(), **medium(), **self._negotiated()},
             "process": process,
-            "tunables": segment.tunables,
+            "tunables": lambda: tunable_words(segment.tunables()),
+            "pause": lambda: pause_facts(segment, str(medium().get("path", ""))),
             "limits": limits,
             "counters": self._counters,
             "gauges": self._gauges,

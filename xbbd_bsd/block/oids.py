@@ -12,10 +12,12 @@ from typing import Final
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
 from xbbd_bsd.oids import Driver, Leaf, Type, config_leaves, strings
-from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
+from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES, WORDS
 
 RESIZE: Final = "resize"
 CLEAR: Final = "clear"
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
 
 # Who serves a device, as the kernel says; all 0 if nobody does.
 PROCESS: Final = (
@@ -46,8 +48,23 @@ MEDIUM: Final = (
     Leaf("data_path", Type.STRING, "how data moves: map or copy"),
 )
 
+# Whether anything of it is begun just now.
+PAUSED: Final = (
+    Leaf("paused", Type.STRING, "who keeps requests back: operator, error, both, or nobody"),
+    Leaf("paused_since", Type.U64, "since when, in seconds since 1970, 0 if nobody does"),
+    Leaf("paused_reason", Type.STRING, "why, in words"),
+)
+
 TUNABLE: Final = tuple(
-    Leaf(name, Type.INT, text, writable=True, tunable=True) for name, text in TUNABLES.items()
+    Leaf(
+        name,
+        Type.STRING if name in WORDS else Type.INT,
+        text,
+        writable=True,
+        tunable=True,
+        words=WORDS.get(name, ()),
+    )
+    for name, text in TUNABLES.items()
 )
 LIMITS: Final = tuple(leaf for leaf in config_leaves(DiskConfig) if leaf.name not in TUNABLES)
 COUNTER: Final = tuple(Leaf(name, Type.U64, text, writable=True) for name, text in COUNTERS.items())
@@ -155,6 +172,7 @@ DRIVER: Final = Driver(
     "Backend Virtual Block Device",
     own={
         "medium": MEDIUM,
+        "pause": PAUSED,
         "process": PROCESS,
         "tunables": TUNABLE,
         "limits": LIMITS,
@@ -166,5 +184,5 @@ DRIVER: Final = Driver(
         "latency": LATENCY,
     },
     ring=RING,
-    verbs=(RESIZE, CLEAR),
+    verbs=(RESIZE, CLEAR, PAUSE, RESUME),
 )

@@ -141,6 +141,10 @@ class RemoteRings:
             if self.lost is None:
                 raise error from None
 
+    def look(self) -> None:
+        """Look at what their segment says, as soon as their process hears of it; HostError."""
+        self._device.look()
+
     def hand_over(self) -> None:
         """The process serves on, and the next daemon finds it at work."""
 

@@ -32,6 +32,9 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
             return HostError(f"the disk is gone: {reason_of(status)}", status.errno)
         case StopReason.LOST:
             return HostError(f"writes may be lost: {cause_of_loss(status.errno)}", status.errno)
+        case StopReason.ERROR:
+            why = reason_of(status)
+            return HostError(f"the disk has failed, and is to stop then: {why}", status.errno)
     return fault_of_any(status)
 
 
@@ -92,6 +95,11 @@ class Rings(RingSet[Queue]):
     def lost(self) -> None:
         """Their process is this one."""
         return
+
+    def look(self) -> None:
+        """Look at what their segment says."""
+        for queue in self.queues.values():
+            queue.look()
 
     def finish(self) -> None:
         """Give everything back once they have drained."""

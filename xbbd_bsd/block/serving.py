@@ -50,6 +50,9 @@ class ServedRings(Protocol):
     def drain(self) -> None:
         """Take no new request; whoever listens is told when all accepted ones are answered."""
 
+    def look(self) -> None:
+        """Look at what their segment says, sooner or later; HostError."""
+
     def hand_over(self) -> None:
         """As `drain`, but for the next daemon, which adopts them; nothing else follows."""
 

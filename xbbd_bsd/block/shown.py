@@ -23,7 +23,7 @@ def disk_facts(
     unit: int, standing: Standing, group: Group, segment: SegmentNumbers | None, ledger: Ledger
 ) -> DiskFacts:
     """What is known of one disk, with the values of its groups."""
-    medium = group("medium")
+    medium, pause = group("medium"), group("pause")
     return DiskFacts(
         unit,
         guest=str(medium.get("guest", "")),
@@ -33,6 +33,9 @@ def disk_facts(
         guest_errors=ledger.guest_errors(unit, group),
         hung_seconds=int(medium.get("hung_seconds", 0)),
         ages=segment.ages() if segment is not None else (),
+        paused=str(pause.get("paused", "")),
+        paused_since=int(pause.get("paused_since", 0)),
+        paused_reason=str(pause.get("paused_reason", "")),
         path_state=str(medium.get("path_state", "")),
         held_back=standing.held_back,
         closed=standing.closed,
@@ -87,6 +90,7 @@ class DiskNumbers:
         found.update(self._process())
         if self._segment is not None:
             found.update(self._segment.stat(latency=latency))
+            found.update(self._segment.group("pause"))
         return found
 
     def inflight(self) -> Sequence[Mapping[str, Value]]:

@@ -102,6 +102,11 @@ class Collector:
             "xbbd_disk_connected", "Whether a guest is connected", labels=["device"]
         )
         size = core.GaugeMetricFamily("xbbd_disk_size_bytes", "Size of the disk", labels=["device"])
+        paused = core.GaugeMetricFamily(
+            "xbbd_disk_paused",
+            "Whether an operator, or an error, keeps requests back",
+            labels=["device", "by"],
+        )
         inflight = core.GaugeMetricFamily(
             "xbbd_disk_inflight_requests", "Requests accepted and not answered", labels=["device"]
         )
@@ -138,9 +143,11 @@ class Collector:
                 if values["sectors"]:  # else it has not been open yet
                     size.add_metric([oid], values["sectors"] * 512)
                 inflight.add_metric([oid], values["inflight"])
+                for by in ("operator", "error"):
+                    paused.add_metric([oid, by], int(values.get("paused", "") in (by, "both")))
                 takeovers.add_metric([oid], values["takeovers"])
                 longest.add_metric([oid], values["takeover_longest_ms"] / 1e3)
-        yield from (info, connected, size, inflight, takeovers, longest, memory, age)
+        yield from (info, connected, size, paused, inflight, takeovers, longest, memory, age)
 
     def _of_records(self) -> Iterator[Any]:
         """The records of devstat(9): "xbb" as given to the disk, "xbbi" as the guest asked."""

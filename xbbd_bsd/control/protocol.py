@@ -42,6 +42,9 @@ and those that only the devices of one driver know, here of disks:
 resize    has the size of a device's disk looked at now; what its leaf "sectors" was
 clear     has the errors of a disk counted from now on, and it opened again if it
           has lost something, by its path, or that of dev.xbbd.N; nothing
+pause     has nothing of a device's disk begun any more; nothing, when nothing of it is
+          under way
+resume    has what waits of a device's disk begun again; nothing
 
 The answer of "events" has no end but that of the device: a part for each line,
 

@@ -349,6 +349,12 @@ def _leaves(driver: Driver, node: str, device: DeviceView, name: str) -> dict[st
 
 def _number(name: str, leaf: Leaf, value: Value | None) -> int:
     """A value as the number it must be; OperatorError in sysctl's words."""
+    if leaf.words:
+        word = str(value).strip()
+        if word not in leaf.words:
+            known = ", ".join(leaf.words)
+            raise OperatorError(f"{name}={word:.80}: must be one of {known}", errno.EINVAL)
+        return leaf.words.index(word)
     if isinstance(value, str):
         text = value.strip()
         if not text:

@@ -28,6 +28,7 @@ _MORE_COLUMNS: Final = (
 # What that takes, by the names of leaves, and of the STAT verb's own.
 _LEAVES: Final = (
     *("guest", "vdev", "mode", "sectors", "hung_seconds", "path"),
+    *("paused", "paused_since", "paused_reason"),
     *("handle", "interface", "mac", "bridge"),
 )
 _MORE_LEAVES: Final = (*_LEAVES, "process", "process_rss_kb", "process_age", "takeovers")
@@ -75,6 +76,9 @@ def _row(device: str, found: Mapping[str, Any]) -> dict[str, Any]:
         "MiB": found.get("sectors", 0) // 2048,
         "state": found["state"],
         "hung": found.get("hung_seconds", 0),
+        "paused": found.get("paused", ""),
+        "paused_since": found.get("paused_since", 0),
+        "paused_reason": found.get("paused_reason", ""),
         "reason": found.get("reason", ""),
         "path": found.get("path", ""),
         "process": found.get("process", 0),
@@ -97,6 +101,10 @@ def _as_text(row: Mapping[str, Any]) -> dict[str, Any]:
         told["path"] = " ".join(filter(None, (row[name] for name in _OF_CARDS[1:])))
     if row["hung"]:
         told["state"] += f", hung {row['hung']} s"
+    if row["paused"]:
+        told["state"] += f", paused ({row['paused']})"
+    if row["paused"] not in ("", "operator"):
+        told["path"] += f" ({row['paused_reason']})"
     if row["reason"]:
         told["path"] += f" ({row['reason']})"
     return told

@@ -81,7 +81,7 @@ from xbbd_bsd.native.queue import (
     ring_descriptors,
 )
 from xbbd_bsd.native.segment import SegmentIdentity, SegmentMedium, Takeovers
-from xbbd_bsd.native.state import Devstat, InflightRequest, RingView, Segment, State
+from xbbd_bsd.native.state import Devstat, InflightRequest, Paused, RingView, Segment, State
 
 __all__ = [
     "GUEST_GRANTS",
@@ -125,6 +125,7 @@ __all__ = [
     "NetRingView",
     "NetState",
     "Op",
+    "Paused",
     "Progress",
     "Queue",
     "QueueParams",

@@ -95,6 +95,7 @@ class StopReason(IntEnum):
     LOST = lib.XBB_STOP_LOST
     SEGMENT = lib.XBB_STOP_SEGMENT
     UNMAP = lib.XBB_STOP_UNMAP
+    ERROR = lib.XBB_STOP_ERROR
 
 
 class RequestState(IntEnum):

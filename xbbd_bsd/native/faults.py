@@ -59,7 +59,13 @@ def _of_ring(state: object, ring: int) -> Faults:
     guest = dict.fromkeys(GUEST_KINDS, 0)
     for number, name in _REFUSALS.items():
         guest[REFUSALS[name][0]] += int(faults.guest[number])
-    return Faults(disk, guest, _disk_fault(faults.last_disk), _guest_fault(faults.last_guest))
+    return Faults(
+        disk,
+        guest,
+        _disk_fault(faults.last_disk),
+        _guest_fault(faults.last_guest),
+        _disk_fault(faults.last_held),
+    )
 
 
 def _disk_fault(fault: Any) -> DiskFault | None:

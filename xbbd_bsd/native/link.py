@@ -213,6 +213,10 @@ class Link:
         """Take no new request; a report tells when all accepted ones are answered.  HostError."""
         self._post(lib.XBB_GUEST_DRAIN, self._about(device), ())
 
+    def have_look(self, device: int) -> None:
+        """Have its rings look at what its segment says, sooner or later.  HostError."""
+        self._post(lib.XBB_GUEST_LOOK, self._about(device), ())
+
     def begin_close(self, device: int) -> None:
         """Give everything back; a report tells when that is done.  HostError."""
         self._post(lib.XBB_GUEST_CLOSE, self._about(device), ())

@@ -157,6 +157,11 @@ class Queue(QueueHandle):
     def __init__(self, params: QueueParams, state: State) -> None:
         super().__init__(c_params(params), state, f"connect a ring of domain {params.domid}")
 
+    def look(self) -> None:
+        """Have it look at what its segment says, as that the disk is paused."""
+        if self._queue is not None:
+            lib.xbb_queue_look(self._queue)
+
 
 def params_of(state: State, ring: int) -> QueueParams:
     """What a ring was opened with, as its segment has it; no descriptors.

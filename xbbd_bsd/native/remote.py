@@ -84,6 +84,10 @@ class RemoteDevice:
         """Take no new request; a report tells when all are answered.  HostError."""
         self.link.drain(self.number)
 
+    def look(self) -> None:
+        """Have all rings look at what the segment says.  HostError."""
+        self.link.have_look(self.number)
+
     def begin_close(self) -> None:
         """Give everything back; a report tells when that is done.  HostError."""
         self.link.begin_close(self.number)

@@ -114,6 +114,18 @@ class InflightRequest:
     indirect_refs: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """That nothing is begun of a disk: whether an operator asked for it, or the disk has failed.
+
+    ``since``: seconds since 1970.
+    """
+
+    asked: bool
+    failed: bool
+    since: float
+
+
 class State(MappedSegment):
     """A disk's mapped state segment."""
 
@@ -154,6 +166,11 @@ class State(MappedSegment):
     def failures(self) -> int:
         """Requests that have failed so far, whoever is to blame."""
         return count_failures(self._state)
+
+    @property
+    def held(self) -> int:
+        """Requests that the disk has failed so far, and that were not answered for that."""
+        return int(lib.xbb_state_held(self._state))
 
     def faults(self) -> Faults:
         """How many have failed, at what and by whose fault, and the last ones."""
@@ -211,6 +228,29 @@ class State(MappedSegment):
     def forget_loss(self) -> None:
         """The disk is opened anew; no queue may run."""
         lib.xbb_state_believe(self._state)
+
+    @property
+    def paused(self) -> Paused | None:
+        """That nothing is begun, None if it is."""
+        pause = self._state.pause
+        if not pause.why:
+            return None
+        asked = bool(pause.why & lib.XBB_PAUSE_ASKED)
+        return Paused(asked, bool(pause.why & ~lib.XBB_PAUSE_ASKED), pause.since_ns / 1e9)
+
+    def pause(self, *, failed: bool = False) -> None:
+        """Have nothing begun any more; rings follow once they look."""
+        why = lib.XBB_PAUSE_FAILED if failed else lib.XBB_PAUSE_ASKED
+        lib.xbb_state_pause(self._state, why)
+
+    def resume(self) -> None:
+        """Have what is held back and what comes begun again, likewise."""
+        lib.xbb_state_resume(self._state)
+
+    @property
+    def followed(self) -> bool:
+        """Whether all rings that are served do what was said last: paused, nothing is begun."""
+        return bool(lib.xbb_state_followed(self._state))
 
     @property
     def medium(self) -> SegmentMedium | None:

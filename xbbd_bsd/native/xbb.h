@@ -70,7 +70,8 @@ enum xbb_stop_reason {
 	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
 	XBB_STOP_LOST		= 4,	/* host: what was acknowledged, maybe */
 	XBB_STOP_SEGMENT	= 5,	/* host: its file was cut off */
-	XBB_STOP_UNMAP		= 6	/* host: pages stay mapped */
+	XBB_STOP_UNMAP		= 6,	/* host: pages stay mapped */
+	XBB_STOP_ERROR		= 7	/* host: policy says so (policy.c) */
 };
 
 /* What failed, for the one place in Python that raises. */

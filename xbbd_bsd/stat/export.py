@@ -67,6 +67,7 @@ def _object(rate: Rate, seconds: float) -> dict[str, Any]:
         "vdev": record.vdev,
         "path": record.path,
         "state": record.state,
+        "paused": record.paused,
         "elapsed_s": round(rate.elapsed, 6),
         "queue_length": rate.queue,
         "busy_s": round(rate.busy_seconds, 6),

@@ -24,7 +24,10 @@ def extended(rates: Sequence[Rate], *, totals: bool, process: bool = False) -> l
     return [
         f"{'':24}extended device statistics",
         _EXTENDED[totals] + _PROCESS * process,
-        *((_totals(rate) if totals else _rates(rate)) + _served(rate) * process for rate in rates),
+        *(
+            (_totals(rate) if totals else _rates(rate)) + _served(rate) * process + _paused(rate)
+            for rate in rates
+        ),
     ]
 
 
@@ -85,6 +88,11 @@ def _rates(rate: Rate) -> str:
 def _served(rate: Rate) -> str:
     found = rate.record.process
     return f" {found.pid:7d} {found.rss_kb:7d} {found.age:7d} {found.takeovers:9d}"
+
+
+def _paused(rate: Rate) -> str:
+    """Behind all columns: there is hardly ever any."""
+    return f" paused ({rate.record.paused})" if rate.record.paused else ""
 
 
 def _totals(rate: Rate) -> str:

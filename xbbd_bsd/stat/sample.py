@@ -54,7 +54,8 @@ class Record:
 
     Times in nanoseconds of the daemon's clock; `created_ns` None if not known.
     `errors`: of xbbN by operation that the disk failed, of xbbiN by what the guest did wrong.
-    `latency` is by operation, of xbbiN only: it is the guest who waits.
+    `latency` is by operation, of xbbiN only: it is the guest who waits.  `paused`: who keeps
+    requests back, "" if nobody does.
     """
 
     name: str
@@ -74,11 +75,13 @@ class Record:
     errors: Mapping[str, int] = field(default_factory=dict)
     latency: Mapping[str, Histogram] = field(default_factory=dict)
     process: Process = Process()
+    paused: str = ""
 
     @property
     def label(self) -> str:
-        """Whose disk it is: "guest:vdev"."""
-        return f"{self.guest or self.domid}:{self.vdev}"
+        """Whose disk it is: "guest:vdev"; and that it is paused, if it is."""
+        paused = f", paused ({self.paused})" if self.paused else ""
+        return f"{self.guest or self.domid}:{self.vdev}{paused}"
 
     def follows(self, other: "Record") -> bool:
         """Whether the counters are those of `other`, later: neither another disk, nor a new one."""
@@ -359,6 +362,7 @@ def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
                 age=int(values.get("process_age", 0)),
                 takeovers=int(values.get("takeovers", 0)),
             ),
+            paused=str(values.get("paused", "")),
         )
 
 

@@ -85,19 +85,23 @@ set_failed(struct xbb_queue *q, const struct xbb_batch *batch, int error,
 	set_status(q, batch, status_of_failure(batch, error));
 }
 
-/* An attempt has come to this. */
+/*
+ * An attempt at a batch, or at a part of it, has come to this; what is to be
+ * done about an error may be something else than to tell of it.
+ */
 static void
-set_outcome(struct xbb_queue *q, const struct xbb_batch *batch,
-    struct xbb_outcome done)
+set_outcome(struct xbb_queue *q, struct xbb_batch *whole,
+    const struct xbb_batch *part, struct xbb_outcome done)
 {
 	struct xbb_verdict why;
 
 	if (done.error == 0) {
-		set_status(q, batch, XBB_RSP_OKAY);
+		set_status(q, part, XBB_RSP_OKAY);
 		return;
 	}
-	why = verdict_on(&batch->tally, done.blame);
-	set_failed(q, batch, done.error, &why);
+	why = verdict_on(&part->tally, done.blame);
+	if (!xbb_hold_wanted(q, whole, part, done, &why))
+		set_failed(q, part, done.error, &why);
 }
 
 /*
@@ -187,7 +191,7 @@ settle_part(struct repetition *again, const struct xbb_batch *part,
 		if (done.error != 0 && part->tally.shortage != XBB_SHORT_NONE)
 			again->whole->starved = true;
 		else
-			set_outcome(again->q, part, done);
+			set_outcome(again->q, again->whole, part, done);
 		return;
 	}
 	r = part->first;
@@ -206,7 +210,8 @@ do_part(struct repetition *again, uint16_t first, uint16_t nreq)
 	struct xbb_outcome done;
 	uint64_t took;
 
-	if (again->given_up)
+	/* One that is held has all after it wait. */
+	if (again->given_up && !again->whole->held)
 		set_failed(q, &part, -EIO, &again->why);
 	else if (!again->whole->starved) {
 		took = xbb_now_ns();
@@ -243,7 +248,7 @@ perform_starved(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 	uint32_t n;
 	uint16_t r;
 
-	batch->starved = false;
+	batch->starved = batch->held = false;
 	batch->tally.shortage = XBB_SHORT_NONE;
 	for (n = 0, r = batch->first; n < batch->nreq; n++)
 		r = q->set.reqs[r].state == XBB_REQ_DONE ? q->set.reqs[r].next :
@@ -252,20 +257,29 @@ perform_starved(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 }
 
 /*
- * Nobody waits any longer for what starves.  Where it may be the guest that
- * made it look so, as one does that dies, the host is not blamed for it.
+ * Why a batch starves.  Where it may be the guest that made it look so, as one
+ * does that dies, the host is not blamed for it.
  */
-void
-xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
+static struct xbb_verdict
+verdict_on_starving(const struct xbb_batch *batch)
 {
 	const bool by_host = batch->tally.shortage == XBB_SHORT_HOST;
-	const struct xbb_verdict why = {
+
+	return ((struct xbb_verdict){
 		.blame = by_host ? XBB_BLAME_HOST : XBB_BLAME_GUEST,
 		.errnum = ENOMEM,
 		.operation = batch->operation == XBB_OP_READ ?
 		    XBB_DISK_OP_READ : XBB_DISK_OP_WRITE,
 		.refusal = XBB_REFUSED_GRANTS,
-	};
+	});
+}
+
+/* Nobody waits any longer for what starves, or is held. */
+void
+xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	const struct xbb_verdict why = batch->held ? batch->held_why :
+	    verdict_on_starving(batch);
 	struct xbb_batch part;
 	uint32_t n;
 	uint16_t r;
@@ -274,8 +288,8 @@ xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
 	    n++, r = q->set.reqs[r].next)
 		if (q->set.reqs[r].state != XBB_REQ_DONE) {
 			part = part_of(q, batch, r, 1);
-			set_failed(q, &part, -ENOMEM, &why);
-			batch->tally.grant_errors++;
+			set_failed(q, &part, -why.errnum, &why);
+			batch->tally.grant_errors += !batch->held;
 		}
 	batch->starved = false;
 	batch->ended_ns = xbb_now_ns();
@@ -304,7 +318,7 @@ xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
 
 	if (done.error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
 	    (batch->nreq == 1 || batch->nsectors == 0)))
-		set_outcome(q, batch, done);
+		set_outcome(q, batch, batch, done);
 	else
 		perform_again(q, batch, done, took, waited, thread);
 }

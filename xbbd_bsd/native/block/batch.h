@@ -24,6 +24,7 @@ struct xbb_tally {
 	uint32_t	io_read_modify_write;
 	int16_t		gone_errno;	/* the disk is gone; 0: it is not */
 	int16_t		lost_errno;	/* of the disk's segment, as seen */
+	int16_t		stop_errno;	/* for which all is to end; 0: none */
 	int16_t		failed_errno;	/* of what failed first; 0: nothing */
 	uint8_t		failed_op;	/* enum xbb_disk_op, then */
 	bool		shrunk;		/* that was beyond its end */
@@ -49,6 +50,14 @@ struct xbb_batch {
 	bool		 persistent;	/* all its pages are pinned */
 	bool		 starved;	/* some is to be tried again later */
 	bool		 has_starved;	/* ever */
+	/* Starved: the disk has failed, and that is not the end of it. */
+	bool		 held;
+	bool		 until_resumed;	/* held: no try before that */
+	uint8_t		 tries;		/* that came to that, in a row */
+	uint16_t	 held_req;	/* which it failed */
+	struct xbb_verdict held_why;
+	uint64_t	 held_ns;	/* since when; 0: it was not held */
+	uint64_t	 again_ns;	/* when it is tried again */
 	struct xbb_batch *prev_started, *next_started;
 };
 

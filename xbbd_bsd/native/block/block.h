@@ -15,7 +15,8 @@
  *	          +-- the ring's thread itself ------------+--> finish --> free
  *	          |                                        |
  *	          +--> pool.run -- worker --> shared.done -+--> own.starved
- *	                  ^                                        |
+ *	                  ^                                |       |
+ *	                  |                                +--> own.held
  *	                  +---------- another try -----------------+
  *
  *	own.started[writes]: all that are started and have not finished
@@ -91,6 +92,7 @@ struct xbb_queue_setup {
 	const uint64_t	*sectors;	/* of the disk now, in the segment */
 	struct xbb_ring_state *rs;	/* in there */
 	const struct xbb_tunables *tunables;	/* likewise */
+	struct xbb_pause *pause;	/* likewise */
 	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by devstat kind, too */
 	struct xbb_req	*table;		/* in-flight table, written only */
 	struct xbb_req	*reqs;		/* what we go by, safe from others */
@@ -120,6 +122,7 @@ struct xbb_queue_own {
 	struct xbb_work_list pending;	/* merged, not yet started */
 	struct xbb_work_list waiting;	/* flushes, for writes before them */
 	struct xbb_work_list starved;	/* started, for another try */
+	struct xbb_work_list held;	/* likewise, since the disk failed */
 	struct xbb_started started[2];	/* by whether they write */
 	uint64_t	 starts;	/* batches started so far */
 	uint32_t	 longest_sweep;	/* that may be; 0: there was none */
@@ -131,6 +134,7 @@ struct xbb_queue_own {
 	bool		 ring_has_starved;	/* and has had one */
 	uint32_t	 unpushed;	/* responses filled in, not pushed */
 	uint32_t	 flush_count;	/* of the flush_interval */
+	uint32_t	 pause_seen;	/* serial of what was followed */
 };
 
 /* Any thread of the queue's, and whoever has it. */
@@ -170,6 +174,14 @@ xbb_req_step(const struct xbb_queue *q, uint16_t r, enum xbb_req_state state)
 	q->set.reqs[r].state = (uint8_t)state;
 	xbb_may_die();
 	XBB_PUT(q->set.table[r].state, (uint8_t)state);
+}
+
+/* Is nothing to be begun?  Any thread. */
+static inline bool
+xbb_pause_is_on(const struct xbb_queue *q)
+{
+
+	return (__atomic_load_n(&q->set.pause->why, __ATOMIC_ACQUIRE) != 0);
 }
 
 /* Goes through the segments of a batch, in the order of its data. */
@@ -300,6 +312,25 @@ void	xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_outcome done, uint64_t took, bool waited,
 	    uint32_t thread);
 void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
+
+/*
+ * hold.c - what the disk has failed, and is not answered for that: whether any
+ * thread finds, the rest is the ring's.
+ */
+bool	xbb_hold_wanted(const struct xbb_queue *q, struct xbb_batch *whole,
+	    const struct xbb_batch *part, struct xbb_outcome done,
+	    const struct xbb_verdict *why);
+void	xbb_hold(struct xbb_queue *q, struct xbb_batch *batch);
+bool	xbb_hold_release(struct xbb_queue *q);
+int	xbb_hold_wait(const struct xbb_queue *q, int limit_ms);
+void	xbb_hold_refuse(struct xbb_queue *q, struct xbb_batch *batch);
+
+/* pause.c - a disk of which nothing is begun, as a ring has it.  Ring thread. */
+void	xbb_pause_begin(struct xbb_pause *pause, uint32_t why);
+void	xbb_pause_open(struct xbb_queue *q);
+bool	xbb_pause_is_still(const struct xbb_queue *q);
+bool	xbb_pause_has_news(const struct xbb_queue *q);
+void	xbb_pause_follow(struct xbb_queue *q);
 
 /* sweep.c - batches whose grants go by one call.  Ring thread. */
 void	xbb_sweep_begin(struct xbb_sweep *sweep, bool writes);

@@ -34,7 +34,8 @@ xbb_batch_begin(struct xbb_batch *batch, struct xbb_req *reqs, uint16_t req)
 	batch->faked = false;
 	batch->flushed = false;
 	batch->persistent = false;
-	batch->starved = batch->has_starved = false;
+	batch->starved = batch->has_starved = batch->held = false;
+	batch->held_ns = 0;
 	batch->begun_ns = batch->ended_ns = 0;
 	batch->work.next = NULL;
 	reqs[req].next = XBB_NONE;

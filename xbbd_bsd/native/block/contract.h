@@ -7,7 +7,7 @@
 #define XBB_SECTOR_SIZE		512	/* the unit on the wire (blkif.h) */
 #define XBB_SECTORS_PER_PAGE	8
 /* Of a disk's segment, all but its head. */
-#define XBB_TABLE_VERSION	2
+#define XBB_TABLE_VERSION	3
 #define XBB_MAX_REQUESTS	1024	/* slots of the largest ring */
 /* BLKIF_MAX_SEGMENTS_PER_REQUEST */
 #define XBB_MAX_SEGMENTS	11
@@ -100,6 +100,16 @@ struct xbb_req {
 	};
 };
 
+/* What to do when the disk fails (policy.c). */
+enum xbb_policy {
+	XBB_POLICY_REPORT	= 0,	/* the guest gets an error */
+	XBB_POLICY_RETRY	= 1,	/* after a while, for a while */
+	XBB_POLICY_PAUSE	= 2,	/* nothing is begun until resumed */
+	XBB_POLICY_STOP		= 3,	/* the guest gets an error, and no more */
+	/* of a full disk: as of any error, but pause instead of retry */
+	XBB_POLICY_AUTO		= 4
+};
+
 /* Written by the control plane at any time, read by the data plane at use. */
 struct xbb_tunables {
 	int32_t		disable_flush;	/* answer flushes without doing them */
@@ -110,6 +120,9 @@ struct xbb_tunables {
 	int32_t		poll_max_us;
 	/* unmap those not used for so long; 0: never */
 	int32_t		persistent_grant_unused_seconds;
+	int32_t		on_error;	/* enum xbb_policy, but AUTO */
+	int32_t		on_full;	/* likewise, of want of room */
+	int32_t		retry_seconds;	/* of RETRY, before REPORT */
 };
 
 /* And of a disk's; descriptions are in stats.py, checked by a test. */
@@ -139,6 +152,8 @@ struct xbb_counters {
 	uint64_t	io_errors;
 	uint64_t	io_bounced;
 	uint64_t	io_read_modify_write;
+	uint64_t	io_held;
+	uint64_t	io_retries;
 };
 
 /* Everything a queue is made of.  Descriptors stay the caller's. */
@@ -172,6 +187,9 @@ struct xbb_ring_state {
 	struct xbb_devstat received;	/* as they came in (xbbi) */
 	struct xbb_counters counters;
 	struct xbb_faults faults;	/* faults.h */
+	/* of the pause that it has followed, with nothing at the disk */
+	uint32_t	pause_seen;
+	uint32_t	reserved;
 };
 
 /* Whose disk the segment is about, for whoever finds it after us. */
@@ -195,6 +213,23 @@ struct xbb_takeovers {
 	uint64_t	longest_ns;
 };
 
+/* Why nothing is begun, as bits. */
+enum xbb_pause_why {
+	XBB_PAUSE_ASKED		= 1,	/* an operator wants it */
+	XBB_PAUSE_FAILED	= 2	/* the disk has failed */
+};
+
+/*
+ * A disk that is paused: what was begun ends, and nothing is begun.  The
+ * control plane pauses and ends it; a ring whose requests fail pauses only.
+ */
+struct xbb_pause {
+	uint32_t	why;	/* of enum xbb_pause_why; 0: it is not paused */
+	/* grows with each change that rings are to follow */
+	uint32_t	serial;
+	uint64_t	since_ns;	/* since 1970, of its beginning */
+};
+
 /* The state segment of a disk: this, then a table and histograms a ring. */
 struct xbb_state {
 	struct xbb_segment_head head;
@@ -208,6 +243,7 @@ struct xbb_state {
 	/* likewise: so many rings its guest connected */
 	uint32_t	connection_rings;
 	uint32_t	reserved;
+	struct xbb_pause pause;
 	struct xbb_ring_state ring[XBB_MAX_RINGS];
 };
 
@@ -244,12 +280,32 @@ void	xbb_state_lose(struct xbb_state *state, int errnum);
 void	xbb_state_believe(struct xbb_state *state);
 
 /*
+ * xbb_state_pause() has nothing begun any more, for a reason of enum
+ * xbb_pause_why, and xbb_state_resume() all of it again, whatever the reason
+ * was.  Rings follow once xbb_queue_look() was called on them;
+ * xbb_state_followed() says whether all have that are served: then nothing is
+ * at the disk, or nothing is held back.
+ */
+void	xbb_state_pause(struct xbb_state *state, uint32_t why);
+void	xbb_state_resume(struct xbb_state *state);
+int	xbb_state_followed(const struct xbb_state *state);
+
+/*
+ * What to do about an errno of the disk's, by what the tunables say; gone: all
+ * of it is.  And how long to wait for the next try, milliseconds.
+ */
+uint32_t xbb_policy_of(int32_t on_error, int32_t on_full, int32_t errnum,
+	    int gone);
+uint32_t xbb_policy_wait_ms(uint32_t tries);
+
+/*
  * Queue.  xbb_queue_open() maps the ring and binds the event channel, and
  * xbb_queue_start() starts the ring's thread: before that nothing is read from
  * the ring, so that of several rings all can be had or none has begun.  A ring
  * of the segment has one queue at a time.  xbb_queue_hand_over() drains too,
  * but has the segment say that the ring is served, for whoever adopts it, who
- * finds nothing unanswered.  These two and xbb_queue_status() may overlap
+ * finds nothing unanswered but what is held back.  xbb_queue_look() has it look
+ * at what the segment says.  These three and xbb_queue_status() may overlap
  * anything but close.  xbb_queue_close() drains if nobody did, joins the
  * threads, and gives back every mapping and the event channel: it waits for I/O
  * in flight, so that who must not calls it once DRAINED.
@@ -260,6 +316,7 @@ int	xbb_queue_open(const struct xbb_queue_params *params,
 int	xbb_queue_start(struct xbb_queue *queue, struct xbb_error *error);
 void	xbb_queue_drain(struct xbb_queue *queue);
 void	xbb_queue_hand_over(struct xbb_queue *queue);
+void	xbb_queue_look(struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue,
 	    struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);

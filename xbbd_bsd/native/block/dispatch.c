@@ -50,6 +50,27 @@ xbb_start(struct xbb_queue *q, struct xbb_batch *batch)
 	XBB_COUNT(c->total_dispatch, 1);
 }
 
+/*
+ * Of a disk that is paused nothing is begun: it waits, or fails if the ring
+ * ends.  True if anything did.
+ */
+static bool
+refuse_paused(struct xbb_queue *q)
+{
+	struct xbb_batch *batch;
+	bool any;
+
+	if (!xbb_conn_ends(&q->conn))
+		return (false);
+	any = false;
+	while ((batch = xbb_order_next(q)) != NULL) {
+		xbb_start(q, batch);
+		xbb_hold_refuse(q, batch);
+		any = true;
+	}
+	return (any);
+}
+
 /* Start what may start.  True if something was started. */
 bool
 xbb_dispatch(struct xbb_queue *q)
@@ -57,6 +78,8 @@ xbb_dispatch(struct xbb_queue *q)
 	struct xbb_batch *batch;
 	bool started;
 
+	if (xbb_pause_is_on(q))
+		return (refuse_paused(q));
 	started = false;
 	while (!q->set.store->is_full(q) &&
 	    (batch = xbb_order_next(q)) != NULL) {

@@ -94,15 +94,14 @@ entry_of(struct xbb_faults *faults, uint32_t operation, int32_t errnum)
 	return (entry);
 }
 
+/* Of a request that the disk failed. */
 static void
-count_of_host(struct xbb_queue *q, const struct xbb_req *req,
+put_of_host(struct xbb_fault *to, const struct xbb_req *req,
     uint64_t nsectors, const struct xbb_verdict *why)
 {
-	struct xbb_faults *faults = &q->set.rs->faults;
 	const bool flush = why->operation == XBB_DISK_OP_FLUSH;
-	struct xbb_fault_count *entry;
 
-	put_fault(&faults->last_disk, &(struct xbb_fault){
+	put_fault(to, &(struct xbb_fault){
 		.operation = why->operation,
 		.sector = flush ? 0 : req->sector,
 		.nsectors = flush ? 0 : nsectors,
@@ -110,6 +109,16 @@ count_of_host(struct xbb_queue *q, const struct xbb_req *req,
 		.errnum = why->errnum,
 		.shrunk = why->shrunk,
 	});
+}
+
+static void
+count_of_host(struct xbb_queue *q, const struct xbb_req *req,
+    uint64_t nsectors, const struct xbb_verdict *why)
+{
+	struct xbb_faults *faults = &q->set.rs->faults;
+	struct xbb_fault_count *entry;
+
+	put_of_host(&faults->last_disk, req, nsectors, why);
 	entry = entry_of(faults, why->operation, why->errnum);
 	/* After what it counts: who sees the one sees the other. */
 	PUT(entry->count, XBB_GET(entry->count) + 1);
@@ -141,6 +150,15 @@ xbb_faults_count(struct xbb_queue *q, const struct xbb_req *req,
 		count_of_host(q, req, req->nsectors, why);
 	else if (why->blame == XBB_BLAME_GUEST)
 		count_of_guest(q, req, req->nsectors, why->refusal);
+}
+
+/* The disk failed a request that has no answer yet, and may come to be done. */
+void
+xbb_faults_hold(struct xbb_queue *q, const struct xbb_req *req,
+    const struct xbb_verdict *why)
+{
+
+	put_of_host(&q->set.rs->faults.last_held, req, req->nsectors, why);
 }
 
 static enum xbb_disk_op
@@ -193,6 +211,19 @@ xbb_state_failures(const struct xbb_state *state)
 	return (sum);
 }
 
+uint64_t
+xbb_state_held(const struct xbb_state *state)
+{
+	uint64_t sum;
+	uint32_t n, rings;
+
+	sum = 0;
+	rings = xbb_state_rings(state);
+	for (n = 0; n < rings; n++)
+		sum += XBB_GET(state->ring[n].counters.io_held);
+	return (sum);
+}
+
 int
 xbb_state_faults(const struct xbb_state *state, uint32_t ring,
     struct xbb_faults *faults)
@@ -213,5 +244,6 @@ xbb_state_faults(const struct xbb_state *state, uint32_t ring,
 		faults->guest[i] = GET(from->guest[i]);
 	whole = get_fault(&from->last_disk, &faults->last_disk);
 	whole &= get_fault(&from->last_guest, &faults->last_guest);
+	whole &= get_fault(&from->last_held, &faults->last_held);
 	return (whole ? 0 : -EAGAIN);
 }

@@ -60,16 +60,20 @@ struct xbb_faults {
 	uint64_t	guest[XBB_REFUSALS];	/* by enum xbb_refusal */
 	struct xbb_fault last_disk;
 	struct xbb_fault last_guest;
+	/* has no answer yet: it is tried again, or held back */
+	struct xbb_fault last_held;
 };
 
 struct xbb_state;
 
 /*
- * How many requests have failed so far, on all rings; and all that is known of
+ * How many requests have failed so far, on all rings; how many batches of them
+ * were held back when they did, and not answered; and all that is known of
  * those of one ring, as a copy of which no part is torn (EINVAL: no such ring;
  * EAGAIN: somebody has damaged it, and what it says of the last ones is left
  * out).
  */
 uint64_t xbb_state_failures(const struct xbb_state *state);
+uint64_t xbb_state_held(const struct xbb_state *state);
 int	xbb_state_faults(const struct xbb_state *state, uint32_t ring,
 	    struct xbb_faults *faults);

@@ -161,6 +161,7 @@ show_queue(struct xbb_queue *q)
 	XBB_SET(rs->max_request_size, q->set.max_segments * XBB_PAGE_SIZE);
 	XBB_SET(rs->inflight, 0);
 	XBB_SET(rs->grants_mapped, 0);
+	xbb_pause_open(q);
 	/* What an earlier queue did not finish will never end. */
 	XBB_SET(rs->dispatched.start_count, rs->dispatched.end_count);
 	XBB_SET(rs->received.start_count, rs->received.end_count);
@@ -271,6 +272,7 @@ find_places(struct xbb_queue *q, struct xbb_state *state)
 	q->set.latency = (uint64_t (*)[XBB_LATENCY_BUCKETS])(void *)
 	    xbb_state_latency(state, ring);
 	q->set.tunables = &state->tunables;
+	q->set.pause = &state->pause;
 	q->conn.rc = &q->set.rs->common;
 	q->conn.rest.poll_max_us = &state->tunables.poll_max_us;
 }
@@ -344,6 +346,13 @@ xbb_queue_hand_over(struct xbb_queue *q)
 {
 
 	xbb_conn_hand_over(&q->conn);
+}
+
+void
+xbb_queue_look(struct xbb_queue *q)
+{
+
+	xbb_kick(&q->conn.rest);
 }
 
 void

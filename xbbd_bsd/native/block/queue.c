@@ -18,12 +18,13 @@ block_has_work(void *self)
 	uint32_t unread;
 
 	if (atomic_load(&q->shared.done) != NULL ||
-	    xbb_budget_presses(&q->own.persist.share))
+	    xbb_budget_presses(&q->own.persist.share) ||
+	    xbb_pause_has_news(q))
 		return (true);
 	if (atomic_load(&q->conn.draining))
 		return (q->own.nstarted == 0 &&
 		    (q->own.owed == XBB_NONE || !q->own.ring_starved));
-	if (q->own.ring_starved)
+	if (q->own.ring_starved || xbb_pause_is_on(q))
 		return (false);
 	return (xbb_ring_unread(&q->own.ring, &unread) != 0 || unread != 0);
 }
@@ -34,7 +35,7 @@ block_ask(void *self)
 	struct xbb_queue *q = self;
 
 	return (!atomic_load(&q->conn.draining) && !q->own.ring_starved &&
-	    xbb_ring_want(&q->own.ring, 1));
+	    !xbb_pause_is_on(q) && xbb_ring_want(&q->own.ring, 1));
 }
 
 static int
@@ -42,8 +43,8 @@ block_may_sleep(void *self)
 {
 	struct xbb_queue *q = self;
 
-	return (xbb_shortage_wait(&q->own.retry,
-	    xbb_persist_trim(&q->own.persist, q->own.inflight == 0)));
+	return (xbb_hold_wait(q, xbb_shortage_wait(&q->own.retry,
+	    xbb_persist_trim(&q->own.persist, q->own.inflight == 0))));
 }
 
 const struct xbb_family xbb_block_family = {
@@ -71,7 +72,8 @@ static bool
 take_in(struct xbb_queue *q)
 {
 
-	if (q->own.ring_starved)
+	if (q->own.ring_starved ||
+	    (xbb_pause_is_on(q) && !xbb_conn_ends(&q->conn)))
 		return (false);
 	if (q->own.owed != XBB_NONE)
 		return (xbb_queue_readmit(q));
@@ -81,12 +83,20 @@ take_in(struct xbb_queue *q)
 	return (true);
 }
 
-/* Is everything answered that was taken? */
+/*
+ * Is everything answered that was taken?  Or has whoever goes on with the ring
+ * to see to the rest, since the disk is paused, or is to be tried again?
+ */
 static bool
 has_drained(const struct xbb_queue *q)
 {
 
-	return (atomic_load(&q->conn.draining) && q->own.nstarted == 0 &&
+	if (!atomic_load(&q->conn.draining))
+		return (false);
+	if (!xbb_conn_ends(&q->conn) && xbb_pause_is_still(q) &&
+	    (q->own.held.head != NULL || xbb_pause_is_on(q)))
+		return (true);
+	return (q->own.nstarted == 0 &&
 	    q->own.pending.head == NULL && q->own.waiting.head == NULL &&
 	    q->own.owed == XBB_NONE);
 }
@@ -107,6 +117,7 @@ xbb_queue_main(void *arg)
 		xbb_conn_check(conn);
 		busy = q->set.store->reap(q);
 		busy |= xbb_retry_starved(q);
+		busy |= xbb_hold_release(q);
 		busy |= take_in(q);
 		busy |= xbb_dispatch(q);
 		xbb_persist_trim_at_work(&q->own.persist,
@@ -114,6 +125,7 @@ xbb_queue_main(void *arg)
 		busy |= q->set.store->push(q);
 		if (q->own.unpushed >= PUSH_BATCH || !busy)
 			xbb_answer_push(q);
+		xbb_pause_follow(q);
 		if (busy)
 			continue;
 		if (has_drained(q))

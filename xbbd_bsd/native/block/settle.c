@@ -48,6 +48,9 @@ judge_failures(struct xbb_queue *q, const struct xbb_batch *batch)
 		xbb_conn_stop(&q->conn, XBB_STOP_DISK, batch->tally.gone_errno);
 	if (batch->tally.lost_errno != 0)
 		xbb_conn_stop(&q->conn, XBB_STOP_LOST, batch->tally.lost_errno);
+	if (batch->tally.stop_errno != 0)
+		xbb_conn_stop(&q->conn, XBB_STOP_ERROR,
+		    batch->tally.stop_errno);
 	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
 		if (q->set.reqs[r].status != XBB_RSP_OKAY)
 			xbb_faults_count(q, &q->set.reqs[r],
@@ -71,7 +74,8 @@ finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
 	xbb_order_ended(q, batch);
 	XBB_SET(q->set.rs->grants_mapped, q->own.started_segments);
 	count_tally(q, &batch->tally);
-	if ((batch->tally.io_errors | batch->tally.grant_errors) != 0)
+	if ((batch->tally.io_errors | batch->tally.grant_errors) != 0 ||
+	    batch->held)
 		judge_failures(q, batch);
 
 	for (r = batch->first; r != XBB_NONE; r = next) {
@@ -87,13 +91,20 @@ finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
 	q->own.free_batch = batch;
 }
 
-/* A started batch has come back: it is done, or for want of memory is not. */
+/*
+ * A started batch has come back: it is done, or is not for want of memory, or
+ * since the disk has failed.
+ */
 void
 xbb_settle(struct xbb_queue *q, struct xbb_batch *batch)
 {
 
 	if (!batch->starved) {
 		finish_batch(q, batch);
+		return;
+	}
+	if (batch->held) {
+		xbb_hold(q, batch);
 		return;
 	}
 	if (!batch->has_starved)

@@ -38,6 +38,8 @@ struct xbb_queue;
 /* faults.c - requests that failed, counted by blame.  Ring thread. */
 void	xbb_faults_count(struct xbb_queue *q, const struct xbb_req *req,
 	    const struct xbb_verdict *why);
+void	xbb_faults_hold(struct xbb_queue *q, const struct xbb_req *req,
+	    const struct xbb_verdict *why);
 void	xbb_faults_refuse(struct xbb_queue *q, const struct xbb_req *req,
 	    enum xbb_refusal why);
 

@@ -52,6 +52,8 @@ enum xbb_guest_type {
 	 */
 	XBB_GUEST_GIVE		= 8,
 	XBB_GUEST_MEET		= 9,	/* first of all; DEVICES */
+	/* DONE; its rings look at what its segment says (xbb_queue_look()). */
+	XBB_GUEST_LOOK		= 10,
 	/* Reports. */
 	XBB_GUEST_DONE		= 64,
 	XBB_GUEST_DEVICE_LIST	= 65,	/* DEVICES above */
@@ -112,7 +114,7 @@ struct xbb_guest_add {
 	union xbb_guest_ring ring[XBB_MAX_RINGS];
 };
 
-/* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE, MEET. */
+/* STATUS, DRAIN, QUIESCE, CLOSE, BYE, GIVE, MEET, LOOK. */
 struct xbb_guest_request {
 	struct xbb_guest_head head;
 	uint32_t	device;		/* 0 where none is meant */

@@ -249,7 +249,17 @@ xbb_device_drain(struct xbb_device *d)
 		d->kind->drain(d->queue[i]);
 }
 
-/* The same, for the next one that serves it. */
+/* Have its rings look at what its segment says. */
+void
+xbb_device_have_look(struct xbb_device *d)
+{
+	uint32_t i;
+
+	for (i = 0; i < d->nrings; i++)
+		xbb_queue_look(d->queue[i]);
+}
+
+/* As xbb_device_drain(), for the next one that serves it. */
 void
 xbb_device_hand_over(struct xbb_device *d)
 {

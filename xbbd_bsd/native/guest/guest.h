@@ -158,6 +158,7 @@ bool	xbb_device_settle(struct xbb_device *device);
 void	xbb_device_look(struct xbb_device *device,
 	    struct xbb_guest_device *found);
 void	xbb_device_drain(struct xbb_device *device);
+void	xbb_device_have_look(struct xbb_device *device);
 void	xbb_device_hand_over(struct xbb_device *device);
 int	xbb_device_close(struct xbb_device *device);
 void	xbb_device_free(struct xbb_device *device);

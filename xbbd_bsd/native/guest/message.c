@@ -110,6 +110,7 @@ size_of_type(uint32_t type)
 	case XBB_GUEST_BYE:
 	case XBB_GUEST_GIVE:
 	case XBB_GUEST_MEET:
+	case XBB_GUEST_LOOK:
 		return (sizeof(struct xbb_guest_request));
 	default:
 		return (0);

@@ -152,13 +152,15 @@ do_with_device(struct xbb_guest *g, const struct xbb_guest_request *request)
 	}
 	switch (request->head.type) {
 	case XBB_GUEST_DRAIN:
+	case XBB_GUEST_LOOK:
 		if (!xbb_device_settle(d) ||
 		    atomic_load(&d->stage) != XBB_STAGE_OPEN) {
 			xbb_daemon_answer(g, serial, d->number, EBUSY,
 			    "it is being opened or closed");
 			return;
 		}
-		xbb_device_drain(d);
+		(request->head.type == XBB_GUEST_DRAIN ? xbb_device_drain :
+		    xbb_device_have_look)(d);
 		xbb_daemon_answer(g, serial, d->number, 0, "");
 		break;
 	case XBB_GUEST_GIVE:

@@ -1,0 +1,45 @@
+"""What all disks of a daemon have in common, as each of them knows it.
+
+Declarations: who makes it, and what it does, is not known here.  Control thread.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from xbbd_bsd.block.heritage import Heritage
+from xbbd_bsd.block.limits import Accounts
+from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.numbers import SegmentNumbers
+from xbbd_bsd.block.serving import Serving
+from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.config import Config
+from xbbd_bsd.errands import Run
+from xbbd_bsd.host import Host, MediumName
+from xbbd_bsd.ledger import Ledger
+
+
+class Common(Protocol):
+    """What all disks of a daemon have in common: see BlockFamily, which is this.
+
+    `media`: by kind, nodes that may name the disk, best first.  `devices`: numbers by unit,
+    of those with a state segment; `known`: all there are, by unit.
+    """
+
+    media: Mapping[str, Mapping[str, MediumName]]
+    host: Host
+    config: Config
+    state_dir: str
+    loop: asyncio.AbstractEventLoop
+    run: Run
+    serving: Serving
+    sharing: Sharing
+    marks: Marks
+    heritage: Heritage
+    limits: Accounts
+    ledger: Ledger
+    devices: dict[int, SegmentNumbers]
+    known: dict[int, Any]
+
+    def again(self, unit: int) -> None:
+        """What a device waits for may have come."""
