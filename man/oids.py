@@ -27,6 +27,11 @@ OF_DISKS: Final[Texts] = {
     "xenbus": ("Device and guest", "As of a device of newbus and of the bus of Xen's backends:"),
     "medium": ("Disk", "What is served to whom, and what was agreed:"),
     "process": ("Process", "Who serves it, as the kernel says; 0 if nobody does:"),
+    "pause": (
+        "Pause",
+        "While a disk is paused nothing of it is begun, and its guest waits; see\n"
+        ".Xr xbbd.conf 5 :",
+    ),
     "tunables": (
         "Tunables",
         "To be changed at any time, for one disk.\n"

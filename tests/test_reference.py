@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from xbbd_bsd.block.named import POLICY_NODES
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
 from xbbd_bsd.block.oids import ERRORS, PROCESS, TAKEOVERS
 from xbbd_bsd.errors import GuestError
@@ -241,7 +242,8 @@ def test_every_node_read_of_our_own_is_there() -> None:
         (ROOT / "xbbd_bsd" / name).read_text()
         for name in ("xenbus/device.py", "block/backend.py", "block/entry.py", "host/linux.py")
     )
-    found = set(re.findall(r'(?:self\._nodes\.own|[^_]backend)\("([a-z-]+)"\)', source))
+    found: set[str] = set(POLICY_NODES)
+    found |= set(re.findall(r'(?:self\._nodes\.own|[^_]backend)\("([a-z-]+)"\)', source))
     found |= set(re.findall(r'"((?:physical-device|params)[a-z-]*)": ', source))
     assert section("Nodes read: the backend's") == found
 

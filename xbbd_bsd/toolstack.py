@@ -77,7 +77,8 @@ class DiskOffer:
 
     `vdev` is the device number (51712: xvda); `path` a file's name as of
     os.fsdecode; `kind` the backend's directory, "vbd" (backendtype=phy) or "vbd3"
-    (backendtype=tap).
+    (backendtype=tap).  `on_error` and `on_full`: what is done when it fails, "" for what is
+    configured.
     """
 
     domid: int
@@ -87,6 +88,8 @@ class DiskOffer:
     kind: str = "vbd"
     cdrom: bool = False
     discard: bool = True
+    on_error: str = ""
+    on_full: str = ""
 
     @property
     def noun(self) -> str:
@@ -136,6 +139,8 @@ class DiskOffer:
             "device-type": b"cdrom" if self.cdrom else b"disk",
             "discard-enable": b"%d" % self.discard,
             "specification": b"xen",
+            **({"on-error": self.on_error.encode()} if self.on_error else {}),
+            **({"on-full": self.on_full.encode()} if self.on_full else {}),
             "state": State.INITIALISING.node,
         }
 

@@ -30,6 +30,7 @@ from xbbd_bsd.ctl.log import run_log
 from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.findings import BOUND
 from xbbd_bsd.host.choice import check_spec
+from xbbd_bsd.stats import TUNABLES, WORDS
 from xbbd_bsd.toolstack import KINDS, LIMIT
 
 VERBS: Final = (
@@ -230,6 +231,13 @@ def _verb_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--no-discard", action="store_true", help="do not offer discarding"
             )
+            for option, key in (("--on-error", "on_error"), ("--on-full", "on_full")):
+                command.add_argument(
+                    option,
+                    choices=WORDS[key],
+                    default="",
+                    help=f"{TUNABLES[key]}; not given: as configured",
+                )
     command = verb("pause", _pause, "begin nothing of a disk any more; its guest waits")
     command.add_argument("device", metavar="xbbdN")
     command = verb("resume", _resume, "begin again what waits of a disk that is paused")

@@ -6,7 +6,7 @@
 # --state-dir.  Names are completed part by part, as paths are.
 
 # Written by write.py from here
-_xbbctl_verbs='list attach detach inflight log resize clear health reload help'
+_xbbctl_verbs='list attach detach pause resume inflight log resize clear health reload help'
 
 # The options of a command and verb.
 _xbb_options()
@@ -15,8 +15,10 @@ _xbb_options()
 	xbbctl,) echo '-a -d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir --version' ;;
 	xbbctl,names) echo '-d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir' ;;
 	xbbctl,list) echo '--help --host --state-dir -j -v' ;;
-	xbbctl,attach) echo '--help --host --state-dir -j --limit --mode --kind --cdrom --no-discard' ;;
+	xbbctl,attach) echo '--help --host --state-dir -j --limit --mode --kind --cdrom --no-discard --on-error --on-full' ;;
 	xbbctl,detach) echo '--help --host --state-dir -j --force --limit' ;;
+	xbbctl,pause) echo '--help --host --state-dir -j' ;;
+	xbbctl,resume) echo '--help --host --state-dir -j' ;;
 	xbbctl,inflight) echo '--help --host --state-dir -j' ;;
 	xbbctl,log) echo '--help --host --state-dir -j -f -n' ;;
 	xbbctl,resize) echo '--help --host --state-dir -j' ;;
@@ -43,9 +45,15 @@ _xbb_takes()
 	xbbctl,attach,--limit) echo 'word' ;;
 	xbbctl,attach,--mode) echo '=r ro w rw w!' ;;
 	xbbctl,attach,--kind) echo '=vbd vbd3' ;;
+	xbbctl,attach,--on-error) echo '=report retry pause stop' ;;
+	xbbctl,attach,--on-full) echo '=report retry pause stop auto' ;;
 	xbbctl,detach,--host) echo 'spec' ;;
 	xbbctl,detach,--state-dir) echo 'dir' ;;
 	xbbctl,detach,--limit) echo 'word' ;;
+	xbbctl,pause,--host) echo 'spec' ;;
+	xbbctl,pause,--state-dir) echo 'dir' ;;
+	xbbctl,resume,--host) echo 'spec' ;;
+	xbbctl,resume,--state-dir) echo 'dir' ;;
 	xbbctl,inflight,--host) echo 'spec' ;;
 	xbbctl,inflight,--state-dir) echo 'dir' ;;
 	xbbctl,log,--host) echo 'spec' ;;
@@ -88,12 +96,14 @@ _xbb_operand()
 	xbbctl,attach,2) echo 'word' ;;
 	xbbctl,detach,0) echo 'guest' ;;
 	xbbctl,detach,1) echo 'vdev' ;;
+	xbbctl,pause,0) echo 'device' ;;
+	xbbctl,resume,0) echo 'device' ;;
 	xbbctl,inflight,0) echo 'device' ;;
 	xbbctl,log,0) echo 'device' ;;
 	xbbctl,resize,0) echo 'disk' ;;
 	xbbctl,clear,0) echo 'lost' ;;
 	xbbctl,health,0) echo 'device' ;;
-	xbbctl,help,0) echo '=list attach detach inflight log resize clear health reload help' ;;
+	xbbctl,help,0) echo '=list attach detach pause resume inflight log resize clear health reload help' ;;
 	xbbstat,,*) echo 'drive' ;;
 	esac
 }

@@ -13,19 +13,21 @@ complete xbbctl \
     'n@--limit@x:seconds@' \
     'n@--mode@(r ro w rw w\!)@' \
     'n@--kind@(vbd vbd3)@' \
+    'n@--on-error@(report retry pause stop)@' \
+    'n@--on-full@(report retry pause stop auto)@' \
     'n@--age@x:seconds@' \
-    'c@--@(age cdrom force help host kind limit mode no-discard state-dir version)@' \
+    'c@--@(age cdrom force help host kind limit mode no-discard on-error on-full state-dir version)@' \
     'c@-@(a d e f h i j N n q T t v W)@' \
     'n@list@x:guest@' \
     'n@{attach,detach}@x:name or number of the guest@' \
-    'n@{inflight,log,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^x(bbd|nb)[0-9]+"`@' \
+    'n@{pause,resume,inflight,log,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^x(bbd|nb)[0-9]+"`@' \
     'n@resize@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n@clear@f@' \
     'n@reload@x:nothing follows@' \
-    'n@help@(list attach detach inflight log resize clear health reload help)@' \
+    'n@help@(list attach detach pause resume inflight log resize clear health reload help)@' \
     'N@attach@f@' \
     'N@detach@x:name of the disk or card in the guest@' \
-    'p@*@`( echo list; echo attach; echo detach; echo inflight; echo log; echo resize; echo clear; echo health; echo reload; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
+    'p@*@`( echo list; echo attach; echo detach; echo pause; echo resume; echo inflight; echo log; echo resize; echo clear; echo health; echo reload; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
 
 complete xbbd \
     'n@-f@f@' \

@@ -45,7 +45,7 @@ class FakeNumbers:
     medium: dict[str, Value] = field(default_factory=dict)
 
     def group(self, name: str) -> Mapping[str, Value]:
-        return {"medium": self.medium, "errors": self.errors}[name]
+        return {"medium": self.medium, "errors": self.errors, "pause": {}}[name]
 
     def ages(self) -> list[float]:
         return [3.0]

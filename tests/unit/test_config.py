@@ -64,6 +64,9 @@ max_queues = 2
 max_indirect_segments = 11
 max_persistent_grants = 0
 persistent_grant_unused_seconds = 5
+on_error = "retry"
+on_full = "stop"
+retry_seconds = 7
 discard = false
 sector_size = 512
 resize_interval = 0
@@ -124,7 +127,27 @@ def test_every_key() -> None:
             8192,
         ),
         GuestConfig(True, "xbbd", 64, 100, "0-3,6", 150),
-        DiskConfig(16, 5, 128, True, 10, True, 0, "map", 2, 11, 0, 5, False, 512, 0, True),
+        DiskConfig(
+            16,
+            5,
+            128,
+            True,
+            10,
+            True,
+            0,
+            "map",
+            2,
+            11,
+            0,
+            5,
+            False,
+            512,
+            0,
+            True,
+            "retry",
+            "stop",
+            7,
+        ),
         NetConfig(8, "safe", True, 1),
     )
 
@@ -171,6 +194,9 @@ def test_difference_names_each_key_once() -> None:
         "disk.sector_size",
         "disk.resize_interval",
         "disk.shared",
+        "disk.on_error",
+        "disk.on_full",
+        "disk.retry_seconds",
         "net.max_queues",
         "net.offload",
         "net.mac_filter",
@@ -280,6 +306,9 @@ def test_tunables_are_those_of_the_data_path() -> None:
         "no_coalesce_reqs": 1,
         "poll_max_us": 0,
         "persistent_grant_unused_seconds": 5,
+        "on_error": 1,
+        "on_full": 3,
+        "retry_seconds": 7,
     }
     assert tuple(tunables) == tuple(TUNABLES)
 

@@ -43,6 +43,7 @@ LIMITS = {
     "memory_mb": (0, 1000000),
     "descriptors": (0, 10000000),
     "cpu_percent": (0, 102400),
+    "retry_seconds": (0, 86400),
 }
 _SECTION = {field.name: name for name, keys in SECTIONS.items() for field in fields(keys)}
 

@@ -26,7 +26,8 @@ class DiskFacts:
     """What is known of one device.
 
     `errors` are the host's, `guest_errors` what its guest did wrong.  `ages`: seconds, of
-    each request in flight.  `paused`: who keeps requests back, "" if nobody does.  `path_state`: "" if the path leads to the file that is
+    each request in flight.  `paused`: who keeps requests back, "" if nobody does.
+    `path_state`: "" if the path leads to the file that is
     open, else "gone", "another", or "truncated".  `held_back` and `closed` are
     reasons, "" if it is neither; `by_guest`: the guest is to blame for that.
     """

@@ -30,7 +30,13 @@ from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenstore.client import Store
 
-_OF_DISKS: Final = {"mode": "w", "cdrom": False, "no_discard": False}
+_OF_DISKS: Final = {
+    "mode": "w",
+    "cdrom": False,
+    "no_discard": False,
+    "on_error": "",
+    "on_full": "",
+}
 """Options that say nothing of a card, with their defaults."""
 
 

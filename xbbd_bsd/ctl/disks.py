@@ -62,6 +62,8 @@ def disk_said(store: Store, options: argparse.Namespace) -> DiskOffer:
         kind=options.kind,
         cdrom=options.cdrom,
         discard=not options.no_discard,
+        on_error=options.on_error,
+        on_full=options.on_full,
     )
 
 

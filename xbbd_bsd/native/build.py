@@ -70,6 +70,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "probes.c",
         "queue.c",
         "recover.c",
+        "resume.c",
         "settle.c",
         "speed.c",
         "sweep.c",

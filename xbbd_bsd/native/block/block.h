@@ -321,6 +321,8 @@ bool	xbb_hold_wanted(const struct xbb_queue *q, struct xbb_batch *whole,
 	    const struct xbb_batch *part, struct xbb_outcome done,
 	    const struct xbb_verdict *why);
 void	xbb_hold(struct xbb_queue *q, struct xbb_batch *batch);
+
+/* resume.c - likewise, tried again or given up.  Ring thread. */
 bool	xbb_hold_release(struct xbb_queue *q);
 int	xbb_hold_wait(const struct xbb_queue *q, int limit_ms);
 void	xbb_hold_refuse(struct xbb_queue *q, struct xbb_batch *batch);

@@ -105,7 +105,7 @@ enum xbb_policy {
 	XBB_POLICY_REPORT	= 0,	/* the guest gets an error */
 	XBB_POLICY_RETRY	= 1,	/* after a while, for a while */
 	XBB_POLICY_PAUSE	= 2,	/* nothing is begun until resumed */
-	XBB_POLICY_STOP		= 3,	/* the guest gets an error, and no more */
+	XBB_POLICY_STOP		= 3,	/* it gets one, and no more */
 	/* of a full disk: as of any error, but pause instead of retry */
 	XBB_POLICY_AUTO		= 4
 };
