@@ -61,14 +61,15 @@ local_reap(struct xbb_queue *q)
 /* What is begun. */
 
 /*
- * Each worker has one to do and one to come back for.  What is started is
- * looked at for each that is to be.
+ * Each worker has one to do and one to come back for; what is held is with none
+ * of them.  What is started is looked at for each that is to be.
  */
 static bool
 local_is_full(const struct xbb_queue *q)
 {
 
-	return (q->own.nstarted >= 2 * q->set.params.conn.workers);
+	return (q->own.nstarted - q->own.held.count >=
+	    2 * q->set.params.conn.workers);
 }
 
 /*

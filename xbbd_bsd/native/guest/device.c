@@ -256,7 +256,8 @@ xbb_device_have_look(struct xbb_device *d)
 	uint32_t i;
 
 	for (i = 0; i < d->nrings; i++)
-		xbb_queue_look(d->queue[i]);
+		if (d->kind->look != NULL)
+			d->kind->look(d->queue[i]);
 }
 
 /* As xbb_device_drain(), for the next one that serves it. */

@@ -58,6 +58,13 @@ disk_drain(void *queue)
 }
 
 static void
+disk_look(void *queue)
+{
+
+	xbb_queue_look(queue);
+}
+
+static void
 disk_hand_over(void *queue)
 {
 
@@ -88,6 +95,7 @@ const struct xbb_kind xbb_disks = {
 	.open = disk_open,
 	.start = disk_start,
 	.drain = disk_drain,
+	.look = disk_look,
 	.hand_over = disk_hand_over,
 	.status = disk_status,
 	.close = disk_close,

@@ -52,6 +52,7 @@ struct xbb_kind {
 		    struct xbb_error *error, void **queuep);
 	int	(*start)(void *queue, struct xbb_error *error);
 	void	(*drain)(void *queue);
+	void	(*look)(void *queue);	/* NULL: at nothing */
 	void	(*hand_over)(void *queue);
 	void	(*status)(void *queue, struct xbb_queue_status *status);
 	void	(*close)(void *queue);
