@@ -327,7 +327,7 @@ bool	xbb_hold_release(struct xbb_queue *q);
 int	xbb_hold_wait(const struct xbb_queue *q, int limit_ms);
 void	xbb_hold_refuse(struct xbb_queue *q, struct xbb_batch *batch);
 
-/* pause.c - a disk of which nothing is begun, as a ring has it.  Ring thread. */
+/* pause.c - a disk of which nothing is begun, as a ring has it.  Its thread. */
 void	xbb_pause_begin(struct xbb_pause *pause, uint32_t why);
 void	xbb_pause_open(struct xbb_queue *q);
 bool	xbb_pause_is_still(const struct xbb_queue *q);

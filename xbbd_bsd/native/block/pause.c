@@ -83,8 +83,8 @@ xbb_pause_has_news(const struct xbb_queue *q)
 }
 
 /*
- * If the disk is paused, and nothing of it is under way, that has been followed;
- * as has its end, as soon as we know of it.
+ * If the disk is paused, and nothing of it is under way, that has been
+ * followed; as has its end, as soon as we know of it.
  */
 void
 xbb_pause_follow(struct xbb_queue *q)
