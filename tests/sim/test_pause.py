@@ -228,7 +228,7 @@ def test_the_operators_pause(machine: Machine, image: Path) -> None:
     refused = tool(machine, "xbbctl", "resume", "xbbd0")
     assert refused.returncode == 1
     assert "is not paused" in refused.stderr
-    for _ in range(20):
+    for _ in range(5):
         xbbctl(machine, "pause", "xbbd0")
         resume(machine)
     guest.event("progress")
