@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.lab import payload
+from tests.lab import payload, profile
 from tests.lab.figures import RECORDS
 from tests.lab.images import LabError, build, cache, libc_version, say
 from tests.lab.initramfs import BadTree
@@ -36,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
             "--record", action="store_true", help="append the medians to the record of figures"
         )
         command.add_argument("words", nargs="*", help=f"arguments of tests.lab.{module}, after --")
+    command = commands.add_parser(
+        "profile", help="count the instructions of a row, in virtual time"
+    )
+    _add_boot(command, TEST_TIMEOUT)
+    command.set_defaults(icount=2)
+    command.add_argument(
+        "words", nargs=1, metavar="ROW", help='of either bench: "128k read, depth 8"'
+    )
     return parser
 
 
@@ -52,22 +60,28 @@ def _add_boot(command: argparse.ArgumentParser, timeout: float) -> None:
 
 def _boot(options: argparse.Namespace) -> int:
     images = build()
+    out: Path = (options.out or cache() / "out" / options.command).resolve()
+    counted = options.command == "profile"
+    out.mkdir(parents=True, exist_ok=True)
     boot = Boot(
         timeout=options.timeout,
         icount=options.icount,
         smp=options.smp,
         environment=dict(pair.split("=", 1) for pair in options.env),
         quiet=options.quiet,
+        plugin=profile.plugin(out) if counted else None,
     )
-    out: Path = (options.out or cache() / "out" / options.command).resolve()
     say(f"results will be in {out}")
     script = {
         "test": payload.TEST_JOB,
         "bench": payload.BENCH_JOB,
         "bench-net": payload.NET_BENCH_JOB,
+        "profile": payload.PROFILE_JOB,
     }[options.command]
     with payload.job(script, options.words, libc_version(images.tree)) as job:
         status = run(images, job, out, boot)
+        if status == 0 and counted:
+            profile.show(out, options.words[0], next((job / "xbbd_bsd/native").glob("_xbb*.so")))
     if status == 0 and options.command in RECORDS and options.record:
         RECORDS[options.command].append(out / "results", payload.ROOT)
     return status

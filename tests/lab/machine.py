@@ -49,7 +49,8 @@ class Boot:
     timeout: seconds from power-on to power-off.  icount: virtual time, in which
     an instruction takes 2**icount ns; None for real time.  smp: QEMU's
     processors; 2 only pays where both of the host's are idle.  mem, dom0_mem:
-    MiB.  scratch: GiB of a sparse disk for the job.
+    MiB.  scratch: GiB of a sparse disk for the job.  plugin: of QEMU's, which is told
+    where results go.
     """
 
     timeout: float = 600.0
@@ -60,6 +61,7 @@ class Boot:
     scratch: int = 4
     environment: Mapping[str, str] = field(default_factory=dict)
     quiet: bool = False
+    plugin: Path | None = None
 
 
 def run(images: Images, job: Path, out: Path, boot: Boot) -> int:
@@ -146,6 +148,8 @@ def _command(images: Images, work: Path, out: Path, boot: Boot) -> list[str]:
         *("-chardev", f"file,id=job,path={_escaped(out / 'job.log')}"),
         *("-device", "virtserialport,chardev=job,name=lab.job"),
     ]
+    if boot.plugin is not None:
+        command += ["-plugin", f"{_escaped(boot.plugin)},out={_escaped(out)}"]
     disks = (
         ("root", images.root, "readonly=on"),
         ("job", work / "job.tar", "readonly=on"),

@@ -32,6 +32,7 @@ exec python3 -u -m pytest -c pyproject.toml --rootdir /job -p no:cacheprovider \
     --junit-xml="$RESULTS/tests.xml" {words}
 """
 BENCH_JOB = "exec python3 -u -m tests.lab.bench {words}\n"
+PROFILE_JOB = "exec python3 -u -m tests.lab.marks {words}\n"
 NET_BENCH_JOB = "exec python3 -u -m tests.lab.netbench {words}\n"
 
 
