@@ -84,6 +84,11 @@ OF_CARDS: Final[Texts] = {
         "What is given to whom, and what was agreed.\n"
         "What is negotiated is 0 or empty while no guest is connected:",
     ),
+    "process": (
+        "Process",
+        "Who serves it, as the kernel says; 0 if nobody does.\n"
+        "As of a disk, with which it may have it in common:",
+    ),
     "tunables": (
         "Tunables",
         "To be changed at any time, for one card.\n"
@@ -102,7 +107,8 @@ OF_CARDS: Final[Texts] = {
     ),
     "takeovers": (
         "Take-overs",
-        "Since the card was attached; what happens when a daemon dies says\n.Xr xbbd 8 :",
+        "Since the card was attached; what happens when a daemon dies, or the process of\n"
+        "a guest, says\n.Xr xbbd 8 :",
     ),
     "debug": (
         "Of the kernel's driver",

@@ -10,12 +10,13 @@ import pytest
 
 from xbbd_bsd.block.named import POLICY_NODES
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer
-from xbbd_bsd.block.oids import ERRORS, PROCESS, TAKEOVERS
+from xbbd_bsd.block.oids import ERRORS, TAKEOVERS
 from xbbd_bsd.errors import GuestError
 from xbbd_bsd.native import Op
 from xbbd_bsd.net import negotiate as card
 from xbbd_bsd.net.oids import COUNTERS as CARD_COUNTERS
 from xbbd_bsd.net.oids import REFUSALS
+from xbbd_bsd.oids import PROCESS
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES
 
 ROOT = Path(__file__).parent.parent

@@ -78,7 +78,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "max_mappings": "most mappings of guests' memory, of all disks together",
     "max_grants": "most grants kept mapped, of all disks together",
     "max_guest_grants": "most grants of one guest kept mapped, of all its disks together",
-    "processes": "each guest's disks are served by a process of its own",
+    "processes": "each guest's disks and cards are served by a process of its own",
     "user": "user that these processes become",
     "memory_mb": "most MiB of addresses of one of them, 0 for any",
     "descriptors": "most file descriptors of one of them, 0 for any",
@@ -138,7 +138,7 @@ class DaemonConfig:
 class GuestConfig:
     """Section [guest].
 
-    processes: whether each guest's disks are served by a process of its own.  user: what
+    processes: whether each guest's devices are served by a process of its own.  user: what
     that becomes, if we are root.  memory_mb (MiB of addresses) and descriptors: most that
     it may have, 0 for no limit of its own.  cpus: the processors that it may run on, as
     parse_cpus() has them, "" for all.  cpu_percent: most time that it may have of them, in

@@ -36,6 +36,7 @@ from xbbd_bsd.events import (
 )
 from xbbd_bsd.events import StoreLost as StoreLostEvent
 from xbbd_bsd.families import families
+from xbbd_bsd.guests.claims import Claims
 from xbbd_bsd.guests.confinement import confinement_of
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
 from xbbd_bsd.guests.watch import Watch
@@ -148,7 +149,7 @@ class Daemon:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._loop.add_signal_handler(signal.SIGUSR1, self._leave)
 
-    def _guest_processes(self, state_dir: str, *, wanted: bool) -> Watch | None:
+    def _guest_processes(self, state_dir: str, *, wanted: bool) -> Claims | None:
         """None if there are to be none.  What they are started with is as configured then."""
         quotas = platform().quotas()
 
@@ -179,7 +180,7 @@ class Daemon:
             self._journal(ProcessesStay())
         quotas.prepare(self._config.guest.cpu_percent)
         processes.prepare()
-        return Watch(processes, self._loop, self._run_errands, lost)
+        return Claims(Watch(processes, self._loop, self._run_errands, lost))
 
     @property
     def _config(self) -> Config:

@@ -76,6 +76,14 @@ XENBUS: Final = (
 )
 
 
+# Who serves a device whose rings are threads, as the kernel says; all 0 if nobody does.
+PROCESS: Final = (
+    Leaf("process", Type.UINT, "number of the process that serves it, 0 if none does"),
+    Leaf("process_rss_kb", Type.U64, "memory that this process has resident, KiB"),
+    Leaf("process_age", Type.U64, "seconds since this process began"),
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Driver:
     """What the devices of a driver are called, and what each has to show.

@@ -1,10 +1,11 @@
 """All rings of one connection, of whatever family: how they begin, and how they end together.
 
-A frontend may have one or several; they start together, and one that stops by itself takes
-the others along, since a device that answers only in part is none.  What is on a ring is
-not known here, nor XenStore and the table of states.  Control thread, but for the beginning
-and for what nobody wants, which are a thread's of their own (errands.py); the queues'
-threads wake the loop by one descriptor.
+They are served in this process (remoterings.py: in their guest's).  A frontend may have one
+or several; they start together, and one that stops by itself takes the others along, since
+a device that answers only in part is none.  What is on a ring is not known here, nor
+XenStore and the table of states.  Control thread, but for the beginning and for what nobody
+wants, which are a thread's of their own (errands.py); the queues' threads wake the loop by
+one descriptor.
 """
 
 import asyncio
@@ -17,9 +18,10 @@ from typing import Generic, Protocol, TypeVar
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
 from xbbd_bsd.native import QueueState, QueueStatus, StopReason, open_wake
+from xbbd_bsd.native.vitals import Process
 
-# What a ring stops for that is not its medium's.
-_OF_THE_RING = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
+OF_THE_RING = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
+"""What a ring stops for that is not its medium's."""
 
 
 class ServedQueue(Protocol):
@@ -33,6 +35,9 @@ class ServedQueue(Protocol):
 
     def hand_over(self) -> None:
         """As `drain`, for one who adopts it."""
+
+    def look(self) -> None:
+        """Look at what its segment says."""
 
     def status(self) -> QueueStatus:
         """Where it is in its life."""
@@ -78,7 +83,7 @@ class RingSet(Generic[Q]):
     def __init__(
         self,
         offered: Mapping[int, OfferedRing],
-        open_queue: Callable[[int, RingDescriptors, int], Q],
+        open_queue: Callable[[int, RingDescriptors, int, ExitStack], Q],
         *,
         host: Host,
         domid: int,
@@ -86,11 +91,13 @@ class RingSet(Generic[Q]):
     ) -> None:
         """Have a queue for each, by its number, and then start them all.
 
-        `open_queue` makes one of its number, its descriptors, and one that it wakes us by
-        when it has drained; HostError, GuestError.  `fault_of`: why they stopped.
-        OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
+        `open_queue` makes one of its number, its descriptors, one that it wakes us by when
+        it has drained, and a stack of what it holds besides; HostError, GuestError.
+        `fault_of`: why they stopped.  OSError, HostError or GuestError, and nothing is left
+        behind then.  Any thread.
         """
         self.queues: dict[int, Q] = {}
+        self._process = Process(os.getpid())
         self._offered = offered
         self._fault_of = fault_of
         with ExitStack() as held:
@@ -98,13 +105,13 @@ class RingSet(Generic[Q]):
             held.callback(os.close, self._wake)
             grants = -1  # of the first, for all of them
             for number, ring in offered.items():
-                with _about(ring.text):
+                with about_ring(ring.text):
                     given = host.open_ring(domid, ring.port, grants)
                     held.callback(os.close, given.events)
                     if grants < 0:
                         grants = given.grants
                         held.callback(os.close, grants)
-                    queue = open_queue(number, given, self._wake)
+                    queue = open_queue(number, given, self._wake, held)
                 held.callback(queue.close)
                 self.queues[number] = queue
             # One that cannot be had must not wait for what is on those that can.
@@ -116,6 +123,21 @@ class RingSet(Generic[Q]):
         """From now on call `woken` on the loop when one has drained."""
         loop.add_reader(self._wake, self._read, woken)
         self._held.callback(loop.remove_reader, self._wake)
+
+    @property
+    def process(self) -> Process:
+        """The one that serves them: this one."""
+        return self._process
+
+    @property
+    def paused(self) -> bool:
+        """They are begun by whoever makes them."""
+        return True
+
+    @property
+    def lost(self) -> None:
+        """Their process is this one."""
+        return
 
     @property
     def status(self) -> QueueStatus:
@@ -135,7 +157,7 @@ class RingSet(Generic[Q]):
         for number, queue in self.queues.items():
             status = queue.status()
             fault = self._fault_of(status)
-            if fault is not None and status.reason in _OF_THE_RING:
+            if fault is not None and status.reason in OF_THE_RING:
                 text = f"{self._offered[number].text}: {fault}"
                 return type(fault)(text, fault.errno)
             if fault is not None:
@@ -157,6 +179,15 @@ class RingSet(Generic[Q]):
         """Whether all that was accepted is answered, so that this daemon may end."""
         return self.status.state is QueueState.DRAINED
 
+    def look(self) -> None:
+        """Look at what their segment says."""
+        for queue in self.queues.values():
+            queue.look()
+
+    def finish(self) -> None:
+        """Give everything back once they have drained."""
+        self.close()
+
     def close(self) -> None:
         """Give everything back.  Waits for what is in flight unless all have drained.
 
@@ -174,7 +205,7 @@ class RingSet(Generic[Q]):
 
 
 @contextmanager
-def _about(ring: str) -> Iterator[None]:
+def about_ring(ring: str) -> Iterator[None]:
     """Errors say which ring it was."""
     try:
         yield

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.events import Event
-from xbbd_bsd.guests.watch import Watch
+from xbbd_bsd.guests.claims import Claims
 from xbbd_bsd.host import Host
 from xbbd_bsd.oids import Driver
 from xbbd_bsd.xenbus.family import Family
@@ -31,7 +31,7 @@ class Surroundings:
     state_dir: str
     loop: asyncio.AbstractEventLoop
     run: Run
-    guests: Watch | None
+    guests: Claims | None
     journal: Callable[[Event], None]
     try_again: Callable[[Driver, Iterable[int]], None]
 

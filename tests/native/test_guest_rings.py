@@ -21,14 +21,17 @@ from tests.native.ring import HV, SANITIZED
 from tests.native.slots import REQ_PROD, RawRing
 from tests.waiting import GIVE_UP, patience
 from xbbd_bsd.block.negotiate import RingParams
-from xbbd_bsd.block.remote import RemoteRings
+from xbbd_bsd.block.rings import fault_of, named
 from xbbd_bsd.errands import Threads
 from xbbd_bsd.errors import GuestError, HostError
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
 from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import Abi, Op, QueueParams, QueueState, StopReason
+from xbbd_bsd.native.addition import DISKS
 from xbbd_bsd.native.processes import Confinement
+from xbbd_bsd.remoterings import RemoteRings
+from xbbd_bsd.ringset import OfferedRing
 
 pytestmark = pytest.mark.slow
 
@@ -54,24 +57,22 @@ class Daemon:
     def connect(self, served: Disk, *, adopt: bool = False) -> RemoteRings:
         """By a thread, as an errand is."""
 
-        def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
+        def make(number: int, given: RingDescriptors, wake: int, held: ExitStack) -> QueueParams:
             return replace(
                 served.params,
                 ring=number,
-                ring_refs=ring.refs,
-                grant_fd=grants,
-                event_fd=events,
+                ring_refs=served.fronts[number].ring_refs,
+                grant_fd=given.grants,
+                event_fd=given.events,
                 adopt=adopt,
             )
 
-        offered = {
-            number: ring_params(number + 1, front.ring_refs)
-            for number, front in enumerate(served.fronts)
-        }
         rings: RemoteRings = self.run(
             lambda: RemoteRings(
-                offered,
+                offered_by(served),
                 make,
+                kind=DISKS,
+                fault_of=fault_of,
                 host=Simulated(served),  # type: ignore[arg-type]
                 domid=DOMID,
                 segment=served.state,
@@ -107,8 +108,12 @@ class Daemon:
         self.loop.close()
 
 
-def ring_params(port: int, refs: tuple[int, ...]) -> RingParams:
-    return RingParams(refs=refs, port=port)
+def offered_by(served: Disk) -> dict[int, OfferedRing]:
+    """What its frontend offers."""
+    return {
+        number: OfferedRing(number + 1, named(number, RingParams(number + 1, front.ring_refs)))
+        for number, front in enumerate(served.fronts)
+    }
 
 
 class Simulated:

@@ -312,7 +312,7 @@ def reach(guests: GuestProcesses) -> Link:
 
 
 def adopt(d: Disk, guests: GuestProcesses, device: int) -> RemoteDevice:
-    """As whoever connects rings again does it (block/serving.py)."""
+    """As whoever connects rings again does it (serving.py)."""
     link = reach(guests)
     guests.hand_over(7, device, limit=GIVE_UP)
     return d.serve(link, device, adopt=True)

@@ -191,6 +191,8 @@ def test_frames_go_both_ways_and_are_counted(tmp_path: Path) -> None:
             tx_rsp_prod=50,
             rx_req_cons=150,
             rx_rsp_prod=150,
+            tx_answering=50,
+            rx_answering=150,
             rx_full_since_ns=0,
         )
         assert c.state.counters(1)["tx_packets"] == 0

@@ -3,19 +3,22 @@
 import asyncio
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.descriptors import open_descriptors
 from tests.native.guests import disk
-from tests.native.test_guest_rings import DOMID, Simulated, ring_params
+from tests.native.test_guest_rings import DOMID, Simulated, offered_by
 from tests.waiting import GIVE_UP
-from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.queues import OF_CONNECTION
-from xbbd_bsd.block.rings import Rings
-from xbbd_bsd.native import QueueParams, QueueState, open_wake, ring_descriptors
+from xbbd_bsd.block.rings import fault_of
+from xbbd_bsd.host import RingDescriptors
+from xbbd_bsd.native import Queue, QueueParams, QueueState, open_wake, ring_descriptors
+from xbbd_bsd.ringset import RingSet
 
 
 def test_what_rings_have_in_common(tmp_path: Path) -> None:
@@ -25,15 +28,15 @@ def test_what_rings_have_in_common(tmp_path: Path) -> None:
     with disk(tmp_path, rings=3) as d:
         made: list[QueueParams] = []
 
-        def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
-            params = replace(d.params, ring=number, ring_refs=ring.refs)
-            made.append(replace(params, grant_fd=grants, event_fd=events, wake_fd=wake))
-            return made[-1]
+        def open_queue(number: int, given: RingDescriptors, wake: int, held: ExitStack) -> Queue:
+            params = replace(d.params, ring=number, ring_refs=d.fronts[number].ring_refs)
+            params = replace(params, grant_fd=given.grants, event_fd=given.events, wake_fd=wake)
+            made.append(params)
+            return Queue(params, d.state)
 
-        offered = {n: ring_params(n + 1, front.ring_refs) for n, front in enumerate(d.fronts)}
         before = open_descriptors()
-        host = Simulated(d)
-        rings = Rings(offered, make, host=host, domid=DOMID, segment=d.state)  # type: ignore[arg-type]
+        host: Any = Simulated(d)
+        rings = RingSet(offered_by(d), open_queue, host=host, domid=DOMID, fault_of=fault_of)
         took = len(open_descriptors() - before)
         assert took == OF_CONNECTION.descriptors + 3 * ring_descriptors(d.params)
         assert len({(params.grant_fd, params.wake_fd) for params in made}) == 1

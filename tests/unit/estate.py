@@ -8,7 +8,7 @@ import pytest
 
 from xbbd_bsd.block.heritage import Heritage, Inheritance, Left
 from xbbd_bsd.block.marks import Marks
-from xbbd_bsd.block.segments import inherit_segment
+from xbbd_bsd.block.rings import CRAFT
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.events import Event
 from xbbd_bsd.native import (
@@ -20,6 +20,7 @@ from xbbd_bsd.native import (
     SegmentMedium,
     State,
 )
+from xbbd_bsd.serving import Here
 from xbbd_bsd.xenbus.family import Identity
 
 DISK = SegmentMedium(("file", 3, 4), "/disks/one", "vm1")
@@ -82,9 +83,8 @@ def identity(domid: int = 5, kind: str = "vbd", number: int = 51712, unit: int =
 class FakeFormer:
     """Whoever served before, and does what it is told."""
 
-    inherit = staticmethod(inherit_segment)
-
     def __init__(self) -> None:
+        self.inherit = Here(CRAFT, None, None).inherit  # type: ignore[arg-type]
         self.said: list[str] = []
         self.done: Callable[[bool | None], None] = lambda outcome: None
 

@@ -17,7 +17,7 @@ from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
-from xbbd_bsd.block.serving import Here
+from xbbd_bsd.block.rings import CRAFT
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Outcome, Run
@@ -27,6 +27,7 @@ from xbbd_bsd.host import DiskGeometry, Links, MediumName, RingDescriptors, path
 from xbbd_bsd.host.choice import platform
 from xbbd_bsd.host.resources import Resources, resources
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_format, sim_mapped
+from xbbd_bsd.serving import Here
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -147,7 +148,7 @@ class Bench:
             state_dir=str(self.run),
             loop=self.loop,
             run=self._run,
-            serving=Here(self.host, self.loop),
+            serving=Here(CRAFT, self.host, self.loop),
             sharing=Sharing(),
             marks=marks,
             heritage=Heritage(str(self.run), marks, self.events.append),

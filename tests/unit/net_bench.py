@@ -16,17 +16,19 @@ from pathlib import Path
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import PORT, DirectoryHost, at_once
 from tests.waiting import GIVE_UP
+from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.events import Event
-from xbbd_bsd.native import HvKind, sim_mapped
+from xbbd_bsd.native import HvKind, NetParams, NetState, sim_mapped
 from xbbd_bsd.native.front.netfront import Netfront, NetfrontParams
 from xbbd_bsd.native.tap import MOST_NAME
 from xbbd_bsd.net.backend import NetBackend
 from xbbd_bsd.net.family import NetFamily
 from xbbd_bsd.net.heritage import Heritage
-from xbbd_bsd.net.queues import Taps
+from xbbd_bsd.net.queues import CRAFT, Taps
+from xbbd_bsd.serving import Here, Serving
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
@@ -169,8 +171,14 @@ class Guest:
 class NetBench:
     """A card's backend, its guest, and the nodes on both sides."""
 
-    def __init__(self, directory: Path, run: Run = at_once, taps: Taps | None = None) -> None:
-        """`run` does what may have to wait; `taps`: None for fake ones."""
+    def __init__(
+        self,
+        directory: Path,
+        run: Run = at_once,
+        taps: Taps | None = None,
+        serving: Serving[NetParams, NetState] | None = None,
+    ) -> None:
+        """`run` does what may have to wait; `taps`: None for fake ones, `serving`: for here."""
         self._run = run
         self.host = DirectoryHost(directory, pages=1024)
         self.run = directory / "run"
@@ -180,6 +188,8 @@ class NetBench:
         self.fakes = FakeTaps()
         self.taps: Taps = self.fakes if taps is None else taps
         self.wakes = 0
+        self.freed: list[int] = []
+        self.serving = serving
         self.family = self.make(Config())
         self.backend = self.create(IDENTITY)
         self.backend_nodes: dict[str, bytes] = {"handle": b"0", "mac": MAC, "bridge": b"xenbr0"}
@@ -193,9 +203,11 @@ class NetBench:
             state_dir=str(self.run),
             loop=self.loop,
             run=self._run,
+            serving=self.serving or Here(CRAFT, self.host, self.loop),
             taps=self.taps,
             heritage=Heritage(str(self.run), self.events.append),
             journal=self.events.append,
+            try_again=self.freed.extend,
         )
 
     def create(self, identity: Identity) -> NetBackend:
@@ -214,7 +226,8 @@ class NetBench:
 
     def connect(self) -> str:
         connection = self.backend.connect(self.frontend_nodes.get)
-        assert connection.nodes == {}
+        assert connection.nodes.keys() == {NODE}
+        self.backend_nodes |= {name: of or b"" for name, of in connection.nodes.items()}
         return connection.text
 
     @property
@@ -232,6 +245,11 @@ class NetBench:
         """Those that are open, without what fake interfaces have of queues that are closed."""
         assert all(tap.carrier in (True, False) for tap in self.fakes.there.values())
         return open_descriptors()
+
+    def turn(self) -> None:
+        """What was put off until the loop's next turn is done."""
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
 
     def drained(self) -> None:
         """Wait on the loop for the queue's own word."""
@@ -258,9 +276,13 @@ class NetBench:
         """
         left = self.run / f"xnb.{IDENTITY.unit}"
         last, taps = left.read_bytes(), dict(self.fakes.there)
+        beside = Path(f"{left}.interface")
+        name = beside.read_bytes()
         self.down()
         self.backend.forget()
+        self.turn()
         left.write_bytes(last)
+        beside.write_bytes(name)
         self.fakes.there = taps
         self.follow(config)
         return left
@@ -279,6 +301,7 @@ class NetBench:
         self.guest.close()
         self.down()
         self.backend.forget()
+        self.turn()
         assert self.fakes.names == []
         assert sim_mapped(self.host.domain_fd) == 0
         assert os.listdir(self.run) == []

@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from xbbd_bsd.block.health import DiskFacts, SharedFacts, of_one, of_shared
-from xbbd_bsd.block.oids import DRIVER, PROCESS
+from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.control.health import DaemonFacts, of_daemon
 from xbbd_bsd.control.protocol import FamilyVerb, Part, Value
 from xbbd_bsd.control.tree import Key, LogLine, Tree
 from xbbd_bsd.errors import OperatorError, XbbdError
 from xbbd_bsd.findings import Finding
+from xbbd_bsd.oids import PROCESS
 
 RESIZE, CLEAR = FamilyVerb("resize"), FamilyVerb("clear")
 DRIVERS = {DRIVER.name: DRIVER}

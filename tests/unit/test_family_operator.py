@@ -11,13 +11,13 @@ from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.marks import MarkedError
-from xbbd_bsd.block.oids import DRIVER, OPERATIONS, PROCESS, RING
+from xbbd_bsd.block.oids import DRIVER, OPERATIONS, RING
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import Op, State
 from xbbd_bsd.native.vitals import Process
-from xbbd_bsd.oids import Type
+from xbbd_bsd.oids import PROCESS, Type
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 

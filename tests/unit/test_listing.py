@@ -21,7 +21,8 @@ DISK = {"domid": 1, "guest": "web", "vdev": "xvda", "mode": "w", "sectors": 4096
         "state": "Connected", "process": 77, "process_rss_kb": 900, "process_age": 5,
         "takeovers": 1}  # fmt: skip
 CARD = {"domid": 1, "guest": "web", "handle": 2, "mac": "00:16:3e:01:02:03", "state": "Closed",
-        "interface": "vif1.2", "bridge": "xenbr0", "reason": "no tap", "takeovers": 3}  # fmt: skip
+        "interface": "vif1.2", "bridge": "xenbr0", "reason": "no tap", "process": 78,
+        "process_rss_kb": 800, "process_age": 4, "takeovers": 3}  # fmt: skip
 
 
 class Connection:
@@ -62,7 +63,7 @@ def test_disks_and_cards_in_one_table(
     assert [line.split()[6:10] for line in more[:3]] == [
         ["PROCESS", "RSS_KB", "AGE", "TAKEOVERS"],
         ["77", "900", "5", "1"],
-        ["-", "-", "-", "3"],
+        ["78", "800", "4", "3"],
     ]
     assert more[3:] == ["    poll_max_us: 8 (configured: 50)"]
     assert [row.split()[0] for row in listed(monkeypatch, capsys, "xnb0")] == ["NAME", "xnb0"]

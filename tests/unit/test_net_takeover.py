@@ -74,6 +74,7 @@ def test_what_nobody_wants_goes_with_its_interface(card: NetBench) -> None:
     family.settle("vbd")
     assert set(family.promised) == {0}
     family.settle("vif")
+    card.turn()
     assert set(family.promised) == set()
     assert (card.fakes.names, os.listdir(card.run)) == ([], [])
     card.backend.drain()
@@ -85,12 +86,14 @@ def test_an_interface_that_stays_is_said(card: NetBench) -> None:
     family = card.make(Config())
     card.fakes.stay = True
     family.settle("vif")
+    card.turn()
     (said,) = card.events
     assert isinstance(said, InterfaceStays)
     assert (said.device, said.interface) == (WHO, NAME)
     card.fakes.stay = False
     card.backend.drain()
     card.backend.forget()
+    card.turn()
     assert card.fakes.names == []
 
 
@@ -103,6 +106,7 @@ def test_an_interface_that_another_card_has_by_now_is_left_to_it(card: NetBench)
     second = family.create(Identity("vif", 6, 0, "xnb", 1), card.wake, card.events.append)
     second.capabilities(card.backend_nodes.get)
     family.settle("vif")
+    card.turn()
     assert card.fakes.names == ["web1"]
     second.forget()
     card.backend.drain()
@@ -177,7 +181,9 @@ def test_of_a_long_name_a_machine_is_known_by_what_a_segment_has_of_it(card: Net
     card.backend.capabilities(card.backend_nodes.get)
     with NetSegment(card) as segment:
         kept = segment.identity.machine
-    left = Inheritance(Left("", IDENTITY, kept, NAME))
+    left = Inheritance(
+        Left("", 0, ("vif", 5, 0), kept, NAME), card.family.serving, IDENTITY, lambda: None
+    )
     left.is_for(machine)
     assert left.adoptable
     left.is_for("/vm/" + "0" * 20)
@@ -229,6 +235,7 @@ def test_begun_anew_it_goes_with_the_card_though_another_has_the_new_name(card: 
     with pytest.raises(OperatorError, match=r"^interface web1 is xnb1's$"):
         card.offer()
     card.backend.forget()
+    card.turn()
     assert card.fakes.names == ["web1"]
     second.forget()
 
@@ -240,6 +247,7 @@ def test_begun_anew_it_goes_with_the_card_though_it_could_not_be_opened(card: Ne
     with pytest.raises(HostError):
         card.offer()
     card.backend.forget()
+    card.turn()
     assert card.fakes.names == []
 
 
@@ -248,6 +256,7 @@ def test_one_that_nobody_takes_over_goes_with_the_card(card: NetBench) -> None:
     card.die()
     assert card.backend.lost == ""
     card.backend.forget()
+    card.turn()
     assert (card.fakes.names, os.listdir(card.run)) == ([], [])
 
 
@@ -294,6 +303,7 @@ def test_one_that_was_ending_ends(
     state = NetState.open(str(left), writable=True)
     was(state)
     state.close()
+    del card.backend_nodes["served"]  # which would say that there was one queue
     if slow:
         card._run = later = SlowRun()
     card.follow()
@@ -315,7 +325,9 @@ def test_what_is_no_segment_is_of_no_use(card: NetBench, content: bytes) -> None
     assert isinstance(said, SegmentLeft)
     assert said.file == str(path)
     assert not path.exists()
-    assert set(family.promised) == set()
+    assert set(family.promised) == {7}, "its node may say whose it was"
+    assert family.unit_of("vif", 5, 0, {"served": b"6 x"}.get) is None
+    assert family.unit_of("vif", 5, 0, {"served": b"7 x"}.get) == 7
 
 
 def test_a_disks_segment_is_none_of_a_card(card: NetBench) -> None:
@@ -376,5 +388,50 @@ def test_numbers_are_there_before_it_is_taken_over(card: NetBench) -> None:
 
 def test_the_segment_is_in_the_daemons_directory(card: NetBench, tmp_path: Path) -> None:
     connected(card)
-    assert os.listdir(card.run) == ["xnb.0"]
+    assert sorted(os.listdir(card.run)) == ["xnb.0", "xnb.0.interface"]
     assert (card.run / "xnb.0").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_segment_that_somebody_wrote_to_is_not_believed(card: NetBench) -> None:
+    """Whoever serves a card can, and may obey its guest."""
+    connected(card)
+    left = card.die()
+    state = NetState.open(str(left), writable=True)
+    state.handle.ring[0].params.filter ^= 1
+    state.close()
+    card.follow()
+    with pytest.raises(HostError, match="not as its guest was connected"):
+        card.adopt()
+    assert not card.backend.adoptable
+
+
+def test_what_its_interface_is_called_no_server_says(card: NetBench) -> None:
+    """Another's is neither had by that nor removed."""
+    connected(card)
+    os.close(card.fakes.open("vif6.0", multi=True))
+    left = card.die()
+    state = NetState.open(str(left), writable=True)
+    state.interface = "vif6.0"
+    state.close()
+    card.follow()
+    card.adopt()
+    assert card.backend.numbers().group("card")["interface"] == NAME
+    crosses(card)
+    card.die()
+    card.make(Config()).settle("vif")
+    card.turn()
+    assert card.fakes.names == ["vif6.0"]
+    card.backend.drain()
+    card.fakes.remove("vif6.0")
+
+
+def test_one_that_an_earlier_version_served_is_believed_and_noted(card: NetBench) -> None:
+    """It served all cards itself, and has left no node."""
+    connected(card)
+    card.die()
+    noted = card.backend_nodes.pop("served")
+    card.adopt()
+    assert card.backend.news == {"served": noted}
+    card.backend.told()
+    assert card.backend.news == {}
+    crosses(card)

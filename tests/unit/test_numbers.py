@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xbbd_bsd.block.numbers import SegmentNumbers, process_facts
+from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.native import Abi, RequestState, State
 from xbbd_bsd.native._xbb import lib
 from xbbd_bsd.native.vitals import Process, Vitals
+from xbbd_bsd.serving import process_facts
 
 GROUPS = tuple(name for name in DRIVER.groups if name != "xenbus")
 ALPHABETS = [bytes(range(256)), b"\0\1\2\3", b"\0\xff"]

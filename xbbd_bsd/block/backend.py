@@ -12,17 +12,17 @@ from dataclasses import replace
 from errno import EINVAL
 from functools import partial
 
-from xbbd_bsd.block.charter import NODE, charter
+from xbbd_bsd.block.charter import charter
 from xbbd_bsd.block.common import Common
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.heritage import Inheritance
+from xbbd_bsd.block.heritage import Inheritance, Left
 from xbbd_bsd.block.limits import Part, Share
 from xbbd_bsd.block.lookout import Lookout
 from xbbd_bsd.block.marks import MarkedError, cause_of_loss
 from xbbd_bsd.block.medium import Medium, Wanted
 from xbbd_bsd.block.named import named_medium, named_path, said_of
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer, RingParams
-from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of, process_facts
+from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of
 from xbbd_bsd.block.pauses import Pauses, have_look
 from xbbd_bsd.block.progress import Progress
 from xbbd_bsd.block.queues import (
@@ -34,17 +34,18 @@ from xbbd_bsd.block.queues import (
     offer_of,
     queue_maker,
 )
-from xbbd_bsd.block.rings import MakeParams, woke
+from xbbd_bsd.block.rings import MakeParams, asked_of, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
 from xbbd_bsd.block.served import Served
-from xbbd_bsd.block.serving import Asked, ServedRings, ask_for_rings
 from xbbd_bsd.block.sharing import Owner
+from xbbd_bsd.charter import NODE
 from xbbd_bsd.errands import Ended, Pending
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import Event, MediumIgnored, QueueStarted, WritesLost
 from xbbd_bsd.host import MediumName
 from xbbd_bsd.native import QueueState, SegmentMedium, State, StopReason
 from xbbd_bsd.oids import Value
+from xbbd_bsd.serving import ServedRings, ask_for_rings, process_facts
 from xbbd_bsd.stats import tunable_words
 from xbbd_bsd.vdev import vdev_name
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
@@ -168,8 +169,8 @@ class BlockBackend:
         if left or (segment is not None and segment.damaged):
             self._forget_segment()
         if (segment := self._segment) is None:
-            whose = self._identity, self._owner.vm
-            segment = self._use(make_segment(family.state_dir, *whose, config))
+            segment = make_segment(family.state_dir, self._identity, self._owner.vm, config)
+            self._use(segment)
             self.configure()
         self._sector_size = config.sector_size
         self._offer = offer_of(config, segment, self._share, family.host.hv)
@@ -380,14 +381,12 @@ class BlockBackend:
         served = charter(segment.identity, segment.medium, rings, make)
         return Connection({**info.to_nodes(), NODE: served}, describe(wanted))
 
-    def _start(
-        self, rings: Mapping[int, RingParams], make: MakeParams, asked: object
-    ) -> ServedRings:
-        """Serve these rings, as it was asked for; may raise Pending."""
+    def _start(self, rings: Mapping[int, RingParams], make: MakeParams, key: object) -> ServedRings:
+        """Serve these rings; may raise Pending, and is asked with the same key then."""
         assert self._segment is not None
-        medium, serving, who = self._medium, self._family.serving, self._identity
-        needs = Asked(who, self._guest, rings, make, self._segment, medium.kept)
-        found = self._rings = ask_for_rings(medium.errands, asked, partial(serving.serve, needs))
+        serving, medium, who = self._family.serving, self._medium, self._identity
+        needs = asked_of(who, self._guest, rings, make, self._segment, medium.kept)
+        found = self._rings = ask_for_rings(medium.errands, key, partial(serving.serve, needs))
         serving.listen(found, who, self._woken)
         self._lookout.begin(self._segment, self._path)
         self._news = {}
@@ -417,7 +416,7 @@ class BlockBackend:
         self._rings = None
         self._lookout.end()
         if self._segment is not None and self._segment.served:
-            self._inheritance.orphan(self._segment.path, self._identity)
+            self._inheritance.orphan(Left.of(self._segment.path, self._identity))
         else:  # all was answered, and given back
             self._share.give_back(Part.CONNECTION)
 
@@ -474,7 +473,7 @@ class BlockBackend:
         }
         return {**facts, **(facts_of(disk, info) if disk and info else {})}
 
-    def process_facts(self) -> dict[str, Value]:
+    def process_facts(self) -> Mapping[str, Value]:
         """Those of the group "process"."""
         return process_facts(self._rings.process if self._rings is not None else None)
 

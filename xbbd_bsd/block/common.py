@@ -11,12 +11,13 @@ from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
-from xbbd_bsd.block.serving import Serving
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
+from xbbd_bsd.native import QueueParams, State
+from xbbd_bsd.serving import Serving
 
 
 class Common(Protocol):
@@ -32,7 +33,7 @@ class Common(Protocol):
     state_dir: str
     loop: asyncio.AbstractEventLoop
     run: Run
-    serving: Serving
+    serving: Serving[QueueParams, State]
     sharing: Sharing
     marks: Marks
     heritage: Heritage

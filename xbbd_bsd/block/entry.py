@@ -15,10 +15,11 @@ from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.queues import disks_within
-from xbbd_bsd.block.serving import ByProcess, Here
+from xbbd_bsd.block.rings import CRAFT
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.errors import OperatorError, printable
 from xbbd_bsd.events import FewDescriptors
+from xbbd_bsd.serving import ByProcess, Here
 from xbbd_bsd.surroundings import Entry, Surroundings
 
 MANY: Final = 200  # disks, more than most hosts have
@@ -48,9 +49,9 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
 
     media = {"vbd": given.host.media, "vbd3": {"params": tap_params}}
     serving = (
-        Here(given.host, given.loop)
+        Here(CRAFT, given.host, given.loop)
         if given.guests is None
-        else ByProcess(given.host, given.guests)
+        else ByProcess(CRAFT, given.host, given.guests)
     )
     limits = Accounts(
         Limits.of(given.config.daemon, given.host.resources),

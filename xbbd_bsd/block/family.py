@@ -11,7 +11,6 @@ from errno import ENOENT
 from typing import Any
 
 from xbbd_bsd.block.backend import BlockBackend
-from xbbd_bsd.block.charter import NODE
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.health import of_shared
 from xbbd_bsd.block.heritage import Heritage
@@ -20,9 +19,9 @@ from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME
 from xbbd_bsd.block.served import note_passport
-from xbbd_bsd.block.serving import Serving
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
+from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
 from xbbd_bsd.deeds import SizeAsked
 from xbbd_bsd.errands import Run, until
@@ -31,7 +30,10 @@ from xbbd_bsd.events import Event
 from xbbd_bsd.findings import Finding
 from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
+from xbbd_bsd.native import QueueParams
+from xbbd_bsd.native import State as Segment
 from xbbd_bsd.oids import Value
+from xbbd_bsd.serving import Serving
 from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
 from xbbd_bsd.xenbus.states import Queue, State
 
@@ -51,7 +53,7 @@ class BlockFamily:
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
         run: Run,
-        serving: Serving,
+        serving: Serving[QueueParams, Segment],
         sharing: Sharing,
         marks: Marks,
         heritage: Heritage,

@@ -12,25 +12,26 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EBUSY
-from typing import Final, Protocol
+from typing import Final
 
+from xbbd_bsd import inheritance
 from xbbd_bsd.block import passport as passport_file
-from xbbd_bsd.block.charter import unit_of
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.passport import SUFFIX, Passport
 from xbbd_bsd.block.segments import make_segment
 from xbbd_bsd.block.served import Served, read, served_by
+from xbbd_bsd.charter import unit_of
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, WritesLost
+from xbbd_bsd.inheritance import Former
 from xbbd_bsd.native import SegmentIdentity, State, max_requests
 from xbbd_bsd.segmentfiles import remove_file
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 
 _NAMES: Final = re.compile(rf"{DRIVER.name}\.(0|[1-9]\d{{0,8}})")
-_MACHINE_LENGTH: Final = 63  # of what a segment has of its name
 _Key = tuple[str, int, int]  # kind, domid, number
 
 
@@ -46,65 +47,33 @@ class Left:
     passport: Passport | None = None
     legible: bool = True  # else only the passport says anything
 
+    @classmethod
+    def of(cls, path: str, who: Identity) -> "Left":
+        """Of a device that somebody served until now."""
+        return cls(path, who.unit, (who.kind, who.domid, who.number))
 
-class Former(Protocol):
-    """Whoever served before, as far as they can be reached."""
-
-    def inherit(self, path: str) -> State:
-        """The segment of rings that an earlier daemon had; HostError, EBUSY: they are not free."""
-
-    def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
-        """Have a process of another version hand over what it serves.
-
-        `done` is told whether it has, and left nothing unanswered; None: it has not yet.
-        """
-
-    def drop(self, who: Identity, done: Callable[[], None]) -> None:
-        """Nobody goes on with what an earlier daemon served: have it given back.
-
-        `done` is called, maybe at once, when it has been, or cannot be.
-        """
+    def refused(self, refusal: str) -> "Left":
+        """The same, but that nothing can come of it."""
+        return replace(self, refusal=refusal)
 
 
-class Inheritance:
-    """What one device has of an earlier daemon, as long as something may come of it."""
+class Inheritance(inheritance.Inheritance[Left, State]):
+    """What one disk has of an earlier daemon, as long as something may come of it."""
 
     def __init__(
         self,
         left: Left | None,
-        former: Former,
+        former: Former[State],
         who: Identity,
         woken: Callable[[], None],
     ) -> None:
-        """`woken`: what could not be taken may be there now."""
-        self._left = left
-        self._former = former
-        self._who = who
-        self._woken = woken
         self._asked = False
-        self._closing = False
         self._served: Served | None = None  # as the segment had it before anybody went on
-        if self.refusal:
-            self._drop()
+        super().__init__(left, former, who, woken)
 
-    @property
-    def adoptable(self) -> bool:
-        return self._left is not None and not self._left.refusal
-
-    @property
-    def refusal(self) -> str:
-        return self._left.refusal if self._left is not None else ""
-
-    def is_for(self, machine: str) -> None:
-        """The guest is that virtual machine, "" if unknown: it may be another of its number."""
-        left = self._left
-        if left is not None and machine and left.machine not in ("", machine[:_MACHINE_LENGTH]):
-            self.give_up("its state segment is another virtual machine's")
-
-    def orphan(self, path: str, who: Identity) -> None:
-        """Whoever served the device is gone while this daemon is not."""
-        whose = (who.kind, who.domid, who.number)
-        self._left, self._served = Left(path, who.unit, whose), None
+    def orphan(self, left: Left) -> None:
+        super().orphan(left)
+        self._served = None
 
     def take(self, config: DiskConfig) -> State:
         """The segment, which is the device's from now on; HostError.
@@ -152,43 +121,13 @@ class Inheritance:
         return self._served
 
     def taken(self) -> None:
-        """Somebody goes on with it: nothing is left."""
         if self._left is not None:
             passport_file.remove(self._left.path)
-        self._left = self._served = None
+        super().taken()
+        self._served = None
 
-    def give_up(self, refusal: str) -> None:
-        """Nothing can come of it any more."""
-        if self._left is not None:
-            remove_left(self._left.path)
-            self._left = replace(self._left, refusal=refusal)
-            self._drop()
-
-    def close(self) -> None:
-        """Its guest has closed it since: whoever still serves it shall give it back."""
-        if self.adoptable:
-            self._closing = True
-            self.give_up("its guest has closed it")
-
-    @property
-    def closing(self) -> bool:
-        """After `close`: whether that has not been done yet."""
-        return self._closing
-
-    def _drop(self) -> None:
-        def done() -> None:
-            self._closing = False
-            self._woken()
-
-        self._former.drop(self._who, done)
-
-    def leave(self) -> bool:
-        """The device begins anew, or is gone.  Whether something was left until now."""
-        left = self._left is not None
-        if self.adoptable:
-            self.give_up("it was begun anew")
-        self.taken()
-        return left
+    def _remove(self, left: Left) -> None:
+        remove_left(left.path)
 
 
 class Heritage:

@@ -17,7 +17,6 @@ from xbbd_bsd.block.pauses import pause_facts
 from xbbd_bsd.config import DiskConfig, check_tunable
 from xbbd_bsd.errands import Ended
 from xbbd_bsd.native import Devstat, State, Transport
-from xbbd_bsd.native.vitals import Process
 from xbbd_bsd.oids import Value
 from xbbd_bsd.stats import (
     GAUGES,
@@ -265,18 +264,6 @@ def facts_of(disk: Disk, info: DiskInfo) -> dict[str, Value]:
         "sector_bytes": info.sector_size,
         "physical_sector_bytes": info.physical_sector_size,
         "discard_granularity": info.discard.granularity if info.discard else 0,
-    }
-
-
-def process_facts(process: Process | None) -> dict[str, Value]:
-    """Leaves of the group "process", of the one that serves the disk; zeros if none does."""
-    vitals = process.look() if process is not None else None
-    if process is None or vitals is None:
-        return {"process": 0, "process_rss_kb": 0, "process_age": 0}
-    return {
-        "process": process.pid,
-        "process_rss_kb": vitals.rss_kb,
-        "process_age": vitals.age,
     }
 
 

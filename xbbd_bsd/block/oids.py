@@ -11,20 +11,13 @@ from typing import Final
 
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
-from xbbd_bsd.oids import Driver, Leaf, Type, config_leaves, strings
+from xbbd_bsd.oids import PROCESS, Driver, Leaf, Type, config_leaves, strings
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES, WORDS
 
 RESIZE: Final = "resize"
 CLEAR: Final = "clear"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
-
-# Who serves a device, as the kernel says; all 0 if nobody does.
-PROCESS: Final = (
-    Leaf("process", Type.UINT, "number of the process that serves it, 0 if none does"),
-    Leaf("process_rss_kb", Type.U64, "memory that this process has resident, KiB"),
-    Leaf("process_age", Type.U64, "seconds since this process began"),
-)
 
 # Whom and what a device serves, and what was agreed with the guest.
 MEDIUM: Final = (

@@ -1,11 +1,11 @@
-"""The rings of one connection: queues in C of what a guest has published for its disk.
+"""The rings of one connection: what a guest has published for its disk, and how it is served.
 
 How several begin and end as one is ringset.py's.  It knows no XenStore and no state
-table.  Control thread, but for the beginning and for what nobody wants.
+table.  Control thread.
 """
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from xbbd_bsd.block.marks import cause_of_loss
@@ -13,11 +13,13 @@ from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.events import Event
 from xbbd_bsd.events import QueueStatus as QueueWoke
-from xbbd_bsd.host import Host, RingDescriptors
+from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import Queue, QueueParams, QueueStatus, State, StopReason
-from xbbd_bsd.native.vitals import Process
-from xbbd_bsd.ringset import OfferedRing, RingSet, reason_of
+from xbbd_bsd.native.addition import DISKS
+from xbbd_bsd.ringset import OfferedRing, reason_of
 from xbbd_bsd.ringset import fault_of as fault_of_any
+from xbbd_bsd.serving import Asked, Craft
+from xbbd_bsd.xenbus.family import Identity
 
 MakeParams = Callable[[int, RingParams, int, int, int], QueueParams]
 """Ring's number, what was offered, descriptors of grants, events, wake-up: a queue's parameters."""
@@ -51,56 +53,29 @@ def named(number: int, ring: RingParams) -> str:
     return f"ring {number} (reference {refs}{more}, port {ring.port})"
 
 
-class Rings(RingSet[Queue]):
-    """All rings of a connected frontend, in this process, from the start to `close`."""
+CRAFT: Final[Craft[QueueParams, State]] = Craft(DISKS, State, Queue, fault_of)
+"""How a disk's rings are served."""
 
-    def __init__(
-        self,
-        offered: Mapping[int, RingParams],
-        make: MakeParams,
-        *,
-        host: Host,
-        domid: int,
-        segment: State,
-    ) -> None:
-        """Have a queue for each, by its number, and then start them all.
 
-        OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
-        """
-        self._process = Process(os.getpid())
+def asked_of(
+    who: Identity,
+    guest: str,
+    rings: Mapping[int, RingParams],
+    make: MakeParams,
+    segment: State,
+    kept: Sequence[int],
+) -> Asked[QueueParams, State]:
+    """Rings to be served; `kept` as of `Asked`."""
 
-        def open_queue(number: int, given: RingDescriptors, wake: int) -> Queue:
-            params = make(number, offered[number], given.grants, given.events, wake)
-            return Queue(params, segment)
+    def made(number: int, given: RingDescriptors, wake: int, held: ExitStack) -> QueueParams:
+        return make(number, rings[number], given.grants, given.events, wake)
 
-        super().__init__(
-            {n: OfferedRing(ring.port, named(n, ring)) for n, ring in offered.items()},
-            open_queue,
-            host=host,
-            domid=domid,
-            fault_of=fault_of,
-        )
-
-    @property
-    def process(self) -> Process:
-        """The one that serves them: this one."""
-        return self._process
-
-    @property
-    def paused(self) -> bool:
-        """They are begun by whoever makes them."""
-        return True
-
-    @property
-    def lost(self) -> None:
-        """Their process is this one."""
-        return
-
-    def look(self) -> None:
-        """Look at what their segment says."""
-        for queue in self.queues.values():
-            queue.look()
-
-    def finish(self) -> None:
-        """Give everything back once they have drained."""
-        self.close()
+    return Asked(
+        who,
+        guest,
+        {n: OfferedRing(ring.port, named(n, ring)) for n, ring in rings.items()},
+        made,
+        segment,
+        all(make(n, ring, -1, -1, -1).adopt for n, ring in rings.items()),
+        kept,
+    )

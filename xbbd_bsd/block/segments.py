@@ -39,18 +39,6 @@ def make_segment(
         )
 
 
-def inherit_segment(path: str) -> State:
-    """One that somebody left who is gone; HostError, with EBUSY as long as he is not."""
-    with about_segment(path):
-        return State.take_over(path)
-
-
-def look_at_segment(path: str) -> State:
-    """One that whoever serves the device has locked, or will have; HostError."""
-    with about_segment(path):
-        return State.open(path, writable=True)
-
-
 def remove_segment(segment: State) -> None:
     """Unmap it, and remove its file."""
     segment.close()

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from errno import EINVAL
 
 from xbbd_bsd.block import passport as passport_file
-from xbbd_bsd.block.charter import NODE, charter
+from xbbd_bsd.block.charter import charter
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.medium import Wanted
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.passport import Passport
 from xbbd_bsd.block.rings import MakeParams
+from xbbd_bsd.charter import NODE
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.events import Event
 from xbbd_bsd.native import QueueParams, SegmentMedium, State, params_of

@@ -33,7 +33,7 @@ _LEAVES: Final = (
 )
 _MORE_LEAVES: Final = (*_LEAVES, "process", "process_rss_kb", "process_age", "takeovers")
 # What no card has.
-_OF_DISKS: Final = ("mode", "MiB", "process", "rss_kb", "age")
+_OF_DISKS: Final = ("mode", "MiB")
 _OF_CARDS: Final = ("handle", "interface", "mac", "bridge")
 
 

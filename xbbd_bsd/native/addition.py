@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from errno import EPROTO
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import net, queue
@@ -23,7 +23,20 @@ ffi.new("struct xbb_guest_add *")  # fails at import if the header does not fit
 MAX_KEPT: Final[int] = lib.XBB_GUEST_KEPT
 _UNITS: Final[int] = 1 << lib.XBB_GUEST_UNIT_BITS
 
-P = TypeVar("P", QueueParams, NetParams)
+
+class AnyParams(Protocol):
+    """What a ring is made of, whatever its family's name for it."""
+
+    @property
+    def grant_fd(self) -> int:
+        """The grant device; below 0: whoever serves it has its own."""
+
+    @property
+    def event_fd(self) -> int:
+        """The event channel."""
+
+
+P = TypeVar("P", bound=AnyParams)
 
 
 @dataclass(frozen=True, slots=True)

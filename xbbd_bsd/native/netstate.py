@@ -78,8 +78,9 @@ class NetRefusal(IntEnum):
 class NetRingView:
     """A queue as its segment shows it at one moment; indices modulo 2**32.
 
-    ``rx_full_since_ns``: of CLOCK_MONOTONIC, since when the guest has posted too little
-    for the largest frame; 0: it has room.
+    ``tx_answering``, ``rx_answering``: what comes before may have been answered, and not
+    be published.  ``rx_full_since_ns``: of CLOCK_MONOTONIC, since when the guest has posted
+    too little for the largest frame; 0: it has room.
     """
 
     connected: bool
@@ -92,6 +93,8 @@ class NetRingView:
     tx_rsp_prod: int
     rx_req_cons: int
     rx_rsp_prod: int
+    tx_answering: int
+    rx_answering: int
     rx_full_since_ns: int
 
 
@@ -135,6 +138,8 @@ class NetState(MappedSegment):
             tx_rsp_prod=r.common.rsp_prod,
             rx_req_cons=r.rx_req_cons,
             rx_rsp_prod=r.rx_rsp_prod,
+            tx_answering=r.tx_answering,
+            rx_answering=r.rx_answering,
             rx_full_since_ns=r.rx_full_since_ns,
         )
 

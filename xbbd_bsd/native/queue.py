@@ -126,6 +126,9 @@ class QueueHandle:
         if self._queue is not None:
             self._CALLS.hand_over(self._queue)
 
+    def look(self) -> None:
+        """Have it look at what its segment says, if there is anything in it for such a queue."""
+
     def status(self) -> QueueStatus:
         """Where the queue is in its life; a closed one has drained."""
         if self._queue is None:

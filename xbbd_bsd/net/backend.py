@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from errno import EEXIST, EINVAL
+from functools import partial
 from typing import Protocol
 
+from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config, NetConfig
 from xbbd_bsd.errands import Errands, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
@@ -32,12 +34,21 @@ from xbbd_bsd.native import (
     QueueState,
     StopReason,
 )
-from xbbd_bsd.net.heritage import Heritage
+from xbbd_bsd.net.heritage import Heritage, Inheritance, Left, key_of
 from xbbd_bsd.net.negotiate import Card, FrontendParams, Offer, mac_text
 from xbbd_bsd.net.numbers import CardNumbers
-from xbbd_bsd.net.queues import Queues, Taps, Terms, asked_of, describe
-from xbbd_bsd.net.segments import make_segment, remove_segment
+from xbbd_bsd.net.queues import (
+    Taps,
+    Terms,
+    asked_of,
+    charter,
+    describe,
+    indices_of,
+    to_be_served,
+)
+from xbbd_bsd.net.segments import make_segment, name_interface, remove_segment
 from xbbd_bsd.oids import Value
+from xbbd_bsd.serving import ServedRings, Serving, ask_for_rings, process_facts
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes
 from xbbd_bsd.xenbus.states import Queue
 
@@ -50,6 +61,7 @@ class Common(Protocol):
     state_dir: str
     loop: asyncio.AbstractEventLoop
     run: Run
+    serving: Serving[NetParams, NetState]
     taps: Taps
     heritage: Heritage
     known: "dict[int, NetBackend]"
@@ -60,11 +72,12 @@ class Common(Protocol):
     def is_others(self, name: str) -> bool:
         """Whether there is an interface of that name which is left of no card that is gone."""
 
+    def again(self, unit: int) -> None:
+        """What a card waits for may have come."""
+
 
 class NetBackend:
     """One card for one guest."""
-
-    news: Mapping[str, bytes] = {}
 
     def __init__(
         self,
@@ -87,8 +100,10 @@ class NetBackend:
         self._segment: NetState | None = None
         self._created_ns = 0
         self._given: dict[str, int] = {}  # tunables, as last written by us
-        self._queues: Queues | None = None
-        self._inheritance = family.heritage.claim(identity)
+        self._rings: ServedRings | None = None
+        self._news: Mapping[str, bytes] = {}
+        left, again = family.heritage.claim(identity), partial(family.again, identity.unit)
+        self._inheritance = Inheritance(left, family.serving, identity, again)
         self.claimed = self._inheritance.interface  # what its own is called, or is to be
         whose = self.name.partition(" ")[0]
         self._errands = Errands(family.run, family.loop, wake, self._hung, whose)
@@ -102,9 +117,9 @@ class NetBackend:
 
     @property
     def queue(self) -> Queue:
-        if self._queues is None:
-            return Queue.NONE
-        status = self._queues.status
+        if self._rings is None:
+            return Queue.DRAINING if self._inheritance.closing else Queue.NONE
+        status = self._rings.status
         if status.state is QueueState.RUNNING:
             return Queue.RUNNING
         if status.state is QueueState.DRAINING:
@@ -113,10 +128,14 @@ class NetBackend:
 
     @property
     def fault(self) -> XbbdError | None:
-        return None if self._queues is None else self._queues.fault
+        return None if self._rings is None else self._rings.fault
+
+    @property
+    def news(self) -> Mapping[str, bytes]:
+        return self._news
 
     def told(self) -> None:
-        """There are no news."""
+        self._news = {}
 
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
         self._guest, self._machine = guest, vm
@@ -146,7 +165,8 @@ class NetBackend:
             whose = self._family.state_dir, self._identity, self._machine
             self._use(make_segment(*whose, MAX_RINGS if links.multi else 1))
         assert self._segment is not None
-        self._segment.interface, self._segment.guest = name, self._guest
+        self._segment.guest = self._guest
+        name_interface(self._segment, name)
         self.configure()
         most = min(self._config.max_queues, self._segment.rings)
         self._offer = Offer(most if links.multi else 1)
@@ -221,36 +241,26 @@ class NetBackend:
         asked = asked_of(wanted, terms, self._identity, self._family.host.hv)
         self._segment.connect(len(asked))
         self._start(asked, self._segment, self._interface)
-        return Connection({}, describe(asked))
+        agreed = charter(self._segment.identity, self._interface, asked)
+        return Connection({NODE: agreed}, describe(asked))
 
     def _offload(self) -> NetOffload:
         wanted = self._config.offload
         return NetOffload[(self._family.host.links.offload if wanted == "auto" else wanted).upper()]
 
-    def _start(self, asked: Mapping[int, NetParams], segment: NetState, interface: str) -> None:
+    def _start(
+        self, asked: Mapping[int, NetParams], segment: NetState, interface: str
+    ) -> ServedRings:
         """Have these queues served; may raise Pending: a guest's page may be paged out."""
-        host, domid = self._family.host, self._identity.domid
-
-        def serve() -> Queues:
-            try:
-                return Queues(
-                    asked,
-                    lambda: self._open_link(interface),
-                    host=host,
-                    domid=domid,
-                    segment=segment,
-                )
-            except OSError as error:
-                reason = f"unable to start a queue: {error.strerror}"
-                raise HostError(reason, error.errno or 0) from None
-
-        what = "mapping the guest's pages"
-        found = self._errands.ask(what, asked, serve, lambda made: made.close())
-        self._queues = found
-        found.listen(self._family.loop, self._woken)
+        serving, who = self._family.serving, self._identity
+        needs = to_be_served(who, self._guest, asked, lambda: self._open_link(interface), segment)
+        found = ask_for_rings(self._errands, asked, partial(serving.serve, needs))
+        self._rings, self._news = found, {}
+        serving.listen(found, who, self._woken)
         for params in asked.values():
             refs = f"{params.tx_ref} {params.rx_ref}"
             self._journal(QueueStarted(self.name, params.remote_port, refs))
+        return found
 
     @property
     def adoptable(self) -> bool:
@@ -276,40 +286,56 @@ class NetBackend:
         segment = self._segment
         assert segment is not None
         served = self._inheritance.served(segment)
-        interface = served.interface
+        interface, agreed = served.interface, backend(NODE)
+        if agreed not in (None, served.charter):
+            raise HostError("its state segment is not as its guest was connected", EINVAL)
         self._claim(interface)
         with suppress(OperatorError):  # it is as it was, whatever nodes say by now
             self._card = Card.from_nodes(backend, self._identity.number)
-        self._start(served.asked, segment, interface)
+        found = self._start(served.asked, segment, interface)
         self._interface, self._open, self._told = interface, True, True
         self._inheritance.taken()
-        segment.note_takeover()
+        if agreed is None:  # by a daemon of a version that served cards itself
+            self._news = {NODE: served.charter}
         self.configure()
         if served.ending:
             self.drain()
-        return f"{describe(served.asked)}, interface {interface}"
+        text = f"{describe(served.asked)}, interface {interface}"
+        if not found.paused:
+            return f"{text}, in a process that has gone on"
+        segment.note_takeover()
+        return text
 
     def leave(self) -> None:
-        if self._queues is not None:
-            self._queues.hand_over()
+        if self._rings is not None:
+            self._rings.hand_over()
 
     @property
     def left(self) -> bool:
-        return self._queues is None or self._queues.handed_over
+        return self._rings is None or self._rings.handed_over
 
     def abandon(self) -> None:
         self._errands.abandon()
 
     def drain(self) -> None:
-        if self._queues is not None:
-            self._queues.drain()
+        if self._rings is not None:
+            self._rings.drain()
         else:
-            self._inheritance.give_up("its guest has closed it")
+            self._inheritance.close()
 
     def disconnect(self) -> None:
-        if self._queues is not None:
-            self._queues.close()
-            self._queues = None
+        if self._rings is not None:
+            self._rings.finish()
+            self._rings = None
+
+    def _orphan(self, rings: ServedRings) -> None:
+        """Nobody serves them any more; the guest waits, and we go on with them."""
+        rings.close()
+        self._rings, segment = None, self._segment
+        if segment is not None and segment.served:
+            unit, whose = self._identity.unit, key_of(self._identity)
+            left = Left(segment.path, unit, whose, self._machine, self._interface)
+            self._inheritance.orphan(left)
 
     def close(self) -> None:
         """Waits for what was begun to be undone."""
@@ -319,12 +345,15 @@ class NetBackend:
     def forget(self) -> None:
         self.abandon()
         self._family.known.pop(self._identity.unit, None)
-        interface = self._inheritance.interface or self._interface
+        interface, waits = self._inheritance.interface or self._interface, self.adoptable
         self._inheritance.leave()
         self._forget_segment()
-        if interface:
+        self._interface = ""
+        if interface and waits:  # for whoever may serve it still
+            self._family.serving.drop(self._identity, partial(self._remove, interface))
+        elif interface:
             self._remove(interface)
-            self._interface = ""
+        self._family.serving.forget(self._identity)
 
     def _remove(self, interface: str) -> None:
         try:
@@ -347,7 +376,8 @@ class NetBackend:
             segment=self._segment,
             created_ns=self._created_ns,
             facts=self._facts,
-            indices=lambda: self._queues.indices() if self._queues is not None else {},
+            process=lambda: process_facts(self._rings.process if self._rings is not None else None),
+            indices=lambda: indices_of(self._rings),
             config=self._config,
         )
 
@@ -362,9 +392,14 @@ class NetBackend:
             "interface_up": int(bool(interface) and self._family.taps.is_up(interface)),
         }
 
+    def woken(self) -> None:
+        self._wake()
+
     def _woken(self) -> None:
-        if self._queues is not None:
-            status = self._queues.status
+        if self._rings is not None and self._rings.lost is not None:
+            self._orphan(self._rings)
+        if self._rings is not None:
+            status = self._rings.status
             state, reason = status.state.name.lower(), status.reason.name.lower()
             self._journal(QueueStatus(self.name, state, reason, status.errno))
         self._wake()

@@ -1,14 +1,16 @@
 """How the family of network cards is made: its line of the registry.
 
-Their rings are served in this process.  Control thread.
+Control thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from xbbd_bsd.native import tap
 from xbbd_bsd.net.family import NetFamily
 from xbbd_bsd.net.heritage import Heritage
 from xbbd_bsd.net.oids import DRIVER
+from xbbd_bsd.net.queues import CRAFT
+from xbbd_bsd.serving import ByProcess, Here
 from xbbd_bsd.surroundings import Entry, Surroundings
 
 
@@ -36,15 +38,23 @@ class NativeTaps:
 
 def make(given: Surroundings) -> Mapping[str, NetFamily]:
     """The family of the one directory of cards."""
+
+    def try_again(units: Iterable[int]) -> None:
+        given.try_again(DRIVER, units)
+
     family = NetFamily(
         host=given.host,
         config=given.config,
         state_dir=given.state_dir,
         loop=given.loop,
         run=given.run,
+        serving=Here(CRAFT, given.host, given.loop)
+        if given.guests is None
+        else ByProcess(CRAFT, given.host, given.guests),
         taps=NativeTaps(),
         heritage=Heritage(given.state_dir, given.journal),
         journal=given.journal,
+        try_again=try_again,
     )
     return {"vif": family}
 

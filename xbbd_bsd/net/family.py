@@ -5,21 +5,25 @@ thread.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from errno import EEXIST, ENOENT
+from functools import partial
 from typing import Any
 
+from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.events import Event, InterfaceStays
 from xbbd_bsd.findings import Finding
 from xbbd_bsd.host import Host
+from xbbd_bsd.native import NetParams, NetState
 from xbbd_bsd.net.backend import NetBackend
-from xbbd_bsd.net.heritage import Heritage
+from xbbd_bsd.net.heritage import Heritage, Left
 from xbbd_bsd.net.oids import DRIVER
 from xbbd_bsd.net.queues import Taps
 from xbbd_bsd.oids import Value
+from xbbd_bsd.serving import Serving
 from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
 from xbbd_bsd.xenbus.states import State
 
@@ -39,16 +43,23 @@ class NetFamily:
         state_dir: str,
         loop: asyncio.AbstractEventLoop,
         run: Run,
+        serving: Serving[NetParams, NetState],
         taps: Taps,
         heritage: Heritage,
         journal: Callable[[Event], None],
+        try_again: Callable[[Iterable[int]], None],
     ) -> None:
-        """`run` does what may have to wait; segments go to `state_dir`."""
+        """`run` does what may have to wait, and `serving` has queues served.
+
+        Segments go to `state_dir`.  `try_again`: what held these units back may be over.
+        """
+        self._try_again = try_again
         self.host = host
         self.config = config
         self.state_dir = state_dir
         self.loop = loop
         self.run = run
+        self.serving = serving
         self.taps = taps
         self.heritage = heritage
         self.known: dict[int, NetBackend] = {}  # all there are, by unit
@@ -79,23 +90,33 @@ class NetFamily:
         return name not in self.heritage.interfaces and self.taps.is_there(name)
 
     def unit_of(self, kind: str, domid: int, number: int, backend: Nodes) -> int | None:
-        return self.heritage.unit_of(kind, domid, number)
+        return self.heritage.unit_of(kind, domid, number, backend(NODE))
 
     @property
     def promised(self) -> frozenset[int]:
         return self.heritage.units
 
     def settle(self, kind: str) -> None:
-        claimed = {card.claimed for card in self.known.values()}
         for left in self.heritage.settle(kind):
-            if left.interface and left.interface not in claimed:
-                try:
-                    self.taps.remove(left.interface)
-                except HostError as error:
-                    self._journal(InterfaceStays(str(left.who), left.interface, str(error)))
+            self.serving.drop(left.who, partial(self._remove_interface, left))
+
+    def _remove_interface(self, left: Left) -> None:
+        """Of a card that is gone, and nobody serves any more."""
+        claimed = {card.claimed for card in self.known.values()}
+        if left.interface and left.interface not in claimed:
+            try:
+                self.taps.remove(left.interface)
+            except HostError as error:
+                self._journal(InterfaceStays(str(left.who), left.interface, str(error)))
 
     def leave(self) -> None:
         """The segments say all that the next daemon needs."""
+
+    def again(self, unit: int) -> None:
+        """What a card waits for may have come, whether it is held back for it or not."""
+        if unit in self.known:
+            self.known[unit].woken()
+        self._try_again((unit,))
 
     def numbers(self, unit: int) -> Numbers:
         return self.known[unit].numbers()

@@ -11,95 +11,109 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from xbbd_bsd import inheritance
+from xbbd_bsd.charter import unit_of
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.events import Event
+from xbbd_bsd.inheritance import Former
 from xbbd_bsd.native import NetParams, NetState
 from xbbd_bsd.net.oids import DRIVER
-from xbbd_bsd.net.queues import left_in
-from xbbd_bsd.net.segments import inherit_segment, look_at_segment
-from xbbd_bsd.segmentfiles import remove_file, segment_path
+from xbbd_bsd.net.queues import all_in, charter, left_in
+from xbbd_bsd.net.segments import (
+    interface_beside,
+    look_at_segment,
+    named_interface,
+    remove_left,
+)
+from xbbd_bsd.segmentfiles import segment_path
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
 
+_Key = tuple[str, int, int]  # kind, domid, number
 _NAMES: Final = re.compile(rf"{DRIVER.name}\.(0|[1-9]\d{{0,8}})")
-_MACHINE_LENGTH: Final = 63  # of what a segment has of its name
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A segment of a daemon that is gone; `refusal`: why nothing can come of it, "" if it may."""
+    """A segment of somebody who is gone; `refusal`: why nothing can come of it, "" if it may."""
 
     path: str
-    who: Identity
-    machine: str
-    interface: str
+    unit: int
+    whose: _Key | None  # None: it cannot be read, and only the card's node may know
+    machine: str = ""
+    interface: str = ""
     refusal: str = ""
+
+    @property
+    def who(self) -> Identity:
+        """Of one that is known to be somebody's."""
+        assert self.whose is not None
+        return Identity(*self.whose, DRIVER.name, self.unit)
+
+    def refused(self, refusal: str) -> "Left":
+        """The same, but that nothing can come of it."""
+        return replace(self, refusal=refusal)
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """How a card was served: its queues, its interface, and whether that was about to end."""
+    """How a card was served: its queues, its interface, and whether that was about to end.
+
+    `charter`: of what its segment says (queues.py).
+    """
 
     asked: Mapping[int, NetParams]
     interface: str
     ending: bool
+    charter: bytes
 
 
-class Inheritance:
+class Inheritance(inheritance.Inheritance[Left, NetState]):
     """What one card has of an earlier daemon, as long as something may come of it."""
 
-    def __init__(self, left: Left | None) -> None:
-        self._left = left
+    def __init__(
+        self,
+        left: Left | None,
+        former: Former[NetState],
+        who: Identity,
+        woken: Callable[[], None],
+    ) -> None:
         self._served: Served | None = None
-
-    @property
-    def adoptable(self) -> bool:
-        return self._left is not None and not self._left.refusal
-
-    @property
-    def refusal(self) -> str:
-        return self._left.refusal if self._left is not None else ""
+        super().__init__(left, former, who, woken)
 
     @property
     def interface(self) -> str:
         """What its interface was called; "" if nothing is left, or it had none."""
         return self._left.interface if self._left is not None else ""
 
-    def is_for(self, machine: str) -> None:
-        """The guest is that virtual machine, "" if unknown: it may be another of its number."""
-        left = self._left
-        if left is not None and machine and left.machine not in ("", machine[:_MACHINE_LENGTH]):
-            self.give_up("its state segment is another virtual machine's")
+    def orphan(self, left: Left) -> None:
+        super().orphan(left)
+        self._served = None
 
     def take(self) -> NetState:
         """The segment, which is the card's from now on; HostError, EBUSY: it is not free."""
         assert self._left is not None
-        return inherit_segment(self._left.path)
+        return self._former.inherit(self._left.path)
 
     def served(self, segment: NetState) -> Served:
         """What it says, each time the same, though we are in it by now; HostError."""
         if self._served is None:
             assert self._left is not None
-            asked = left_in(segment, self._left.who)
-            self._served = Served(asked, segment.interface, segment.ending)
+            made, interface = all_in(segment), named_interface(segment)
+            self._served = Served(
+                left_in(segment, made, self._who),
+                interface,
+                segment.ending,
+                charter(segment.identity, interface, made),
+            )
         return self._served
 
     def taken(self) -> None:
-        """Somebody goes on with it: nothing is left."""
-        self._left = None
+        super().taken()
+        self._served = None
 
-    def give_up(self, refusal: str) -> None:
-        """Nothing can come of it any more; its interface stays the card's."""
-        if self._left is not None:
-            remove_file(self._left.path)
-            self._left = replace(self._left, refusal=refusal)
-
-    def leave(self) -> bool:
-        """The card begins anew, or is gone.  Whether something was left until now."""
-        left = self._left is not None
-        self.give_up("it was begun anew")
-        self.taken()
-        return left
+    def _remove(self, left: Left) -> None:
+        remove_left(left.path)
 
 
 class Heritage:
@@ -119,20 +133,23 @@ class Heritage:
             segment = look_at_segment(path)
         except HostError as error:
             self._journal(SegmentLeft(path, str(error)))
-            remove_file(path)
+            interface = interface_beside(path)
+            self._left[unit] = Left(path, unit, None, "", interface, str(error))
+            remove_left(path)
             return
         try:
             found = segment.identity
             who = Identity(found.kind, found.domid, found.number, DRIVER.name, found.unit)
-            left = Left(path, who, found.machine, segment.interface, _refusal(segment, who))
+            refusal, interface = _refusal(segment, who), named_interface(segment)
+            left = Left(path, unit, key_of(who), found.machine, interface, refusal)
         finally:
             segment.close()
         if who.unit != unit:
             self._journal(SegmentLeft(path, "it is about another card"))
-            remove_file(path)
+            remove_left(path)
             return
         if left.refusal:
-            remove_file(path)
+            remove_left(path)
         self._left[unit] = left
 
     @property
@@ -145,39 +162,44 @@ class Heritage:
         """What the interfaces of those cards are called."""
         return frozenset(left.interface for left in self._left.values())
 
-    def unit_of(self, kind: str, domid: int, number: int) -> int | None:
-        """The number that a card had."""
-        whose = (kind, domid, number)
-        mine = (unit for unit, left in self._left.items() if _key(left.who) == whose)
-        return min(mine, default=None)
+    def unit_of(self, kind: str, domid: int, number: int, served: bytes | None) -> int | None:
+        """The number that a card had; `served`: its node of that name (charter.py)."""
+        whose, named = (kind, domid, number), unit_of(served)
+        mine = [unit for unit, left in self._left.items() if left.whose == whose]
+        if named is not None and named in self._left and self._left[named].whose is None:
+            self._left[named] = replace(self._left[named], whose=whose)
+            return named
+        return named if named in mine else min(mine, default=None)
 
-    def claim(self, identity: Identity) -> Inheritance:
+    def claim(self, identity: Identity) -> Left | None:
         """What is left of a card, which is that card's from now on."""
         left = self._left.get(identity.unit)
-        if left is None or left.who != identity:
-            return Inheritance(None)
-        return Inheritance(self._left.pop(identity.unit))
+        if left is None or left.whose != key_of(identity):
+            return None
+        return self._left.pop(identity.unit)
 
     def settle(self, kind: str) -> list[Left]:
         """All cards of a kind that there are have claimed theirs: these are gone.
 
-        Their interfaces nobody wants any more.
+        Their interfaces nobody wants any more.  What nobody can read is kept back, with its
+        number, for whoever's node names it.
         """
-        gone = [left for left in self._left.values() if left.who.kind == kind]
-        for left in gone:
-            remove_file(left.path)
-            del self._left[left.who.unit]
-        return gone
+        mine = [left for left in self._left.values() if left.whose and left.whose[0] == kind]
+        for left in mine:
+            remove_left(left.path)
+            del self._left[left.unit]
+        return mine
 
 
-def _key(who: Identity) -> tuple[str, int, int]:
+def key_of(who: Identity) -> _Key:
+    """What a card is called in the store."""
     return who.kind, who.domid, who.number
 
 
 def _refusal(segment: NetState, who: Identity) -> str:
     """Why nothing can come of a segment, "" if something may."""
     try:
-        left_in(segment, who)
+        left_in(segment, all_in(segment), who)
     except XbbdError as error:
         return str(error)
     return ""

@@ -5,7 +5,7 @@ now is asked of the queues.  Control thread.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ Indices = Callable[[], Mapping[int, NetIndices]]
 
 _DATA_PATHS: Final[dict[int, str]] = {Transport.MAP: "map", Transport.COPY: "copy"}
 _INDICES: Final = tuple(field.name for field in fields(NetRingIndices))
+_UNKNOWN: Final[Mapping[str, tuple[Value, Value]]] = dict.fromkeys(_INDICES, ("-", "-"))
 _NS: Final = 1_000_000_000
 
 
@@ -46,19 +47,22 @@ class CardNumbers:
         segment: NetState | None,
         created_ns: int,
         facts: Facts,
+        process: Facts,
         indices: Indices,
         config: NetConfig,
     ) -> None:
         """`name` as messages have it; `created_ns`: when the segment was made.
 
-        `facts`: leaves of the group "card" that no segment has.  `indices`: where the rings
-        of each queue stand.
+        `facts`: leaves of the group "card" that no segment has; `process`: those of the
+        group of that name.  `indices`: where the rings of each queue stand, as far as they are
+        served here.
         """
         self._unit = unit
         self._name = name
         self._segment = segment
         self._created_ns = created_ns
         self._facts = facts
+        self._process = process
         self._indices = indices
         self._config = config
 
@@ -66,6 +70,8 @@ class CardNumbers:
         match name:
             case "card":
                 return {**self._facts(), **self._negotiated()}
+            case "process":
+                return self._process()
             case "limits":
                 return {
                     key: value if isinstance(value, str) else int(value)
@@ -179,12 +185,29 @@ class CardNumbers:
         """Both rings of each queue, side by side; "" as long as there are none."""
         return "".join(
             f"\n{f'queue {number}':>16} {'TX':>18} {'RX':>18}"
-            + "".join(
-                f"\n{name:>16} {getattr(queue.tx, name):>18} {getattr(queue.rx, name):>18}"
-                for name in _INDICES
-            )
-            for number, queue in self._indices().items()
+            + "".join(f"\n{name:>16} {tx:>18} {rx:>18}" for name, (tx, rx) in rows.items())
+            for number, rows in self._dumped()
         )
+
+    def _dumped(self) -> Iterator[tuple[int, Mapping[str, tuple[Value, Value]]]]:
+        """What is shown of each queue, by name; "-": only who has the guest's pages knows."""
+        here = self._indices()
+        for number in self.rings():
+            if number in here:
+                tx, rx = here[number].tx, here[number].rx
+                yield number, {name: (getattr(tx, name), getattr(rx, name)) for name in _INDICES}
+            else:
+                yield number, {**_UNKNOWN, **self._own_indices(number)}
+
+    def _own_indices(self, number: int) -> Mapping[str, tuple[Value, Value]]:
+        assert self._segment is not None
+        view = self._segment.queue(number)
+        return {
+            "req_cons": (view.tx_req_cons, view.rx_req_cons),
+            "nr_ents": (view.max_requests, view.max_requests),
+            "rsp_prod_pvt": (view.tx_answering, view.rx_answering),
+            "rsp_prod": (view.tx_rsp_prod, view.rx_rsp_prod),
+        }
 
 
 def _refusals(counts: Mapping[NetRefusal, int]) -> dict[str, Value]:

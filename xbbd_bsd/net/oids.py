@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from xbbd_bsd.config import NetConfig
-from xbbd_bsd.oids import Driver, Leaf, Type, config_leaves, strings
+from xbbd_bsd.oids import PROCESS, Driver, Leaf, Type, config_leaves, strings
 from xbbd_bsd.stats import COUNTERS as OF_DISKS
 from xbbd_bsd.stats import TUNABLES as TUNABLES_OF_DISKS
 
@@ -94,7 +94,11 @@ REFUSAL: Final = tuple(
     Leaf(f"refused.{name}", Type.U64, f"refused: {text}") for name, text in REFUSALS.items()
 )
 TAKEOVERS: Final = (
-    Leaf("takeovers", Type.U64, "how many times another daemon went on where one had died"),
+    Leaf(
+        "takeovers",
+        Type.U64,
+        "how many times another process went on where the one that served it had died",
+    ),
 )
 DEBUG: Final = strings(
     dump_rings="Xennet Back Rings", unit_test_results="Results of builtin unit tests"
@@ -116,6 +120,7 @@ DRIVER: Final = Driver(
     "Backend Virtual Network Device",
     own={
         "card": CARD,
+        "process": PROCESS,
         "tunables": TUNABLE,
         "limits": LIMITS,
         "counters": COUNTER,

@@ -1,8 +1,7 @@
-"""The queues of one connection: what each is made of, and all of them as one.
+"""The queues of one connection: what each is made of, how it is served, where its rings stand.
 
 A queue is two rings with one event channel, and has a queue of the card's interface, whose
-cable is in as long as one is open.  Control thread, but for the beginning and for what
-nobody wants.
+cable is in as long as one is open.  Control thread, but for what is made for a connection.
 """
 
 import os
@@ -10,10 +9,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from errno import EINVAL
-from typing import Protocol
+from typing import Final, Protocol
 
+from xbbd_bsd.charter import charter_of, said
 from xbbd_bsd.errors import HostError, XbbdError
-from xbbd_bsd.host import Host, RingDescriptors
+from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import (
     HvKind,
     NetAccepts,
@@ -23,12 +23,15 @@ from xbbd_bsd.native import (
     NetQueue,
     NetState,
     QueueStatus,
+    SegmentIdentity,
     StopReason,
     net_params_of,
 )
+from xbbd_bsd.native.addition import CARDS
 from xbbd_bsd.net.negotiate import Accepted, FrontendParams
 from xbbd_bsd.ringset import OfferedRing, RingSet, reason_of
 from xbbd_bsd.ringset import fault_of as fault_of_any
+from xbbd_bsd.serving import Asked, Craft, ServedRings
 from xbbd_bsd.xenbus.family import Identity
 
 
@@ -91,9 +94,16 @@ def asked_of(
     }
 
 
-def left_in(segment: NetState, who: Identity) -> Mapping[int, NetParams]:
-    """What each queue was made of that somebody served, to be gone on with; HostError."""
-    found = {n: replace(net_params_of(segment, n), adopt=True) for n in segment.served}
+def all_in(segment: NetState) -> Mapping[int, NetParams]:
+    """What each queue of a connection was made of, whether it is served still; HostError."""
+    return {n: net_params_of(segment, n) for n in range(segment.connection_rings)}
+
+
+def left_in(
+    segment: NetState, made: Mapping[int, NetParams], who: Identity
+) -> Mapping[int, NetParams]:
+    """Of these, what somebody served that is to be gone on with; HostError."""
+    found = {n: replace(made[n], adopt=True) for n in segment.served if n in made}
     if not found:
         raise HostError("it was not served then", EINVAL)
     if any((p.domid, p.unit) != (who.domid, who.unit) for p in found.values()):
@@ -128,56 +138,52 @@ def fault_of(status: QueueStatus) -> XbbdError | None:
     return fault_of_any(status)
 
 
-class Queues(RingSet[NetQueue]):
-    """All queues of a connected frontend, from the start to `close`."""
+CRAFT: Final[Craft[NetParams, NetState]] = Craft(CARDS, NetState, NetQueue, fault_of)
+"""How a card's queues are served."""
 
-    def __init__(
-        self,
-        asked: Mapping[int, NetParams],
-        open_link: Callable[[], int],
-        *,
-        host: Host,
-        domid: int,
-        segment: NetState,
-    ) -> None:
-        """Have them all, and then start them; `open_link` opens a queue of the interface.
 
-        OSError, HostError or GuestError, and nothing is left behind then.  Any thread.
-        """
-        with ExitStack() as held:
+def to_be_served(
+    who: Identity,
+    guest: str,
+    queues: Mapping[int, NetParams],
+    open_link: Callable[[], int],
+    segment: NetState,
+) -> Asked[NetParams, NetState]:
+    """All of a connection; `open_link` opens a queue of the interface."""
 
-            def open_queue(number: int, given: RingDescriptors, wake: int) -> NetQueue:
-                link = open_link()
-                held.callback(os.close, link)
-                params = replace(
-                    asked[number],
-                    grant_fd=given.grants,
-                    event_fd=given.events,
-                    link_fd=link,
-                    wake_fd=wake,
-                )
-                return NetQueue(params, segment)
+    def made(number: int, given: RingDescriptors, wake: int, held: ExitStack) -> NetParams:
+        link = open_link()
+        held.callback(os.close, link)
+        return replace(
+            queues[number],
+            grant_fd=given.grants,
+            event_fd=given.events,
+            link_fd=link,
+            wake_fd=wake,
+        )
 
-            super().__init__(
-                {
-                    number: OfferedRing(p.remote_port, _named(number, p))
-                    for number, p in asked.items()
-                },
-                open_queue,
-                host=host,
-                domid=domid,
-                fault_of=fault_of,
-            )
-            self._links = held.pop_all()
+    return Asked(
+        who,
+        guest,
+        {n: OfferedRing(p.remote_port, _named(n, p)) for n, p in queues.items()},
+        made,
+        segment,
+        all(p.adopt for p in queues.values()),
+    )
 
-    def indices(self) -> Mapping[int, NetIndices]:
-        """Where the rings of each stand."""
-        found = ((number, queue.indices()) for number, queue in self.queues.items())
-        return {number: indices for number, indices in found if indices is not None}
 
-    def close(self) -> None:
-        super().close()
-        self._links.close()
+def charter(identity: SegmentIdentity, interface: str, queues: Mapping[int, NetParams]) -> bytes:
+    """Our node, of what is never to change while the card is served (xbbd_bsd/charter.py)."""
+    bare = sorted((n, said(replace(p, adopt=False))) for n, p in queues.items())
+    return charter_of(identity.unit, repr((said(identity), interface, bare)))
+
+
+def indices_of(rings: ServedRings | None) -> Mapping[int, NetIndices]:
+    """Where the rings of each queue stand, of those that are served in this process."""
+    if not isinstance(rings, RingSet):
+        return {}
+    found = ((number, queue.indices()) for number, queue in rings.queues.items())
+    return {number: indices for number, indices in found if indices is not None}
 
 
 def _named(number: int, params: NetParams) -> str:

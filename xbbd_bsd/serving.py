@@ -1,27 +1,31 @@
 """Where the rings of a connection are served: in this process, or in one of their guest's.
 
-Chosen once, when the family is made; what has rings does not know which.  Nothing of a
-process's life is known here, only that it may be lost: then the rings wait for another
-one, which adopts them.
+Chosen once, when a family is made; what has rings does not know which.  What a family's
+rings are it says itself (`Craft`).  Nothing of a process's life is known here, only that it
+may be lost: then the rings wait for another one, which adopts them.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from errno import EAGAIN
-from typing import Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
-from xbbd_bsd.block.negotiate import RingParams
-from xbbd_bsd.block.remote import LIMIT, RemoteRings
-from xbbd_bsd.block.rings import MakeParams, Rings
-from xbbd_bsd.block.segments import inherit_segment, look_at_segment
 from xbbd_bsd.errands import Errands
 from xbbd_bsd.errors import HostError, XbbdError
-from xbbd_bsd.host import Host
-from xbbd_bsd.native import IoUse, QueueStatus, State, bound_io
+from xbbd_bsd.host import Host, RingDescriptors
+from xbbd_bsd.native import IoUse, QueueStatus, bound_io
+from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import Link
+from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.native.vitals import Process
+from xbbd_bsd.oids import Value
+from xbbd_bsd.remoterings import LIMIT, RemoteRings
+from xbbd_bsd.ringset import OfferedRing, RingSet, ServedQueue
+from xbbd_bsd.segmentfiles import about_segment
 from xbbd_bsd.xenbus.family import Identity
+
+S = TypeVar("S", bound=MappedSegment)
 
 
 class ServedRings(Protocol):
@@ -71,30 +75,42 @@ class ServedRings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Rings that are to be served, by number, with what each is made of.
+class Craft(Generic[P, S]):
+    """How the rings of a family are served: what is of its kind alone.
 
-    `guest`: its name, for people.  `kept`: descriptors that are to be open as long as the
-    rings are served.
+    `queue` opens one in this process, as native.Queue; `fault_of` says why one has stopped,
+    None if it did not.
+    """
+
+    kind: Kind[P]
+    segment: type[S]
+    queue: Callable[[P, S], ServedQueue]
+    fault_of: Callable[[QueueStatus], XbbdError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[P, S]):
+    """Rings that are to be served, by number.
+
+    `make` says what one is made of: of its number, its descriptors and one that wakes us;
+    what it opens for that it puts on a stack, and which is not closed before the ring is
+    served by somebody who has that.  `guest`: its name, for people.  `adopts`: somebody
+    served them before.  `kept`: descriptors that are to be open as long as they are served.
     """
 
     who: Identity
     guest: str
-    rings: Mapping[int, RingParams]
-    make: MakeParams
-    segment: State
-    kept: Sequence[int]
-
-    @property
-    def adopts(self) -> bool:
-        """Whether somebody served them before."""
-        return all(self.make(n, ring, -1, -1, -1).adopt for n, ring in self.rings.items())
+    rings: Mapping[int, OfferedRing]
+    make: Callable[[int, RingDescriptors, int, ExitStack], P]
+    segment: S
+    adopts: bool
+    kept: Sequence[int] = ()
 
 
-class Serving(Protocol):
-    """How rings come to be served."""
+class Serving(Protocol[P, S]):
+    """How rings of a family come to be served."""
 
-    def serve(self, asked: Asked) -> ServedRings:
+    def serve(self, asked: Asked[P, S]) -> ServedRings:
         """Have them all served; OSError, HostError, GuestError, and nothing is left then.
 
         Waits; any thread.
@@ -103,20 +119,20 @@ class Serving(Protocol):
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
         """From now on call `woken` on the loop when there is news of them."""
 
-    def inherit(self, path: str) -> State:
+    def inherit(self, path: str) -> S:
         """The segment of rings that an earlier daemon had; HostError, EBUSY: they are not free."""
 
     def lend(self, who: Identity) -> list[int]:
-        """Copies of the disk's descriptor, and of those kept, by whoever serves it; HostError.
+        """Copies of a disk's descriptor, and of those kept, by whoever serves it; HostError.
 
         Waits; any thread.
         """
 
     def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
-        """As heritage.Former says."""
+        """As inheritance.Former says."""
 
     def drop(self, who: Identity, done: Callable[[], None]) -> None:
-        """As heritage.Former says."""
+        """As inheritance.Former says."""
 
     def forget(self, who: Identity) -> None:
         """The device is gone."""
@@ -125,28 +141,35 @@ class Serving(Protocol):
         """Bound the threads and bytes that rings may have beyond what they need; what they have."""
 
 
-class Here:
+class Here(Generic[P, S]):
     """In this process, whose end is the end of them."""
 
-    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, craft: Craft[P, S], host: Host, loop: asyncio.AbstractEventLoop) -> None:
+        self._craft = craft
         self._host = host
         self._loop = loop
 
-    def serve(self, asked: Asked) -> Rings:
-        return Rings(
+    def serve(self, asked: Asked[P, S]) -> RingSet[ServedQueue]:
+        def open_queue(
+            number: int, given: RingDescriptors, wake: int, held: ExitStack
+        ) -> ServedQueue:
+            return self._craft.queue(asked.make(number, given, wake, held), asked.segment)
+
+        return RingSet(
             asked.rings,
-            asked.make,
+            open_queue,
             host=self._host,
             domid=asked.who.domid,
-            segment=asked.segment,
+            fault_of=self._craft.fault_of,
         )
 
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
-        assert isinstance(rings, Rings)
+        assert isinstance(rings, RingSet)
         rings.listen(self._loop, woken)
 
-    def inherit(self, path: str) -> State:
-        return inherit_segment(path)
+    def inherit(self, path: str) -> S:
+        with about_segment(path):
+            return self._craft.segment.take_over(path)
 
     def lend(self, who: Identity) -> list[int]:
         """Nobody serves it."""
@@ -190,51 +213,59 @@ class Processes(Protocol):
 
 
 class Guests(Protocol):
-    """The loop's look at them (guests/watch.py)."""
+    """Which devices they are wanted for, of whatever family (guests/claims.py).
+
+    A device is called as its process calls it.
+    """
 
     @property
     def processes(self) -> Processes:
-        """What is looked at."""
+        """The processes themselves."""
+
+    def claim(self, domid: int, device: int) -> None:
+        """A device is to be served; HostError: what was served before is not given back yet.
+
+        Any thread.
+        """
 
     def subscribe(self, domid: int, woken: Callable[[], None]) -> Callable[[], None]:
         """Call `woken` when a process has said something, or died; how to end that."""
 
-    def forget(self, domid: int) -> None:
-        """No device of the guest is left."""
+    def forget(self, domid: int, device: int) -> None:
+        """A device is gone."""
 
     def release(self, domid: int, device: int, done: Callable[[bool | None], None]) -> None:
-        """Have a process of another version hand over what it serves: heritage.Former."""
+        """Have a process of another version hand over what it serves: inheritance.Former."""
 
-    def drop(self, domid: int, device: int, done: Callable[[bool], None]) -> None:
+    def drop(self, domid: int, device: int, done: Callable[[], None]) -> None:
         """Have a process that another daemon had give a device back, if it has it.
 
-        `done` is told whether it has none then, or is not there; False if it would not do it.
+        `done` is called when it has, or would not do it.
         """
 
 
-class ByProcess:
+class ByProcess(Generic[P, S]):
     """In the process of their guest, which this one's end does not touch."""
 
-    def __init__(self, host: Host, guests: Guests) -> None:
+    def __init__(self, craft: Craft[P, S], host: Host, guests: Guests) -> None:
+        self._craft = craft
         self._host = host
         self._guests = guests
         self._processes = guests.processes
-        self._devices: dict[int, set[int]] = {}  # units by guest
-        self._dropping: dict[tuple[int, int], list[Callable[[], None]]] = {}  # by guest, unit
 
-    def serve(self, asked: Asked) -> RemoteRings:
-        who = asked.who
-        if (who.domid, who.unit) in self._dropping:
-            raise HostError("its process still has what was served before", EAGAIN)
+    def serve(self, asked: Asked[P, S]) -> RemoteRings:
+        who, device = asked.who, self._device(asked.who)
         # Before it is reached: nobody shall send it away for want of devices.
-        self._devices.setdefault(who.domid, set()).add(who.unit)
+        self._guests.claim(who.domid, device)
         if not asked.adopts:
             self._processes.forgive(who.domid)
         link = self._processes.reach(who.domid, asked.guest or str(who.domid), limit=LIMIT)
-        self._processes.hand_over(who.domid, who.unit, limit=LIMIT)
+        self._processes.hand_over(who.domid, device, limit=LIMIT)
         return RemoteRings(
             asked.rings,
             asked.make,
+            kind=self._craft.kind,
+            fault_of=self._craft.fault_of,
             host=self._host,
             domid=who.domid,
             segment=asked.segment,
@@ -244,45 +275,31 @@ class ByProcess:
             adopts=asked.adopts,
         )
 
+    def _device(self, who: Identity) -> int:
+        return self._craft.kind.number(who.unit)
+
     def listen(self, rings: ServedRings, who: Identity, woken: Callable[[], None]) -> None:
         assert isinstance(rings, RemoteRings)
         rings.listen(lambda call: self._guests.subscribe(who.domid, call), woken)
 
-    def inherit(self, path: str) -> State:
+    def inherit(self, path: str) -> S:
         """Locked or not: that is between those processes."""
-        return look_at_segment(path)
+        with about_segment(path):
+            return self._craft.segment.open(path, writable=True)
 
     def lend(self, who: Identity) -> list[int]:
-        link = self._processes.holder(who.domid, who.unit, limit=LIMIT)
-        return [] if link is None else link.give(who.unit, limit=LIMIT)
+        device = self._device(who)
+        link = self._processes.holder(who.domid, device, limit=LIMIT)
+        return [] if link is None else link.give(device, limit=LIMIT)
 
     def release(self, who: Identity, done: Callable[[bool | None], None]) -> None:
-        self._guests.release(who.domid, who.unit, done)
+        self._guests.release(who.domid, self._device(who), done)
 
     def drop(self, who: Identity, done: Callable[[], None]) -> None:
-        device = who.domid, who.unit
-
-        def dropped(bare: bool) -> None:
-            waiting = self._dropping.pop(device)
-            if bare and who.domid not in self._devices:  # none has come meanwhile
-                self._guests.forget(who.domid)
-            for done in waiting:
-                done()
-
-        if device in self._dropping:
-            self._dropping[device].append(done)
-        else:
-            self._dropping[device] = [done]
-            self._guests.drop(*device, dropped)
+        self._guests.drop(who.domid, self._device(who), done)
 
     def forget(self, who: Identity) -> None:
-        units = self._devices.get(who.domid)
-        if units is None:
-            return  # its process, if there is one, is another daemon's: see `drop`
-        units.discard(who.unit)
-        if not units:
-            del self._devices[who.domid]
-            self._guests.forget(who.domid)
+        self._guests.forget(who.domid, self._device(who))
 
     def bound(self, threads: int, size: int) -> IoUse:
         """What they have they do not say."""
@@ -304,3 +321,18 @@ def ask_for_rings(errands: Errands, asked: object, serve: Callable[[], ServedRin
             raise HostError(reason, error.errno or 0) from None
 
     return errands.ask("mapping the guest's pages", asked, work, lambda made: made.close())
+
+
+_NOBODY: Final[Mapping[str, Value]] = {"process": 0, "process_rss_kb": 0, "process_age": 0}
+
+
+def process_facts(process: Process | None) -> Mapping[str, Value]:
+    """Leaves of oids.PROCESS, of the one that serves a device; zeros if none does."""
+    vitals = process.look() if process is not None else None
+    if process is None or vitals is None:
+        return _NOBODY
+    return {
+        "process": process.pid,
+        "process_rss_kb": vitals.rss_kb,
+        "process_age": vitals.age,
+    }

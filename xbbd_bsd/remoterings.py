@@ -1,4 +1,4 @@
-"""The rings of one connection, served in their guest's process: as `Rings`, from outside.
+"""All rings of one connection, served in their guest's process: as `RingSet`, from outside.
 
 How that process is found is not known here, nor what becomes of one that dies: `lost`
 says that it has, and whoever connects the rings again, to adopt them, goes on where it
@@ -12,23 +12,21 @@ from contextlib import ExitStack
 from errno import EINVAL
 from typing import Final
 
-from xbbd_bsd.block.negotiate import RingParams
-from xbbd_bsd.block.rings import MakeParams, fault_of, named
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError, XbbdError
-from xbbd_bsd.host import Host
-from xbbd_bsd.native import QueueParams, QueueState, QueueStatus, State, StopReason
-from xbbd_bsd.native.addition import DISKS
+from xbbd_bsd.host import Host, RingDescriptors
+from xbbd_bsd.native import QueueState, QueueStatus, StopReason
+from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.remote import RemoteDevice
+from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.native.vitals import Process
+from xbbd_bsd.ringset import OF_THE_RING, OfferedRing, about_ring
 
 Subscribe = Callable[[Callable[[], None]], Callable[[], None]]
 """Whom to call when it has said something, or died; how to end that."""
 
 LIMIT: Final = 30.0  # seconds, for what a process that is well does in some milliseconds
-# What a ring stops for that is not the disk's.
-_OF_THE_RING: Final = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
 _SERVED: Final = (DeviceState.RUNNING, DeviceState.DRAINING)
 _STATES: Final = {
     DeviceState.OPENING: QueueState.RUNNING,
@@ -42,12 +40,14 @@ class RemoteRings:
 
     def __init__(
         self,
-        offered: Mapping[int, RingParams],
-        make: MakeParams,
+        offered: Mapping[int, OfferedRing],
+        make: Callable[[int, RingDescriptors, int, ExitStack], P],
         *,
+        kind: Kind[P],
+        fault_of: Callable[[QueueStatus], XbbdError | None],
         host: Host,
         domid: int,
-        segment: State,
+        segment: MappedSegment,
         unit: int,
         link: Link,
         kept: Sequence[int] = (),
@@ -56,38 +56,43 @@ class RemoteRings:
     ) -> None:
         """Have the guest's process open a queue for each, and then start them all.
 
-        `adopts`: somebody served them before; if it is this very process, as when it is the
-        daemon that died, nothing is begun.  `kept`: what holds locks on the disk, which the
-        process keeps as well.  Waits; OSError, HostError or GuestError, and nothing is left
-        behind then.  Any thread.
+        `make` says what one is made of, as `Asked.make`.  `adopts`: somebody served them
+        before; if it is this very process, as when it is the daemon that died, nothing is
+        begun.  `kept`: what holds locks on the device's medium, which the process keeps as
+        well.  Waits; OSError, HostError or GuestError, and nothing is left behind then.  Any
+        thread.
         """
         self._offered = offered
+        self._fault_of = fault_of
         self._limit = limit
         self._unsubscribe: Callable[[], None] = lambda: None
         self._draining = self._finishing = False
-        report = link.reports.get(unit)
+        number = kind.number(unit)
+        report = link.reports.get(number)
         self.paused = not (adopts and report is not None and report.state in _SERVED)
         if not self.paused:
-            self._device = RemoteDevice(link, unit, segment, len(offered))
+            self._device = RemoteDevice(link, number, segment, len(offered))
             return
         if [*offered] != [*range(len(offered))]:
             raise HostError("some of its rings have ended", EINVAL)
         # One that is still being closed, of the connection before.
-        link.wait_gone(unit, limit=limit)
+        link.wait_gone(number, limit=limit)
         segment.unlock()
         with ExitStack() as held:
-            rings: list[QueueParams] = []
+            rings: list[P] = []
             grants = -1  # of the first, for all of them
-            for number, ring in offered.items():
-                descriptors = host.open_ring(domid, ring.port, grants)
-                held.callback(os.close, descriptors.events)
-                if grants < 0:
-                    grants = descriptors.grants
-                    held.callback(os.close, grants)
-                given = -1 if host.grant_path else grants
-                rings.append(make(number, ring, given, descriptors.events, -1))
+            for ring_number, ring in offered.items():
+                with about_ring(ring.text):
+                    given = host.open_ring(domid, ring.port, grants)
+                    held.callback(os.close, given.events)
+                    if grants < 0:
+                        grants = given.grants
+                        held.callback(os.close, grants)
+                    passed = -1 if host.grant_path else grants
+                    given = RingDescriptors(passed, given.events)
+                    rings.append(make(ring_number, given, -1, held))
             self._device = RemoteDevice.open(
-                link, DISKS, unit, rings, segment, kept=kept, limit=limit
+                link, kind, unit, rings, segment, kept=kept, limit=limit
             )
 
     def listen(self, subscribe: Subscribe, woken: Callable[[], None]) -> None:
@@ -127,10 +132,10 @@ class RemoteRings:
         # Which ring it was its segment says, as far as that is to be believed.
         for number, ring in self._offered.items():
             status = self._device.status(number)
-            fault = fault_of(status)
-            if fault is not None and status.reason in _OF_THE_RING:
-                return type(fault)(f"{named(number, ring)}: {fault}", fault.errno)
-        return fault_of(whole)
+            fault = self._fault_of(status)
+            if fault is not None and status.reason in OF_THE_RING:
+                return type(fault)(f"{ring.text}: {fault}", fault.errno)
+        return self._fault_of(whole)
 
     def drain(self) -> None:
         """Take no new request; `woken` is called when all accepted ones are answered."""
