@@ -241,7 +241,13 @@ def test_every_node_read_of_a_frontend_is_there() -> None:
 def test_every_node_read_of_our_own_is_there() -> None:
     source = "".join(
         (ROOT / "xbbd_bsd" / name).read_text()
-        for name in ("xenbus/device.py", "block/backend.py", "block/entry.py", "host/linux.py")
+        for name in (
+            "xenbus/device.py",
+            "block/backend.py",
+            "block/tuning.py",
+            "block/entry.py",
+            "host/linux.py",
+        )
     )
     found: set[str] = set(POLICY_NODES)
     found |= set(re.findall(r'(?:self\._nodes\.own|[^_]backend)\("([a-z-]+)"\)', source))

@@ -151,6 +151,7 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("xbbd.8", 'disk = [ "vdev=xvda,access=rw,backendtype=tap,target=/tank/vm.img" ]'): SHOWN,
     ("xbbd.8", "xl block-attach vm1 \\"): XEN,
     ("xbbd.conf.5", "[[override]]"): SHOWN,
+    ("xbbd.conf.5", "[group.gold]"): SHOWN,
     ("xbbd.conf.5", "[daemon]"): SHOWN,
     (
         "xbbd.conf.5",

@@ -30,7 +30,7 @@ from xbbd_bsd.places import already_running, check_directory, check_pidfile, own
 from xbbd_bsd.tomltext import spelled
 from xbbd_bsd.xenstore.client import Store, StoreError
 
-_OURS: Final = re.compile(r"control|[a-z]+\.[0-9]+|lost\..*", re.DOTALL)  # in state_dir
+_OURS: Final = re.compile(r"control|[a-z]+\.[0-9]+|lost\..*|rates\..*", re.DOTALL)  # in state_dir
 
 
 @dataclass(frozen=True, slots=True)

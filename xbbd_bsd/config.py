@@ -1,7 +1,7 @@
 """The configuration: a frozen Config, what each key may be, and what differs between two.
 
-Sections [daemon], [guest], [disk] and [net], and any number of [[override]], which
-change [disk] for the disks they match; later ones win.
+Sections [daemon], [guest], [disk] and [net], any number of [group.NAME], and of
+[[override]], which change [disk] for the disks they match; later ones win.
 
 Pure: how it is written is conftext.py's business, files and signals are the
 daemon's.  Leaf names equal those of the control tree.  Any thread.
@@ -17,7 +17,7 @@ from typing import Final
 
 from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.events import Path
-from xbbd_bsd.stats import POLICIES, TUNABLES, WORDS
+from xbbd_bsd.stats import POLICIES, RATES, TUNABLES, WORDS
 from xbbd_bsd.tomltext import spelled
 
 KINDS: Final = ("vbd", "vbd3", "vif")
@@ -51,7 +51,12 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "descriptors": (0, 10_000_000),
     "cpu_percent": (0, 102_400),
     "retry_seconds": (0, 86_400),
+    **dict.fromkeys(("iops_max", "read_iops_max", "write_iops_max"), (0, 100_000_000)),
+    **dict.fromkeys(("bytes_max", "read_bytes_max", "write_bytes_max"), (0, 1 << 40)),
+    "burst_ms": (10, 60_000),
 }
+GROUP_NAME: Final = "[A-Za-z0-9_-]{1,32}"
+LEAST_BYTES: Final = 4096  # a second, of a limit: fewer, and one request waits for minutes
 
 
 MOST_CPUS: Final = 1024  # that the process of a guest can be told apart (guest/contract.h)
@@ -97,6 +102,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "shared": "the disk may be used by others while one writes to it",
     "offload": "what interfaces of cards are given: full, safe or auto",
     "mac_filter": "a guest's frames must come from the address of its card",
+    "limit_group": "section [group.NAME] whose limits the disk shares",
 }
 
 
@@ -142,7 +148,8 @@ class GuestConfig:
     that becomes, if we are root.  memory_mb (MiB of addresses) and descriptors: most that
     it may have, 0 for no limit of its own.  cpus: the processors that it may run on, as
     parse_cpus() has them, "" for all.  cpu_percent: most time that it may have of them, in
-    percent of one, 0 for any.
+    percent of one, 0 for any.  iops_max and so on: as in [disk], of all disks of one guest
+    together.
     """
 
     processes: bool = False
@@ -151,6 +158,35 @@ class GuestConfig:
     descriptors: int = 0
     cpus: str = ""
     cpu_percent: int = 0
+    iops_max: int = 0
+    bytes_max: int = 0
+    read_iops_max: int = 0
+    read_bytes_max: int = 0
+    write_iops_max: int = 0
+    write_bytes_max: int = 0
+    burst_ms: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """A section [group.NAME], for all disks that name it in limit_group, together.
+
+    As the keys of these names in [disk].
+    """
+
+    iops_max: int = 0
+    bytes_max: int = 0
+    read_iops_max: int = 0
+    read_bytes_max: int = 0
+    write_iops_max: int = 0
+    write_bytes_max: int = 0
+    burst_ms: int = 100
+
+
+def rates_of(section: "DiskConfig | GuestConfig | GroupConfig | None") -> dict[str, int]:
+    """The limits in a section, by name; none of None."""
+    found = GroupConfig() if section is None else section
+    return {name: int(getattr(found, name)) for name in RATES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +205,11 @@ class DiskConfig:
     presents disks with larger sectors as having such, 0 all as they are.
     resize_interval: seconds between looks at the size of disks, 0 for none.
     shared: whether a disk may be used by others while one writes to it.
-    disable_flush, flush_interval, no_coalesce_reqs, poll_max_us and
+    limit_group: the section [group.NAME] whose limits it shares, "" for none.
+    iops_max, bytes_max: most operations, and bytes moved, in a second, 0 for any;
+    read_ and write_: the same of what is read, and written.  burst_ms: what would take so
+    long may be done at once, after a rest.
+    These, disable_flush, flush_interval, no_coalesce_reqs, poll_max_us and
     persistent_grant_unused_seconds: the tunables of the same names (stats.py).
     on_error, on_full, retry_seconds: likewise, what is done when the disk fails.
     """
@@ -193,6 +233,14 @@ class DiskConfig:
     on_error: str = "report"
     on_full: str = "auto"
     retry_seconds: int = 30
+    limit_group: str = ""
+    iops_max: int = 0
+    bytes_max: int = 0
+    read_iops_max: int = 0
+    read_bytes_max: int = 0
+    write_iops_max: int = 0
+    write_bytes_max: int = 0
+    burst_ms: int = 100
 
     def tunables(self) -> dict[str, int]:
         """The part that a running data path can be given, as it wants it."""
@@ -205,6 +253,7 @@ class DiskConfig:
             "on_error": POLICIES.index(self.on_error),
             "on_full": POLICIES.index(self.on_full),
             "retry_seconds": self.retry_seconds,
+            **rates_of(self),
         }
 
 
@@ -272,6 +321,11 @@ class Config:
     disk: DiskConfig = DiskConfig()
     net: NetConfig = NetConfig()
     overrides: tuple[Override, ...] = ()
+    groups: tuple[tuple[str, GroupConfig], ...] = ()
+
+    def group(self, name: str) -> GroupConfig | None:
+        """The section [group.NAME], None if there is no such."""
+        return dict(self.groups).get(name)
 
     def disk_for(self, path: str, guests: tuple[str, ...], vdevs: tuple[str, ...]) -> DiskConfig:
         """[disk] as it is for one disk."""
@@ -284,7 +338,10 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A key whose value differs, e.g. "disk.workers"; of "override" both are told in words."""
+    """A key whose value differs, e.g. "disk.workers".
+
+    Of "override" and of "group.NAME" both are told in words.
+    """
 
     key: str
     old: object
@@ -295,7 +352,8 @@ class Change:
         return self._told(self.old), self._told(self.new)
 
     def _told(self, value: object) -> str:
-        return str(value) if self.key == "override" else spelled(value)
+        in_words = self.key == "override" or self.key.startswith("group.")
+        return str(value) if in_words else spelled(value)
 
 
 SECTIONS: Final[Mapping[str, type[DaemonConfig | GuestConfig | DiskConfig | NetConfig]]] = {
@@ -316,6 +374,10 @@ def difference(old: Config, new: Config) -> tuple[Change, ...]:
             values = getattr(before, key.name), getattr(after, key.name)
             if values[0] != values[1]:
                 changes.append(Change(f"{section}.{key.name}", *values))
+    for name in sorted(dict(old.groups) | dict(new.groups)):
+        pair = old.group(name), new.group(name)
+        if pair[0] != pair[1]:
+            changes.append(Change(f"group.{name}", *map(_limits_in_words, pair)))
     if old.overrides != new.overrides:
         changes.append(Change("override", *map(_in_words, (old.overrides, new.overrides))))
     return tuple(changes)
@@ -337,6 +399,8 @@ def check_tunable(key: str, value: int, where: str) -> None:
         low, high = (0, 1) if isinstance(_DEFAULTS[key], bool) else RANGES[key]
     if not low <= value <= high:
         raise OperatorError(f"{where}={value}: must be {low} to {high}", EINVAL)
+    if key.endswith("bytes_max") and 0 < value < LEAST_BYTES:
+        raise OperatorError(f"{where}={value}: must be 0, or {LEAST_BYTES} to {high}", EINVAL)
 
 
 def _in_words(overrides: tuple[Override, ...]) -> str:
@@ -347,6 +411,13 @@ def _in_words(overrides: tuple[Override, ...]) -> str:
         )
         or "none"
     )
+
+
+def _limits_in_words(group: GroupConfig | None) -> str:
+    if group is None:
+        return "none"
+    found = rates_of(group).items()
+    return ", ".join(f"{key} {value}" for key, value in found if value) or "no limits"
 
 
 def can_fit(pattern: str) -> bool:

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from xbbd_bsd.config import (
     CHOICES,
+    GROUP_NAME,
     KINDS,
+    LEAST_BYTES,
     LOGS,
     MATCHES,
     MOST_CPUS,
@@ -22,6 +24,7 @@ from xbbd_bsd.config import (
     SECTIONS,
     TRANSPORTS,
     Config,
+    GroupConfig,
     Override,
     can_fit,
     parse_address,
@@ -36,9 +39,19 @@ _DEFAULTS: Final = {
     name: {key.name: key.default for key in fields(section)} for name, section in SECTIONS.items()
 }
 _OVERRIDE: Final = "override"
-_HEADINGS: Final = {**{name: f"[{name}]" for name in SECTIONS}, _OVERRIDE: "[[override]]"}
+_GROUP: Final = "group"
+_HEADINGS: Final = {
+    **{name: f"[{name}]" for name in SECTIONS},
+    _GROUP: "[group.NAME]",
+    _OVERRIDE: "[[override]]",
+}
+_OF_GROUP: Final = {key.name: key.default for key in fields(GroupConfig)}
+# Of keys that several sections have, the one that is meant most.
+_BY_USE: Final = sorted(_DEFAULTS, key="guest".__eq__)
 _LARGEST_DOMID: Final = 0x7FEF  # the last before xen.h's reserved ones
 _RESERVED_VDEV: Final = 2 << 28  # and more: xen-vbd-interface(7)
+_NO_GROUP_NAME: Final = "must be 1 to 32 letters, digits, - and _"
+_UNITS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}  # powers of two
 MOST_TOLD: Final = 100  # faults: a file that is something else has thousands
 
 
@@ -149,7 +162,11 @@ class _Examination:
         sections: dict[str, Any] = {
             name: section(**self._section(document, name)) for name, section in SECTIONS.items()
         }
-        return Config(**sections, overrides=self._overrides(document.get(_OVERRIDE, [])))
+        groups = self._groups(document.get(_GROUP, {}))
+        overrides = self._overrides(document.get(_OVERRIDE, []))
+        config = Config(**sections, groups=groups, overrides=overrides)
+        self._check_groups(config, document.get(_GROUP, {}))
+        return config
 
     def _blame(self, key: Key, reason: str) -> None:
         self.wrong.add(key)
@@ -176,6 +193,36 @@ class _Examination:
             except OperatorError as error:
                 self._blame((*path, key), f"{where} {key} = {spelled(value)}: {error}")
         return found
+
+    def _groups(self, tables: object) -> tuple[tuple[str, GroupConfig], ...]:
+        if not isinstance(tables, dict):
+            self._blame((_GROUP,), _stray(_GROUP, tables))
+            return ()
+        found = []
+        for name, table in tables.items():
+            where = f"[group.{_shown(name)}]"
+            if not isinstance(table, dict):
+                reason = f"group.{_shown(name)}: must be a section: write [group.NAME]"
+                self._blame((_GROUP, name), reason)
+            elif not re.fullmatch(GROUP_NAME, name, re.ASCII):
+                self._blame((_GROUP, name), f"{where}: {_NO_GROUP_NAME}")
+            else:
+                values = self._values((_GROUP, name), where, table, _OF_GROUP)
+                found.append((name, GroupConfig(**values)))
+        return tuple(found)
+
+    def _check_groups(self, config: Config, tables: object) -> None:
+        """Blame what names a group that there is not."""
+        known = tables if isinstance(tables, dict) else {}
+        said: list[tuple[str, Key, object]] = [("[disk]", ("disk",), config.disk.limit_group)]
+        for index, override in zip(self.kept, config.overrides, strict=True):
+            name = dict(override.values).get("limit_group", "")
+            said.append((f"[[override]] {index + 1}", (_OVERRIDE, index), name))
+        for where, path, name in said:
+            if name and name not in known:
+                reason = f"there is no section [group.{name}]{_meant_of(name, tuple(known))}"
+                told = f"{where} limit_group = {spelled(name)}: {reason}"
+                self._blame((*path, "limit_group"), told)
 
     def _overrides(self, tables: object) -> tuple[Override, ...]:
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
@@ -208,7 +255,7 @@ class _Examination:
 def _stray(name: str, value: object) -> str:
     """What to say of something outside of the sections."""
     shown = _shown(name)
-    homes = [_HEADINGS[section] for section, keys in _DEFAULTS.items() if name in keys]
+    homes = [_HEADINGS[section] for section in _BY_USE if name in _DEFAULTS[section]]
     if homes and not isinstance(value, dict):
         return f"{shown}: must be in a section: write {homes[0]} above it"
     meant = _close(name, tuple(_HEADINGS))
@@ -219,7 +266,7 @@ def _stray(name: str, value: object) -> str:
 
 def _unknown(key: str, known: Mapping[str, object]) -> str:
     """What to say of a key that a section has not."""
-    other = next((name for name, keys in _DEFAULTS.items() if key in keys), None)
+    other = next((name for name in _BY_USE if key in _DEFAULTS[name]), None)
     if other is not None:
         return f"{key}: unknown key here; it belongs to {_HEADINGS[other]}"
     meant = _close(key, tuple(known))
@@ -274,6 +321,26 @@ def _number(value: object, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise OperatorError(f"must be a whole number, {low} to {high}")
     return value
+
+
+def _bytes(value: object) -> int:
+    """Of bytes a second: a number, or one with a unit, as "20M"."""
+    low, most = RANGES["bytes_max"]
+    found = value
+    if isinstance(value, str):
+        match = re.fullmatch("([0-9]{1,15})([KMGT])(?:i?B)?", value, re.ASCII)
+        found = int(match[1]) << _UNITS[match[2]] if match else None
+    if type(found) is not int or not low <= found <= most:
+        raise OperatorError(f'must be a whole number, {low} to {most}, or such as "20M"')
+    if 0 < found < LEAST_BYTES:
+        raise OperatorError(f"must be 0, or {LEAST_BYTES} to {most}")
+    return found
+
+
+def _limit_group(value: object) -> str:
+    if value != "" and not (isinstance(value, str) and re.fullmatch(GROUP_NAME, value, re.ASCII)):
+        raise OperatorError(_NO_GROUP_NAME)
+    return str(value)
 
 
 def _indirect_segments(value: object) -> int:
@@ -392,6 +459,8 @@ _RULES: Final[Mapping[str, Callable[[object], object]]] = {
     "on_full": lambda value: _one_of(value, WORDS["on_full"]),
     "group": lambda value: _account(value, "group"),
     "user": lambda value: _account(value, "user"),
+    "limit_group": _limit_group,
+    **dict.fromkeys(("bytes_max", "read_bytes_max", "write_bytes_max"), _bytes),
     "cpus": _cpus,
     "metrics": _metrics,
     "kinds": lambda value: _names(value, KINDS, 1),

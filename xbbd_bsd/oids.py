@@ -13,7 +13,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Any, Final
 
-from xbbd_bsd.config import SECTIONS, DaemonConfig, describe_key
+from xbbd_bsd.config import RANGES, SECTIONS, DaemonConfig, describe_key
 
 DAEMON_ROOT: Final = "hw.xbbd"
 
@@ -147,15 +147,19 @@ class Driver:
         return self.leaves.get(name)
 
 
+def number_type(key: str) -> Type:
+    """What holds a number of the configuration."""
+    return Type.U64 if key in RANGES and RANGES[key][1] >= 1 << 31 else Type.INT
+
+
 def config_leaves(section: type[Any], *, prefix: str = "") -> tuple[Leaf, ...]:
     """A leaf for every key of a section of the configuration, which is a dataclass."""
     leaves = []
     for field in fields(section):
-        numeric = isinstance(field.default, int)
         leaves.append(
             Leaf(
                 prefix + field.name,
-                Type.INT if numeric else Type.STRING,
+                number_type(field.name) if isinstance(field.default, int) else Type.STRING,
                 describe_key(field.name),
                 tunable=True,
             )

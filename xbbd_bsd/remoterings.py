@@ -18,6 +18,7 @@ from xbbd_bsd.host import Host, RingDescriptors
 from xbbd_bsd.native import QueueState, QueueStatus, StopReason
 from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import DeviceState, Link
+from xbbd_bsd.native.rates import NOT_SHARED, Level, SharedRates
 from xbbd_bsd.native.remote import RemoteDevice
 from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.native.vitals import Process
@@ -51,6 +52,7 @@ class RemoteRings:
         unit: int,
         link: Link,
         kept: Sequence[int] = (),
+        rates: Mapping[Level, SharedRates] = NOT_SHARED,
         adopts: bool = False,
         limit: float = LIMIT,
     ) -> None:
@@ -59,8 +61,8 @@ class RemoteRings:
         `make` says what one is made of, as `Asked.make`.  `adopts`: somebody served them
         before; if it is this very process, as when it is the daemon that died, nothing is
         begun.  `kept`: what holds locks on the device's medium, which the process keeps as
-        well.  Waits; OSError, HostError or GuestError, and nothing is left behind then.  Any
-        thread.
+        well; `rates`: limits that it shares.  Waits; OSError, HostError or GuestError, and
+        nothing is left behind then.  Any thread.
         """
         self._offered = offered
         self._fault_of = fault_of
@@ -92,7 +94,7 @@ class RemoteRings:
                     given = RingDescriptors(passed, given.events)
                     rings.append(make(ring_number, given, -1, held))
             self._device = RemoteDevice.open(
-                link, kind, unit, rings, segment, kept=kept, limit=limit
+                link, kind, unit, rings, segment, kept=kept, rates=rates, limit=limit
             )
 
     def listen(self, subscribe: Subscribe, woken: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ may be lost: then the rings wait for another one, which adopts them.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
 from xbbd_bsd.errands import Errands
@@ -17,6 +17,7 @@ from xbbd_bsd.host import Host, RingDescriptors
 from xbbd_bsd.native import IoUse, QueueStatus, bound_io
 from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import Link
+from xbbd_bsd.native.rates import Level, SharedRates
 from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.native.vitals import Process
 from xbbd_bsd.oids import Value
@@ -96,6 +97,7 @@ class Asked(Generic[P, S]):
     what it opens for that it puts on a stack, and which is not closed before the ring is
     served by somebody who has that.  `guest`: its name, for people.  `adopts`: somebody
     served them before.  `kept`: descriptors that are to be open as long as they are served.
+    `rates`: limits that the device shares.
     """
 
     who: Identity
@@ -105,6 +107,7 @@ class Asked(Generic[P, S]):
     segment: S
     adopts: bool
     kept: Sequence[int] = ()
+    rates: Mapping[Level, SharedRates] = field(default_factory=dict)
 
 
 class Serving(Protocol[P, S]):
@@ -272,6 +275,7 @@ class ByProcess(Generic[P, S]):
             unit=who.unit,
             link=link,
             kept=asked.kept,
+            rates=asked.rates,
             adopts=asked.adopts,
         )
 

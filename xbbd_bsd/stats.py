@@ -10,6 +10,18 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+RATES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "iops_max": "most I/O operations a second, 0 for any number",
+        "bytes_max": "most bytes read and written a second, 0 for any number",
+        "read_iops_max": "most read operations a second, 0 for any number",
+        "read_bytes_max": "most bytes read a second, 0 for any number",
+        "write_iops_max": "most other operations a second, 0 for any number",
+        "write_bytes_max": "most bytes written a second, 0 for any number",
+        "burst_ms": "what the limits allow in so many milliseconds may be done at once",
+    }
+)
+
 TUNABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "disable_flush": "fake the flush command",
@@ -20,6 +32,7 @@ TUNABLES: Final[Mapping[str, str]] = MappingProxyType(
         "on_error": "what to do when the disk fails: report, retry, pause or stop",
         "on_full": "the same when it is full; auto: pause in place of retry",
         "retry_seconds": "for how long to retry before the guest is told",
+        **RATES,
     }
 )
 
@@ -74,6 +87,8 @@ COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
         "io_read_modify_write": "how many writes had to read the sectors around first",
         "io_held": "how many I/O dispatches were held back when the disk failed them",
         "io_retries": "how many times such a dispatch was tried again",
+        "throttled": "how many I/O dispatches a limit has held back",
+        "throttled_ns": "for how many nanoseconds limits have held some back",
         "grants_mapped_total": "how many grants have been mapped",
         "grants_unmapped_total": "how many grants have been unmapped",
         "grants_copied_total": "how many grants have been copied from or to",

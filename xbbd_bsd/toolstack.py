@@ -78,7 +78,7 @@ class DiskOffer:
     `vdev` is the device number (51712: xvda); `path` a file's name as of
     os.fsdecode; `kind` the backend's directory, "vbd" (backendtype=phy) or "vbd3"
     (backendtype=tap).  `on_error` and `on_full`: what is done when it fails, "" for what is
-    configured.
+    configured; `limit_group` likewise, whose limits it shares.
     """
 
     domid: int
@@ -90,6 +90,7 @@ class DiskOffer:
     discard: bool = True
     on_error: str = ""
     on_full: str = ""
+    limit_group: str = ""
 
     @property
     def noun(self) -> str:
@@ -141,6 +142,7 @@ class DiskOffer:
             "specification": b"xen",
             **({"on-error": self.on_error.encode()} if self.on_error else {}),
             **({"on-full": self.on_full.encode()} if self.on_full else {}),
+            **({"limit-group": self.limit_group.encode()} if self.limit_group else {}),
             "state": State.INITIALISING.node,
         }
 

@@ -238,6 +238,12 @@ def _verb_parser() -> argparse.ArgumentParser:
                     default="",
                     help=f"{TUNABLES[key]}; not given: as configured",
                 )
+            command.add_argument(
+                "--limit-group",
+                default="",
+                metavar="NAME",
+                help="section [group.NAME] of xbbd.conf whose limits it shares",
+            )
     command = verb("pause", _pause, "begin nothing of a disk any more; its guest waits")
     command.add_argument("device", metavar="xbbdN")
     command = verb("resume", _resume, "begin again what waits of a disk that is paused")

@@ -15,7 +15,7 @@ _xbb_options()
 	xbbctl,) echo '-a -d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir --version' ;;
 	xbbctl,names) echo '-d -e -f -h -i -j -N -n -q -t -W -T --help --host --state-dir' ;;
 	xbbctl,list) echo '--help --host --state-dir -j -v' ;;
-	xbbctl,attach) echo '--help --host --state-dir -j --limit --mode --kind --cdrom --no-discard --on-error --on-full' ;;
+	xbbctl,attach) echo '--help --host --state-dir -j --limit --mode --kind --cdrom --no-discard --on-error --on-full --limit-group' ;;
 	xbbctl,detach) echo '--help --host --state-dir -j --force --limit' ;;
 	xbbctl,pause) echo '--help --host --state-dir -j' ;;
 	xbbctl,resume) echo '--help --host --state-dir -j' ;;
@@ -47,6 +47,7 @@ _xbb_takes()
 	xbbctl,attach,--kind) echo '=vbd vbd3' ;;
 	xbbctl,attach,--on-error) echo '=report retry pause stop' ;;
 	xbbctl,attach,--on-full) echo '=report retry pause stop auto' ;;
+	xbbctl,attach,--limit-group) echo 'word' ;;
 	xbbctl,detach,--host) echo 'spec' ;;
 	xbbctl,detach,--state-dir) echo 'dir' ;;
 	xbbctl,detach,--limit) echo 'word' ;;

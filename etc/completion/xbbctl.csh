@@ -15,8 +15,9 @@ complete xbbctl \
     'n@--kind@(vbd vbd3)@' \
     'n@--on-error@(report retry pause stop)@' \
     'n@--on-full@(report retry pause stop auto)@' \
+    'n@--limit-group@x:name@' \
     'n@--age@x:seconds@' \
-    'c@--@(age cdrom force help host kind limit mode no-discard on-error on-full state-dir version)@' \
+    'c@--@(age cdrom force help host kind limit limit-group mode no-discard on-error on-full state-dir version)@' \
     'c@-@(a d e f h i j N n q T t v W)@' \
     'n@list@x:guest@' \
     'n@{attach,detach}@x:name or number of the guest@' \

@@ -63,6 +63,7 @@ AMOUNTS = {
     "net_flipping": [60],
     "net_takeover": [30],
     "order": [40],
+    "rate": [200],
     "recover": [60],
     "takeover": [6],
 }

@@ -11,7 +11,7 @@ import ctypes
 import os
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -111,8 +111,12 @@ def ring(
     bounce: bool = False,
     disk_kind: DiskKind = DiskKind.DEVICE if DEVICE else DiskKind.FILE,
     unit: int = 0,
+    prepare: Callable[[State], None] = lambda _: None,
 ) -> Iterator[Ring]:
-    """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes."""
+    """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes.
+
+    ``prepare`` is given its segment before that.
+    """
     domain = tmp_path / "domain"
     domain.mkdir()
     disk = tmp_path / "disk"
@@ -150,6 +154,7 @@ def ring(
         backend.setblocking(False)
         state = State.create(str(tmp_path / "state"))
         state.resize(size // 512 if sectors is None else sectors)
+        prepare(state)
         params = QueueParams(
             grant_fd=domain_fd,
             event_fd=backend.fileno(),

@@ -178,7 +178,7 @@ def params(rig: Rig) -> Any:
     [
         (b"x", "too short for a message"),
         (head(lib.XBB_GUEST_STATUS, REQUEST)[:15], "too short for a message"),
-        (head(lib.XBB_GUEST_HELLO, REQUEST, version=1) + bytes(8), "another version"),
+        (head(lib.XBB_GUEST_HELLO, REQUEST, version=2) + bytes(8), "another version"),
         (head(0, REQUEST) + bytes(8), "no request"),
         (head(lib.XBB_GUEST_DONE, REQUEST) + bytes(8), "no request"),
         (head(lib.XBB_GUEST_STATUS, REQUEST + 1) + bytes(8), "not the size"),

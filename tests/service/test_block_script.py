@@ -58,6 +58,16 @@ def test_it_tells_the_daemon_and_waits(store: Path, platform: str) -> None:
 
 
 @pytest.mark.parametrize("platform", ["linux", "freebsd"])
+def test_a_group_of_limits_before_the_target(store: Path, platform: str) -> None:
+    (store / "hotplug-status").write_text("connected")
+    (store / "params").write_text("limit-group=gold,/tank/a,b.img")
+    done = call(store, platform, "add")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (store / "limit-group").read_text() == "gold"
+    assert (store / "physical-device-path").read_text() == "/tank/a,b.img"
+
+
+@pytest.mark.parametrize("platform", ["linux", "freebsd"])
 def test_a_disk_that_does_not_open(store: Path, platform: str) -> None:
     (store / "hotplug-status").write_text("error")
     (store / "hotplug-error").write_text("unable to open /tank/a b.img: No such file")

@@ -22,7 +22,7 @@ from xbbd_bsd.config import (
 )
 from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.stats import TUNABLES
+from xbbd_bsd.stats import RATES, TUNABLES
 from xbbd_bsd.vdev import vdev_name
 
 EVERYTHING = """
@@ -309,6 +309,8 @@ def test_tunables_are_those_of_the_data_path() -> None:
         "on_error": 1,
         "on_full": 3,
         "retry_seconds": 7,
+        **dict.fromkeys(RATES, 0),
+        "burst_ms": 100,
     }
     assert tuple(tunables) == tuple(TUNABLES)
 

@@ -20,6 +20,7 @@ from xbbd_bsd.conftext import parse
 from xbbd_bsd.errors import OperatorError
 
 # As xbbd.conf(5) promises them, written down once more.
+BYTES = ("bytes_max", "read_bytes_max", "write_bytes_max")
 LIMITS = {
     "workers": (1, 64),
     "max_ring_page_order": (0, 5),
@@ -44,6 +45,9 @@ LIMITS = {
     "descriptors": (0, 10000000),
     "cpu_percent": (0, 102400),
     "retry_seconds": (0, 86400),
+    **dict.fromkeys(("iops_max", "read_iops_max", "write_iops_max"), (0, 100000000)),
+    **dict.fromkeys(BYTES, (0, 1099511627776)),
+    "burst_ms": (10, 60000),
 }
 _SECTION = {field.name: name for name, keys in SECTIONS.items() for field in fields(keys)}
 
@@ -65,6 +69,7 @@ def test_the_least_and_the_most(key: str) -> None:
     for value in (low - 1, high + 1):
         assert refusal(f"[{section}]\n{key} = {value}") == (
             f"f:2: [{section}] {key} = {value}: must be a whole number, {low} to {high}"
+            + ', or such as "20M"' * (key in BYTES)
         )
 
 

@@ -116,6 +116,7 @@ def test_what_is_a_card() -> None:
         (["1", "bridge=a", "--cdrom"], "--cdrom is of disks, not of cards"),
         (["1", "bridge=a", "--mode", "r"], "--mode is of disks, not of cards"),
         (["1", "bridge=a", "--no-discard"], "--no-discard is of disks, not of cards"),
+        (["1", "bridge=a", "--limit-group", "g"], "--limit-group is of disks, not of cards"),
         (["1", "bridg=a"], "bridg: no key of a card"),
     ],
 )

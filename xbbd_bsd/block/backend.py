@@ -38,6 +38,7 @@ from xbbd_bsd.block.rings import MakeParams, asked_of, woke
 from xbbd_bsd.block.segments import make_segment, remove_segment
 from xbbd_bsd.block.served import Served
 from xbbd_bsd.block.sharing import Owner
+from xbbd_bsd.block.tuning import Tuning
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.errands import Ended, Pending
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
@@ -73,7 +74,7 @@ class BlockBackend:
         self._guest = ""
         self._vdev = vdev_name(identity.number)
         self._path = ""  # as far as it is known yet
-        self._given: dict[str, int] = {}  # tunables, as last written by us
+        self._tuning = Tuning(family.allowances, identity.domid, lambda: family.config)
         self._look: asyncio.TimerHandle | None = None  # when to measure the disk again
         self._offer = Offer()
         self._sector_size = 0  # presented; what was configured when the offer was made
@@ -132,16 +133,11 @@ class BlockBackend:
         What was agreed with a guest stays until it connects again.
         """
         domid, number = str(self._identity.domid), str(self._identity.number)
-        self._config = self._family.config.disk_for(
+        config = self._family.config.disk_for(
             self._path, (self._guest, domid), (self._vdev, number)
         )
-        self._config = replace(self._config, **self._said)  # type: ignore[arg-type]
-        if self._segment is not None:
-            for name, value in self._config.tunables().items():
-                # What has not changed may have been set by the operator meanwhile.
-                if value != self._given.get(name):
-                    self._segment.set_tunable(name, value)
-                    self._given[name] = value
+        config = replace(config, **self._said)  # type: ignore[arg-type]
+        self._config = self._tuning.apply(config)
         self._plan_look()
 
     def _plan_look(self) -> None:
@@ -178,6 +174,7 @@ class BlockBackend:
 
     def _use(self, segment: State) -> State:
         self._segment = segment
+        self._tuning.use(segment)
         self._family.devices[self._identity.unit] = SegmentNumbers(
             segment,
             self.medium_facts,
@@ -208,6 +205,7 @@ class BlockBackend:
         # All nodes first: what is open must be ours before the store can fail.
         named, mode = named_medium(self._media, backend), backend("mode")
         self._path = named_path(self._media, backend)
+        self._tuning.read_node(backend)
         self.configure()
         discard = self._config.discard and backend("discard-enable") != b"0"
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
@@ -283,6 +281,7 @@ class BlockBackend:
         cdrom, removable = backend("device-type") == b"cdrom", backend("removable") == b"1"
         ring, self._opened = served.any_ring, named_medium(self._media, backend)
         self._path = os.fsdecode(served.wanted.name)
+        self._tuning.read_node(backend, adopts=True)
         self.configure()
         self._share.keep(Part.DISK, OF_DISK)
         wanted = replace(served.wanted, lend=lambda: self._family.serving.lend(self._identity))
@@ -353,7 +352,10 @@ class BlockBackend:
             self._wake()
 
     def connect(self, frontend: Nodes) -> Connection:
-        with self._share.or_give_back(Part.CONNECTION, but=Pending):
+        with (
+            self._share.or_give_back(Part.CONNECTION, but=Pending),
+            self._tuning.or_leave(but=Pending),
+        ):
             return self._connect(frontend)
 
     def _connect(self, frontend: Nodes) -> Connection:
@@ -385,7 +387,8 @@ class BlockBackend:
         """Serve these rings; may raise Pending, and is asked with the same key then."""
         assert self._segment is not None
         serving, medium, who = self._family.serving, self._medium, self._identity
-        needs = asked_of(who, self._guest, rings, make, self._segment, medium.kept)
+        rates = self._tuning.share(self._config)
+        needs = asked_of(who, self._guest, rings, make, self._segment, medium.kept, rates)
         found = self._rings = ask_for_rings(medium.errands, key, partial(serving.serve, needs))
         serving.listen(found, who, self._woken)
         self._lookout.begin(self._segment, self._path)
@@ -433,6 +436,7 @@ class BlockBackend:
             self._medium.tell_progress(0.0)  # whatever waited has been answered
             self._lookout.end()
             self._pauses.end(self._segment)
+            self._tuning.leave()
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()
 
@@ -458,8 +462,9 @@ class BlockBackend:
             numbers = self._family.devices.pop(self._identity.unit)
             sound = not self._segment.damaged
             self._family.ledger.leave(self._identity.unit, numbers.group, sound=sound)
+            self._tuning.end()
             remove_segment(self._segment)
-            self._segment, self._given = None, {}
+            self._segment = None
 
     def medium_facts(self) -> dict[str, Value]:
         """Leaves of the group "medium" that are known here."""

@@ -12,6 +12,7 @@ from xbbd_bsd.block.limits import Accounts
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.block.tuning import Allowances
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.host import Host, MediumName
@@ -38,6 +39,7 @@ class Common(Protocol):
     marks: Marks
     heritage: Heritage
     limits: Accounts
+    allowances: Allowances
     ledger: Ledger
     devices: dict[int, SegmentNumbers]
     known: dict[int, Any]

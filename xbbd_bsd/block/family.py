@@ -21,6 +21,7 @@ from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME
 from xbbd_bsd.block.served import note_passport
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
+from xbbd_bsd.block.tuning import Allowances
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
 from xbbd_bsd.deeds import SizeAsked
@@ -69,6 +70,8 @@ class BlockFamily:
         self._try_again = try_again
         self.ledger = Ledger()
         self.limits = limits
+        self.allowances = Allowances(state_dir)
+        self._to_settle = set(media)
         self.marks = marks
         self.heritage = heritage
         self.media = media
@@ -117,6 +120,9 @@ class BlockFamily:
     def settle(self, kind: str) -> None:
         for gone in self.heritage.settle(kind):
             self.serving.drop(gone, lambda: None)
+        self._to_settle.discard(kind)
+        if not self._to_settle:
+            self.allowances.settle()
 
     def leave(self) -> None:
         for unit, numbers in self.devices.items():

@@ -11,7 +11,7 @@ from typing import Final
 
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.faults import DISK_OPERATIONS, GUEST_KINDS
-from xbbd_bsd.oids import PROCESS, Driver, Leaf, Type, config_leaves, strings
+from xbbd_bsd.oids import PROCESS, Driver, Leaf, Type, config_leaves, number_type, strings
 from xbbd_bsd.stats import COUNTERS, GAUGES, TUNABLES, WORDS
 
 RESIZE: Final = "resize"
@@ -51,7 +51,7 @@ PAUSED: Final = (
 TUNABLE: Final = tuple(
     Leaf(
         name,
-        Type.STRING if name in WORDS else Type.INT,
+        Type.STRING if name in WORDS else number_type(name),
         text,
         writable=True,
         tunable=True,

@@ -16,6 +16,7 @@ from xbbd_bsd.events import QueueStatus as QueueWoke
 from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import Queue, QueueParams, QueueStatus, State, StopReason
 from xbbd_bsd.native.addition import DISKS
+from xbbd_bsd.native.rates import Level, SharedRates
 from xbbd_bsd.ringset import OfferedRing, reason_of
 from xbbd_bsd.ringset import fault_of as fault_of_any
 from xbbd_bsd.serving import Asked, Craft
@@ -64,8 +65,9 @@ def asked_of(
     make: MakeParams,
     segment: State,
     kept: Sequence[int],
+    rates: Mapping[Level, SharedRates],
 ) -> Asked[QueueParams, State]:
-    """Rings to be served; `kept` as of `Asked`."""
+    """Rings to be served; `kept` and `rates` as of `Asked`."""
 
     def made(number: int, given: RingDescriptors, wake: int, held: ExitStack) -> QueueParams:
         return make(number, rings[number], given.grants, given.events, wake)
@@ -78,4 +80,5 @@ def asked_of(
         segment,
         all(make(n, ring, -1, -1, -1).adopt for n, ring in rings.items()),
         kept,
+        rates,
     )

@@ -36,6 +36,7 @@ _OF_DISKS: Final = {
     "no_discard": False,
     "on_error": "",
     "on_full": "",
+    "limit_group": "",
 }
 """Options that say nothing of a card, with their defaults."""
 

@@ -64,6 +64,7 @@ def disk_said(store: Store, options: argparse.Namespace) -> DiskOffer:
         discard=not options.no_discard,
         on_error=options.on_error,
         on_full=options.on_full,
+        limit_group=options.limit_group,
     )
 
 

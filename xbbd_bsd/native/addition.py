@@ -6,7 +6,7 @@ thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from errno import EPROTO
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -17,6 +17,7 @@ from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.binding import MAX_RINGS
 from xbbd_bsd.native.net import NetParams
 from xbbd_bsd.native.queue import QueueParams
+from xbbd_bsd.native.rates import Level
 
 ffi.new("struct xbb_guest_add *")  # fails at import if the header does not fit
 
@@ -60,11 +61,18 @@ class Kind(Generic[P]):
         return (self.family - int(lib.XBB_FAMILY_BLOCK)) * _UNITS + unit
 
     def addition(
-        self, device: int, rings: Sequence[P], *, segment: int, kept: Sequence[int]
+        self,
+        device: int,
+        rings: Sequence[P],
+        *,
+        segment: int,
+        kept: Sequence[int],
+        rates: Mapping[Level, int] | None = None,
     ) -> tuple[Any, list[int]]:
         """The message but for its head, and the descriptors in it; HostError.
 
-        A ring's `grant_fd` below 0: the process has its own.
+        A ring's `grant_fd` below 0: the process has its own.  `rates`: files of limits that
+        a disk shares.
         """
         if not 0 < len(rings) <= MAX_RINGS or len(kept) > MAX_KEPT:
             raise HostError(f"device {device}: {len(rings)} rings, {len(kept)} kept", EPROTO)
@@ -78,7 +86,11 @@ class Kind(Generic[P]):
             if self.each:
                 descriptors.append(self.medium(ring))
             setattr(message.ring[number], self.member, self.c_params(self.bare(ring))[0])
-        return message, [*descriptors, *kept]
+        descriptors += kept
+        for level, file in sorted((rates or {}).items()):
+            message.rates |= 1 << level
+            descriptors.append(file)
+        return message, descriptors
 
 
 DISKS: Final[Kind[QueueParams]] = Kind(

@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "block": (
         "adopt.c",
+        "allowance.c",
         "answer.c",
         "batch.c",
         "blkif.c",
@@ -69,11 +70,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "policy.c",
         "probes.c",
         "queue.c",
+        "rate.c",
         "recover.c",
         "resume.c",
         "settle.c",
         "speed.c",
         "sweep.c",
+        "throttle.c",
     ),
     "net": (
         "adopt.c",

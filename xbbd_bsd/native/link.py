@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -29,6 +29,7 @@ from xbbd_bsd.native import packets
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.addition import MAX_KEPT, Kind, P
 from xbbd_bsd.native.binding import StopReason, known
+from xbbd_bsd.native.rates import Level
 from xbbd_bsd.native.vitals import Process
 
 for _name in ("hello", "request", "done", "report", "devices", "params"):
@@ -191,16 +192,17 @@ class Link:
         *,
         segment: int,
         kept: Sequence[int] = (),
+        rates: Mapping[Level, int] | None = None,
         limit: float,
     ) -> None:
         """Have a device of a family served: all its rings are when this returns.
 
         `segment` is a descriptor that only this process of the guest's will have, and not
-        locked; `kept` are those that it keeps open as long as it has the device.  All
-        descriptors stay the caller's.  A ring's `grant_fd` below 0: the process has its own.
-        Waits; HostError.
+        locked; `kept` are those that it keeps open as long as it has the device; `rates`
+        files of limits that it shares.  All descriptors stay the caller's.  A ring's
+        `grant_fd` below 0: the process has its own.  Waits; HostError.
         """
-        message, descriptors = kind.addition(device, rings, segment=segment, kept=kept)
+        message, descriptors = kind.addition(device, rings, segment=segment, kept=kept, rates=rates)
         try:
             self._ask("serve its rings", lib.XBB_GUEST_ADD, message, descriptors, limit)
         except HostError as error:

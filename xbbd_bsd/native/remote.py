@@ -8,7 +8,8 @@ meant for a thread of their own (errands.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from errno import ENOENT, EPROTO
 
 from xbbd_bsd.errors import HostError
@@ -16,6 +17,7 @@ from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.binding import QueueState, StopReason, known
 from xbbd_bsd.native.link import DeviceReport, DeviceState, Link, sane
 from xbbd_bsd.native.queue import QueueStatus
+from xbbd_bsd.native.rates import NOT_SHARED, Level, SharedRates
 from xbbd_bsd.native.segment import MappedSegment
 
 
@@ -39,6 +41,7 @@ class RemoteDevice:
         state: MappedSegment,
         *,
         kept: Sequence[int] = (),
+        rates: Mapping[Level, SharedRates] = NOT_SHARED,
         limit: float,
     ) -> RemoteDevice:
         """Have all rings opened and then started.  Waits; HostError, and nothing is left then.
@@ -48,15 +51,18 @@ class RemoteDevice:
         """
         number = kind.number(unit)
         # Anew, so that its lock is nobody's but that process's.
-        try:
-            segment = os.open(state.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            text = f"unable to open {state.path}: {error.strerror}"
-            raise HostError(text, error.errno or ENOENT) from None
-        try:
-            link.add(number, kind, rings, segment=segment, kept=kept, limit=limit)
-        finally:
-            os.close(segment)
+        with ExitStack() as held:
+            files: dict[Level, int] = {}
+            try:
+                segment = os.open(state.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                held.callback(os.close, segment)
+                for level, shared in rates.items():
+                    files[level] = shared.open()
+                    held.callback(os.close, files[level])
+            except OSError as error:
+                text = f"unable to open {error.filename}: {error.strerror}"
+                raise HostError(text, error.errno or ENOENT) from None
+            link.add(number, kind, rings, segment=segment, kept=kept, rates=files, limit=limit)
         return cls(link, number, state, len(rings))
 
     @property

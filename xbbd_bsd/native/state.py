@@ -27,6 +27,7 @@ from xbbd_bsd.native.binding import (
     known,
 )
 from xbbd_bsd.native.faults import count_failures, read_faults
+from xbbd_bsd.native.rates import RATES, SHARED, Level, SharedRates
 from xbbd_bsd.native.segment import (
     COMMON_COUNTERS,
     NOBODYS,
@@ -41,7 +42,8 @@ from xbbd_bsd.native.segment import (
 
 _OWN_COUNTERS = tuple(name for name, _ in ffi.typeof("struct xbb_counters").fields)
 COUNTERS: tuple[str, ...] = (*_OWN_COUNTERS, *COMMON_COUNTERS)
-TUNABLES: tuple[str, ...] = tuple(name for name, _ in ffi.typeof("struct xbb_tunables").fields)
+_WORDS = tuple(name for name, _ in ffi.typeof("struct xbb_tunables").fields)
+TUNABLES: tuple[str, ...] = (*_WORDS, *RATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class State(MappedSegment):
         lib.xbb_state_damaged,
         lib.xbb_state_rings,
         _OWN_COUNTERS,
-        TUNABLES,
+        _WORDS,
     )
 
     def __init__(self, path: str, fd: int, *, writable: bool, locked: bool = False) -> None:
@@ -161,6 +163,37 @@ class State(MappedSegment):
         return cls._made(
             path, identity, lambda fd, c: lib.xbb_state_format(fd, c, rings, table_entries)
         )
+
+    def tunables(self) -> dict[str, int]:
+        """The tunables by name; its own limits are such, too."""
+        return super().tunables() | self.rates(Level.DISK)
+
+    def set_tunable(self, name: str, value: int) -> None:
+        """As of any segment; of a limit 64 bits without sign."""
+        if name in RATES:
+            self.set_rate(Level.DISK, name, value)
+        else:
+            super().set_tunable(name, value)
+
+    def rates(self, level: Level) -> dict[str, int]:
+        """The limits that hold for the disk at a level, by name; 0: none."""
+        limits = self._state.rates[level]
+        return dict(zip(RATES, (*map(int, limits.most), int(limits.burst_ms)), strict=True))
+
+    def set_rate(self, level: Level, name: str, value: int) -> None:
+        """Change one; whoever is held back by it goes by that at once.  KeyError."""
+        if name not in RATES:
+            raise KeyError(name)
+        check(lib.xbb_rate_set(self._state, level, RATES.index(name), value), f"set {name}")
+
+    def share(self, level: Level, rates: SharedRates | None) -> None:
+        """Have queues, when they are opened, go by words that others have, too.
+
+        Those must stay open as long as the segment.
+        """
+        assert level in SHARED
+        words = ffi.NULL if rates is None else rates.words
+        check(lib.xbb_rate_share(self._state, level, words), f"share limits with {level.name}")
 
     @property
     def failures(self) -> int:

@@ -39,6 +39,7 @@
 #include "block/slots.h"
 #include "block/batch.h"
 #include "block/store.h"
+#include "block/rate.h"
 
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS, "a map holds a batch");
 _Static_assert(XBB_FETCH_PAGES >= XBB_MAX_INDIRECT_PAGES,
@@ -93,6 +94,9 @@ struct xbb_queue_setup {
 	struct xbb_ring_state *rs;	/* in there */
 	const struct xbb_tunables *tunables;	/* likewise */
 	struct xbb_pause *pause;	/* likewise */
+	const uint32_t	*limited;	/* likewise, as the next */
+	const struct xbb_rate_limits *rates;	/* by level */
+	struct xbb_rate_words *words[XBB_RATE_LEVELS];
 	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by devstat kind, too */
 	struct xbb_req	*table;		/* in-flight table, written only */
 	struct xbb_req	*reqs;		/* what we go by, safe from others */
@@ -135,6 +139,9 @@ struct xbb_queue_own {
 	uint32_t	 unpushed;	/* responses filled in, not pushed */
 	uint32_t	 flush_count;	/* of the flush_interval */
 	uint32_t	 pause_seen;	/* serial of what was followed */
+	bool		 unmerged;	/* requests, each by itself */
+	uint64_t	 throttled_ns;	/* what is next, since; 0: not */
+	uint64_t	 turn_ns;	/* when to ask again; 0: never */
 };
 
 /* Any thread of the queue's, and whoever has it. */
@@ -222,12 +229,23 @@ int	xbb_adopt_open(struct xbb_queue *q, uint32_t n,
 	    struct xbb_error *error);
 void	xbb_adopt_begin(struct xbb_queue *q);
 
-/* medium.c - what a segment says of its disk: size, and what it lost. */
+/*
+ * medium.c - what a segment says of its disk: size, what it lost, and which
+ * words it shares.
+ */
 uint64_t xbb_medium_sectors(struct xbb_mapping *mapping);
 uint64_t xbb_medium_had(struct xbb_mapping *mapping);
 void	xbb_medium_connect(struct xbb_mapping *mapping);
 int	xbb_medium_loss(struct xbb_mapping *mapping,
 	    const struct xbb_state *state);
+struct xbb_rate_words *xbb_medium_words(struct xbb_mapping *mapping,
+	    uint32_t level);
+void	xbb_medium_share(struct xbb_mapping *mapping, uint32_t level,
+	    struct xbb_rate_words *words);
+
+/* allowance.c - the words of each level. */
+struct xbb_rate_words *xbb_allowance_words(struct xbb_state *state,
+	    uint32_t level);
 
 /*
  * pages.c - the pages of a batch and of a request's list of segments: pinned,
@@ -345,6 +363,20 @@ void	xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep);
 /* probes.c - what a tracer may hook. */
 void	xbb_probe_dispatch(const struct xbb_queue *q,
 	    const struct xbb_batch *batch);
+
+/* throttle.c - whether a limit holds it back.  Ring thread. */
+bool	xbb_throttle_asks(struct xbb_queue *q, const struct xbb_batch *batch);
+bool	xbb_throttle_parts(const struct xbb_queue *q);
+int	xbb_throttle_wait(struct xbb_queue *q, int limit_ms);
+
+/* All that it costs where there are no limits. */
+static inline bool
+xbb_throttle_holds(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	return ((XBB_GET(*q->set.limited) | q->own.throttled_ns) != 0 &&
+	    xbb_throttle_asks(q, batch));
+}
 
 /* order.c - which batch is started next.  Ring thread. */
 struct xbb_batch *xbb_order_next(struct xbb_queue *q);

@@ -7,7 +7,7 @@
 #define XBB_SECTOR_SIZE		512	/* the unit on the wire (blkif.h) */
 #define XBB_SECTORS_PER_PAGE	8
 /* Of a disk's segment, all but its head. */
-#define XBB_TABLE_VERSION	3
+#define XBB_TABLE_VERSION	4
 #define XBB_MAX_REQUESTS	1024	/* slots of the largest ring */
 /* BLKIF_MAX_SEGMENTS_PER_REQUEST */
 #define XBB_MAX_SEGMENTS	11
@@ -125,6 +125,60 @@ struct xbb_tunables {
 	int32_t		retry_seconds;	/* of RETRY, before REPORT */
 };
 
+/*
+ * What may be limited in a second: operations and bytes moved, of all that is
+ * asked for, of what is read and of what is written.  Even ones are operations.
+ */
+enum xbb_rate_kind {
+	XBB_RATE_IOPS		= 0,
+	XBB_RATE_BYTES		= 1,
+	XBB_RATE_READ_IOPS	= 2,
+	XBB_RATE_READ_BYTES	= 3,
+	XBB_RATE_WRITE_IOPS	= 4,
+	XBB_RATE_WRITE_BYTES	= 5
+};
+#define XBB_RATE_KINDS		6
+
+/* Whose limits those are: all of them hold. */
+enum xbb_rate_level {
+	XBB_RATE_DISK		= 0,
+	XBB_RATE_GUEST		= 1,	/* all disks of its guest together */
+	XBB_RATE_GROUP		= 2	/* all of its group */
+};
+#define XBB_RATE_LEVELS		3
+#define XBB_BURST_MS		100	/* of a fresh segment */
+#define XBB_RATE_SHARERS	64	/* with a place of their own */
+#define XBB_RATE_MAGIC		0x52424253	/* "SBBR" in memory */
+#define XBB_RATE_VERSION	1
+#define XBB_RATE_FILE_SIZE	4096	/* of struct xbb_rate_file, and zeros */
+
+/* Tunables, too.  Of a burst: what may be done ahead of time. */
+struct xbb_rate_limits {
+	uint64_t	most[XBB_RATE_KINDS];	/* 0: any amount */
+	uint64_t	burst_ms;
+};
+
+/* One of those who share limits: a ring of a disk, a disk of a guest. */
+struct xbb_rate_sharer {
+	uint64_t	had;	/* how much it had, as rate.c counts that */
+	uint64_t	waits;		/* with this turn; 0: it does not */
+};
+
+/* Where those who go by the same limits meet. */
+struct xbb_rate_words {
+	/* When all would have been due at the allowed rate. */
+	uint64_t	due_ns[XBB_RATE_KINDS];	/* CLOCK_MONOTONIC */
+	uint64_t	turn;			/* of the last one */
+	struct xbb_rate_sharer sharer[XBB_RATE_SHARERS];
+};
+
+/* These words in a file, for the disks of a guest, or of a group. */
+struct xbb_rate_file {
+	uint32_t	magic;		/* XBB_RATE_MAGIC */
+	uint32_t	version;	/* XBB_RATE_VERSION */
+	struct xbb_rate_words words;
+};
+
 /* And of a disk's; descriptions are in stats.py, checked by a test. */
 struct xbb_counters {
 	uint64_t	reqs_received;
@@ -154,6 +208,8 @@ struct xbb_counters {
 	uint64_t	io_read_modify_write;
 	uint64_t	io_held;
 	uint64_t	io_retries;
+	uint64_t	throttled;
+	uint64_t	throttled_ns;
 };
 
 /* Everything a queue is made of.  Descriptors stay the caller's. */
@@ -238,6 +294,11 @@ struct xbb_state {
 	struct xbb_tunables tunables;
 	/* of the first flush that failed; EFBIG: cut off under a write */
 	int32_t		lost_errno;
+	uint32_t	limited;	/* by which levels, a bit each */
+	uint32_t	reserved_rates;
+	struct xbb_rate_limits rates[XBB_RATE_LEVELS];
+	/* its own, and others' where these have no file that is shared */
+	struct xbb_rate_words words[XBB_RATE_LEVELS];
 	struct xbb_medium medium;		/* the control plane's */
 	struct xbb_takeovers takeovers;		/* likewise */
 	/* likewise: so many rings its guest connected */
@@ -297,6 +358,24 @@ int	xbb_state_followed(const struct xbb_state *state);
 uint32_t xbb_policy_of(int32_t on_error, int32_t on_full, int32_t errnum,
 	    int gone);
 uint32_t xbb_policy_wait_ms(uint32_t tries);
+
+/*
+ * Limits.  xbb_rate_set() changes one of a level, or the burst of all of them,
+ * at any time (EINVAL: no such level or kind; XBB_RATE_KINDS is the burst);
+ * whoever is held back goes by it within a twentieth of a second.
+ * xbb_rate_format() makes a fresh file of words, xbb_rate_map() maps one, and
+ * refuses what is none (EINVAL); they stay until xbb_rate_unmap().
+ * xbb_rate_share() has the disk of a segment go by these words at a level, from
+ * when its queues are opened on, and until the segment is unmapped; NULL: by
+ * its own.
+ */
+int	xbb_rate_set(struct xbb_state *state, uint32_t level, uint32_t kind,
+	    uint64_t value);
+int	xbb_rate_format(int fd);
+int	xbb_rate_map(int fd, struct xbb_rate_words **wordsp);
+void	xbb_rate_unmap(struct xbb_rate_words *words);
+int	xbb_rate_share(struct xbb_state *state, uint32_t level,
+	    struct xbb_rate_words *words);
 
 /*
  * Queue.  xbb_queue_open() maps the ring and binds the event channel, and

@@ -44,7 +44,7 @@ enqueue_request(struct xbb_queue *q, uint16_t r)
 {
 	struct xbb_coalesce limits = {
 		.max_segments = q->set.params.max_batch_segments,
-		.disabled = XBB_GET(q->set.tunables->no_coalesce_reqs) != 0,
+		.disabled = q->own.unmerged,
 	};
 	struct xbb_batch *batch;
 
@@ -177,6 +177,17 @@ disk_sectors(const struct xbb_queue *q)
 	return (sectors < most ? sectors : most);
 }
 
+/* Before requests are taken: what is the same for all of them. */
+static void
+prepare_intake(struct xbb_queue *q)
+{
+
+	q->own.now_ns = xbb_now_ns();
+	q->own.limits.sectors = disk_sectors(q);
+	q->own.unmerged = XBB_GET(q->set.tunables->no_coalesce_reqs) != 0 ||
+	    (XBB_GET(*q->set.limited) != 0 && xbb_throttle_parts(q));
+}
+
 /*
  * Take every request that waits on the ring.  True if there was any.  One that
  * cannot be examined for now is left there, as are all after it: it is read,
@@ -195,8 +206,7 @@ xbb_queue_gather(struct xbb_queue *q)
 	}
 	if (unread == 0)
 		return (false);
-	q->own.now_ns = xbb_now_ns();
-	q->own.limits.sectors = disk_sectors(q);
+	prepare_intake(q);
 	for (n = 0; n < unread; n++) {
 		/*
 		 * Never empty: no more requests are read than a ring has slots
@@ -258,8 +268,7 @@ xbb_queue_readmit(struct xbb_queue *q)
 {
 	bool any;
 
-	q->own.now_ns = xbb_now_ns();
-	q->own.limits.sectors = disk_sectors(q);
+	prepare_intake(q);
 	for (any = false; q->own.owed != XBB_NONE; any = true)
 		if (!readmit_request(q, q->own.owed))
 			break;

@@ -12,6 +12,7 @@ struct own {
 	_Atomic(uint64_t) sectors;	/* most that the disk may have */
 	_Atomic(uint64_t) had;		/* most it had since rings connected */
 	atomic_int	 lost_errno;	/* as in the segment, if we said it */
+	_Atomic(struct xbb_rate_words *) words[XBB_RATE_LEVELS]; /* shared */
 };
 
 _Static_assert(sizeof(struct own) <= XBB_MAPPING_OWN, "it has room");
@@ -41,6 +42,7 @@ xbb_state_format(int fd, const struct xbb_identity *identity, uint32_t nrings,
 		.head.table_entries = table_entries,
 		.tunables.poll_max_us = XBB_POLL_MAX_US,
 		.tunables.persistent_grant_unused_seconds = XBB_UNUSED_SECONDS,
+		.rates[XBB_RATE_DISK].burst_ms = XBB_BURST_MS,
 	};
 	uint32_t i;
 
@@ -133,6 +135,22 @@ xbb_medium_connect(struct xbb_mapping *mapping)
 
 	atomic_store_explicit(&own_of(mapping)->had,
 	    xbb_medium_sectors(mapping), memory_order_relaxed);
+}
+
+/* The words that were shared at a level, NULL if none were. */
+struct xbb_rate_words *
+xbb_medium_words(struct xbb_mapping *mapping, uint32_t level)
+{
+
+	return (atomic_load(&own_of(mapping)->words[level]));
+}
+
+void
+xbb_medium_share(struct xbb_mapping *mapping, uint32_t level,
+    struct xbb_rate_words *words)
+{
+
+	atomic_store(&own_of(mapping)->words[level], words);
 }
 
 int

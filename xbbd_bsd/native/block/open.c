@@ -265,6 +265,7 @@ static void
 find_places(struct xbb_queue *q, struct xbb_state *state)
 {
 	const uint32_t ring = q->set.params.conn.ring;
+	uint32_t level;
 
 	q->set.sectors = &state->sectors;
 	q->set.rs = &state->ring[ring];
@@ -273,6 +274,10 @@ find_places(struct xbb_queue *q, struct xbb_state *state)
 	    xbb_state_latency(state, ring);
 	q->set.tunables = &state->tunables;
 	q->set.pause = &state->pause;
+	q->set.limited = &state->limited;
+	q->set.rates = state->rates;
+	for (level = 0; level < XBB_RATE_LEVELS; level++)
+		q->set.words[level] = xbb_allowance_words(state, level);
 	q->conn.rc = &q->set.rs->common;
 	q->conn.rest.poll_max_us = &state->tunables.poll_max_us;
 }

@@ -49,6 +49,16 @@ flush_may_start(const struct xbb_queue *q, const struct xbb_batch *flush)
 	return (oldest == NULL || oldest->order >= flush->order);
 }
 
+/* The first of a list, which may be started, unless a limit holds it back. */
+static struct xbb_batch *
+take_first(struct xbb_queue *q, struct xbb_work_list *list)
+{
+
+	if (xbb_throttle_holds(q, xbb_batch_of(list->head)))
+		return (NULL);
+	return (xbb_batch_of(xbb_work_take(list)));
+}
+
 /*
  * Take the batch that is to be started next, if there is one that may.  A flush
  * that must wait steps aside, so that nothing has to wait behind it.
@@ -60,12 +70,12 @@ xbb_order_next(struct xbb_queue *q)
 
 	batch = xbb_batch_of(q->own.waiting.head);
 	if (batch != NULL && flush_may_start(q, batch))
-		return (xbb_batch_of(xbb_work_take(&q->own.waiting)));
+		return (take_first(q, &q->own.waiting));
 	while ((batch = xbb_batch_of(q->own.pending.head)) != NULL) {
 		if (!xbb_batch_is_flush(batch) || q->own.barrier_started ||
 		    q->own.started[true].oldest == NULL)
-			return (may_start(q, batch) ? xbb_batch_of(
-			    xbb_work_take(&q->own.pending)) : NULL);
+			return (may_start(q, batch) ? take_first(q,
+			    &q->own.pending) : NULL);
 		(void)xbb_work_take(&q->own.pending);
 		batch->order = q->own.starts;
 		xbb_work_put(&q->own.waiting, &batch->work);

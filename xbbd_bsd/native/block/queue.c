@@ -43,8 +43,9 @@ block_may_sleep(void *self)
 {
 	struct xbb_queue *q = self;
 
-	return (xbb_hold_wait(q, xbb_shortage_wait(&q->own.retry,
-	    xbb_persist_trim(&q->own.persist, q->own.inflight == 0))));
+	return (xbb_throttle_wait(q, xbb_hold_wait(q,
+	    xbb_shortage_wait(&q->own.retry,
+	    xbb_persist_trim(&q->own.persist, q->own.inflight == 0)))));
 }
 
 const struct xbb_family xbb_block_family = {

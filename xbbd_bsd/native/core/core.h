@@ -223,7 +223,7 @@ uint64_t *xbb_segment_latency(void *segment,
 	    const struct xbb_segment_shape *shape, uint32_t ring);
 
 /* mapping.c - the state segments of this process, whatever befalls files. */
-#define XBB_MAPPING_OWN	32	/* bytes that a family has of each */
+#define XBB_MAPPING_OWN	64	/* bytes that a family has of each */
 int	xbb_mapping_add(void *base, size_t size, uint32_t nrings,
 	    uint32_t table_entries);
 void	xbb_mapping_remove(struct xbb_mapping *mapping);

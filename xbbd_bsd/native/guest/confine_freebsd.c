@@ -59,6 +59,9 @@ rights_of_use(enum xbb_use use, cap_rights_t *rights)
 		cap_rights_init(rights, CAP_FLOCK, CAP_FSTAT, CAP_PREAD,
 		    CAP_MMAP_RW);
 		break;
+	case XBB_USE_RATES:
+		cap_rights_init(rights, CAP_FSTAT, CAP_PREAD, CAP_MMAP_RW);
+		break;
 	case XBB_USE_DISK:
 		cap_rights_init(rights, CAP_PREAD, CAP_PWRITE, CAP_FSTAT,
 		    CAP_FSYNC);

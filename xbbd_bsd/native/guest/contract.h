@@ -15,9 +15,10 @@
  * and are taken of whatever version.  What may change is HELLO and ADD.
  */
 
-#define XBB_GUEST_VERSION	2	/* of HELLO and ADD */
+#define XBB_GUEST_VERSION	3	/* of HELLO and ADD */
 #define XBB_GUEST_DEVICES	64	/* a process has at once */
 #define XBB_GUEST_KEPT		4	/* descriptors kept for a device */
+#define XBB_GUEST_RATES		2	/* levels of limits that have a file */
 /* Most of a message: the segment of a card, three a queue, those kept. */
 #define XBB_GUEST_DESCRIPTORS	29
 /*
@@ -103,14 +104,16 @@ union xbb_guest_ring {
  * segment, opened for this process alone and not locked; a disk's disk; then
  * for each ring the grant device, unless the process has its own, the event
  * channel, and a card's link; then those that are only kept open as long as the
- * device is, as its disk's lock.  In params those fields are -1.
+ * device is, as its disk's lock; then, of a disk, a file of words
+ * (xbb_rate_map()) for each level of rates, a bit each, from the guest's on.
+ * In params those fields are -1.
  */
 struct xbb_guest_add {
 	struct xbb_guest_head head;
 	uint32_t	device;
 	uint32_t	nrings;
 	uint32_t	nkept;
-	uint32_t	reserved;
+	uint32_t	rates;		/* of enum xbb_rate_level, a bit each */
 	union xbb_guest_ring ring[XBB_MAX_RINGS];
 };
 

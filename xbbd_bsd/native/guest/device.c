@@ -43,6 +43,12 @@ release_device(struct xbb_device *d)
 	if (d->state != NULL)
 		d->kind->unmap(d->state);
 	d->state = NULL;
+	for (i = 0; i < XBB_RATE_LEVELS; i++) {
+		if (d->words[i] != NULL)
+			xbb_rate_unmap(d->words[i]);
+		d->words[i] = NULL;
+		close_fd(&d->rate_fd[i]);
+	}
 	for (i = 0; i < XBB_MAX_RINGS; i++)
 		close_fd(&d->medium[i]);
 	for (i = 0; i < XBB_GUEST_KEPT; i++)
@@ -117,6 +123,9 @@ xbb_device_new(struct xbb_message *message,
 	for (i = 0; i < XBB_GUEST_KEPT; i++)
 		d->kept[i] = i < add->nkept ? xbb_message_fd(message, at++) :
 		    -1;
+	for (i = 0; i < XBB_RATE_LEVELS; i++)
+		d->rate_fd[i] = i != XBB_RATE_DISK && xbb_has_rate(add, i) ?
+		    xbb_message_fd(message, at++) : -1;
 	return (d);
 }
 
@@ -135,6 +144,25 @@ lock_segment(struct xbb_device *d)
 	return (0);
 }
 
+/* Have it go by the limits of others, too. */
+static int
+share_rates(struct xbb_device *d)
+{
+	uint32_t i;
+	int error;
+
+	for (i = 0; i < XBB_RATE_LEVELS; i++) {
+		if (d->rate_fd[i] < 0)
+			continue;
+		error = xbb_rate_map(d->rate_fd[i], &d->words[i]);
+		if (error != 0)
+			return (xbb_fail(&d->error, "map limits", -error));
+		d->kind->share(d->state, i, d->words[i]);
+		close_fd(&d->rate_fd[i]);
+	}
+	return (0);
+}
+
 static int
 open_device(struct xbb_device *d)
 {
@@ -147,6 +175,7 @@ open_device(struct xbb_device *d)
 	error = d->kind->map(d->segment_fd, &d->state);
 	if (error != 0)
 		return (xbb_fail(&d->error, "map segment", -error));
+	error = share_rates(d);
 	for (i = 0; i < d->nrings && error == 0; i++)
 		error = d->kind->open(&d->ring[i], d->state, &d->error,
 		    &d->queue[i]);

@@ -30,6 +30,13 @@ disk_unmap(void *state)
 	xbb_state_unmap(state);
 }
 
+static void
+disk_share(void *state, uint32_t level, struct xbb_rate_words *words)
+{
+
+	(void)xbb_rate_share(state, level, words);
+}
+
 static int
 disk_open(const union xbb_guest_ring *ring, void *state,
     struct xbb_error *error, void **queuep)
@@ -92,6 +99,7 @@ const struct xbb_kind xbb_disks = {
 	.medium_fd = disk_fd,
 	.map = disk_map,
 	.unmap = disk_unmap,
+	.share = disk_share,
 	.open = disk_open,
 	.start = disk_start,
 	.drain = disk_drain,

@@ -20,6 +20,9 @@
 
 _Static_assert(XBB_GUEST_DESCRIPTORS == 1 + 3 * XBB_MAX_RINGS + XBB_GUEST_KEPT,
     "all descriptors of a message have room");
+_Static_assert(XBB_GUEST_DESCRIPTORS >= 2 + 2 * XBB_MAX_RINGS +
+    XBB_GUEST_KEPT + XBB_GUEST_RATES, "those of a disk have, too");
+_Static_assert(XBB_GUEST_RATES == XBB_RATE_LEVELS - 1, "all but the disk's");
 _Static_assert(XBB_GUEST_CPUS == 64 * XBB_GUEST_CPU_WORDS,
     "all processors have a bit");
 
@@ -32,6 +35,7 @@ enum xbb_use {
 	XBB_USE_LINK,
 	XBB_USE_GRANTS,
 	XBB_USE_EVENTS,
+	XBB_USE_RATES,
 	XBB_USE_KEPT
 };
 
@@ -48,6 +52,9 @@ struct xbb_kind {
 	int32_t	*(*medium_fd)(union xbb_guest_ring *ring);
 	int	(*map)(int fd, void **statep);
 	void	(*unmap)(void *state);
+	/* Have it go by limits of others, too; NULL: it has none. */
+	void	(*share)(void *state, uint32_t level,
+		    struct xbb_rate_words *words);
 	int	(*open)(const union xbb_guest_ring *ring, void *state,
 		    struct xbb_error *error, void **queuep);
 	int	(*start)(void *queue, struct xbb_error *error);
@@ -98,6 +105,8 @@ struct xbb_device {
 	int		 segment_fd;	/* holds the lock */
 	int		 medium[XBB_MAX_RINGS];	/* of each ring, or the first */
 	int		 kept[XBB_GUEST_KEPT];
+	int		 rate_fd[XBB_RATE_LEVELS];	/* until mapped */
+	struct xbb_rate_words *words[XBB_RATE_LEVELS];
 	void		*state;
 	uint32_t	 nrings;
 	bool		 own_grants;	/* the process's, of all rings */
@@ -163,6 +172,14 @@ void	xbb_device_have_look(struct xbb_device *device);
 void	xbb_device_hand_over(struct xbb_device *device);
 int	xbb_device_close(struct xbb_device *device);
 void	xbb_device_free(struct xbb_device *device);
+
+/* Has it a file for a level of limits? */
+static inline bool
+xbb_has_rate(const struct xbb_guest_add *add, uint32_t level)
+{
+
+	return ((add->rates >> level & 1) != 0);
+}
 
 /* limits.c - how much this process may have. */
 int	xbb_limit(const struct xbb_guest_params *params);

@@ -124,7 +124,7 @@ fault_of_add(struct xbb_message *message, bool own_grants)
 	struct xbb_guest_add *add = &message->add;
 	const struct xbb_kind *kind = xbb_kind_of(add->device);
 	const struct xbb_conn_params *conn;
-	uint32_t each, i;
+	uint32_t each, i, nrates;
 
 	if (kind == NULL)
 		return ("no kind of device");
@@ -133,8 +133,14 @@ fault_of_add(struct xbb_message *message, bool own_grants)
 		return ("an impossible number of rings");
 	if (add->nkept > XBB_GUEST_KEPT)
 		return ("too many descriptors to be kept");
+	nrates = 0;
+	for (i = XBB_RATE_GUEST; i < XBB_RATE_LEVELS; i++)
+		nrates += xbb_has_rate(add, i);
+	if (nrates != 0 && kind->share == NULL)
+		return ("limits of what has none");
 	each = 1 + !own_grants + kind->each;
-	if (message->nfds != 1 + !kind->each + add->nrings * each + add->nkept)
+	if (message->nfds != 1 + !kind->each + add->nrings * each +
+	    add->nkept + nrates)
 		return ("not as many descriptors as it takes");
 	for (i = 0; i < add->nrings; i++) {
 		conn = &add->ring[i].conn;

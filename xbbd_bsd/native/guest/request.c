@@ -49,6 +49,10 @@ confine_descriptors(const struct xbb_device *d,
 		if (d->kept[i] >= 0)
 			error = xbb_confine_fd(d->kept[i], XBB_USE_KEPT,
 			    params);
+	for (i = 0; i < XBB_RATE_LEVELS && error == 0; i++)
+		if (d->rate_fd[i] >= 0)
+			error = xbb_confine_fd(d->rate_fd[i], XBB_USE_RATES,
+			    params);
 	return (error);
 }
 
