@@ -49,6 +49,8 @@ DEVICE: Mapping[str, Any] = {
     "now_ns": 100,
     "sectors": 2 * GIB // 512,
     "inflight": 2,
+    "throttled": 12,
+    "throttled_ns": 2_500_000_000,
     "takeovers": 3,
     "takeover_longest_ms": 1250,
     "process": 4711,
@@ -194,6 +196,8 @@ def test_what_is_said(daemon: Daemon, accept: str, parse: Callable[[str], Any]) 
     assert value(found, "xbbd_disk_connected", device="dev.xbbd.0") == 1
     assert value(found, "xbbd_disk_size_bytes", device="dev.xbbd.0") == 2 * GIB
     assert value(found, "xbbd_disk_inflight_requests", device="dev.xbbd.0") == 2
+    assert value(found, "xbbd_disk_throttled_total", device="dev.xbbd.0") == 12
+    assert value(found, "xbbd_disk_throttled_seconds_total", device="dev.xbbd.0") == 2.5
     assert value(found, "xbbd_disk_takeovers_total", device="dev.xbbd.0") == 3
     assert value(found, "xbbd_disk_takeover_longest_seconds", device="dev.xbbd.0") == 1.25
     memory, age = "xbbd_disk_process_resident_memory_bytes", "xbbd_disk_process_age_seconds"

@@ -103,6 +103,7 @@ class SegmentNumbers:
             "created_ns": self._created_ns,
             "sectors": self.segment.sectors,
             "inflight": sum(view.inflight for view in views if view.connected),
+            **{name: self.segment.counters()[name] for name in ("throttled", "throttled_ns")},
             **self._takeovers(),
         }
         for record in RECORDS:

@@ -115,6 +115,14 @@ class Collector:
             "Times that another process went on where the one that served it had died",
             labels=["device"],
         )
+        throttled = core.CounterMetricFamily(
+            "xbbd_disk_throttled", "I/O dispatches that a limit has held back", labels=["device"]
+        )
+        throttled_seconds = core.CounterMetricFamily(
+            "xbbd_disk_throttled_seconds",
+            "Seconds for which limits have held some back",
+            labels=["device"],
+        )
         longest = core.GaugeMetricFamily(
             "xbbd_disk_takeover_longest_seconds",
             "Longest that a request in flight had waited for the next process",
@@ -145,9 +153,12 @@ class Collector:
                 inflight.add_metric([oid], values["inflight"])
                 for by in ("operator", "error"):
                     paused.add_metric([oid, by], int(values.get("paused", "") in (by, "both")))
+                throttled.add_metric([oid], values.get("throttled", 0))
+                throttled_seconds.add_metric([oid], values.get("throttled_ns", 0) / 1e9)
                 takeovers.add_metric([oid], values["takeovers"])
                 longest.add_metric([oid], values["takeover_longest_ms"] / 1e3)
-        yield from (info, connected, size, paused, inflight, takeovers, longest, memory, age)
+        yield from (info, connected, size, paused, inflight, throttled, throttled_seconds)
+        yield from (takeovers, longest, memory, age)
 
     def _of_records(self) -> Iterator[Any]:
         """The records of devstat(9): "xbb" as given to the disk, "xbbi" as the guest asked."""

@@ -76,6 +76,8 @@ def _object(rate: Rate, seconds: float) -> dict[str, Any]:
         "errors": rate.errors,
         "errors_per_second": round(rate.errors_per_second, 3),
         "process": asdict(record.process),
+        "throttled": record.throttled,
+        "throttled_s": round(record.throttled_ns / 1e9, 6),
     }
     for operation, kind in rate.kinds.items():
         found[operation] = _kind(kind)

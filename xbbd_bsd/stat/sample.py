@@ -76,6 +76,8 @@ class Record:
     latency: Mapping[str, Histogram] = field(default_factory=dict)
     process: Process = Process()
     paused: str = ""
+    throttled: int = 0  # dispatches that a limit has held back
+    throttled_ns: int = 0  # for how long
 
     @property
     def label(self) -> str:
@@ -363,6 +365,8 @@ def _records(unit: int, values: Mapping[str, Any]) -> Iterator[Record]:
                 takeovers=int(values.get("takeovers", 0)),
             ),
             paused=str(values.get("paused", "")),
+            throttled=int(values.get("throttled", 0)),
+            throttled_ns=int(values.get("throttled_ns", 0)),
         )
 
 
