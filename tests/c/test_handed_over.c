@@ -24,6 +24,7 @@ check_is_left(struct rig *rig)
 	CHECK_EQ(XBB_GET(rig->pair.rs->common.connected), 1);
 	CHECK_EQ(XBB_GET(rig->pair.rs->common.status.state), XBB_QUEUE_RUNNING);
 	CHECK_EQ(XBB_GET(rig->pair.rs->inflight), 0);
+	CHECK_EQ(xbb_queue_owes(rig->pair.queue), 0);
 }
 
 /* A shortage is waited for; what comes meanwhile is not taken any more. */

@@ -607,6 +607,7 @@ check_hand_over(int32_t policy, const struct pair_options *options)
 	CHECK_EQ(guest_answers(&rig.guest), 0);
 	CHECK_EQ(XBB_GET(rig.pair.rs->common.connected), 1);
 	CHECK(XBB_GET(rig.pair.rs->inflight) >= 1);
+	CHECK(xbb_queue_owes(rig.pair.queue));
 	CHECK_EQ(why_paused(&rig), policy == XBB_POLICY_PAUSE ?
 	    XBB_PAUSE_FAILED : 0);
 	xbb_queue_close(rig.pair.queue);

@@ -70,6 +70,20 @@ def test_another_versions_disk_is_taken_with_its_passport(estate: Estate) -> Non
     segment.close()
 
 
+def test_an_operators_pause_goes_on_under_another_version(estate: Estate) -> None:
+    segment = estate.make(0)
+    segment.pause()
+    note_passport(segment, answered=True, journal=estate.events.append)
+    segment.close()
+    with open(estate.path(0), "r+b") as file:
+        file.seek(4)
+        file.write(b"\xff")
+    segment = passed_on(estate).take(CONFIG)
+    assert segment.paused is not None
+    assert segment.paused.asked
+    segment.close()
+
+
 def test_one_that_dies_before_it_has_taken_it_leaves_it_to_the_next(estate: Estate) -> None:
     of_another_version(estate)
     passed_on(estate).take(CONFIG).close()

@@ -128,7 +128,8 @@ class BlockFamily:
         for unit, numbers in self.devices.items():
             queue = self.known[unit].queue
             if queue is not Queue.NONE and self.known[unit].left:
-                answered = queue is not Queue.RUNNING
+                # Of a disk that is paused some may have been left.
+                answered = queue is not Queue.RUNNING and not numbers.segment.owes
                 note_passport(numbers.segment, answered=answered, journal=self._journal)
 
     def again(self, unit: int) -> None:

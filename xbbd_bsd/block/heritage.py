@@ -244,6 +244,8 @@ def _fresh(left: Left, passport: Passport, config: DiskConfig) -> State:
     segment.connect(rings)
     segment.medium = passport.medium
     segment.count_on(passport.counters)
+    if passport.paused:
+        segment.pause()
     return segment
 
 

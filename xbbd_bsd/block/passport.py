@@ -29,7 +29,8 @@ class Passport:
     """Of one disk; `params` and `counters` by ring.
 
     `served`: our node of that name, as it was when the guest connected.  `answered`: nothing
-    was left unanswered; else a process serves on, and has to hand over first.
+    was left unanswered; else a process serves on, and has to hand over first.  `paused`:
+    nothing of it is to be begun.
     """
 
     identity: SegmentIdentity
@@ -38,6 +39,7 @@ class Passport:
     counters: Mapping[int, Mapping[str, int]]
     served: str
     answered: bool
+    paused: bool = False
 
 
 def write(path: str, passport: Passport) -> None:
@@ -93,6 +95,7 @@ def _passport(found: Mapping[str, Any]) -> Passport:
         },
         str(found["served"]),
         found["answered"] is True,
+        found.get("paused") is True,
     )
 
 

@@ -149,6 +149,7 @@ def passport_of(segment: State, *, answered: bool) -> Passport | None:
         counters,
         served.charter.decode(),
         answered,
+        segment.paused is not None,
     )
 
 

@@ -250,6 +250,11 @@ class State(MappedSegment):
         return [(n, view.inflight, view.rsp_prod) for n, view in views]
 
     @property
+    def owes(self) -> bool:
+        """Whether requests are unanswered, of rings that nobody serves just now."""
+        return any(inflight > 0 for _, inflight, _ in self.progress)
+
+    @property
     def lost_errno(self) -> int:
         """Why what was acknowledged may be lost (xbb.h), 0 if it is not."""
         return int(lib.xbb_state_lost(self._state))

@@ -350,7 +350,7 @@ void	xbb_pause_begin(struct xbb_pause *pause, uint32_t why);
 void	xbb_pause_open(struct xbb_queue *q);
 bool	xbb_pause_is_still(const struct xbb_queue *q);
 bool	xbb_pause_has_news(const struct xbb_queue *q);
-void	xbb_pause_follow(struct xbb_queue *q);
+bool	xbb_pause_follow(struct xbb_queue *q);
 
 /* sweep.c - batches whose grants go by one call.  Ring thread. */
 void	xbb_sweep_begin(struct xbb_sweep *sweep, bool writes);

@@ -384,8 +384,9 @@ int	xbb_rate_share(struct xbb_state *state, uint32_t level,
  * of the segment has one queue at a time.  xbb_queue_hand_over() drains too,
  * but has the segment say that the ring is served, for whoever adopts it, who
  * finds nothing unanswered but what is held back.  xbb_queue_look() has it look
- * at what the segment says.  These three and xbb_queue_status() may overlap
- * anything but close.  xbb_queue_close() drains if nobody did, joins the
+ * at what the segment says; xbb_queue_owes(), once DRAINED, says whether
+ * anything was held back.  All these and xbb_queue_status() may overlap anything
+ * but close.  xbb_queue_close() drains if nobody did, joins the
  * threads, and gives back every mapping and the event channel: it waits for I/O
  * in flight, so that who must not calls it once DRAINED.
  */
@@ -396,6 +397,7 @@ int	xbb_queue_start(struct xbb_queue *queue, struct xbb_error *error);
 void	xbb_queue_drain(struct xbb_queue *queue);
 void	xbb_queue_hand_over(struct xbb_queue *queue);
 void	xbb_queue_look(struct xbb_queue *queue);
+int	xbb_queue_owes(const struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue,
 	    struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);

@@ -360,6 +360,13 @@ xbb_queue_look(struct xbb_queue *q)
 	xbb_kick(&q->conn.rest);
 }
 
+int
+xbb_queue_owes(const struct xbb_queue *q)
+{
+
+	return (q->own.inflight != 0 || q->own.owed != XBB_NONE);
+}
+
 void
 xbb_queue_status(struct xbb_queue *q, struct xbb_queue_status *status)
 {

@@ -11,8 +11,10 @@ xbb_pause_begin(struct xbb_pause *pause, uint32_t why)
 {
 	uint64_t none = 0;
 
+	xbb_may_die();
 	__atomic_compare_exchange_n(&pause->since_ns, &none, xbb_wall_ns(),
 	    false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	xbb_may_die();
 	__atomic_fetch_or(&pause->why, why, __ATOMIC_RELEASE);
 }
 
@@ -84,9 +86,10 @@ xbb_pause_has_news(const struct xbb_queue *q)
 
 /*
  * If the disk is paused, and nothing of it is under way, that has been
- * followed; as has its end, as soon as we know of it.
+ * followed; as has its end, as soon as we know of it.  True if there was such a
+ * word: what was left alone before it may be begun now.
  */
-void
+bool
 xbb_pause_follow(struct xbb_queue *q)
 {
 	const uint32_t serial = __atomic_load_n(&q->set.pause->serial,
@@ -94,7 +97,8 @@ xbb_pause_follow(struct xbb_queue *q)
 
 	if (serial == q->own.pause_seen ||
 	    (xbb_pause_is_on(q) && !xbb_pause_is_still(q)))
-		return;
+		return (false);
 	q->own.pause_seen = serial;
 	__atomic_store_n(&q->set.rs->pause_seen, serial, __ATOMIC_RELEASE);
+	return (true);
 }

@@ -126,7 +126,7 @@ xbb_queue_main(void *arg)
 		busy |= q->set.store->push(q);
 		if (q->own.unpushed >= PUSH_BATCH || !busy)
 			xbb_answer_push(q);
-		xbb_pause_follow(q);
+		busy |= xbb_pause_follow(q);
 		if (busy)
 			continue;
 		if (has_drained(q))

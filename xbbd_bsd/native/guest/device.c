@@ -299,6 +299,20 @@ xbb_device_hand_over(struct xbb_device *d)
 		d->kind->hand_over(d->queue[i]);
 }
 
+/* Of one that has drained: does whoever goes on have requests to answer? */
+bool
+xbb_device_owes(const struct xbb_device *d)
+{
+	uint32_t i;
+
+	if (!d->hands_over || d->kind->owes == NULL)
+		return (false);
+	for (i = 0; i < d->nrings; i++)
+		if (d->kind->owes(d->queue[i]))
+			return (true);
+	return (false);
+}
+
 /*
  * Of all rings as one: drained when the last is, for the first reason that
  * there was.  One that stops by itself takes the others along.

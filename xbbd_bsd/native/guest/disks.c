@@ -71,6 +71,13 @@ disk_look(void *queue)
 	xbb_queue_look(queue);
 }
 
+static bool
+disk_owes(void *queue)
+{
+
+	return (xbb_queue_owes(queue));
+}
+
 static void
 disk_hand_over(void *queue)
 {
@@ -104,6 +111,7 @@ const struct xbb_kind xbb_disks = {
 	.start = disk_start,
 	.drain = disk_drain,
 	.look = disk_look,
+	.owes = disk_owes,
 	.hand_over = disk_hand_over,
 	.status = disk_status,
 	.close = disk_close,

@@ -89,8 +89,11 @@ tend_device(struct xbb_guest *g, struct xbb_device *d)
 		else if (!d->leaving)
 			xbb_daemon_answer_for(g, d, 0, "");
 		show_device(g, d);
-		if (may_close(g, d) && xbb_device_close(d) != 0)
-			g->behind = true;
+		if (may_close(g, d)) {
+			d->owes = xbb_device_owes(d);
+			if (xbb_device_close(d) != 0)
+				g->behind = true;
+		}
 		show_device(g, d);
 		break;
 	case XBB_STAGE_FAILED:
@@ -102,6 +105,9 @@ tend_device(struct xbb_guest *g, struct xbb_device *d)
 		if (d->hands_over && d->shown.reason != XBB_STOP_NONE)
 			xbb_daemon_answer_for(g, d, EIO,
 			    "it has stopped by itself");
+		else if (d->owes)
+			xbb_daemon_answer_for(g, d, EBUSY,
+			    "the disk is paused, or has failed");
 		else
 			xbb_daemon_answer_for(g, d, 0, "");
 		forget_device(g, d);

@@ -60,6 +60,8 @@ struct xbb_kind {
 	int	(*start)(void *queue, struct xbb_error *error);
 	void	(*drain)(void *queue);
 	void	(*look)(void *queue);	/* NULL: at nothing */
+	/* Once handed over: is anything unanswered?  NULL: never. */
+	bool	(*owes)(void *queue);
 	void	(*hand_over)(void *queue);
 	void	(*status)(void *queue, struct xbb_queue_status *status);
 	void	(*close)(void *queue);
@@ -95,6 +97,7 @@ struct xbb_device {
 	uint32_t	 serial;	/* of what waits for an answer, or 0 */
 	bool		 leaving;	/* to be closed once it has drained */
 	bool		 hands_over;	/* and another one goes on */
+	bool		 owes;		/* and has some to answer */
 	struct xbb_guest_device shown;	/* what the daemon was told last */
 	pthread_t	 thread;	/* opens or closes it */
 	bool		 has_thread;
@@ -170,6 +173,7 @@ void	xbb_device_look(struct xbb_device *device,
 void	xbb_device_drain(struct xbb_device *device);
 void	xbb_device_have_look(struct xbb_device *device);
 void	xbb_device_hand_over(struct xbb_device *device);
+bool	xbb_device_owes(const struct xbb_device *device);
 int	xbb_device_close(struct xbb_device *device);
 void	xbb_device_free(struct xbb_device *device);
 
