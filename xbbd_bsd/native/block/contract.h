@@ -385,8 +385,8 @@ int	xbb_rate_share(struct xbb_state *state, uint32_t level,
  * but has the segment say that the ring is served, for whoever adopts it, who
  * finds nothing unanswered but what is held back.  xbb_queue_look() has it look
  * at what the segment says; xbb_queue_owes(), once DRAINED, says whether
- * anything was held back.  All these and xbb_queue_status() may overlap anything
- * but close.  xbb_queue_close() drains if nobody did, joins the
+ * anything was held back.  All these and xbb_queue_status() may overlap
+ * anything but close.  xbb_queue_close() drains if nobody did, joins the
  * threads, and gives back every mapping and the event channel: it waits for I/O
  * in flight, so that who must not calls it once DRAINED.
  */
