@@ -365,7 +365,7 @@ def displays(page: str) -> list[str]:
 
 def test_examples_of_the_configuration() -> None:
     examples = [text for text in displays("xbbd.conf.5") if text.startswith("[")]
-    assert len(examples) == 4
+    assert len(examples) == 5
     for text in examples:
         assert parse(text, "example") != Config()
 

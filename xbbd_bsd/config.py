@@ -18,6 +18,7 @@ from typing import Final
 from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.events import Path
 from xbbd_bsd.stats import POLICIES, RATES, TUNABLES, WORDS
+from xbbd_bsd.storesections import StoreConfig, Stores
 from xbbd_bsd.tomltext import spelled
 
 KINDS: Final = ("vbd", "vbd3", "vif")
@@ -322,10 +323,16 @@ class Config:
     net: NetConfig = NetConfig()
     overrides: tuple[Override, ...] = ()
     groups: tuple[tuple[str, GroupConfig], ...] = ()
+    store: tuple[tuple[str, StoreConfig], ...] = ()
 
     def group(self, name: str) -> GroupConfig | None:
         """The section [group.NAME], None if there is no such."""
         return dict(self.groups).get(name)
+
+    @property
+    def stores(self) -> Stores:
+        """The sections [store.NAME], by their names."""
+        return dict(self.store)
 
     def disk_for(self, path: str, guests: tuple[str, ...], vdevs: tuple[str, ...]) -> DiskConfig:
         """[disk] as it is for one disk."""
@@ -378,6 +385,11 @@ def difference(old: Config, new: Config) -> tuple[Change, ...]:
         pair = old.group(name), new.group(name)
         if pair[0] != pair[1]:
             changes.append(Change(f"group.{name}", *map(_limits_in_words, pair)))
+    for name in sorted({*old.stores, *new.stores}):
+        stores = old.stores.get(name), new.stores.get(name)
+        if stores[0] != stores[1]:
+            told = ("none" if store is None else store.uri for store in stores)
+            changes.append(Change(f"store.{name}", *told))
     if old.overrides != new.overrides:
         changes.append(Change("override", *map(_in_words, (old.overrides, new.overrides))))
     return tuple(changes)

@@ -32,6 +32,7 @@ from xbbd_bsd.config import (
 )
 from xbbd_bsd.errors import OperatorError, Refused
 from xbbd_bsd.stats import WORDS
+from xbbd_bsd.storesections import HEADING, read_stores
 from xbbd_bsd.tomltext import Key, cut, read, spelled
 from xbbd_bsd.vdev import vdev_name, vdev_number
 
@@ -44,6 +45,7 @@ _HEADINGS: Final = {
     **{name: f"[{name}]" for name in SECTIONS},
     _GROUP: "[group.NAME]",
     _OVERRIDE: "[[override]]",
+    "store": HEADING,
 }
 _OF_GROUP: Final = {key.name: key.default for key in fields(GroupConfig)}
 # Of keys that several sections have, the one that is meant most.
@@ -164,7 +166,8 @@ class _Examination:
         }
         groups = self._groups(document.get(_GROUP, {}))
         overrides = self._overrides(document.get(_OVERRIDE, []))
-        config = Config(**sections, groups=groups, overrides=overrides)
+        stores = tuple(read_stores(document.get("store", {}), self._blame))
+        config = Config(**sections, groups=groups, overrides=overrides, store=stores)
         self._check_groups(config, document.get(_GROUP, {}))
         return config
 

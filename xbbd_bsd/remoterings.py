@@ -15,7 +15,7 @@ from typing import Final
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
-from xbbd_bsd.native import QueueState, QueueStatus, StopReason
+from xbbd_bsd.native import NbdExport, QueueState, QueueStatus, StopReason
 from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.rates import NOT_SHARED, Level, SharedRates
@@ -151,6 +151,11 @@ class RemoteRings:
     def look(self) -> None:
         """Look at what their segment says, as soon as their process hears of it; HostError."""
         self._device.look()
+
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """Give the only ring a connection, which is its own from then on; HostError: it is not."""
+        self._device.connect(fd, export)
+        os.close(fd)  # it has a copy
 
     def hand_over(self) -> None:
         """The process serves on, and the next daemon finds it at work."""

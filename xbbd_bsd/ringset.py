@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
-from xbbd_bsd.native import QueueState, QueueStatus, StopReason, open_wake
+from xbbd_bsd.native import NbdExport, QueueState, QueueStatus, StopReason, open_wake
 from xbbd_bsd.native.vitals import Process
 
 OF_THE_RING = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
@@ -38,6 +38,9 @@ class ServedQueue(Protocol):
 
     def look(self) -> None:
         """Look at what its segment says."""
+
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """What it serves is reached over that, which is its own from then on; HostError."""
 
     def status(self) -> QueueStatus:
         """Where it is in its life."""
@@ -183,6 +186,10 @@ class RingSet(Generic[Q]):
         """Look at what their segment says."""
         for queue in self.queues.values():
             queue.look()
+
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """Give the only ring a connection, which is its own from then on; HostError: it is not."""
+        self.queues[0].connect(fd, export)
 
     def finish(self) -> None:
         """Give everything back once they have drained."""

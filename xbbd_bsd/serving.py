@@ -14,7 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from xbbd_bsd.errands import Errands
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
-from xbbd_bsd.native import IoUse, QueueStatus, bound_io
+from xbbd_bsd.native import IoUse, NbdExport, QueueStatus, bound_io
 from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import Link
 from xbbd_bsd.native.rates import Level, SharedRates
@@ -57,6 +57,9 @@ class ServedRings(Protocol):
 
     def look(self) -> None:
         """Look at what their segment says, sooner or later; HostError."""
+
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """Give the only ring a connection, which is its own from then on; HostError: it is not."""
 
     def hand_over(self) -> None:
         """As `drain`, but for the next daemon, which adopts them; nothing else follows."""

@@ -89,6 +89,7 @@ COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
         "io_retries": "how many times such a dispatch was tried again",
         "throttled": "how many I/O dispatches a limit has held back",
         "throttled_ns": "for how many nanoseconds limits have held some back",
+        "reconnects": "how often the server of the disk was connected again",
         "grants_mapped_total": "how many grants have been mapped",
         "grants_unmapped_total": "how many grants have been unmapped",
         "grants_copied_total": "how many grants have been copied from or to",

@@ -11,11 +11,12 @@ import ctypes
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.native.stores import Connector, Server, Serves, require_nbdkit
 from tests.waiting import GIVE_UP
 from xbbd_bsd.native import (
     Abi,
@@ -50,6 +51,8 @@ else:
     TRANSPORTS = [Transport.MAP]
 # test_variants.py: a disk that takes its time, and a sanitizer that does.
 SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"
+# test_stores.py: a disk that is a server's, of NBD.
+STORE = os.environ.get("XBBD_TEST_STORE", "local")
 SANITIZED = os.environ.get("XBBD_TEST_SANITIZED") == "yes"
 
 
@@ -71,6 +74,8 @@ class Ring:
     wake_fd: int
     params: QueueParams
     sockets: list[socket.socket] = field(default_factory=list)
+    server: Serves | None = None  # that has the disk
+    connector: Connector | None = None
 
     def wait_drained(self, limit: float = GIVE_UP) -> None:
         """Wait for the queue's own word that it has drained."""
@@ -111,10 +116,17 @@ def ring(
     bounce: bool = False,
     disk_kind: DiskKind = DiskKind.DEVICE if DEVICE else DiskKind.FILE,
     unit: int = 0,
+    store: str = STORE,
+    serve: Sequence[str] = ("file",),
+    patience: int = 30,
+    late_ms: int = 1000,
+    server: Serves | None = None,
     prepare: Callable[[State], None] = lambda _: None,
 ) -> Iterator[Ring]:
     """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes.
 
+    ``store`` "nbd": by a server of it, nbdkit with the arguments ``serve`` and the file's name;
+    ``server``: by that one, which may have another disk.
     ``prepare`` is given its segment before that.
     """
     domain = tmp_path / "domain"
@@ -126,6 +138,14 @@ def ring(
     disk_fd = os.open(disk, os.O_RDONLY if read_only else os.O_RDWR)
     if disk_kind is DiskKind.DEVICE:
         play_provider(disk_fd, block_size or sector_size)
+    if server is not None or store == "nbd":
+        disk_kind = DiskKind.NBD
+    if server is None and store == "nbd":
+        require_nbdkit()
+        read = ("-r",) if read_only else ()
+        server = Server(tmp_path, *read, *serve, str(disk))
+    if server is not None:
+        server.start()
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)
     listener = socket.socket(socket.AF_UNIX)
@@ -178,17 +198,36 @@ def ring(
             max_persistent=persistent,
             max_grants=max_grants,
             transport=transport,
+            patience=patience,
+            late_ms=late_ms,
         )
         queue = Queue(params, state)
+        connector = None
         try:
             queue.start()
-            yield Ring(front, queue, state, disk, domain_fd, wake_r, params)
+            if server is not None:
+                connector = Connector(queue, state, server.connected)
+            yield Ring(
+                front,
+                queue,
+                state,
+                disk,
+                domain_fd,
+                wake_r,
+                params,
+                server=server,
+                connector=connector,
+            )
         finally:
+            if connector is not None:
+                connector.close()
             queue.close()
             assert sim_mapped(domain_fd) == 0
             front.close()
             state.close()
     finally:
+        if server is not None:
+            server.kill()
         play_provider(disk_fd, 0)
         listener.close()
         backend.close()

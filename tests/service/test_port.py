@@ -22,6 +22,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 XBBD = ROOT / "port" / "sysutils" / "xbbd"
 PYXS = ROOT / "port" / "devel" / "py-pyxs"
+LIBNBD = ROOT / "port" / "devel" / "libnbd"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = "setuptools==63.1.0"
 
@@ -31,8 +32,10 @@ BLOCKS = [
     ["MAINTAINER", "COMMENT", "WWW"],
     ["LICENSE", "LICENSE_FILE"],
     ["ONLY_FOR_ARCHS", "ONLY_FOR_ARCHS_REASON", "IGNORE_FreeBSD_13"],
-    ["BUILD_DEPENDS", "RUN_DEPENDS"],
-    ["USES", "USE_PYTHON", "USE_RC_SUBR"],
+    ["BUILD_DEPENDS", "LIB_DEPENDS", "RUN_DEPENDS"],
+    ["USES", "USE_LDCONFIG", "USE_PYTHON", "USE_RC_SUBR"],
+    ["GNU_CONFIGURE", "CONFIGURE_ARGS"],
+    ["PLIST_FILES"],
     ["NO_ARCH"],
 ]
 
@@ -72,10 +75,11 @@ def variable(tmp_path: Path, name: str) -> str:
     return bmake(tmp_path, XBBD, f"NAME={name}", "show").strip()
 
 
-@pytest.mark.parametrize("port", [XBBD, PYXS], ids=["xbbd", "py-pyxs"])
+@pytest.mark.parametrize("port", [XBBD, PYXS, LIBNBD], ids=["xbbd", "py-pyxs", "libnbd"])
 def test_the_order_of_blocks(port: Path) -> None:
-    text, _, rest = (port / "Makefile").read_text().partition("\npost-patch:")
-    assert rest.endswith("\n.include <bsd.port.mk>\n")
+    whole = (port / "Makefile").read_text()
+    assert whole.endswith("\n.include <bsd.port.mk>\n")
+    text = re.split("\npost-patch:|\n.include", whole)[0]
     found = []
     for block in text.split("\n\n"):
         names = re.findall(r"^(\w+)=", block, re.M)

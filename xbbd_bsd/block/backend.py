@@ -87,6 +87,7 @@ class BlockBackend:
             host=family.host,
             loop=family.loop,
             run=family.run,
+            stores=family.store,
             sharing=family.sharing,
             marks=family.marks,
             journal=journal,
@@ -169,7 +170,7 @@ class BlockBackend:
             self._use(segment)
             self.configure()
         self._sector_size = config.sector_size
-        self._offer = offer_of(config, segment, self._share, family.host.hv)
+        self._offer = offer_of(config, segment, self._share, family.host.hv, self._path)
         return self._offer.to_nodes()
 
     def _use(self, segment: State) -> State:
@@ -265,7 +266,7 @@ class BlockBackend:
         assert self._info is not None
         make = served.maker(disk.fd)
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
-        segment.resize(disk.sectors)
+        served.resize(disk, segment)
         found = self._start(served.rings, make, served)
         self._news = {**self._info.size_news(backend), **served.news(segment, make)}
         self._inheritance.taken()
@@ -392,6 +393,7 @@ class BlockBackend:
         found = self._rings = ask_for_rings(medium.errands, key, partial(serving.serve, needs))
         serving.listen(found, who, self._woken)
         self._lookout.begin(self._segment, self._path)
+        medium.begin_rings(self._segment, found.connect)
         self._news = {}
         for ring in rings.values():
             self._journal(QueueStarted(self.name, ring.port, " ".join(map(str, ring.refs))))
@@ -418,6 +420,7 @@ class BlockBackend:
         rings.close()
         self._rings = None
         self._lookout.end()
+        self._medium.end_rings()
         if self._segment is not None and self._segment.served:
             self._inheritance.orphan(Left.of(self._segment.path, self._identity))
         else:  # all was answered, and given back
@@ -433,10 +436,10 @@ class BlockBackend:
         if self._rings is not None:
             self._rings.finish()
             self._rings = None
-            self._medium.tell_progress(0.0)  # whatever waited has been answered
             self._lookout.end()
             self._pauses.end(self._segment)
             self._tuning.leave()
+            self._medium.end_rings(answered=True)
             self._share.give_back(Part.CONNECTION)
             self._keep_loss()
 

@@ -12,6 +12,7 @@ from xbbd_bsd.block.limits import Accounts
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.sharing import Sharing
+from xbbd_bsd.block.stores import Store
 from xbbd_bsd.block.tuning import Allowances
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
@@ -46,3 +47,6 @@ class Common(Protocol):
 
     def again(self, unit: int) -> None:
         """What a device waits for may have come."""
+
+    def store(self, name: bytes) -> Store | None:
+        """What a medium's name stands for that is no path; OperatorError."""

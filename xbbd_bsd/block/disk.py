@@ -12,11 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EINVAL
 
+from xbbd_bsd.block.stores import Store
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.host import DiskGeometry, Medium
+from xbbd_bsd.storeuri import is_store
 
 Key = tuple[str, int, int]
-"""What the kernel tells disks apart by: "file", st_dev, st_ino; or "device", st_rdev, 0."""
+"""What disks are told apart by: "file", st_dev, st_ino; "device", st_rdev, 0; or Store.key."""
 
 
 def key_of(status: os.stat_result) -> Key:
@@ -33,7 +35,8 @@ class Disk:
     What can be known for good is known here: a disk that is gone later answers no
     question any more.  `path` is fit for a log; `left_over` are the bytes behind
     the last whole sector, not served.  `number` is a device's own, whatever it is made
-    of; `lock` a descriptor that keeps others off, if there is one.
+    of; `lock` a descriptor that keeps others off, if there is one.  `store`: what it is
+    reached over, where `fd` is none of the disk.
     """
 
     fd: int
@@ -44,11 +47,12 @@ class Disk:
     left_over: int
     number: int = 0
     lock: int | None = None
+    store: Store | None = None
 
     @property
     def device(self) -> str:
         """MAJOR:MINOR in hex, as in the node physical-device; "" of a file."""
-        if self.geometry.medium is Medium.FILE:
+        if self.geometry.medium is not Medium.DEVICE:
             return ""
         return f"{os.major(self.number):x}:{os.minor(self.number):x}"
 
@@ -71,13 +75,15 @@ class Disk:
 
 
 def disk_path(name: bytes) -> str:
-    """The path of a disk that the toolstack names; "" of no name.
+    """The path of a disk that the toolstack names, or its other name (stores.py); "" of none.
 
     One that does not begin with a slash is one of /dev.  FreeBSD's driver tries it as it
     is first, which for a process would mean whatever directory it stands in.
     """
     if not name:
         return ""
+    if is_store(name):
+        return "" if b"@" in name else os.fsdecode(name)  # it may have a password
     return os.fsdecode(name if name.startswith(b"/") else b"/dev/" + name)
 
 

@@ -7,7 +7,7 @@ matter.  Control thread.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from errno import ENOENT
+from errno import EINVAL, ENOENT
 from typing import Any
 
 from xbbd_bsd.block.backend import BlockBackend
@@ -21,6 +21,7 @@ from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME
 from xbbd_bsd.block.served import note_passport
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
+from xbbd_bsd.block.stores import Store, store_named
 from xbbd_bsd.block.tuning import Allowances
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
@@ -137,6 +138,17 @@ class BlockFamily:
         if unit in self.known:
             self.known[unit].woken()
         self._try_again((unit,))
+
+    def store(self, name: bytes) -> Store | None:
+        """What a medium's name stands for that is no path; OperatorError."""
+        store = store_named(name, self.config.stores)
+        if store is not None and store.address.tls and self.config.guest.processes:
+            raise OperatorError(
+                f"{store.shown}: TLS wants keys, which no guest's process has: reach the server"
+                " by a proxy at a socket of Unix, as xbbd.conf(5) has it",
+                EINVAL,
+            )
+        return store
 
     def numbers(self, unit: int) -> Numbers:
         backend = self.known[unit]

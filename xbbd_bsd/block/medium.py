@@ -14,10 +14,13 @@ from dataclasses import dataclass, field, replace
 from errno import ENODEV, ENXIO, ESTALE, ETIMEDOUT
 from typing import Final, Protocol
 
+from xbbd_bsd.block.connecting import Connecting, Give
 from xbbd_bsd.block.disk import Disk, Key, disk_path, open_disk
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.path import PathState, state_of
+from xbbd_bsd.block.servers import kind_of
 from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
+from xbbd_bsd.block.stores import Store, StoreNamed
 from xbbd_bsd.errands import AGAIN_SECONDS, HUNG_SECONDS, Ended, Errands, Outcome, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.events import (
@@ -33,6 +36,7 @@ from xbbd_bsd.events import (
     SizeRounded,
 )
 from xbbd_bsd.host import Host
+from xbbd_bsd.native import State
 
 _REQUESTS: Final = "requests at the disk"
 
@@ -85,6 +89,7 @@ class Medium:
         host: Host,
         loop: asyncio.AbstractEventLoop,
         run: Run,
+        stores: StoreNamed,
         sharing: Sharing,
         marks: Marks,
         journal: Callable[[Event], None],
@@ -93,7 +98,9 @@ class Medium:
         self.name = name
         self.disk: Disk | None = None
         self.errands = Errands(run, loop, self._woken, self._hung, name.partition(" ")[0])
+        self._connecting = Connecting(name, loop, run, journal)
         self._holder = holder
+        self._stores = stores
         self._host = host
         self._loop = loop
         self._sharing = sharing
@@ -115,13 +122,16 @@ class Medium:
     def open(self, wanted: Wanted, owner: Owner) -> Disk:
         """The disk, open and ours; raises Pending until it is, OperatorError if it cannot be."""
         disk, refused = self.errands.ask(
-            "opening the disk", wanted, lambda: self._open(wanted), lambda found: found[0].close()
+            "opening the disk",
+            wanted,
+            lambda: self._open(wanted, self._stores(wanted.name)),
+            lambda found: found[0].close(),
         )
         try:
             if wanted.key not in (None, disk.key):
                 raise OperatorError("it is another disk by now", ESTALE)
             self._marks.check(disk)
-            if wanted.shared:
+            if wanted.shared or disk.store is not None:
                 check_shared(disk, wanted.sector_size)
             self._claim(disk, wanted, owner, refused)
         except OperatorError as error:
@@ -136,8 +146,10 @@ class Medium:
         self._whole_size, self._size_is_meant = disk.geometry.size, False
         return disk
 
-    def _open(self, wanted: Wanted) -> tuple[Disk, OperatorError | None]:
+    def _open(self, wanted: Wanted, store: Store | None) -> tuple[Disk, OperatorError | None]:
         """By a thread: the disk, and why it has no lock if it ought to."""
+        if store is not None:
+            return kind_of(store).open(store, read_only=wanted.read_only), None
         host = self._host
         disk = open_disk(wanted.name, read_only=wanted.read_only, prepare=host.prepare_disk)
         if wanted.shared:
@@ -189,11 +201,11 @@ class Medium:
         """
         self._size_is_meant |= meant
         began, number = self._loop.time(), self._looks_begun + 1
-        self._look_due = self.disk is not None
+        self._look_due = self.disk is not None and self.disk.store is None
         self._look_if_due()
 
         def ended() -> bool:
-            if self.disk is None or self._looks_ended >= number:
+            if self.disk is None or self.disk.store or self._looks_ended >= number:
                 return True
             if self._loop.time() - began >= HUNG_SECONDS:
                 raise HostError(f"{self.name}: the disk does not answer", ETIMEDOUT)
@@ -283,6 +295,17 @@ class Medium:
                 self._journal(DiskAnother(self.name, disk.path))
             case PathState.TRUNCATED:
                 self._journal(DiskTruncated(self.name, disk.path, self._whole_size // 512))
+
+    def begin_rings(self, segment: State, give: Give) -> None:
+        """A ring works for the disk; `give` hands it a connection, if it is reached over one."""
+        if self.disk is not None:
+            self._connecting.begin(segment, self.disk, give)
+
+    def end_rings(self, *, answered: bool = False) -> None:
+        """It has ended; `answered`: and whatever waited has come to something."""
+        self._connecting.end()
+        if answered:
+            self.tell_progress(0.0)
 
     def close(self) -> None:
         """Give the disk back; raises Pending until it is closed.

@@ -4,6 +4,7 @@ It opens nothing and keeps nothing.  Control thread.
 """
 
 from collections.abc import Mapping
+from errno import EINVAL
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk
@@ -11,6 +12,7 @@ from xbbd_bsd.block.limits import RING_THREADS, Need, Share
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.config import DiskConfig
+from xbbd_bsd.errors import HostError
 from xbbd_bsd.host import Medium
 from xbbd_bsd.native import (
     Abi,
@@ -23,9 +25,17 @@ from xbbd_bsd.native import (
     queue_bytes,
     ring_descriptors,
 )
+from xbbd_bsd.storeuri import is_store
 from xbbd_bsd.xenbus.family import Identity
 
-_DISK_KINDS = {Medium.FILE: DiskKind.FILE, Medium.DEVICE: DiskKind.DEVICE}
+_DISK_KINDS = {
+    Medium.FILE: DiskKind.FILE,
+    Medium.DEVICE: DiskKind.DEVICE,
+    Medium.SERVER: DiskKind.NBD,
+}
+_MOST_MAPPED: Final = 2816  # pages of requests at the disk
+_MOST_AWAY: Final = 1024  # of those at a server, each of which has a copy
+_PATIENCE: Final = 30  # seconds; of no meaning but for servers
 
 
 def queue_maker(
@@ -43,7 +53,9 @@ def queue_maker(
     `wanted` is what the frontend published, `info` what it is told of the disk,
     `hv` the host's; `max_indirect_segments` is what it was offered.
     """
-    geometry = disk.geometry
+    geometry, store = disk.geometry, disk.store
+    if store is not None and len(wanted.rings) > 1:
+        raise HostError(f"{disk.path} is a server's, and can have one ring only", EINVAL)
 
     def make(number: int, ring: RingParams, grants: int, events: int, wake: int) -> QueueParams:
         return QueueParams(
@@ -70,6 +82,8 @@ def queue_maker(
             max_indirect_segments=max_indirect_segments,
             max_persistent=config.max_persistent_grants if wanted.persistent else 0,
             transport=Transport[config.transport.upper()],
+            max_grants=_MOST_MAPPED if store is None else _MOST_AWAY,
+            patience=_PATIENCE if store is None else store.config.timeout,
         )
 
     return make
@@ -170,15 +184,15 @@ def describe(wanted: FrontendParams) -> str:
     return f"{rings} of {size}, {wanted.protocol.value} layout{grants}"
 
 
-def offer_of(config: DiskConfig, segment: State, share: Share, hv: int) -> Offer:
-    """What a guest may have, of what is configured and there is.
+def offer_of(config: DiskConfig, segment: State, share: Share, hv: int, path: str) -> Offer:
+    """What a guest may have, of what is configured and there is; `path`: of its disk, if known.
 
     Its segment is as large as the configuration wanted it when the device was found.
     """
     orders = range(config.max_ring_page_order + 1)
     order = max(n for n in orders if requests_of_order(n) <= segment.table_entries)
     # Sectors that are parts of the disk's are read and written within one queue.
-    queues = 1 if config.sector_size else min(config.max_queues, segment.rings)
+    queues = 1 if config.sector_size or is_store(path) else min(config.max_queues, segment.rings)
     return Offer(
         max_ring_page_order=order,
         # A guest with fewer rings is better than one that is refused.

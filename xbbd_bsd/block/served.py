@@ -13,6 +13,7 @@ from xbbd_bsd.block import passport as passport_file
 from xbbd_bsd.block.charter import charter
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.medium import Wanted
+from xbbd_bsd.block.nbd import ServerError
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.passport import Passport
 from xbbd_bsd.block.rings import MakeParams
@@ -50,6 +51,17 @@ class Served:
         """That an open disk is still as rings and guest have it; HostError."""
         if disk.geometry.sector_size != self.any_ring.block_size:
             raise HostError(f"{disk.path} has sectors of another size", EINVAL)
+
+    def resize(self, disk: Disk, segment: State) -> None:
+        """The open disk is as large as it is now; ServerError of a server that had more.
+
+        Requests in flight may be about it.
+        """
+        if disk.store is not None and disk.sectors < segment.sectors:
+            raise ServerError(
+                f"{disk.path} has {disk.sectors} sectors, and had {segment.sectors}", EINVAL
+            )
+        segment.resize(disk.sectors)
 
     def waited_ns(self, now_ns: int) -> int:
         """For how long the oldest request in flight has waited, 0 if there is none."""

@@ -100,11 +100,17 @@ class Sharing:
 
 
 def check_shared(disk: Disk, sector_size: int) -> None:
-    """That a disk that others use too is written by whole sectors; OperatorError.
+    """That a disk that others use too, or a server has, is written by whole sectors; OperatorError.
 
     `sector_size`: bytes of those that the guest shall see, 0 for the disk's own.
     """
     own = disk.geometry.sector_size
+    if 0 < sector_size < own and disk.store is not None:
+        raise OperatorError(
+            f"its server has blocks of {own} bytes, of which no part can be written: configure"
+            " sector_size = 0 for it",
+            EINVAL,
+        )
     if 0 < sector_size < own and not disk.read_only:
         raise OperatorError(
             f"it is shared, and its sectors of {own} bytes shall be presented as of"

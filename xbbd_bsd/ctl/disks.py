@@ -14,6 +14,7 @@ from typing import Final
 
 from xbbd_bsd.ctl.offers import domain_of, find_domain, see_through, take_back
 from xbbd_bsd.errors import OperatorError
+from xbbd_bsd.storeuri import is_store
 from xbbd_bsd.toolstack import DiskOffer, find_backend, offer
 from xbbd_bsd.vdev import vdev_name, vdev_number
 from xbbd_bsd.xenstore.client import Store
@@ -57,7 +58,7 @@ def disk_said(store: Store, options: argparse.Namespace) -> DiskOffer:
     return DiskOffer(
         find_domain(store, options.domain),
         vdev_number(options.vdev),
-        os.path.abspath(options.path),
+        options.path if is_store(options.path) else os.path.abspath(options.path),
         mode=mode,
         kind=options.kind,
         cdrom=options.cdrom,

@@ -28,10 +28,11 @@ def path_itself(value: bytes) -> bytes:
 
 
 class Medium(Enum):
-    """What stands behind a disk's descriptor."""
+    """What stands behind a disk's descriptor; of a server that is none of its own."""
 
     FILE = "file"
     DEVICE = "device"
+    SERVER = "nbd"
 
 
 @dataclass(frozen=True, slots=True)

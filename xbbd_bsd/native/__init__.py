@@ -47,6 +47,14 @@ from xbbd_bsd.native.binding import (
     sim_mapped,
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
+from xbbd_bsd.native.nbd import (
+    LinkState,
+    NbdExport,
+    NbdFound,
+    StoreLink,
+    load_nbd,
+    look_at_export,
+)
 from xbbd_bsd.native.net import (
     NET_ADDRESS,
     NET_LINK_HEADER,
@@ -115,6 +123,9 @@ __all__ = [
     "HvKind",
     "InflightRequest",
     "IoUse",
+    "LinkState",
+    "NbdExport",
+    "NbdFound",
     "NetAccepts",
     "NetIndices",
     "NetOffload",
@@ -138,6 +149,7 @@ __all__ = [
     "SegmentMedium",
     "State",
     "StopReason",
+    "StoreLink",
     "Takeovers",
     "Transport",
     "Workload",
@@ -148,6 +160,8 @@ __all__ = [
     "check",
     "direct_reads",
     "kernel_environment",
+    "load_nbd",
+    "look_at_export",
     "max_requests",
     "name_thread",
     "net_params_of",

@@ -75,6 +75,7 @@ class DiskKind(IntEnum):
 
     FILE = lib.XBB_DISK_FILE
     DEVICE = lib.XBB_DISK_DEVICE
+    NBD = lib.XBB_DISK_NBD
 
 
 class QueueState(IntEnum):
@@ -128,7 +129,7 @@ class IoUse:
 
 for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_status"):
     ffi.new(f"struct xbb_{_name} *")
-for _name in ("front_params", "workload", "progress", "io_use", "budget_limits"):
+for _name in ("front_params", "workload", "progress", "io_use", "budget_limits", "nbd_found"):
     ffi.new(f"struct xbb_{_name} *")
 
 

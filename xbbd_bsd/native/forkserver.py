@@ -183,6 +183,7 @@ def main(native: str, backend: str) -> None:
     for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGPIPE):
         _signal.signal(number, _signal.SIG_IGN)
     xbb = load(native, backend)
+    xbb.lib.xbb_nbd_load()  # as long as files can be opened; without it there is no such disk
     posix.chdir("/")
     channel = _socket.socket(fileno=CHANNEL)
     xbb.lib.xbb_close_from(CHANNEL + 1)

@@ -29,6 +29,7 @@ from xbbd_bsd.native import packets
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.addition import MAX_KEPT, Kind, P
 from xbbd_bsd.native.binding import StopReason, known
+from xbbd_bsd.native.nbd import NbdExport, c_export
 from xbbd_bsd.native.rates import Level
 from xbbd_bsd.native.vitals import Process
 
@@ -218,6 +219,15 @@ class Link:
     def have_look(self, device: int) -> None:
         """Have its rings look at what its segment says, sooner or later.  HostError."""
         self._post(lib.XBB_GUEST_LOOK, self._about(device), ())
+
+    def connect_device(self, device: int, fd: int, export: NbdExport) -> None:
+        """Give the ring of a device a connected socket, which stays the caller's.  HostError.
+
+        Nobody is told whether it was wanted.
+        """
+        message = ffi.new("struct xbb_guest_connect *", {"device": device})
+        message.export_name = c_export(export).name
+        self._post(lib.XBB_GUEST_CONNECT, message, (fd,))
 
     def begin_close(self, device: int) -> None:
         """Give everything back; a report tells when that is done.  HostError."""

@@ -19,6 +19,7 @@ from xbbd_bsd.native.binding import (
     Transport,
     check,
 )
+from xbbd_bsd.native.nbd import NbdExport, c_export
 from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.native.state import State
 
@@ -38,6 +39,8 @@ class QueueParams:
     when the queue has drained, or would want more threads than there are.  The
     size of the disk is the segment's.  ``adopt``: somebody served this ring and died;
     what it owes its guest is in the segment, or is nothing if it was all ``answered``.
+    ``patience``: seconds that a server may take, of a disk that is reached over a connection;
+    ``late_ms``: after the next connection, what was sent over an earlier one may still be done.
     """
 
     grant_fd: int
@@ -66,6 +69,8 @@ class QueueParams:
     transport: Transport = Transport.BEST
     adopt: bool = False
     answered: bool = False
+    patience: int = 30
+    late_ms: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,10 @@ class QueueHandle:
         if self._queue is not None:
             self._CALLS.hand_over(self._queue)
 
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """Give it a connected socket, which is its own from then on; HostError, and it is not."""
+        raise HostError("it is reached over no connection", EINVAL)
+
     def look(self) -> None:
         """Have it look at what its segment says, if there is anything in it for such a queue."""
 
@@ -165,6 +174,12 @@ class Queue(QueueHandle):
         if self._queue is not None:
             lib.xbb_queue_look(self._queue)
 
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """Give it a connected socket, which is its own from then on; HostError, and it is not."""
+        if self._queue is None:
+            raise HostError("the ring has ended", EINVAL)
+        check(lib.xbb_queue_connect(self._queue, fd, c_export(export)), "connect its store")
+
 
 def params_of(state: State, ring: int) -> QueueParams:
     """What a ring was opened with, as its segment has it; no descriptors.
@@ -199,6 +214,8 @@ def params_of(state: State, ring: int) -> QueueParams:
             unit=conn.unit,
             ring=ring,
             transport=Transport(conn.transport),
+            patience=p.patience_ms // 1000,
+            late_ms=p.late_ms,
         )
     except ValueError as error:
         raise HostError(
@@ -262,5 +279,7 @@ def c_params(params: QueueParams) -> Any:
             "max_batch_segments": params.max_batch_segments,
             "max_indirect_segments": params.max_indirect_segments,
             "max_grants": params.max_grants,
+            "patience_ms": params.patience * 1000,
+            "late_ms": params.late_ms,
         },
     )

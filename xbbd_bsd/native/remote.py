@@ -16,6 +16,7 @@ from xbbd_bsd.errors import HostError
 from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.binding import QueueState, StopReason, known
 from xbbd_bsd.native.link import DeviceReport, DeviceState, Link, sane
+from xbbd_bsd.native.nbd import NbdExport
 from xbbd_bsd.native.queue import QueueStatus
 from xbbd_bsd.native.rates import NOT_SHARED, Level, SharedRates
 from xbbd_bsd.native.segment import MappedSegment
@@ -93,6 +94,10 @@ class RemoteDevice:
     def look(self) -> None:
         """Have all rings look at what the segment says.  HostError."""
         self.link.have_look(self.number)
+
+    def connect(self, fd: int, export: NbdExport) -> None:
+        """Give its only ring a connection; the socket stays the caller's.  HostError."""
+        self.link.connect_device(self.number, fd, export)
 
     def begin_close(self) -> None:
         """Give everything back; a report tells when that is done.  HostError."""

@@ -27,6 +27,7 @@ from xbbd_bsd.native.binding import (
     known,
 )
 from xbbd_bsd.native.faults import count_failures, read_faults
+from xbbd_bsd.native.nbd import LinkState, StoreLink
 from xbbd_bsd.native.rates import RATES, SHARED, Level, SharedRates
 from xbbd_bsd.native.segment import (
     COMMON_COUNTERS,
@@ -228,6 +229,12 @@ class State(MappedSegment):
             req_cons=common.req_cons,
             rsp_prod=common.rsp_prod,
         )
+
+    def link(self, ring: int = 0) -> StoreLink:
+        """The connection to what the ring's disk is reached over."""
+        c = self._state.ring[ring].link
+        state = known(LinkState, c.state)
+        return StoreLink(state, int(c.errnum), int(c.since_ns), int(c.unflushed))
 
     @property
     def table_entries(self) -> int:

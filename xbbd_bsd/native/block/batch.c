@@ -89,8 +89,8 @@ set_failed(struct xbb_queue *q, const struct xbb_batch *batch, int error,
  * An attempt at a batch, or at a part of it, has come to this; what is to be
  * done about an error may be something else than to tell of it.
  */
-static void
-set_outcome(struct xbb_queue *q, struct xbb_batch *whole,
+void
+xbb_batch_set_outcome(struct xbb_queue *q, struct xbb_batch *whole,
     const struct xbb_batch *part, struct xbb_outcome done)
 {
 	struct xbb_verdict why;
@@ -108,8 +108,8 @@ set_outcome(struct xbb_queue *q, struct xbb_batch *whole,
  * So many requests of a batch, from one on; their links stay as they are.  The
  * batch's own links are the ring's thread's, which changes them at any time.
  */
-static struct xbb_batch
-part_of(const struct xbb_queue *q, const struct xbb_batch *whole,
+struct xbb_batch
+xbb_batch_part(const struct xbb_queue *q, const struct xbb_batch *whole,
     uint16_t first, uint16_t nreq)
 {
 	struct xbb_batch part = {
@@ -132,14 +132,15 @@ part_of(const struct xbb_queue *q, const struct xbb_batch *whole,
 	return (part);
 }
 
-static void
-add_tally(struct xbb_tally *sum, const struct xbb_tally *tally)
+void
+xbb_batch_add_tally(struct xbb_tally *sum, const struct xbb_tally *tally)
 {
 
 	sum->grants_mapped += tally->grants_mapped;
 	sum->grants_unmapped += tally->grants_unmapped;
 	sum->grants_copied += tally->grants_copied;
 	sum->grant_errors += tally->grant_errors;
+	sum->flushes += tally->flushes;
 	sum->io_short += tally->io_short;
 	sum->io_errors += tally->io_errors;
 	sum->io_bounced += tally->io_bounced;
@@ -191,7 +192,8 @@ settle_part(struct repetition *again, const struct xbb_batch *part,
 		if (done.error != 0 && part->tally.shortage != XBB_SHORT_NONE)
 			again->whole->starved = true;
 		else
-			set_outcome(again->q, again->whole, part, done);
+			xbb_batch_set_outcome(again->q, again->whole, part,
+			    done);
 		return;
 	}
 	r = part->first;
@@ -206,7 +208,7 @@ static uint16_t
 do_part(struct repetition *again, uint16_t first, uint16_t nreq)
 {
 	struct xbb_queue *q = again->q;
-	struct xbb_batch part = part_of(q, again->whole, first, nreq);
+	struct xbb_batch part = xbb_batch_part(q, again->whole, first, nreq);
 	struct xbb_outcome done;
 	uint64_t took;
 
@@ -217,7 +219,7 @@ do_part(struct repetition *again, uint16_t first, uint16_t nreq)
 		took = xbb_now_ns();
 		done = perform_batch(q, &part, again->thread);
 		took = xbb_now_ns() - took;
-		add_tally(&again->whole->tally, &part.tally);
+		xbb_batch_add_tally(&again->whole->tally, &part.tally);
 		settle_part(again, &part, done, took,
 		    xbb_speed_waited(q, again->thread, took));
 	}
@@ -228,7 +230,8 @@ static void
 perform_again(struct xbb_queue *q, struct xbb_batch *batch,
     struct xbb_outcome done, uint64_t took, bool waited, uint32_t thread)
 {
-	struct xbb_batch whole = part_of(q, batch, batch->first, batch->nreq);
+	struct xbb_batch whole = xbb_batch_part(q, batch, batch->first,
+	    batch->nreq);
 	struct repetition again = {
 		.q = q, .whole = batch, .thread = thread,
 	};
@@ -287,7 +290,7 @@ xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch)
 	for (n = 0, r = batch->first; n < batch->nreq;
 	    n++, r = q->set.reqs[r].next)
 		if (q->set.reqs[r].state != XBB_REQ_DONE) {
-			part = part_of(q, batch, r, 1);
+			part = xbb_batch_part(q, batch, r, 1);
 			set_failed(q, &part, -why.errnum, &why);
 			batch->tally.grant_errors += !batch->held;
 		}
@@ -318,7 +321,7 @@ xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
 
 	if (done.error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
 	    (batch->nreq == 1 || batch->nsectors == 0)))
-		set_outcome(q, batch, batch, done);
+		xbb_batch_set_outcome(q, batch, batch, done);
 	else
 		perform_again(q, batch, done, took, waited, thread);
 }

@@ -40,6 +40,7 @@
 #include "block/batch.h"
 #include "block/store.h"
 #include "block/rate.h"
+#include "block/away.h"
 
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_BATCH_SEGMENTS, "a map holds a batch");
 _Static_assert(XBB_FETCH_PAGES >= XBB_MAX_INDIRECT_PAGES,
@@ -89,6 +90,7 @@ struct xbb_sleeper {
 struct xbb_queue_setup {
 	struct xbb_queue_params params;
 	const struct xbb_store_ops *store;
+	struct xbb_nbd	*nbd;		/* that store's own */
 	const struct xbb_layout *layout;
 	const uint64_t	*sectors;	/* of the disk now, in the segment */
 	struct xbb_ring_state *rs;	/* in there */
@@ -144,12 +146,16 @@ struct xbb_queue_own {
 	uint64_t	 turn_ns;	/* when to ask again; 0: never */
 };
 
+struct xbb_nbd_offer;
+
 /* Any thread of the queue's, and whoever has it. */
 struct xbb_queue_shared {
 	_Atomic(struct xbb_work *) done;	/* stack, filled by workers */
 	atomic_uint	 slowness;	/* of reads and writes: speed.c */
 	atomic_uint	 flush_slowness;	/* of flushes and barriers */
 	struct xbb_pool	 pool;
+	/* A connection for the store (nbd.c). */
+	_Atomic(struct xbb_nbd_offer *) offered;
 	/* Each thread its own: 0 the ring's, then the workers. */
 	struct xbb_sleeper sleeper[1 + XBB_MAX_WORKERS];
 };
@@ -287,6 +293,8 @@ struct xbb_outcome xbb_io_discard(struct xbb_queue *q,
 /* data.c - a batch's data between the guest's pages and the disk. */
 struct xbb_outcome xbb_data_move(struct xbb_queue *q,
 	    struct xbb_batch *batch, uint32_t thread);
+struct xbb_outcome xbb_data_exchange(struct xbb_queue *q,
+	    struct xbb_batch *batch, uint8_t *buffer, bool to_guest);
 int	xbb_data_sweep_begin(struct xbb_queue *q, struct xbb_sweep *sweep);
 struct xbb_outcome xbb_data_sweep_part(struct xbb_queue *q,
 	    const struct xbb_sweep *sweep, const struct xbb_sweep_part *part);
@@ -329,6 +337,12 @@ bool	xbb_batch_waited(struct xbb_queue *q, const struct xbb_batch *batch,
 void	xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_outcome done, uint64_t took, bool waited,
 	    uint32_t thread);
+struct xbb_batch xbb_batch_part(const struct xbb_queue *q,
+	    const struct xbb_batch *whole, uint16_t first, uint16_t nreq);
+void	xbb_batch_set_outcome(struct xbb_queue *q, struct xbb_batch *whole,
+	    const struct xbb_batch *part, struct xbb_outcome done);
+void	xbb_batch_add_tally(struct xbb_tally *sum,
+	    const struct xbb_tally *tally);
 void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
 
 /*

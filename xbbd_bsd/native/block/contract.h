@@ -49,7 +49,9 @@ enum xbb_abi {
 /* What stands behind a disk descriptor. */
 enum xbb_disk_kind {
 	XBB_DISK_FILE		= 0,
-	XBB_DISK_DEVICE		= 1
+	XBB_DISK_DEVICE		= 1,
+	/* Nothing: connections to a server come by xbb_queue_connect(). */
+	XBB_DISK_NBD		= 2
 };
 
 /*
@@ -210,6 +212,7 @@ struct xbb_counters {
 	uint64_t	io_retries;
 	uint64_t	throttled;
 	uint64_t	throttled_ns;
+	uint64_t	reconnects;
 };
 
 /* Everything a queue is made of.  Descriptors stay the caller's. */
@@ -227,6 +230,25 @@ struct xbb_queue_params {
 	/* Offered, 0 or 11 to max_batch_segments. */
 	uint32_t	max_indirect_segments;
 	uint32_t	max_grants;	/* most data pages mapped at once */
+	/* A server that does not answer for so long is left for another one. */
+	uint32_t	patience_ms;
+	/* So long after that what the first one was given may still be done. */
+	uint32_t	late_ms;
+};
+
+/* The connection to a store that is reached over one. */
+enum xbb_link_state {
+	XBB_LINK_NONE		= 0,	/* it needs none */
+	XBB_LINK_WANTED		= 1,	/* whoever can is to connect it */
+	XBB_LINK_BEGUN		= 2,	/* there is one, not agreed upon yet */
+	XBB_LINK_READY		= 3
+};
+
+struct xbb_link {
+	uint32_t	state;		/* enum xbb_link_state */
+	int32_t		errnum;		/* why the last one ended, 0: none */
+	uint64_t	since_ns;	/* it is so, CLOCK_MONOTONIC */
+	uint64_t	unflushed;	/* bytes kept to be written again */
 };
 
 /* One ring of a disk: what was negotiated, and its counters. */
@@ -246,6 +268,7 @@ struct xbb_ring_state {
 	/* of the pause that it has followed, with nothing at the disk */
 	uint32_t	pause_seen;
 	uint32_t	reserved;
+	struct xbb_link	link;
 };
 
 /* Whose disk the segment is about, for whoever finds it after us. */
@@ -401,6 +424,48 @@ int	xbb_queue_owes(const struct xbb_queue *queue);
 void	xbb_queue_status(struct xbb_queue *queue,
 	    struct xbb_queue_status *status);
 void	xbb_queue_close(struct xbb_queue *queue);
+
+/*
+ * Servers of NBD, through libnbd, which is loaded when it is asked for: load
+ * says ENOENT if there is none.  A process that opens nothing has to have it
+ * loaded before.  look connects by a socket, which it closes, and says what
+ * there is, or in words why not; it waits, as long as it is told to.  connect
+ * gives a queue of a disk of that kind the connection that it wants, which is
+ * the queue's from then on, if that says 0; may overlap anything but close.
+ */
+#define XBB_NBD_NAME		256	/* bytes of an export's, with NUL */
+#define XBB_NBD_PATH		256	/* likewise, of a file or directory */
+#define XBB_NBD_WORDS		160
+#define XBB_NBD_LARGEST		1048576	/* bytes that it has to take at once */
+
+struct xbb_nbd_export {
+	uint8_t		name[XBB_NBD_NAME];
+	uint32_t	tls;		/* wanted, or it is none */
+	uint32_t	reserved;
+	/* Of TLS, as libnbd has them; empty: not given. */
+	uint8_t		certificates[XBB_NBD_PATH];
+	uint8_t		psk_file[XBB_NBD_PATH];
+	uint8_t		user[XBB_NBD_NAME];
+};
+
+struct xbb_nbd_found {
+	uint64_t	size;		/* bytes */
+	uint32_t	minimum;	/* bytes of a block, 1: any */
+	uint32_t	preferred;
+	uint32_t	maximum;	/* 0: not said */
+	uint32_t	read_only;
+	uint32_t	can_flush;
+	uint32_t	can_fua;
+	uint32_t	can_trim;
+	uint32_t	reserved;
+	uint8_t		words[XBB_NBD_WORDS];	/* what went wrong */
+};
+
+int	xbb_nbd_load(void);
+int	xbb_nbd_look(int fd, const struct xbb_nbd_export *wanted,
+	    uint32_t limit_ms, struct xbb_nbd_found *found);
+int	xbb_queue_connect(struct xbb_queue *queue, int fd,
+	    const struct xbb_nbd_export *wanted);
 
 /*
  * Most memory of a queue with one I/O thread, bytes; no grants, no descriptors.

@@ -81,8 +81,8 @@ copy_iov(uint8_t *buffer, const struct iovec *iov, int niov, bool to_guest)
 }
 
 /* The batch's data between the guest's pages and a buffer. */
-static struct xbb_outcome
-exchange_pages(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
+struct xbb_outcome
+xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
     bool to_guest)
 {
 	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
@@ -201,10 +201,10 @@ move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 		done = xbb_io_batch(q, batch, &iov, 1, span.offset, span.length,
 		    thread);
 		if (done.error == 0)
-			done = exchange_pages(q, batch, data, true);
+			done = xbb_data_exchange(q, batch, data, true);
 		return (done);
 	}
-	done = exchange_pages(q, batch, data, false);
+	done = xbb_data_exchange(q, batch, data, false);
 	if (done.error == 0 && (span.before != 0 || span.after != 0)) {
 		batch->tally.io_read_modify_write++;
 		done = read_around(q, batch, &span);

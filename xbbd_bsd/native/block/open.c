@@ -37,6 +37,9 @@ check_params(const struct xbb_queue_params *p,
 	    p->max_indirect_segments > p->max_batch_segments ||
 	    p->max_grants < p->max_batch_segments ||
 	    p->discard > 2 ||
+	    p->disk_kind > XBB_DISK_NBD ||
+	    (p->disk_kind == XBB_DISK_NBD &&
+	    (p->block_size != p->sector_size || p->patience_ms == 0)) ||
 	    (p->discard == 2 && (p->disk_kind != XBB_DISK_DEVICE ||
 	    p->block_size != p->sector_size)) ||
 	    xbb_max_requests(p->abi, c->ring_pages) >
@@ -160,6 +163,11 @@ show_queue(struct xbb_queue *q)
 	XBB_SET(rs->max_request_segments, q->set.max_segments);
 	XBB_SET(rs->max_request_size, q->set.max_segments * XBB_PAGE_SIZE);
 	XBB_SET(rs->inflight, 0);
+	XBB_SET(rs->link.state, q->set.nbd != NULL ? XBB_LINK_WANTED :
+	    XBB_LINK_NONE);
+	XBB_SET(rs->link.errnum, 0);
+	XBB_SET(rs->link.since_ns, xbb_now_ns());
+	XBB_SET(rs->link.unflushed, 0);
 	XBB_SET(rs->grants_mapped, 0);
 	xbb_pause_open(q);
 	/* What an earlier queue did not finish will never end. */
@@ -176,7 +184,8 @@ prepare_buffer(struct xbb_queue *q)
 {
 	void *base;
 
-	if (!q->conn.copies && !q->set.params.bounce)
+	if ((!q->conn.copies && !q->set.params.bounce) ||
+	    q->set.params.disk_kind == XBB_DISK_NBD)
 		return (0);
 	q->shared.pool.buffer_size = xbb_data_buffer_size(&q->set.params);
 	base = mmap(NULL, q->shared.pool.buffer_size, PROT_READ | PROT_WRITE,
@@ -214,6 +223,8 @@ static void
 release_queue(struct xbb_queue *q)
 {
 
+	if (q->set.store->close != NULL)
+		q->set.store->close(q);
 	xbb_persist_close(&q->own.persist);
 	if (q->own.persist.share.budget != NULL)
 		xbb_budget_leave(&q->own.persist.share);
@@ -255,7 +266,10 @@ xbb_queue_bytes(const struct xbb_queue_params *p)
 		    (sizeof(struct xbb_persist_page) +
 		    sizeof(struct xbb_persist_chunk)) +
 		    segments * sizeof(uint16_t);
-	if (p->bounce || xbb_conn_may_copy(&p->conn))
+	if (p->disk_kind == XBB_DISK_NBD)
+		bytes += n * sizeof(struct xbb_away) + XBB_UNFLUSHED_MOST +
+		    (uint64_t)p->max_grants * XBB_PAGE_SIZE;
+	else if (p->bounce || xbb_conn_may_copy(&p->conn))
 		bytes += 2 * xbb_data_buffer_size(p);
 	return (bytes);
 }
@@ -294,6 +308,10 @@ open_queue(struct xbb_queue *q, struct xbb_state *state,
 	e = prepare_queue(q, state, error);
 	if (e != 0)
 		return (e);
+	e = q->set.store->open != NULL ? q->set.store->open(q) : 0;
+	xbb_budget_lacked(e);
+	if (e != 0)
+		return (xbb_fail(error, "prepare its store", -e));
 	e = xbb_pool_init(&q->shared.pool, &q->conn);
 	return (e != 0 ? xbb_fail(error, "start threads", -e) : 0);
 }
@@ -315,7 +333,8 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 	q->set.params = *params;
 	q->set.layout = xbb_layout(params->abi);
 	q->set.max_segments = most_segments(params);
-	q->set.store = &xbb_store_local;
+	q->set.store = params->disk_kind == XBB_DISK_NBD ? &xbb_store_nbd :
+	    &xbb_store_local;
 	q->conn.family = &xbb_block_family;
 	q->conn.self = q;
 	q->conn.mapping = mapping;

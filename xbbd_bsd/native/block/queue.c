@@ -18,6 +18,7 @@ block_has_work(void *self)
 	uint32_t unread;
 
 	if (atomic_load(&q->shared.done) != NULL ||
+	    atomic_load(&q->shared.offered) != NULL ||
 	    xbb_budget_presses(&q->own.persist.share) ||
 	    xbb_pause_has_news(q))
 		return (true);
@@ -42,10 +43,14 @@ static int
 block_may_sleep(void *self)
 {
 	struct xbb_queue *q = self;
+	int ms, store_ms;
 
+	ms = xbb_persist_trim(&q->own.persist, q->own.inflight == 0);
+	store_ms = q->set.store->wait != NULL ? q->set.store->wait(q) : -1;
+	if (store_ms >= 0 && (ms < 0 || store_ms < ms))
+		ms = store_ms;
 	return (xbb_throttle_wait(q, xbb_hold_wait(q,
-	    xbb_shortage_wait(&q->own.retry,
-	    xbb_persist_trim(&q->own.persist, q->own.inflight == 0)))));
+	    xbb_shortage_wait(&q->own.retry, ms))));
 }
 
 const struct xbb_family xbb_block_family = {

@@ -14,8 +14,13 @@
 
 struct xbb_queue;
 
-/* Ring thread. */
+/*
+ * Ring thread, but for the first two.  What is NULL has nothing to do.
+ */
 struct xbb_store_ops {
+	/* While the queue is opened and when it is closed; its opener's. */
+	int	(*open)(struct xbb_queue *q);
+	void	(*close)(struct xbb_queue *q);
 	/*
 	 * Has it so much that more would only wait there?  It is better left
 	 * where it can still be merged, and costs nothing.
@@ -33,9 +38,12 @@ struct xbb_store_ops {
 	bool	(*push)(struct xbb_queue *q);
 	/* Settle what has come back.  True if there was any. */
 	bool	(*reap)(struct xbb_queue *q);
+	/* Milliseconds until it is to be reaped anyhow, -1 for any time. */
+	int	(*wait)(struct xbb_queue *q);
 };
 
 /* Its fillings. */
-extern const struct xbb_store_ops xbb_store_local;
+extern const struct xbb_store_ops xbb_store_local;	/* local.c */
+extern const struct xbb_store_ops xbb_store_nbd;	/* nbd.c */
 
 #endif /* XBB_BLOCK_STORE_H */

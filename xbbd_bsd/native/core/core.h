@@ -81,7 +81,9 @@ struct xbb_rest {
 	uint32_t	 poll_retry;	/* so many, then looking is tried */
 	const int32_t	*poll_max_us;	/* a tunable: most of that */
 	int		 also_fd;	/* one more to poll for; -1 */
+	short		 also_events;	/* and for what */
 	bool		 also_ready;	/* it has something */
+	bool		 also_awaited;	/* which looking around does not see */
 };
 
 /* A ring's connection to its frontend, and how that ends (conn.c). */

@@ -6,6 +6,7 @@
  */
 #include <sys/eventfd.h>
 
+#include <poll.h>
 #include <unistd.h>
 
 #include "core/core.h"
@@ -39,6 +40,7 @@ xbb_kick_open(struct xbb_rest *rest)
 	int fd;
 
 	rest->also_fd = -1;
+	rest->also_events = POLLIN;
 	fd = xbb_wake_open();
 	rest->kick = fd < 0 ? -1 : fd;
 	return (fd < 0 ? fd : 0);

@@ -135,7 +135,7 @@ poll_all(struct xbb_conn *conn)
 		{ .fd = rest->kick, .events = POLLIN },
 		{ .fd = rest->masked ? -1 : conn->ops->event_fd(conn->hv),
 		    .events = POLLIN },
-		{ .fd = rest->also_fd, .events = POLLIN },
+		{ .fd = rest->also_fd, .events = rest->also_events },
 	};
 	uint64_t drop;
 	int n;
@@ -181,5 +181,6 @@ bool
 xbb_rest_now(struct xbb_conn *conn)
 {
 
-	return (!look_around(conn) && sleep_unless_work(conn));
+	return ((conn->rest.also_awaited || !look_around(conn)) &&
+	    sleep_unless_work(conn));
 }

@@ -52,6 +52,7 @@ rights_of_use(enum xbb_use use, cap_rights_t *rights)
 		    CAP_EVENT, CAP_FCNTL, CAP_GETSOCKOPT);
 		break;
 	case XBB_USE_DAEMON:
+	case XBB_USE_SERVER:
 		cap_rights_init(rights, CAP_RECV, CAP_SEND, CAP_EVENT,
 		    CAP_FCNTL, CAP_GETSOCKOPT);
 		break;

@@ -12,10 +12,10 @@
  * After an upgrade a daemon finds processes of another build, and has to be
  * understood by them so far that they hand over what they serve: MEET, STATUS,
  * QUIESCE, CLOSE, GIVE, BYE and all answers and reports are laid out for good,
- * and are taken of whatever version.  What may change is HELLO and ADD.
+ * and are taken of whatever version.  What may change is HELLO, ADD, CONNECT.
  */
 
-#define XBB_GUEST_VERSION	3	/* of HELLO and ADD */
+#define XBB_GUEST_VERSION	3	/* of HELLO, ADD and CONNECT */
 #define XBB_GUEST_DEVICES	64	/* a process has at once */
 #define XBB_GUEST_KEPT		4	/* descriptors kept for a device */
 #define XBB_GUEST_RATES		2	/* levels of limits that have a file */
@@ -55,6 +55,7 @@ enum xbb_guest_type {
 	XBB_GUEST_MEET		= 9,	/* first of all; DEVICES */
 	/* DONE; its rings look at what its segment says (xbb_queue_look()). */
 	XBB_GUEST_LOOK		= 10,
+	XBB_GUEST_CONNECT	= 11,	/* xbb_queue_connect(); DONE */
 	/* Reports. */
 	XBB_GUEST_DONE		= 64,
 	XBB_GUEST_DEVICE_LIST	= 65,	/* DEVICES above */
@@ -122,6 +123,17 @@ struct xbb_guest_request {
 	struct xbb_guest_head head;
 	uint32_t	device;		/* 0 where none is meant */
 	uint32_t	reserved;
+};
+
+/*
+ * A connected socket, its descriptor, for the only ring of a device whose disk
+ * is a server's; keys of TLS are no process's of a guest.
+ */
+struct xbb_guest_connect {
+	struct xbb_guest_head head;
+	uint32_t	device;
+	uint32_t	reserved;
+	uint8_t		export_name[XBB_NBD_NAME];	/* with NUL */
 };
 
 struct xbb_guest_done {

@@ -269,6 +269,16 @@ xbb_device_settle(struct xbb_device *d)
 	return (true);
 }
 
+/* Give its ring a connection, which is that's from then on if this says 0. */
+int
+xbb_device_connect(struct xbb_device *d, int fd,
+    const struct xbb_guest_connect *connect)
+{
+
+	return (d->kind->connect == NULL ? -ENOTSUP :
+	    d->kind->connect(d->queue[0], fd, connect->export_name));
+}
+
 void
 xbb_device_drain(struct xbb_device *d)
 {

@@ -2,6 +2,8 @@
  * disks.c - disks, as the process of a guest has its devices: all rings of one
  * share its descriptor.  Any thread, as the functions that it calls.
  */
+#include <string.h>
+
 #include "guest/guest.h"
 
 static int32_t *
@@ -57,6 +59,16 @@ disk_start(void *queue, struct xbb_error *error)
 	return (xbb_queue_start(queue, error));
 }
 
+/* Without TLS, whose keys are no process's of a guest. */
+static int
+disk_connect(void *queue, int fd, const uint8_t *name)
+{
+	struct xbb_nbd_export wanted = { .tls = 0 };
+
+	memcpy(wanted.name, name, sizeof(wanted.name) - 1);
+	return (xbb_queue_connect(queue, fd, &wanted));
+}
+
 static void
 disk_drain(void *queue)
 {
@@ -109,6 +121,7 @@ const struct xbb_kind xbb_disks = {
 	.share = disk_share,
 	.open = disk_open,
 	.start = disk_start,
+	.connect = disk_connect,
 	.drain = disk_drain,
 	.look = disk_look,
 	.owes = disk_owes,

@@ -32,6 +32,7 @@ enum xbb_use {
 	XBB_USE_DAEMON,
 	XBB_USE_SEGMENT,
 	XBB_USE_DISK,
+	XBB_USE_SERVER,			/* a disk's, connected */
 	XBB_USE_LINK,
 	XBB_USE_GRANTS,
 	XBB_USE_EVENTS,
@@ -58,6 +59,8 @@ struct xbb_kind {
 	int	(*open)(const union xbb_guest_ring *ring, void *state,
 		    struct xbb_error *error, void **queuep);
 	int	(*start)(void *queue, struct xbb_error *error);
+	/* Its only ring's medium is reached over that; NULL: none is. */
+	int	(*connect)(void *queue, int fd, const uint8_t *name);
 	void	(*drain)(void *queue);
 	void	(*look)(void *queue);	/* NULL: at nothing */
 	/* Once handed over: is anything unanswered?  NULL: never. */
@@ -74,6 +77,7 @@ struct xbb_message {
 		struct xbb_guest_hello hello;
 		struct xbb_guest_add add;
 		struct xbb_guest_request request;
+		struct xbb_guest_connect connect;
 	};
 	size_t		 size;		/* bytes that came */
 	uint32_t	 nfds;
@@ -170,6 +174,8 @@ int	xbb_device_open(struct xbb_device *device);
 bool	xbb_device_settle(struct xbb_device *device);
 void	xbb_device_look(struct xbb_device *device,
 	    struct xbb_guest_device *found);
+int	xbb_device_connect(struct xbb_device *device, int fd,
+	    const struct xbb_guest_connect *connect);
 void	xbb_device_drain(struct xbb_device *device);
 void	xbb_device_have_look(struct xbb_device *device);
 void	xbb_device_hand_over(struct xbb_device *device);

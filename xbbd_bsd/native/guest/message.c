@@ -72,6 +72,7 @@ xbb_message_take(int fd, struct xbb_message *message)
 	ssize_t n;
 
 	_Static_assert(sizeof(message->add) >= sizeof(message->hello) &&
+	    sizeof(message->add) >= sizeof(message->connect) &&
 	    sizeof(message->add) >= sizeof(message->request),
 	    "an ADD is the longest");
 	memset(message, 0, sizeof(*message));
@@ -103,6 +104,8 @@ size_of_type(uint32_t type)
 		return (sizeof(struct xbb_guest_hello));
 	case XBB_GUEST_ADD:
 		return (sizeof(struct xbb_guest_add));
+	case XBB_GUEST_CONNECT:
+		return (sizeof(struct xbb_guest_connect));
 	case XBB_GUEST_STATUS:
 	case XBB_GUEST_DRAIN:
 	case XBB_GUEST_QUIESCE:
@@ -159,7 +162,8 @@ static bool
 may_differ(uint32_t type)
 {
 
-	return (type == XBB_GUEST_HELLO || type == XBB_GUEST_ADD);
+	return (type == XBB_GUEST_HELLO || type == XBB_GUEST_ADD ||
+	    type == XBB_GUEST_CONNECT);
 }
 
 /* The number that an answer to it has. */
@@ -189,6 +193,8 @@ xbb_message_fault(struct xbb_message *message, bool own_grants)
 		return ("not the size of such a request");
 	if (head->type == XBB_GUEST_ADD)
 		return (fault_of_add(message, own_grants));
+	if (head->type == XBB_GUEST_CONNECT)
+		return (message->nfds != 1 ? "not one descriptor" : NULL);
 	return (message->nfds != 0 ? "descriptors where there are none" : NULL);
 }
 

@@ -3,6 +3,7 @@
  * is known to be one.  The loop's thread.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "guest/guest.h"
 
@@ -143,6 +144,29 @@ give_descriptors(struct xbb_guest *g, struct xbb_device *d, uint32_t serial)
 }
 
 static void
+connect_device(struct xbb_guest *g, struct xbb_message *message)
+{
+	const struct xbb_guest_connect *connect = &message->connect;
+	struct xbb_device *d;
+	int error, fd;
+
+	d = find_device(g, connect->device);
+	error = d == NULL ? -ENOENT : !xbb_device_settle(d) ||
+	    atomic_load(&d->stage) != XBB_STAGE_OPEN ? -EBUSY : 0;
+	if (error == 0)
+		error = xbb_confine_fd(message->fd[0], XBB_USE_SERVER,
+		    g->params);
+	if (error == 0) {
+		fd = xbb_message_fd(message, 0);
+		error = xbb_device_connect(d, fd, connect);
+		if (error != 0)
+			close(fd);
+	}
+	xbb_daemon_answer(g, connect->head.serial, connect->device, -error,
+	    error == 0 ? "" : "connect its disk");
+}
+
+static void
 do_with_device(struct xbb_guest *g, const struct xbb_guest_request *request)
 {
 	const uint32_t serial = request->head.serial;
@@ -214,6 +238,9 @@ xbb_request_obey(struct xbb_guest *g, struct xbb_message *message)
 		break;
 	case XBB_GUEST_ADD:
 		add_device(g, message);
+		break;
+	case XBB_GUEST_CONNECT:
+		connect_device(g, message);
 		break;
 	case XBB_GUEST_BYE:
 		say_bye(g, head->serial);

@@ -1,0 +1,359 @@
+/*
+ * nbd.c - the store of servers that speak NBD, by the asynchronous calls of
+ * libnbd, on the ring's thread.  It connects to nobody: whoever may gives it
+ * connected sockets (xbb_queue_connect()), the first as well as the next one,
+ * if the server has gone or does not answer.  What was out then is asked for
+ * again, in the order in which it was begun; and so are, before that, the
+ * writes that were acknowledged and not flushed, since a server that crashed
+ * has lost them, and no later flush could vouch for them.
+ *
+ * A disk of this kind has one ring: what is flushed over one connection is what
+ * was written over it.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "block/nbd.h"
+
+/* So many have begun, and wait for a connection: the rest can be merged. */
+#define MOST_UNSENT	32
+
+/* How long a queue that ends waits for one who is silent. */
+#define ABANDON_NS		3000000000
+
+/*
+ * What was sent over an earlier connection may still be done by whoever served
+ * that.  So long after the next one no write is done that was sent twice: what
+ * overlaps it waits for it, and cannot be overtaken.
+ */
+static uint64_t
+late_ns(const struct xbb_queue *q)
+{
+
+	return ((uint64_t)q->set.params.late_ms * 1000000);
+}
+
+/* What was asked for has come. */
+
+/* What is acknowledged is kept until it is durable. */
+static int
+keep_write(const struct xbb_queue *q, struct xbb_nbd *nbd, struct xbb_away *a)
+{
+
+	if (!nbd->can.can_flush || a->durable ||
+	    XBB_GET(q->set.tunables->disable_flush) != 0)
+		return (0);
+	if (!xbb_unflushed_keep(&nbd->unflushed, a->buffer, a->offset,
+	    a->length))
+		return (-ENOMEM);
+	a->buffer = NULL;
+	return (0);
+}
+
+static void
+finish_one(struct xbb_queue *q, struct xbb_nbd *nbd, struct xbb_away *a)
+{
+	int error = a->error;
+
+	if ((a->operation == XBB_DISK_OP_WRITE ||
+	    a->operation == XBB_DISK_OP_DISCARD) && error == 0)
+		error = keep_write(q, nbd, a);
+	else if (a->operation == XBB_DISK_OP_FLUSH && error == 0)
+		xbb_unflushed_forget(&nbd->unflushed, a->mark);
+	else if (a->operation == XBB_DISK_OP_FLUSH && nbd->can.can_flush)
+		error = xbb_means_cannot(error) ? -EIO : error;
+	if (xbb_away_end(q, a, error, &nbd->can)) {
+		a->nbd = nbd;
+		xbb_nbd_add(nbd, a);
+	}
+}
+
+/*
+ * A flush of ours, of which only the good ones count, or a write that was done
+ * again: if that cannot be, what was acknowledged is lost.
+ */
+static void
+finish_own(struct xbb_queue *q, struct xbb_nbd *nbd)
+{
+	const int error = nbd->own.error;
+
+	nbd->own_out = false;
+	if (nbd->again == NULL) {
+		if (error == 0)
+			xbb_unflushed_forget(&nbd->unflushed, nbd->own.mark);
+	} else {
+		nbd->again = nbd->again->next;
+		if (nbd->again != NULL)
+			xbb_nbd_send_again(nbd);
+	}
+	if (error == 0)
+		return;
+	xbb_flushes_lose(q->set.flushes, -error);
+	xbb_conn_stop(&q->conn, XBB_STOP_LOST, -error);
+}
+
+static void
+settle_one(struct xbb_queue *q, struct xbb_nbd *nbd, struct xbb_away *a)
+{
+	const bool writes = a->operation == XBB_DISK_OP_WRITE ||
+	    a->operation == XBB_DISK_OP_DISCARD;
+
+	xbb_nbd_remove(nbd, a);
+	if (a->redone && writes && a->error == 0 &&
+	    nbd->heard_ns < nbd->since_ns + late_ns(q)) {
+		a->next_come = nbd->late;
+		nbd->late = a;
+	} else
+		finish_one(q, nbd, a);
+}
+
+/* Those that ended with their connection are still to be done. */
+static bool
+settle_come(struct xbb_queue *q, struct xbb_nbd *nbd)
+{
+	struct xbb_away *a, *next;
+	bool lost;
+
+	if (nbd->come == NULL)
+		return (false);
+	lost = false;
+	nbd->heard_ns = xbb_now_ns();
+	a = nbd->come;
+	nbd->come = NULL;
+	for (; a != NULL; a = next) {
+		next = a->next_come;
+		if (a->error == -ENOTCONN || a->error == -ESHUTDOWN)
+			lost = true;
+		else if (a == &nbd->own)
+			finish_own(q, nbd);
+		else
+			settle_one(q, nbd, a);
+	}
+	if (lost)
+		xbb_nbd_break(q, nbd, ENOTCONN);
+	return (true);
+}
+
+static bool
+settle_late(struct xbb_queue *q, struct xbb_nbd *nbd, uint64_t now)
+{
+	struct xbb_away *a, *next;
+
+	if (!nbd->ready || now < nbd->since_ns + late_ns(q))
+		return (false);
+	nbd->redoing = false;
+	if (nbd->late == NULL)
+		return (false);
+	a = nbd->late;
+	nbd->late = NULL;
+	for (; a != NULL; a = next) {
+		next = a->next_come;
+		finish_one(q, nbd, a);
+	}
+	return (true);
+}
+
+/* Nobody waits any longer: all that is out fails. */
+static void
+abandon_all(struct xbb_queue *q, struct xbb_nbd *nbd)
+{
+	struct xbb_away *a;
+
+	xbb_nbd_break(q, nbd, ETIMEDOUT);
+	nbd->abandoned = true;
+	while ((a = nbd->late) != NULL) {
+		nbd->late = a->next_come;
+		while (xbb_away_end(q, a, 0, &nbd->can))
+			continue;
+	}
+	while ((a = nbd->first) != NULL) {
+		xbb_nbd_remove(nbd, a);
+		while (xbb_away_end(q, a, -ETIMEDOUT, &nbd->can))
+			continue;
+	}
+}
+
+/* Times: when we look again, 0 if there is nothing to look for. */
+
+static uint64_t
+silence_ends(const struct xbb_queue *q, const struct xbb_nbd *nbd)
+{
+	const uint64_t patience = (uint64_t)q->set.params.patience_ms *
+	    1000000;
+
+	if (nbd->handle == NULL)
+		return (0);
+	if (!nbd->ready)
+		return (nbd->since_ns + patience);
+	if (nbd->own_out)
+		return (nbd->own.sent_ns + patience);
+	return (nbd->first != NULL && nbd->first->sent ?
+	    nbd->first->sent_ns + patience : 0);
+}
+
+static uint64_t
+waiting_ends(const struct xbb_queue *q, struct xbb_nbd *nbd, uint64_t now)
+{
+
+	if (!xbb_conn_ends(&q->conn) ||
+	    (nbd->first == NULL && nbd->late == NULL))
+		return (0);
+	if (nbd->ending_ns == 0)
+		nbd->ending_ns = now;
+	return ((nbd->heard_ns > nbd->ending_ns ? nbd->heard_ns :
+	    nbd->ending_ns) + ABANDON_NS);
+}
+
+static bool
+watch_time(struct xbb_queue *q, struct xbb_nbd *nbd, uint64_t now)
+{
+	const uint64_t silence = silence_ends(q, nbd);
+	const uint64_t waiting = waiting_ends(q, nbd, now);
+
+	if (waiting != 0 && now >= waiting) {
+		abandon_all(q, nbd);
+		return (true);
+	}
+	if (silence != 0 && now >= silence)
+		xbb_nbd_break(q, nbd, ETIMEDOUT);
+	return (false);
+}
+
+/* The operations of the store. */
+
+static int
+nbd_open(struct xbb_queue *q)
+{
+	const uint32_t n = xbb_max_requests(q->set.params.abi,
+	    q->set.params.conn.ring_pages);
+	struct xbb_nbd *nbd;
+	int error;
+
+	error = xbb_nbd_load();
+	if (error != 0)
+		return (error);
+	nbd = calloc(1, sizeof(*nbd) + n * sizeof(nbd->away[0]));
+	if (nbd == NULL)
+		return (-ENOMEM);
+	/* Until it is known: what cannot be says so. */
+	nbd->can.can_flush = true;
+	nbd->redoing = q->set.params.conn.adopt == XBB_ADOPT_TABLE;
+	q->set.nbd = nbd;
+	return (0);
+}
+
+static void
+nbd_close(struct xbb_queue *q)
+{
+	struct xbb_nbd *nbd = q->set.nbd;
+	struct xbb_nbd_offer *offer;
+
+	offer = atomic_exchange(&q->shared.offered, NULL);
+	if (offer != NULL)
+		close(offer->fd);
+	free(offer);
+	if (nbd == NULL)
+		return;
+	if (nbd->handle != NULL)
+		xbb_nbd_end(nbd->handle);
+	xbb_unflushed_forget(&nbd->unflushed, UINT64_MAX);
+	free(nbd);
+}
+
+static bool
+nbd_is_full(const struct xbb_queue *q)
+{
+
+	return (q->set.nbd->unsent >= MOST_UNSENT);
+}
+
+static bool
+nbd_submit(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	struct xbb_nbd *nbd = q->set.nbd;
+	struct xbb_away *a = &nbd->away[batch - q->set.batches];
+
+	if (!xbb_away_begin(q, a, batch, &nbd->can))
+		return (false);
+	if (nbd->abandoned)
+		while (xbb_away_end(q, a, -ETIMEDOUT, &nbd->can))
+			continue;
+	else {
+		a->nbd = nbd;
+		xbb_nbd_add(nbd, a);
+	}
+	return (false);
+}
+
+/* Send what there is, and say what to wait for. */
+static bool
+nbd_push(struct xbb_queue *q)
+{
+	struct xbb_rest *rest = &q->conn.rest;
+	struct xbb_nbd *nbd = q->set.nbd;
+
+	if (nbd->ready && nbd->again == NULL && (nbd->unsent != 0 ||
+	    nbd->unflushed.bytes >= XBB_UNFLUSHED_SOME))
+		xbb_nbd_send(nbd);
+	XBB_SET(q->set.rs->link.unflushed, nbd->unflushed.bytes);
+	rest->also_fd = -1;
+	rest->also_awaited = nbd->first != NULL;
+	if (nbd->handle != NULL) {
+		rest->also_fd = xbb_libnbd.aio_get_fd(nbd->handle);
+		rest->also_events = xbb_nbd_events(
+		    xbb_libnbd.aio_get_direction(nbd->handle));
+	}
+	return (nbd->come != NULL);
+}
+
+static bool
+nbd_reap(struct xbb_queue *q)
+{
+	struct xbb_nbd *nbd = q->set.nbd;
+	uint64_t now;
+	bool any;
+
+	any = xbb_nbd_take(q, nbd);
+	if (nbd->handle != NULL && (!nbd->ready || nbd->first != NULL ||
+	    nbd->own_out || q->conn.rest.also_ready))
+		xbb_nbd_move(q, nbd);
+	any |= settle_come(q, nbd);
+	if (nbd->handle != NULL && (xbb_libnbd.aio_is_dead(nbd->handle) == 1 ||
+	    xbb_libnbd.aio_is_closed(nbd->handle) == 1))
+		xbb_nbd_break(q, nbd, ENOTCONN);
+	now = xbb_now_ns();
+	any |= settle_late(q, nbd, now);
+	return (any | watch_time(q, nbd, now));
+}
+
+static int
+nbd_wait(struct xbb_queue *q)
+{
+	struct xbb_nbd *nbd = q->set.nbd;
+	const uint64_t now = xbb_now_ns();
+	const uint64_t ends[] = {
+		silence_ends(q, nbd), waiting_ends(q, nbd, now),
+		nbd->late == NULL || !nbd->ready ? 0 :
+		    nbd->since_ns + late_ns(q),
+	};
+	uint64_t soonest;
+	size_t i;
+
+	soonest = UINT64_MAX;
+	for (i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (ends[i] != 0 && ends[i] < soonest)
+			soonest = ends[i];
+	if (soonest == UINT64_MAX)
+		return (-1);
+	return (soonest <= now ? 0 : (int)((soonest - now) / 1000000 + 1));
+}
+
+const struct xbb_store_ops xbb_store_nbd = {
+	.open = nbd_open,
+	.close = nbd_close,
+	.is_full = nbd_is_full,
+	.submit = nbd_submit,
+	.push = nbd_push,
+	.reap = nbd_reap,
+	.wait = nbd_wait,
+};
