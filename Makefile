@@ -18,6 +18,7 @@ help:
 	@echo "make bench-net   a network card against the bare relay of two taps"
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make bench-null    a ring on a disk that takes no time, in instructions (2 minutes)"
+	@echo "make bench-nbd   a ring before a server of NBD, against libnbd alone"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
 	@echo "make test-xen-all    the same in more circumstances (30 to 60 minutes)"
 	@echo "make test-freebsd-dom0   the same in this dom0, a FreeBSD's (HACKING.md)"
@@ -74,6 +75,9 @@ bench-net:
 bench-null: build
 	@$(PY) -m tests.bench
 
+bench-nbd: build
+	@$(PY) -m tests.bench.nbd
+
 # The lab builds its images the first time; see tests/lab/README.md.
 test-xen: build
 	@$(PY) -m tests.lab test -- -m "not more"
@@ -103,5 +107,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: all help build demo demo-net test mutants mutants-all lint bench \
-	bench-net bench-null test-xen test-xen-all test-freebsd-dom0 bench-xen \
+	bench-nbd bench-net bench-null test-xen test-xen-all test-freebsd-dom0 bench-xen \
 	bench-xen-virtual bench-net-xen-virtual clean

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,3 +184,37 @@ def test_another_guest_cannot_have_it(machine: Machine, server: Server) -> None:
     with pytest.raises(HostError, match="in use"):
         machine.attach(DiskOffer(2, XVDA, f"nbd+unix:///db?socket={server.socket}"))
     eventually(lambda: "in use" in machine.log(), "it is said")
+
+
+def test_another_format_by_qemus_daemon(temporary: Path, tmp_path: Path) -> None:
+    """As the manual has it: a parser of what guests write is somebody else's process."""
+    require_nbdkit()
+    for program in ("qemu-storage-daemon", "qemu-img"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    disk, path = tmp_path / "disk.qcow2", temporary / "q.sock"
+    subprocess.run(["qemu-img", "create", "-qf", "qcow2", str(disk), "4M"], check=True)
+    serving = subprocess.Popen(
+        [
+            "qemu-storage-daemon",
+            *("--blockdev", f"file,node-name=file,filename={disk}"),
+            *("--blockdev", "qcow2,node-name=db,file=file"),
+            *("--nbd-server", f"addr.type=unix,addr.path={path}"),
+            *("--export", "nbd,id=db,node-name=db,writable=on"),
+        ]
+    )
+    try:
+        eventually(path.exists, "it listens")
+        with running_machine(f'[store.db]\nuri = "nbd+unix:///db?socket={path}"\n') as machine:
+            guest = connected(machine)
+            # Without discards: what it leaves there is for qcow2 to say.
+            guest.tell("exercise seconds=600 depth=16 flush_every=50 barrier_every=50")
+            guest.event("progress")
+            assert machine.chain.detach(machine.offers[0])
+            done = guest.event("exercised", GIVE_UP)
+            assert (done["errors"], done["mismatches"]) == (0, 0)
+    finally:
+        serving.kill()
+        serving.wait()
+        path.unlink()
+    subprocess.run(["qemu-img", "check", "-q", str(disk)], check=True)

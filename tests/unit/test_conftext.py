@@ -15,7 +15,10 @@ from xbbd_bsd.errors import Refused
         ("[disk", "f:1: is no TOML: Expected ']' at the end of a table declaration (at the end)"),
         ("\n\nx = = 1", "f:3: x: is no TOML: Invalid value (column 5)"),
         ("[disks]", "f:1: disks: unknown section; did you mean [disk]?"),
-        ("[mesh]", "known are [daemon], [guest], [disk], [net], [[override]]"),
+        (
+            "[mesh]",
+            "known are [daemon], [guest], [disk], [net], [group.NAME], [[override]], [store.NAME]",
+        ),
         ('["a b"]', 'f:1: "a b": unknown section; known are'),
         ("disk = 1", "f:1: disk = 1: must be a section: write [disk]"),
         ("[[disk]]", "f:1: disk = [{}]: must be a section: write [disk]"),
