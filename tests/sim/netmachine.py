@@ -38,12 +38,12 @@ class NetMachine(Machine):
 
     chain: NetChain
 
-    def __init__(self, chain: NetChain, mtu: int = 1500) -> None:
+    def __init__(self, chain: NetChain, mtu: int = 1500, daemon: str = "xbbd_bsd.daemon") -> None:
         chain.add_bridge(f"{DOM0[0]}/24", f"{DOM0[1]}/64", mtu=mtu)
         self.interfaces = chain.interfaces()
         self.cards: list[CardOffer] = []
         self.mtu = mtu
-        super().__init__(chain, "xbbd_bsd.daemon")
+        super().__init__(chain, daemon)
 
     def netguest(self, domid: int, *options: str) -> Guest:
         """A guest that waits for its card."""
@@ -140,13 +140,18 @@ class NetMachine(Machine):
 
 
 @contextmanager
-def running_netmachine(more: str = "", mtu: int = 1500) -> Iterator[NetMachine]:
-    """A machine whose daemon has `more` in its configuration; nothing may be left of it."""
+def running_netmachine(
+    more: str = "", mtu: int = 1500, daemon: str = "xbbd_bsd.daemon"
+) -> Iterator[NetMachine]:
+    """A machine whose daemon has `more` in its configuration; nothing may be left of it.
+
+    `daemon` is the module that is its program.
+    """
     lacking = namespace.lacking()
     if lacking:
         pytest.skip(f"this needs {lacking}")
     with NetChain(CONFIG + more) as chain:
-        running = NetMachine(chain, mtu)
+        running = NetMachine(chain, mtu, daemon)
         yield running
         running.check_nothing_left()
 
