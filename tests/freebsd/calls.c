@@ -22,6 +22,7 @@ void	*__wrap_mmap(void *addr, size_t len, int prot, int flags, int fd,
 int	__wrap_munmap(void *addr, size_t len);
 ssize_t	__wrap_read(int fd, void *buf, size_t len);
 ssize_t	__wrap_write(int fd, const void *buf, size_t len);
+ssize_t	__wrap_writev(int fd, const struct iovec *iov, int niov);
 int	__wrap_poll(struct pollfd *pfd, nfds_t n, int timeout);
 ssize_t	__wrap_preadv(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
@@ -120,6 +121,17 @@ __wrap_write(int fd, const void *buf, size_t len)
 	if (evtchn_is(fd))
 		return (evtchn_write(fd, buf, len));
 	return (__real_write(fd, buf, len));
+}
+
+/* Of a frame to a tap, or to what a test has in its place. */
+ssize_t
+__wrap_writev(int fd, const struct iovec *iov, int niov)
+{
+
+	kernel_must(fd, CAP_WRITE, "writev");
+	if (evtchn_is(fd))
+		kernel_panic("writev of an evtchn");
+	return (__real_writev(fd, iov, niov));
 }
 
 /*

@@ -97,6 +97,7 @@ void	*__real_mmap(void *addr, size_t len, int prot, int flags, int fd,
 int	__real_munmap(void *addr, size_t len);
 ssize_t	__real_read(int fd, void *buf, size_t len);
 ssize_t	__real_write(int fd, const void *buf, size_t len);
+ssize_t	__real_writev(int fd, const struct iovec *iov, int niov);
 int	__real_poll(struct pollfd *pfd, nfds_t n, int timeout);
 ssize_t	__real_preadv(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__real_pwritev(int fd, const struct iovec *iov, int niov, off_t at);

@@ -62,6 +62,7 @@ def test_probes(tmp_path: Path, plain: Extension) -> None:
 
 
 GUESTS = "tests/native/test_guest_process.py"
+CARDS = "tests/native/test_guest_cards.py"
 DEATHS = "tests/native/test_guest_deaths.py"
 LIMITS = "tests/native/test_guest_limits.py"
 
@@ -72,7 +73,7 @@ def test_a_guests_process(tmp_path: Path, plain: Extension) -> None:
     How it is called is not played, nor in another process what a provider is.
     """
     plain.link(tmp_path)
-    status, words = run(tmp_path, "none", "file", GUESTS, DEATHS, LIMITS, "-k", "not named")
+    status, words = run(tmp_path, "none", "file", GUESTS, CARDS, DEATHS, LIMITS, "-k", "not named")
     assert status == 0, words
 
 
@@ -123,6 +124,14 @@ FORGOTTEN = {
         "file",
         f"{GUESTS}::test_two_disks_with_two_rings_each",
         "fdatasync",
+    ),
+    "capsicum: a right that an interface must have": (
+        "guest/confine_freebsd.c",
+        "CAP_READ, CAP_WRITE, CAP_EVENT);",
+        "CAP_READ, CAP_WRITE);",
+        "file",
+        f"{CARDS}::test_its_interface_is_waited_for",
+        "not capable",
     ),
     "capsicum: a request of ioctl that a grant device must have": (
         "hv/freebsd.c",

@@ -147,3 +147,18 @@ def test_a_card_has_nothing_to_lend(process: Worker, tmp_path: Path) -> None:
         assert link.give(CARD3, limit=GIVE_UP) == []
         device.close(limit=GIVE_UP)
         link.close()
+
+
+def test_its_interface_is_waited_for(process: Worker, tmp_path: Path) -> None:
+    with guest_card(tmp_path) as c:
+        link = process.connect()
+        device = c.serve(link)
+
+        def has_rested() -> bool:
+            link.receive()
+            return c.state.counters()["ring_sleeps"] > 0 or link.lost is not None
+
+        eventually(has_rested, "it has nothing to do")
+        assert link.lost is None
+        device.close(limit=GIVE_UP)
+        link.close()
