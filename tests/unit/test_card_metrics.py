@@ -23,6 +23,9 @@ CARD: Mapping[str, Any] = {
     "queues": 2,
     "rx_full_seconds": 7,
     "takeovers": 1,
+    "process": 77,
+    "process_rss_kb": 3,
+    "process_age": 9,
     "net": {**dict.fromkeys(COUNTERS, 0), "tx_packets": 5, "rx_bytes": 6, "tx_dropped": 8},
     "refused": {"bad_grant": 9},
 }
@@ -47,6 +50,8 @@ def text(**devices: Mapping[str, Any]) -> str:
         'xbbd_card_queues{device="dev.xnb.0"} 2.0',
         'xbbd_card_rx_full_seconds{device="dev.xnb.0"} 7.0',
         'xbbd_card_takeovers_total{device="dev.xnb.0"} 1.0',
+        'xbbd_card_process_resident_memory_bytes{device="dev.xnb.0"} 3072.0',
+        'xbbd_card_process_age_seconds{device="dev.xnb.0"} 9.0',
         'xbbd_card_packets_total{card="vif1",device="dev.xnb.0",direction="input",guest="vm"} 5.0',
         'xbbd_card_bytes_total{card="vif1",device="dev.xnb.0",direction="output",guest="vm"} 6.0',
         'xbbd_card_drops_total{card="vif1",device="dev.xnb.0",direction="input",guest="vm"} 8.0',

@@ -50,7 +50,17 @@ def _facts(cards: Mapping[str, Mapping[str, Any]], core: Any) -> Iterator[Any]:
     )
     takeovers = core.CounterMetricFamily(
         "xbbd_card_takeovers",
-        "Times that another daemon went on where one had died",
+        "Times that another process went on where the one that served it had died",
+        labels=["device"],
+    )
+    memory = core.GaugeMetricFamily(
+        "xbbd_card_process_resident_memory_bytes",
+        "Memory resident of the process that serves it",
+        labels=["device"],
+    )
+    age = core.GaugeMetricFamily(
+        "xbbd_card_process_age_seconds",
+        "Seconds since the process that serves it began",
         labels=["device"],
     )
     for oid, values in cards.items():
@@ -60,9 +70,12 @@ def _facts(cards: Mapping[str, Mapping[str, Any]], core: Any) -> Iterator[Any]:
         connected.add_metric([oid], int(values.get("state") == "Connected"))
         queues.add_metric([oid], int(values.get("queues", 0)))
         full.add_metric([oid], int(values.get("rx_full_seconds", 0)))
+        if values.get("process"):
+            memory.add_metric([oid], values["process_rss_kb"] * 1024)
+            age.add_metric([oid], values["process_age"])
         if "net" in values:
             takeovers.add_metric([oid], int(values.get("takeovers", 0)))
-    yield from (info, connected, queues, full, takeovers)
+    yield from (info, connected, queues, full, takeovers, memory, age)
 
 
 def _traffic(cards: Mapping[str, Mapping[str, Any]], core: Any) -> Iterator[Any]:

@@ -110,11 +110,11 @@ class CardNumbers:
         }
 
     def stat(self, *, latency: bool) -> Mapping[str, Any]:
-        """The group "card", and with a segment the counters as "net" and "refused".
+        """The groups "card" and "process", with a segment the counters as "net" and "refused".
 
         With these go "now_ns", "created_ns" and "takeovers".
         """
-        found: dict[str, Any] = dict(self.group("card"))
+        found: dict[str, Any] = {**self.group("card"), **self._process()}
         if self._segment is not None:
             found |= {
                 "now_ns": time.monotonic_ns(),
