@@ -95,25 +95,35 @@ struct vandal {
 	atomic_bool	 stop;
 };
 
+static void
+overwrite(int fd, uint64_t *seed, off_t from, off_t to)
+{
+	uint8_t garbage[XBB_PAGE_SIZE];
+	size_t n;
+
+	for (; from < to; from += (off_t)n) {
+		n = to - from < XBB_PAGE_SIZE ? (size_t)(to - from) :
+		    XBB_PAGE_SIZE;
+		random_bytes(seed, garbage, n);
+		CHECK_EQ(pwrite(fd, garbage, n, from), (ssize_t)n);
+	}
+}
+
 static void *
 vandal_main(void *arg)
 {
 	struct vandal *vandal = arg;
 	const int fd = vandal->device->state_fd;
-	uint8_t garbage[XBB_PAGE_SIZE];
 	uint64_t seed = 1;
 	struct stat st;
-	off_t at;
 
 	CHECK_EQ(fstat(fd, &st), 0);
 	while (!atomic_load(&vandal->stop)) {
-		random_bytes(&seed, garbage, sizeof(garbage));
-		CHECK_EQ(pwrite(fd, garbage, offsetof(struct xbb_state,
-		    sectors), 0), offsetof(struct xbb_state, sectors));
-		for (at = offsetof(struct xbb_state, medium);
-		    at + XBB_PAGE_SIZE <= st.st_size; at += XBB_PAGE_SIZE)
-			CHECK_EQ(pwrite(fd, garbage, sizeof(garbage), at),
-			    sizeof(garbage));
+		overwrite(fd, &seed, 0, offsetof(struct xbb_state, sectors));
+		overwrite(fd, &seed, offsetof(struct xbb_state, medium),
+		    offsetof(struct xbb_state, pause));
+		overwrite(fd, &seed, offsetof(struct xbb_state, ring),
+		    st.st_size);
 	}
 	return (NULL);
 }
