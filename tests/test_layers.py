@@ -80,7 +80,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("surroundings", ["config", "errands", "events", "guests", "host", "oids", "xenbus.family"]),
     ("families", ["block.entry", "events", "net.entry", "surroundings", "xenbus.family"]),
     # What families share of rings and segments.
-    ("ringset", ["errors", "host", "native"]),
+    ("ringset", ["errands", "errors", "host", "native"]),
     ("remoterings", ["errands", "errors", "host", "native", "ringset"]),
     ("segmentfiles", ["errors"]),
     ("charter", []),
@@ -130,7 +130,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("ctl.listing", ["control", "ctl", "errors", "net.oids", "oids"]),
     ("ctl", ["block.oids", "control", "ctl", "errors", "host"]),
     ("xbbctl", ["block.oids", "control", "ctl", "errors", "findings", "host", "oids", "program",
-                "stats", "toolstack"]),
+                "stats", "storeuri", "toolstack"]),
     ("stat.cards", ["net.oids"]),
     ("stat.netstat", ["net.oids", "stat"]),
     ("stat.choice", ["block.oids", "net.oids", "stat"]),

@@ -62,6 +62,17 @@ class PauseEnded(DeviceEvent):
 
 
 @dataclass(frozen=True)
+class DiskSwapped(DeviceEvent):
+    """A guest goes on with another disk in the place of the one that it had."""
+
+    limited = False
+    text = "{before} is exchanged for {after} by {who}"
+    before: str
+    after: str
+    who: str
+
+
+@dataclass(frozen=True)
 class Noted(Event):
     """What an operator has done elsewhere, by the word of the command that did it."""
 

@@ -162,6 +162,15 @@ class RemoteRings:
 
     handed_over = True
 
+    def give_up(self) -> None:
+        """Have them served by nobody, to be adopted anew; Pending until that is so.  HostError."""
+        if self.lost is None and self._device.report.state != DeviceState.GONE:
+            if not self._finishing:
+                self._device.begin_quiesce()
+                self._finishing = True
+            raise Pending
+        self._unsubscribe()
+
     def finish(self) -> None:
         """Give everything back once they have drained; Pending until that is done.
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
 from xbbd_bsd.native import NbdExport, QueueState, QueueStatus, StopReason, open_wake
@@ -181,6 +182,13 @@ class RingSet(Generic[Q]):
     def handed_over(self) -> bool:
         """Whether all that was accepted is answered, so that this daemon may end."""
         return self.status.state is QueueState.DRAINED
+
+    def give_up(self) -> None:
+        """Have them served by nobody, to be adopted anew; Pending until that is so."""
+        self.hand_over()
+        if not self.handed_over:
+            raise Pending
+        self.close()
 
     def look(self) -> None:
         """Look at what their segment says."""

@@ -68,6 +68,12 @@ class ServedRings(Protocol):
     def handed_over(self) -> bool:
         """Whether this daemon may end, and nothing that was accepted is lost by that."""
 
+    def give_up(self) -> None:
+        """Have them served by nobody, to be adopted anew, and by this daemon too.
+
+        Raises Pending until that is so, and HostError.
+        """
+
     def finish(self) -> None:
         """Give everything back once they have drained.  May raise Pending."""
 

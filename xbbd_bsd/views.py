@@ -141,8 +141,8 @@ class DeviceView:
         standing = Standing.of(self._device.held_back, self._device.failed)
         return self._numbers.health(standing, bound, shared, alone=alone)
 
-    def perform(self, verb: str, who: str) -> Iterator[Part]:
-        yield from self._family.perform(verb, self._device.identity.unit, who)
+    def perform(self, verb: str, who: str, value: str = "") -> Iterator[Part]:
+        yield from self._family.perform(verb, self._device.identity.unit, who, value)
 
     def note(self, words: str, who: str) -> None:
         self._journal(DiskNoted(self._device.name, who, words))

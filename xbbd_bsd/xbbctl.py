@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from xbbd_bsd import __version__, program
-from xbbd_bsd.block.oids import CLEAR, PAUSE, RESIZE, RESUME
+from xbbd_bsd.block.oids import CLEAR, PAUSE, RESIZE, RESUME, SWAP
+from xbbd_bsd.control.client import LIMIT as CLIENT_LIMIT
 from xbbd_bsd.control.protocol import FamilyVerb, Request, Verb
 from xbbd_bsd.control.status import tell
 from xbbd_bsd.control.sysctl import Sysctl, add_options
@@ -31,12 +32,15 @@ from xbbd_bsd.errors import OperatorError, one_line
 from xbbd_bsd.findings import BOUND
 from xbbd_bsd.host.choice import check_spec
 from xbbd_bsd.stats import TUNABLES, WORDS
+from xbbd_bsd.storeuri import is_store
 from xbbd_bsd.toolstack import KINDS, LIMIT
 
 VERBS: Final = (
-    *("list", "attach", "detach", "pause", "resume", "inflight", "log", "resize", "clear"),
+    *("list", "attach", "detach", "pause", "resume", "swap", "inflight", "log", "resize", "clear"),
     *("health", "reload", "help"),
 )
+
+_SWAP_SECONDS: Final = 150.0  # more than the daemon gives all of its steps
 
 
 # Through the daemon.
@@ -84,10 +88,18 @@ def _resume(options: argparse.Namespace) -> None:
     _do(options, RESUME)
 
 
-def _do(options: argparse.Namespace, verb: str) -> None:
+def _swap(options: argparse.Namespace) -> None:
+    """Have its guest go on with another disk."""
+    path = options.path if is_store(options.path) else os.path.abspath(options.path)
+    _do(options, SWAP, path, _SWAP_SECONDS)
+
+
+def _do(
+    options: argparse.Namespace, verb: str, value: str | None = None, limit: float = CLIENT_LIMIT
+) -> None:
     name = find_device(options, options.device)
-    with connect(options) as connection:
-        connection.whole(Request(FamilyVerb(verb), name))
+    with connect(options, limit) as connection:
+        connection.whole(Request(FamilyVerb(verb), name, value))
 
 
 def _clear(options: argparse.Namespace) -> None:
@@ -248,6 +260,9 @@ def _verb_parser() -> argparse.ArgumentParser:
     command.add_argument("device", metavar="xbbdN")
     command = verb("resume", _resume, "begin again what waits of a disk that is paused")
     command.add_argument("device", metavar="xbbdN")
+    command = verb("swap", _swap, "exchange a disk for another one, with which its guest goes on")
+    command.add_argument("device", metavar="xbbdN")
+    command.add_argument("path", help="file or device that has the same on it")
     command = verb("inflight", _inflight, "requests in flight, with their age")
     command.add_argument("device", nargs="?", metavar="xbbdN")
     command = verb("log", run_log, "last events of a device, or of the daemon")

@@ -6,7 +6,7 @@
 # --state-dir.  Names are completed part by part, as paths are.
 
 # Written by write.py from here
-_xbbctl_verbs='list attach detach pause resume inflight log resize clear health reload help'
+_xbbctl_verbs='list attach detach pause resume swap inflight log resize clear health reload help'
 
 # The options of a command and verb.
 _xbb_options()
@@ -19,6 +19,7 @@ _xbb_options()
 	xbbctl,detach) echo '--help --host --state-dir -j --force --limit' ;;
 	xbbctl,pause) echo '--help --host --state-dir -j' ;;
 	xbbctl,resume) echo '--help --host --state-dir -j' ;;
+	xbbctl,swap) echo '--help --host --state-dir -j' ;;
 	xbbctl,inflight) echo '--help --host --state-dir -j' ;;
 	xbbctl,log) echo '--help --host --state-dir -j -f -n' ;;
 	xbbctl,resize) echo '--help --host --state-dir -j' ;;
@@ -55,6 +56,8 @@ _xbb_takes()
 	xbbctl,pause,--state-dir) echo 'dir' ;;
 	xbbctl,resume,--host) echo 'spec' ;;
 	xbbctl,resume,--state-dir) echo 'dir' ;;
+	xbbctl,swap,--host) echo 'spec' ;;
+	xbbctl,swap,--state-dir) echo 'dir' ;;
 	xbbctl,inflight,--host) echo 'spec' ;;
 	xbbctl,inflight,--state-dir) echo 'dir' ;;
 	xbbctl,log,--host) echo 'spec' ;;
@@ -99,12 +102,14 @@ _xbb_operand()
 	xbbctl,detach,1) echo 'vdev' ;;
 	xbbctl,pause,0) echo 'device' ;;
 	xbbctl,resume,0) echo 'device' ;;
+	xbbctl,swap,0) echo 'device' ;;
+	xbbctl,swap,1) echo 'file' ;;
 	xbbctl,inflight,0) echo 'device' ;;
 	xbbctl,log,0) echo 'device' ;;
 	xbbctl,resize,0) echo 'disk' ;;
 	xbbctl,clear,0) echo 'lost' ;;
 	xbbctl,health,0) echo 'device' ;;
-	xbbctl,help,0) echo '=list attach detach pause resume inflight log resize clear health reload help' ;;
+	xbbctl,help,0) echo '=list attach detach pause resume swap inflight log resize clear health reload help' ;;
 	xbbstat,,*) echo 'drive' ;;
 	esac
 }

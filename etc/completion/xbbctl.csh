@@ -21,14 +21,15 @@ complete xbbctl \
     'c@-@(a d e f h i j N n q T t v W)@' \
     'n@list@x:guest@' \
     'n@{attach,detach}@x:name or number of the guest@' \
-    'n@{pause,resume,inflight,log,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^x(bbd|nb)[0-9]+"`@' \
+    'n@{pause,resume,swap,inflight,log,health}@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^x(bbd|nb)[0-9]+"`@' \
     'n@resize@`( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo list ) | xargs xbbctl |& grep -oE "^xbbd[0-9]+"`@' \
     'n@clear@f@' \
     'n@reload@x:nothing follows@' \
-    'n@help@(list attach detach pause resume inflight log resize clear health reload help)@' \
+    'n@help@(list attach detach pause resume swap inflight log resize clear health reload help)@' \
     'N@attach@f@' \
     'N@detach@x:name of the disk or card in the guest@' \
-    'p@*@`( echo list; echo attach; echo detach; echo pause; echo resume; echo inflight; echo log; echo resize; echo clear; echo health; echo reload; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
+    'N@swap@f@' \
+    'p@*@`( echo list; echo attach; echo detach; echo pause; echo resume; echo swap; echo inflight; echo log; echo resize; echo clear; echo health; echo reload; echo help; ( printenv COMMAND_LINE | grep -oE -e "--(host|state-dir)[ =][^ ]+"; echo " -aN" ) | xargs xbbctl |& grep -E "^(dev|hw)[.]" )`@'
 
 complete xbbd \
     'n@-f@f@' \

@@ -187,7 +187,7 @@ class CounterFamily:
         return []
 
     def perform(
-        self, verb: str, operand: int | str, who: str
+        self, verb: str, operand: int | str, who: str, value: str = ""
     ) -> Iterator[Mapping[str, Any] | None]:
         """The only verb: from 0 again; says what it was."""
         assert verb == RESET

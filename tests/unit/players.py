@@ -86,7 +86,7 @@ class Device:
     def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
         return of_one(self.facts(), bound, shared, alone=alone)
 
-    def perform(self, verb: str, who: str) -> Iterator[Part]:
+    def perform(self, verb: str, who: str, value: str = "") -> Iterator[Part]:
         """A look at its size ends at the third time of asking."""
         if verb == "clear":
             if "path" not in self.values["medium"]:

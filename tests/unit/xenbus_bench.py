@@ -214,7 +214,7 @@ class FakeFamily:
         return []
 
     def perform(
-        self, verb: str, operand: int | str, who: str
+        self, verb: str, operand: int | str, who: str, value: str = ""
     ) -> Iterator[Mapping[str, Any] | None]:
         raise AssertionError("nobody asks")
 

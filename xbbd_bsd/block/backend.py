@@ -13,13 +13,13 @@ from errno import EINVAL
 from functools import partial
 
 from xbbd_bsd.block.charter import charter
-from xbbd_bsd.block.common import Common
+from xbbd_bsd.block.common import Common, medium_of
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.heritage import Inheritance, Left
 from xbbd_bsd.block.limits import Part, Share
 from xbbd_bsd.block.lookout import Lookout
 from xbbd_bsd.block.marks import MarkedError, cause_of_loss
-from xbbd_bsd.block.medium import Medium, Wanted
+from xbbd_bsd.block.medium import Wanted
 from xbbd_bsd.block.named import named_medium, named_path, said_of
 from xbbd_bsd.block.negotiate import DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.numbers import SegmentNumbers, facts_of, limits_of
@@ -81,17 +81,7 @@ class BlockBackend:
         self._segment: State | None = None
         left, again = family.heritage.claim(identity), partial(family.again, identity.unit)
         self._inheritance = Inheritance(left, family.serving, identity, again)
-        self._medium = Medium(
-            self.name,
-            self,
-            host=family.host,
-            loop=family.loop,
-            run=family.run,
-            stores=family.store,
-            sharing=family.sharing,
-            marks=family.marks,
-            journal=journal,
-        )
+        self._medium = medium_of(family, self.name, self, journal)
         self._info: DiskInfo | None = None
         self._disk_fault: HostError | None = None  # that the data path has not seen
         self._opened: tuple[str, bytes] | None = None
@@ -100,7 +90,8 @@ class BlockBackend:
         self._lookout = Lookout(self.name, family.loop, journal)
         self._pauses = Pauses(self.name, family.loop, journal)
         self._said: Mapping[str, str] = {}  # of the configuration, by its nodes
-        self._news: Mapping[str, bytes] = {}
+        self._news: Changes = {}
+        self._adopted_for = ""  # what is no death
 
     @property
     def medium_open(self) -> bool:
@@ -122,7 +113,7 @@ class BlockBackend:
         return None if self._rings is None else self._rings.fault or self._disk_fault
 
     @property
-    def news(self) -> Mapping[str, bytes]:
+    def news(self) -> Changes:
         return self._news
 
     def told(self) -> None:
@@ -259,10 +250,10 @@ class BlockBackend:
     def _adopt(self, backend: Nodes) -> str:
         self._share.keep(Part.DEVICE, OF_DEVICE)
         segment = self._segment or self._use(self._inheritance.take(self._config))
-        served = self._inheritance.served(segment)
+        served = self._inheritance.served(segment, backend(NODE))
         if backend(NODE) != served.charter:
             raise HostError("its state segment is not as its guest was connected", EINVAL)
-        disk = self._medium.disk or self._open_again(backend, served)
+        disk = self._disk_as(backend, served)
         assert self._info is not None
         make = served.maker(disk.fd)
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
@@ -274,8 +265,13 @@ class BlockBackend:
             self.drain()
         if not found.paused:
             return f"{served.counted}, in a process that has gone on"
+        if self._adopted_for:
+            return f"{served.counted}, {self._adopted_for}"
         segment.note_takeover(waited_ns := served.waited_ns(time.monotonic_ns()))
         return served.describe(waited_ns)
+
+    def _disk_as(self, backend: Nodes, served: Served) -> Disk:
+        return self._medium.disk or self._open_again(backend, served)
 
     def _open_again(self, backend: Nodes, served: Served) -> Disk:
         """The disk, as it was served."""
@@ -416,15 +412,19 @@ class BlockBackend:
             self._share.give_back(Part.DISK)
 
     def _orphan(self, rings: ServedRings) -> None:
-        """Nobody serves them any more; the guest waits, and we adopt what it has in flight."""
         rings.close()
-        self._rings = None
+        self.orphaned()
+
+    def orphaned(self) -> None:
+        """Nobody serves the rings any more; the guest waits, and we adopt what it has in flight."""
+        self._rings, self._news = None, {}
         self._lookout.end()
         self._medium.end_rings()
         if self._segment is not None and self._segment.served:
             self._inheritance.orphan(Left.of(self._segment.path, self._identity))
         else:  # all was answered, and given back
             self._share.give_back(Part.CONNECTION)
+        self._wake()
 
     def drain(self) -> None:
         if self._rings is not None:

@@ -10,18 +10,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from errno import EINVAL, ENOENT
 from typing import Any
 
-from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.health import of_shared
 from xbbd_bsd.block.heritage import Heritage
 from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
-from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME
+from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME, SWAP
 from xbbd_bsd.block.served import note_passport
 from xbbd_bsd.block.sharing import Sharing
 from xbbd_bsd.block.shown import DiskNumbers
 from xbbd_bsd.block.stores import Store, store_named
+from xbbd_bsd.block.swapped import SwappedBackend
 from xbbd_bsd.block.tuning import Allowances
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
@@ -84,7 +84,7 @@ class BlockFamily:
         self.run = run
         self.serving = serving
         self.devices: dict[int, SegmentNumbers] = {}  # with a state segment, by unit
-        self.known: dict[int, BlockBackend] = {}  # all there are, by unit
+        self.known: dict[int, SwappedBackend] = {}  # all there are, by unit
         self._journal = journal
         self._condition = Condition(
             marks=marks,
@@ -106,8 +106,8 @@ class BlockFamily:
 
     def create(
         self, identity: Identity, wake: Callable[[], None], journal: Callable[[Event], None]
-    ) -> BlockBackend:
-        backend = BlockBackend(self, identity, wake, journal)
+    ) -> SwappedBackend:
+        backend = SwappedBackend(self, identity, wake, journal)
         self.known[identity.unit] = backend
         return backend
 
@@ -170,7 +170,7 @@ class BlockFamily:
         return of_shared(self._condition.facts())
 
     def perform(
-        self, verb: str, operand: int | str, who: str
+        self, verb: str, operand: int | str, who: str, value: str = ""
     ) -> Iterator[Mapping[str, Any] | None]:
         if verb == CLEAR:
             path = operand if isinstance(operand, str) else self._path(operand)
@@ -178,6 +178,8 @@ class BlockFamily:
         elif verb in (PAUSE, RESUME) and isinstance(operand, int):
             backend = self.known[operand]
             yield from (backend.pause if verb == PAUSE else backend.resume)(who)
+        elif verb == SWAP and isinstance(operand, int):
+            yield from self.known[operand].swap(value, who)
         elif verb == RESIZE and isinstance(operand, int):
             yield from self._resize(operand, who)
         else:

@@ -18,7 +18,7 @@ from xbbd_bsd import inheritance
 from xbbd_bsd.block import passport as passport_file
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.oids import DRIVER
-from xbbd_bsd.block.passport import SUFFIX, Passport
+from xbbd_bsd.block.passport import NOTE, SUFFIX, Passport
 from xbbd_bsd.block.segments import make_segment
 from xbbd_bsd.block.served import Served, read, served_by
 from xbbd_bsd.charter import unit_of
@@ -109,13 +109,16 @@ class Inheritance(inheritance.Inheritance[Left, State]):
 
         self._former.release(self._who, done)
 
-    def served(self, segment: State) -> Served:
-        """What it says, each time the same; HostError."""
+    def served(self, segment: State, agreed: bytes | None = None) -> Served:
+        """What it says, each time the same; HostError.
+
+        `agreed`: our node, which alone says whether a disk was exchanged.
+        """
         if self._served is None:
             left = self._left
             assert left is not None
             if left.passport is None or left.legible:
-                self._served = read(segment, left.passport)
+                self._served = read(segment, left.passport, note_of(segment, agreed))
             else:
                 self._served = served_by(left.passport)
         return self._served
@@ -249,6 +252,14 @@ def _fresh(left: Left, passport: Passport, config: DiskConfig) -> State:
     return segment
 
 
+def note_of(segment: State, agreed: bytes | None) -> Passport | None:
+    """What was noted of an exchange of its disk, if that is what was agreed; HostError."""
+    note = passport_file.read(segment.path, NOTE)
+    if note is None or note.identity != segment.identity or note.served.encode() != agreed:
+        return None
+    return note
+
+
 def remove_left(path: str) -> None:
     """Remove a segment, and what was written beside it."""
     remove_file(path)
@@ -264,5 +275,6 @@ def _refusal(segment: State) -> str:
     try:
         read(segment)
     except XbbdError as error:
-        return str(error)
+        # Its rings are between two disks, and our node says which it is.
+        return "" if os.path.exists(segment.path + NOTE) else str(error)
     return ""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from errno import ENODEV, ENXIO, ESTALE, ETIMEDOUT
+from errno import EBUSY, ENODEV, ENXIO, ESTALE, ETIMEDOUT
 from typing import Final, Protocol
 
 from xbbd_bsd.block.connecting import Connecting, Give
@@ -47,6 +47,7 @@ class Wanted:
 
     `shared`: others may use it as well.  `sector_size`: bytes of the sectors that the
     guest shall see, 0 for the disk's own.  `key`: it must be this very disk (Disk.key).
+    `other`: it must be any but this.
     `lend`: copies of the descriptors of whoever serves it still, if somebody does: its own,
     and then its lock's.  By a thread; HostError.
     """
@@ -56,6 +57,7 @@ class Wanted:
     shared: bool
     sector_size: int
     key: Key | None = None
+    other: Key | None = None
     lend: Callable[[], list[int]] = field(default=list, compare=False)
 
 
@@ -130,6 +132,8 @@ class Medium:
         try:
             if wanted.key not in (None, disk.key):
                 raise OperatorError("it is another disk by now", ESTALE)
+            if disk.key == wanted.other:
+                raise OperatorError("it is the disk that its guest has already", EBUSY)
             self._marks.check(disk)
             if wanted.shared or disk.store is not None:
                 check_shared(disk, wanted.sector_size)
@@ -145,6 +149,10 @@ class Medium:
         self.path_state, self._opened_as = PathState.NAMED, disk_path(wanted.name)
         self._whole_size, self._size_is_meant = disk.geometry.size, False
         return disk
+
+    def belong_to(self, holder: Holder) -> None:
+        """Somebody else has the disk, and hears of it, from now on."""
+        self._holder = holder
 
     def _open(self, wanted: Wanted, store: Store | None) -> tuple[Disk, OperatorError | None]:
         """By a thread: the disk, and why it has no lock if it ought to."""

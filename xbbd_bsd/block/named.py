@@ -3,11 +3,12 @@
 Pure, any thread.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from errno import EINVAL
 from typing import Final
 
-from xbbd_bsd.block.disk import disk_path
+from xbbd_bsd.block.disk import Disk, disk_path
 from xbbd_bsd.errors import OperatorError, printable
 from xbbd_bsd.stats import WORDS
 
@@ -54,3 +55,23 @@ def named_path(media: Media, backend: Nodes) -> str:
         return disk_path(backend("params") or b"")
     except OperatorError:
         return ""
+
+
+def named_anew(
+    node: str, params: bytes, disk: Disk, old: str, path: str
+) -> dict[str, bytes | None]:
+    """Nodes that name another disk in the place of `old`, which `node` names; OperatorError.
+
+    `params`: the node of that name, which is the toolstack's, and may say something else.
+    """
+    name, device = os.fsencode(path), disk.device.encode() or None
+    if node == "physical-device" and device is None:
+        raise OperatorError(f"{disk.path} is a file, and {node} names devices only", EINVAL)
+    nodes: dict[str, bytes | None] = {}
+    if params and params.removeprefix(b"aio:") == os.fsencode(old):
+        nodes["params"] = params.removesuffix(os.fsencode(old)) + name
+    if node == "physical-device-path":
+        nodes[node] = name
+    if node != "params":
+        nodes["physical-device"] = device
+    return nodes

@@ -18,6 +18,7 @@ RESIZE: Final = "resize"
 CLEAR: Final = "clear"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
+SWAP: Final = "swap"
 
 # Whom and what a device serves, and what was agreed with the guest.
 MEDIUM: Final = (
@@ -177,5 +178,5 @@ DRIVER: Final = Driver(
         "latency": LATENCY,
     },
     ring=RING,
-    verbs=(RESIZE, CLEAR, PAUSE, RESUME),
+    verbs=(RESIZE, CLEAR, PAUSE, RESUME, SWAP),
 )

@@ -18,6 +18,7 @@ from xbbd_bsd.errors import HostError, in_words
 from xbbd_bsd.native import QueueParams, SegmentIdentity, SegmentMedium
 
 SUFFIX: Final = ".left"  # of its name, after the segment's
+NOTE: Final = ".swap"  # likewise, of what is about to hold of a disk that is exchanged
 FORMAT: Final = 1  # a higher one has what must not be left out
 _LARGEST: Final = 1 << 20  # bytes
 
@@ -42,24 +43,24 @@ class Passport:
     paused: bool = False
 
 
-def write(path: str, passport: Passport) -> None:
+def write(path: str, passport: Passport, suffix: str = SUFFIX) -> None:
     """Leave it beside the segment at `path`; HostError."""
     text = json.dumps({"format": FORMAT, **_plain(asdict(passport))}, indent=1)
-    draft = f"{path}{SUFFIX}.new"
+    draft = f"{path}{suffix}.new"
     try:
         with suppress(FileNotFoundError):
             os.unlink(draft)
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "w", encoding="ascii") as file:
             file.write(f"{text}\n")
-        os.rename(draft, f"{path}{SUFFIX}")
+        os.rename(draft, f"{path}{suffix}")
     except OSError as error:
         raise HostError(f"{draft}: {error.strerror}", error.errno or 0) from None
 
 
-def read(path: str) -> Passport | None:
+def read(path: str, suffix: str = SUFFIX) -> Passport | None:
     """The one beside the segment at `path`, None if there is none; HostError if it is none."""
-    path += SUFFIX
+    path += suffix
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, encoding="ascii") as file:
@@ -73,9 +74,10 @@ def read(path: str) -> Passport | None:
 
 
 def remove(path: str) -> None:
-    """Remove it, if there is one."""
-    with suppress(OSError):
-        os.unlink(path + SUFFIX)
+    """Remove it, if there is one, and what was noted of an exchange."""
+    for suffix in (SUFFIX, NOTE):
+        with suppress(OSError):
+            os.unlink(path + suffix)
 
 
 def _passport(found: Mapping[str, Any]) -> Passport:

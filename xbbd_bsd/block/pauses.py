@@ -52,7 +52,7 @@ class Pauses:
             raise OperatorError(f"{self._device} has no state segment", EINVAL)
         segment.pause()
         self._journal(PauseAsked(self._device, who))
-        yield from self._follow(segment, rings)
+        yield from self.follow(segment, rings)
 
     def resume(
         self, segment: State | None, rings: Callable[[], Rings | None], who: str
@@ -63,7 +63,7 @@ class Pauses:
             raise OperatorError(f"{self._device} is not paused", EINVAL)
         segment.resume()
         self._journal(PauseEnded(self._device, max(0, round(time.time() - paused.since)), who))
-        yield from self._follow(segment, rings)
+        yield from self.follow(segment, rings)
 
     def for_gone(self, segment: State, fault: HostError) -> bool:
         """Pause a disk that is gone, if that is wanted: then another may take its place."""
@@ -83,7 +83,7 @@ class Pauses:
             if paused.asked:
                 segment.pause()
 
-    def _follow(self, segment: State, rings: Callable[[], Rings | None]) -> Iterator[None]:
+    def follow(self, segment: State, rings: Callable[[], Rings | None]) -> Iterator[None]:
         """Until all rings have, as they are then: others may come, and they know by themselves."""
         end = self._loop.time() + HUNG_SECONDS
         have_look(rings())

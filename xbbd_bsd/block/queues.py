@@ -28,7 +28,7 @@ from xbbd_bsd.native import (
 from xbbd_bsd.storeuri import is_store
 from xbbd_bsd.xenbus.family import Identity
 
-_DISK_KINDS = {
+DISK_KINDS: Final = {
     Medium.FILE: DiskKind.FILE,
     Medium.DEVICE: DiskKind.DEVICE,
     Medium.SERVER: DiskKind.NBD,
@@ -36,6 +36,11 @@ _DISK_KINDS = {
 _MOST_MAPPED: Final = 2816  # pages of requests at the disk
 _MOST_AWAY: Final = 1024  # of those at a server, each of which has a copy
 _PATIENCE: Final = 30  # seconds; of no meaning but for servers
+
+
+def bounces(disk: Disk, sector_size: int) -> bool:
+    """Whether the disk wants one aligned buffer, if its guest sees sectors of that size."""
+    return disk.geometry.aligned or disk.geometry.sector_size > sector_size
 
 
 def queue_maker(
@@ -69,12 +74,12 @@ def queue_maker(
             abi=Abi[wanted.protocol.name],
             ring=number,
             ring_refs=ring.refs,
-            disk_kind=_DISK_KINDS[geometry.medium],
+            disk_kind=DISK_KINDS[geometry.medium],
             unit=identity.unit,
             read_only=disk.read_only,
             sector_size=info.sector_size,
             block_size=geometry.sector_size,
-            bounce=geometry.aligned or geometry.sector_size > info.sector_size,
+            bounce=bounces(disk, info.sector_size),
             discard=info.discard is not None,
             discard_secure=info.discard is not None and info.discard.secure,
             workers=config.workers,

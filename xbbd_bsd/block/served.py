@@ -31,6 +31,8 @@ class Served:
     `ending`: it was to be served no longer.  `oldest_ns`: since when the oldest of the
     requests in flight has waited, CLOCK_MONOTONIC; None if there are none.  `charter`: of
     what the segment says (charter.py).  `answered`: its table says nothing, as all is.
+    `exchanged`: the disk that the segment does not say yet, as another one takes the place
+    of what it does (swap.py).
     """
 
     wanted: Wanted
@@ -41,6 +43,7 @@ class Served:
     oldest_ns: int | None
     charter: bytes
     answered: bool = False
+    exchanged: SegmentMedium | None = None
 
     @property
     def any_ring(self) -> QueueParams:
@@ -100,11 +103,14 @@ class Served:
         return make
 
 
-def read(segment: State, passport: Passport | None = None) -> Served:
+def read(segment: State, passport: Passport | None = None, note: Passport | None = None) -> Served:
     """What a segment says; HostError if that is nothing that could be served.
 
-    A passport that says the same has the charter in the words of whoever wrote it.
+    A passport that says the same has the charter in the words of whoever wrote it.  A note
+    says in place of the segment what the disk is, and what rings are opened with.
     """
+    if note is not None:
+        return _noted(segment, note)
     medium = segment.medium
     params = {number: params_of(segment, number) for number in segment.served}
     times = [time for number in params for time in segment.received(number)]
@@ -131,6 +137,21 @@ def read(segment: State, passport: Passport | None = None) -> Served:
         len(times),
         min(times, default=None),
         agreed,
+    )
+
+
+def _noted(segment: State, note: Passport) -> Served:
+    served = segment.served
+    if not served or segment.damaged or not set(served) <= note.params.keys():
+        raise HostError(f"{segment.path} says nothing of what was served", EINVAL)
+    times = [time for number in served for time in segment.received(number)]
+    return replace(
+        served_by(replace(note, params={number: note.params[number] for number in served})),
+        ending=segment.ending,
+        inflight=len(times),
+        oldest_ns=min(times, default=None),
+        answered=False,
+        exchanged=note.medium,
     )
 
 

@@ -45,6 +45,8 @@ clear     has the errors of a disk counted from now on, and it opened again if i
 pause     has nothing of a device's disk begun any more; nothing, when nothing of it is
           under way
 resume    has what waits of a device's disk begun again; nothing
+swap      exchanges a device's disk for the one that the value names; nothing, when its
+          guest goes on with that
 
 The answer of "events" has no end but that of the device: a part for each line,
 

@@ -74,8 +74,8 @@ class DeviceView(Protocol):
     def health(self, bound: float, shared: Sequence[Finding], *, alone: bool) -> list[Finding]:
         """What is wrong with it: see family.Numbers."""
 
-    def perform(self, verb: str, who: str) -> Iterator[Part]:
-        """Do one of its driver's verbs; the answer in parts, or XbbdError."""
+    def perform(self, verb: str, who: str, value: str = "") -> Iterator[Part]:
+        """Do one of its driver's verbs, with what it wants; the answer in parts, or XbbdError."""
 
     def note(self, words: str, who: str) -> None:
         """Log what somebody has done to it elsewhere."""
@@ -166,7 +166,7 @@ class Tree:
                         f"{verb}: a {driver.noun} of {driver.name} has no such verb",
                         errno.EOPNOTSUPP,
                     )
-                yield from device.perform(verb, who)
+                yield from device.perform(verb, who, str(request.value or ""))
             case Verb.RELOAD if name:
                 raise OperatorError(f"{name}: all of the configuration is read", errno.EINVAL)
             case Verb.RELOAD:

@@ -229,6 +229,10 @@ class Link:
         message.export_name = c_export(export).name
         self._post(lib.XBB_GUEST_CONNECT, message, (fd,))
 
+    def begin_quiesce(self, device: int) -> None:
+        """As `quiesce`; a report tells when that is done.  HostError."""
+        self._post(lib.XBB_GUEST_QUIESCE, self._about(device), ())
+
     def begin_close(self, device: int) -> None:
         """Give everything back; a report tells when that is done.  HostError."""
         self._post(lib.XBB_GUEST_CLOSE, self._about(device), ())

@@ -103,6 +103,10 @@ class RemoteDevice:
         """Give everything back; a report tells when that is done.  HostError."""
         self.link.begin_close(self.number)
 
+    def begin_quiesce(self) -> None:
+        """Hand over; a report tells when others may adopt it.  HostError."""
+        self.link.begin_quiesce(self.number)
+
     def quiesce(self, *, limit: float) -> None:
         """As `Link.quiesce`."""
         self.link.quiesce(self.number, limit=limit)

@@ -128,7 +128,7 @@ class NetFamily:
         return []
 
     def perform(
-        self, verb: str, operand: int | str, who: str
+        self, verb: str, operand: int | str, who: str, value: str = ""
     ) -> Iterator[Mapping[str, Any] | None]:
         """Cards have no verbs of their own."""
         raise OperatorError(f"unknown oid '{operand}'", ENOENT)

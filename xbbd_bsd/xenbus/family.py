@@ -77,7 +77,7 @@ class Backend(Protocol):
         """Why the data path stops by itself, from when it does until `disconnect`."""
 
     @property
-    def news(self) -> Mapping[str, bytes]:
+    def news(self) -> Changes:
         """Nodes that have changed since a connected frontend was told; mostly none."""
 
     def told(self) -> None:
@@ -259,9 +259,10 @@ class Family(Protocol):
         """What is wrong with what none of its devices has alone."""
 
     def perform(
-        self, verb: str, operand: int | str, who: str
+        self, verb: str, operand: int | str, who: str, value: str = ""
     ) -> Iterator[Mapping[str, Any] | None]:
         """Do one of the driver's verbs: to a device, by its unit, or to what a path names.
 
-        The answer in parts, None to be asked again in a moment; XbbdError.  `who` is logged.
+        The answer in parts, None to be asked again in a moment; XbbdError.  `who` is logged;
+        `value` is what some verbs want besides.
         """
