@@ -14,7 +14,7 @@ from typing import Final
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.servers import kind_of
 from xbbd_bsd.errands import Outcome, Run
-from xbbd_bsd.errors import HostError, XbbdError
+from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event
 from xbbd_bsd.native import LinkState, NbdExport, State
 from xbbd_bsd.storesaid import StoreBack, StoreLost
@@ -106,7 +106,7 @@ class Connecting:
             channel, export = outcome.get()
         except (XbbdError, OSError) as error:
             if serial == self._serial:
-                self._lost(str(error), self._loop.time())
+                self._lost(in_words(error), self._loop.time())
             return
         if serial != self._serial:
             channel.close()
