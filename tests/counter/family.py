@@ -39,6 +39,7 @@ class CounterBackend:
         self._guest = ""
         self._ring: RingParams | None = None
         self._queue: CounterQueue | None = None
+        self._drains = False
         self._before = 0  # what connections that are over have counted
 
     # The life of a device (family.Backend).
@@ -47,7 +48,9 @@ class CounterBackend:
     def queue(self) -> Queue:
         if self._queue is None:
             return Queue.NONE
-        return Queue.DRAINED if self._queue.drained else Queue.RUNNING
+        if self._queue.drained:
+            return Queue.DRAINED
+        return Queue.DRAINING if self._drains else Queue.RUNNING
 
     def told(self) -> None:
         """There are no news."""
@@ -89,11 +92,12 @@ class CounterBackend:
 
     def drain(self) -> None:
         if self._queue is not None:
+            self._drains = True
             self._queue.drain()
 
     def disconnect(self) -> None:
         if self._queue is not None:
-            self._before = self.count
+            self._before, self._drains = self.count, False
             queue, self._queue, self._ring = self._queue, None, None
             queue.close()
 
