@@ -159,13 +159,13 @@ abandon_all(struct xbb_queue *q, struct xbb_nbd *nbd)
 {
 	struct xbb_away *a;
 
-	xbb_nbd_break(q, nbd, ETIMEDOUT);
 	nbd->abandoned = true;
 	while ((a = nbd->late) != NULL) {
 		nbd->late = a->next_come;
 		while (xbb_away_end(q, a, 0, &nbd->can))
 			continue;
 	}
+	xbb_nbd_break(q, nbd, ETIMEDOUT);
 	while ((a = nbd->first) != NULL) {
 		xbb_nbd_remove(nbd, a);
 		while (xbb_away_end(q, a, -ETIMEDOUT, &nbd->can))

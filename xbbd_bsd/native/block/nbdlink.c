@@ -38,6 +38,15 @@ xbb_nbd_break(struct xbb_queue *q, struct xbb_nbd *nbd, int errnum)
 			a->redone = true;
 			nbd->unsent++;
 		}
+	/*
+	 * What was not acknowledged yet is done again as well: what it wrote
+	 * over may be among the acknowledged ones, which come first.
+	 */
+	while ((a = nbd->late) != NULL) {
+		nbd->late = a->next_come;
+		xbb_nbd_add(nbd, a);
+		a->redone = true;
+	}
 	show_link(q, XBB_LINK_WANTED, errnum);
 	xbb_conn_tell(&q->conn);
 }
