@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -48,36 +49,55 @@ class Serves(Protocol):
 
 
 class Server:
-    """nbdkit with a file, or whatever it is told to serve, at a socket of Unix."""
+    """nbdkit with a file, or whatever it is told to serve, at a socket of Unix.
+
+    One of old (1.32) asserts if a connection ends while it answers: then it is started again.
+    """
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         """`arguments`: of nbdkit, beside the socket."""
         self.socket = directory / "nbd.sock"
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()  # of the process, and of who looks after it
+        self._watches: list[threading.Thread] = []
 
     def start(self, *arguments: str) -> None:
         """`arguments`: others from now on, if there are any."""
         self._arguments = arguments or self._arguments
+        with self._lock:
+            self._launch()
+        eventually(self.socket.exists, "nbdkit listens")
+
+    def _launch(self) -> None:
         with suppress(FileNotFoundError):
             self.socket.unlink()
-        self._process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             ["nbdkit", "-f", "-U", str(self.socket), *self._arguments],
             stdin=subprocess.DEVNULL,
         )
-        eventually(self.socket.exists, "nbdkit listens")
+        watch = threading.Thread(target=self._look_after, args=(process,))
+        self._watches.append(watch)
+        watch.start()
+
+    def _look_after(self, process: subprocess.Popen[bytes]) -> None:
+        status = process.wait()
+        with self._lock:
+            if self._process is process and status == -signal.SIGABRT:
+                self._launch()
 
     def kill(self) -> None:
         """At once, as by a fault of it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(GIVE_UP)
-            self._process = None
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(GIVE_UP)
+        while self._watches:
+            self._watches.pop().join()
 
     def connected(self) -> socket.socket:
         """A connection to it; OSError."""
-        if self._process is not None and self._process.poll() is not None:
-            self.start()  # one of old asserts, if a connection ends while it answers
         channel = socket.socket(socket.AF_UNIX)
         try:
             channel.connect(str(self.socket))
