@@ -35,13 +35,18 @@ late_ns(const struct xbb_queue *q)
 
 /* What was asked for has come. */
 
-/* What is acknowledged is kept until it is durable. */
+/*
+ * What is acknowledged is kept until it is durable.  What nobody wants to be
+ * durable, or what is so already, is kept as well if older ones are: these are
+ * written again, and must not be the last word.
+ */
 static int
 keep_write(const struct xbb_queue *q, struct xbb_nbd *nbd, struct xbb_away *a)
 {
 
-	if (!nbd->can.can_flush || a->durable ||
-	    XBB_GET(q->set.tunables->disable_flush) != 0)
+	if (nbd->unflushed.oldest == NULL &&
+	    (!nbd->can.can_flush || a->durable ||
+	    XBB_GET(q->set.tunables->disable_flush) != 0))
 		return (0);
 	if (!xbb_unflushed_keep(&nbd->unflushed, a->buffer, a->offset,
 	    a->length))
