@@ -11,6 +11,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim.small import Small, mounted_at
 from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import State, sim_mapped
@@ -140,8 +142,9 @@ class Machine:
         assert "internal error" not in self.log().lower(), self.log()
         assert "Traceback" not in self.log(), self.log()
         assert "[Errno" not in self.log(), self.log()
-        for guest in self.guests:
-            guest.stop()
+        for guest in self.guests:  # at once: one may wait for what nobody answers any more
+            guest.signal(signal.SIGKILL)
+            guest.wait()
 
 
 @contextmanager
@@ -169,3 +172,10 @@ def image(tmp_path: Path) -> Path:
     path = tmp_path / "disk.img"
     path.write_bytes(os.urandom(4 << 20))
     return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Small]:
+    """A disk on a file system that is soon full."""
+    with mounted_at(tmp_path / "small") as found:
+        yield found

@@ -5,43 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.sim.conftest import Machine, running_machine
+from tests.sim.small import MIB, Small
 from tests.sim.test_operator import scrape, tool, values, xbbctl
 from tests.sim.test_takeover import PATIENT, kill, start
 from tests.waiting import eventually, patience
-
-MIB = 1 << 20
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 MiB on a file system with room for 4."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounts a file system: root")
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={4 * MIB}", "tmpfs", str(place)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mount: {mounted.stderr.decode().strip()}")
-    try:
-        path = place / "disk"
-        path.touch()
-        os.truncate(path, 64 * MIB)
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+def full(small: Small) -> Path:
+    """A disk of 64 MiB there."""
+    os.truncate(small.path, 64 * MIB)
+    return small.path
 
 
 def test_a_full_file_system_is_seen_at_once(full: Path, temporary: Path) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,49 +17,17 @@ from pathlib import Path
 import pytest
 
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
+from tests.sim.small import Small
 from tests.sim.test_operator import scrape, tool, values, xbbctl
 from tests.sim.test_takeover import LOAD, PATIENT, at_work, check_work, kill, start
 from tests.waiting import eventually, patience
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer
 
-MIB = 1 << 20
 PAUSE = '[disk]\non_error = "pause"\nresize_interval = 1\n'
 BY = {"daemon": "", "process": PROCESSES}
 
 pytestmark = pytest.mark.slow
-
-
-class Small:
-    """A disk of 16 MiB on a file system with room for 4."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.path = place / "disk"
-
-    def make_room(self) -> None:
-        """There is enough for all of the disk."""
-        subprocess.run(["mount", "-o", f"remount,size={64 * MIB}", self.place], check=True)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Small]:
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounts a file system: root")
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={4 * MIB}", "tmpfs", str(place)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mount: {mounted.stderr.decode().strip()}")
-    try:
-        found = Small(place)
-        found.path.touch()
-        os.truncate(found.path, 16 * MIB)
-        yield found
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def value(machine: Machine, name: str) -> int | str:

@@ -18,15 +18,14 @@ from pathlib import Path
 import pytest
 
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
+from tests.sim.small import Small
 from tests.sim.test_end import sha256
 from tests.sim.test_operator import tool, values, xbbctl
-from tests.sim.test_pause import PAUSE, Small, paused, resume, small, wait_paused
+from tests.sim.test_pause import PAUSE, paused, resume, wait_paused
 from tests.sim.test_takeover import PATIENT, at_work, check_work, start
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.block.passport import NOTE
 from xbbd_bsd.toolstack import DiskOffer
-
-__all__ = ["small"]
 
 MIB = 1 << 20
 BY = {"daemon": "", "process": PROCESSES}

@@ -90,7 +90,7 @@ def _disk(store: Store, found: NbdFound, *, read_only: bool) -> Disk:
         Medium.SERVER,
         found.size - left_over,
         sector_size,
-        max(sector_size, min(found.preferred, _PAGE)),
+        granularity,
         flushes=found.can_flush,
         discard=(granularity, 0) if found.can_trim and not read_only else None,
     )
