@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import ENOENT
 from pathlib import Path
 
@@ -82,6 +82,24 @@ class Machine:
                 found[name] = len(shown.stdout.splitlines())
         return found
 
+    def descriptors(self) -> list[str]:
+        """What the daemon's descriptors are, on Linux: to be read in a failure."""
+        directory = f"/proc/{self.daemon.pid}/fd"
+        found = []
+        if os.path.isdir(directory):
+            for fd in sorted(os.listdir(directory), key=int):
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    found.append(f"{fd} {os.readlink(os.path.join(directory, fd))}")
+        return found
+
+    def check_held(self) -> None:
+        """The daemon holds what it did in the beginning."""
+        try:
+            eventually(lambda: self.holds() == self.base, "as in the beginning")
+        except AssertionError as error:
+            error.add_note(f"{self.base} held first, now {self.holds()}: {self.descriptors()}")
+            raise
+
     def guest(self, domid: int, *options: str, vdev: int = XVDA) -> Guest:
         """A guest that waits for its disk."""
         guest = self.chain.start_guest(domid, vdev, *options)
@@ -137,7 +155,7 @@ class Machine:
         if self.daemon.child.poll() is None:
             eventually(lambda: not self.segments(), "no state segment left")
             eventually(lambda: self.mapped() == 0, "no grant mapped")
-            eventually(lambda: self.holds() == self.base, f"{self.base} held, not {self.holds()}")
+            self.check_held()
             assert self.daemon.stop() == 0, self.log()
         assert "internal error" not in self.log().lower(), self.log()
         assert "Traceback" not in self.log(), self.log()
@@ -155,8 +173,12 @@ def running_machine(config: str = "", daemon: str = "xbbd_bsd.daemon") -> Iterat
     """
     with Chain(config) as chain:
         running = Machine(chain, daemon)
-        yield running
-        running.check_nothing_left()
+        try:
+            yield running
+            running.check_nothing_left()
+        except Exception as error:
+            error.add_note(running.log())
+            raise
 
 
 @pytest.fixture

@@ -207,16 +207,18 @@ class Bench:
         self.backend.disconnect()
         self.backend.close()
 
-    def die(self, config: Config | None = None) -> Path:
+    def die(self, config: Config | None = None, run: Run | None = None) -> Path:
         """The daemon is gone at once, and another has begun; the segment that it left.
 
         As it was in its last moment: whatever it has given back since, nobody knows.
+        `run`: how the next one does what may have to wait, if not as this one did.
         """
         left = self.run / f"xbbd.{IDENTITY.unit}"
         last = left.read_bytes()
         self.down()
         self.backend.forget()
         left.write_bytes(last)
+        self._run = run or self._run
         self.follow(config)
         return left
 

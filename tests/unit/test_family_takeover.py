@@ -3,14 +3,16 @@
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from errno import EBUSY, EINVAL, EIO, ENOENT, ESTALE
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
-from tests.waiting import GIVE_UP
+from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.block.limits import Limits, Need, Part
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.config import Config, DiskConfig
@@ -105,6 +107,33 @@ def test_a_request_that_had_no_answer_is_done_again(bench: Bench) -> None:
     bench.drained()
     counters = numbers.group("counters")
     assert (counters["flushes_done"], counters["reqs_completed"]) == (2, 2)
+
+
+def test_it_is_resumed_while_it_is_adopted(bench: Bench) -> None:
+    """Its rings sleep by then, and nobody has them yet who could wake them."""
+    later: list[Callable[[], None]] = []
+
+    def mapped_later(
+        what: str, work: Callable[[], object], then: Callable[[Outcome], None], whose: str
+    ) -> None:
+        hears = then if "mapping" not in what else lambda done: later.append(partial(then, done))
+        at_once(what, work, hears, whose)
+
+    served(bench)
+    bench.die(run=mapped_later)
+    segment = State.open(str(bench.run / "xbbd.0"), writable=True)
+    segment.pause()
+    with ThreadPoolExecutor(1) as guest:
+        answered = guest.submit(is_served, bench)
+        with pytest.raises(Pending):
+            bench.adopt()
+        eventually(lambda: segment.followed, "it is paused")
+        segment.resume()
+        segment.close()
+        (mapped,) = later
+        mapped()
+        assert bench.adopt() == "1 ring, 0 requests in flight"
+        assert answered.result(GIVE_UP)
 
 
 def test_an_ending_is_gone_on_with(bench: Bench) -> None:

@@ -388,6 +388,7 @@ class BlockBackend:
         needs = asked_of(who, self._guest, rings, make, self._segment, medium.kept, rates)
         found = self._rings = ask_for_rings(medium.errands, key, partial(serving.serve, needs))
         serving.listen(found, who, self._woken)
+        have_look(found)  # nobody could tell them what was said since they were opened
         self._lookout.begin(self._segment, self._path)
         medium.begin_rings(self._segment, found.connect)
         self._news = {}
@@ -410,10 +411,6 @@ class BlockBackend:
             self._share.give_back(Part.CONNECTION)
         if not self.medium_open:
             self._share.give_back(Part.DISK)
-
-    def _orphan(self, rings: ServedRings) -> None:
-        rings.close()
-        self.orphaned()
 
     def orphaned(self) -> None:
         """Nobody serves the rings any more; the guest waits, and we adopt what it has in flight."""
@@ -493,7 +490,8 @@ class BlockBackend:
         self._keep_loss()
         self._family.limits.look()
         if self._rings is not None and self._rings.lost is not None:
-            self._orphan(self._rings)
+            self._rings.close()
+            self.orphaned()
         if self._rings is not None:
             self._journal(woke(self.name, self._rings.status))
             self._lookout.look()
