@@ -43,7 +43,8 @@ def test_a_card_and_a_disk_of_one_number(process: Worker, tmp_path: Path) -> Non
         link = process.connect()
         before = process.descriptors
         devices = [d.serve(link, 3), c.serve(link, 3)]
-        assert threads_of_cards(process) == {"xnb3 ring0", "xnb3 ring1"}
+        rings = {"xnb3 ring0", "xnb3 ring1"}
+        eventually(lambda: threads_of_cards(process) == rings, "they have their names")
         assert {n: r.state for n, r in link.look(limit=GIVE_UP).items()} == {
             3: DeviceState.RUNNING,
             CARD3: DeviceState.RUNNING,

@@ -1,5 +1,6 @@
 """A disk that takes its time: what is asked of it comes back when the test says so."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,3 +247,17 @@ def test_a_disk_that_may_not_be_had_is_closed(bench: SlowBench) -> None:
     bench.slow.finish()
     assert len(open_descriptors()) == len(descriptors) - 1
     other.forget()
+
+
+def test_a_disk_that_goes_before_it_is_locked_is_closed(
+    bench: SlowBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(fd: int, *, writable: bool) -> int | None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    bench.backend.capabilities(bench.backend_nodes.get)
+    descriptors = open_descriptors()
+    monkeypatch.setattr(bench.host, "lock_disk", stale)
+    with pytest.raises(OperatorError, match=f"unable to lock {bench.disk}: Stale file handle"):
+        bench.opened()
+    assert open_descriptors() == descriptors

@@ -167,6 +167,10 @@ class Medium:
         except OperatorError as error:
             lock = _lock_of(disk, wanted.lend)
             return replace(disk, lock=lock), None if lock is not None else error
+        except OSError as error:  # it has gone since it was opened
+            disk.close()
+            reason = f"unable to lock {disk.path}: {error.strerror}"
+            raise OperatorError(reason, error.errno or 0) from None
 
     def _claim(
         self, disk: Disk, wanted: Wanted, owner: Owner, refused: OperatorError | None
