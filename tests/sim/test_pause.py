@@ -300,10 +300,14 @@ def test_what_is_wanted_may_change(machine: Machine, small: Small) -> None:
 
 
 def test_stop_closes_it(small: Small) -> None:
+    """Its guest has requests that nobody takes any more, and is not waited for."""
     with running_machine('[disk]\non_full = "stop"\n') as machine:
-        at_work(machine, small.path)
+        guest = at_work(machine, small.path)
         machine.log_line("the disk has failed, and is to stop then: No space left on device")
-        eventually(lambda: machine.node(f"{machine.offers[0].backend}/state") == "6", "Closed")
+        state = f"{machine.offers[0].backend}/state"
+        eventually(lambda: machine.node(state) == "5", "Closing")
+        guest.signal(signal.SIGKILL)
+        eventually(lambda: machine.node(state) == "6", "Closed")
 
 
 def test_a_disk_says_it_itself(small: Small) -> None:
