@@ -12,6 +12,10 @@ import os
 import select
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LIMIT = 15.0  # seconds
 GIVE_UP = 180.0  # seconds
@@ -30,3 +34,29 @@ def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> No
         waited = time.monotonic() - begun
         assert waited < patience(limit), f"not within {waited:.0f} s: {what}"
         select.select([], [], [], 0.005)
+
+
+def _sleeps(pid: int) -> str:
+    """How often a process has gone to sleep, if it sleeps now; "" if it works."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return "nobody knows"
+    lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+    asleep = lines["State"].split()[0] == "S"
+    return lines["voluntary_ctxt_switches"].strip() if asleep else ""
+
+
+def at_rest(pid: int, read: Callable[[], T]) -> T:
+    """What is read of a process while it waits for work: later it may have something for a moment.
+
+    Where the system does not tell whether it waits, it is read at once.
+    """
+    found: list[T] = []
+
+    def waits() -> bool:
+        before = _sleeps(pid)
+        found[:] = [read()]
+        return before != "" and before == _sleeps(pid)
+
+    eventually(waits, f"process {pid} waits for work")
+    return found[0]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.lab.dom0 import DOM0
 from tests.lab.domu import DomU, sh, wait_for
+from tests.waiting import at_rest
 from xbbd_bsd import toolstack
 from xbbd_bsd.ctl import disks
 from xbbd_bsd.native import RingView, State
@@ -101,7 +102,7 @@ class Service:
             )
         eventually(lambda: "serving" in self.log()[before:], "the daemon serves", START_LIMIT)
         if self.base is None:
-            self.base = self.holdings()
+            self.base = at_rest(self.pid, self.holdings)
 
     def configure(self, config: str) -> None:
         """Give the running daemon other text for the section [disk]."""

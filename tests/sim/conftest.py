@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.small import Small, mounted_at
-from tests.waiting import eventually
+from tests.waiting import at_rest, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import State, sim_mapped
 from xbbd_bsd.sim.chain import Chain, Guest, Process
@@ -57,7 +57,7 @@ class Machine:
         self.offers: list[DiskOffer] = []
         self.guests: list[Guest] = []
         eventually(lambda: "serving" in self.log(), "the daemon serves")
-        self.base = self.holds()
+        self.base = at_rest(self.daemon.pid, self.holds)
 
     def log(self) -> str:
         """What the daemon has logged."""

@@ -14,7 +14,7 @@ from tests.sim.silent_disks import StoppedServer, missing
 from tests.sim.test_end import state_of
 from tests.sim.test_operator import xbbctl
 from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, start
-from tests.waiting import patience
+from tests.waiting import at_rest, patience
 from xbbd_bsd.sim.chain import Guest
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def test_processes_are_not_wanted_any_more(image: Path) -> None:
         assert machine.daemon.stop() == 0
         start(machine)
         machine.log_line(r"(?s)(serving vbd.*){3}")
-        machine.base = machine.holds()
+        machine.base = at_rest(machine.daemon.pid, machine.holds)
         machine.connected(image, domid=2)
         assert xbbctl(machine, "-n", "dev.xbbd.0.process") == f"{machine.daemon.pid}\n"
 
