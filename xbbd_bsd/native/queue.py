@@ -233,8 +233,8 @@ def ring_descriptors(params: QueueParams) -> int:
 
     Which ones it is given does not matter.
     """
-    conn = ffi.addressof(c_params(params), "conn")
-    return int(lib.xbb_conn_descriptors(conn))
+    c = c_params(params)  # which a part of it does not keep
+    return int(lib.xbb_conn_descriptors(ffi.addressof(c, "conn")))
 
 
 def open_wake() -> int:
