@@ -43,6 +43,7 @@ RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "flush_interval": (0, 1_000_000),
     "poll_max_us": (0, 10_000),
     "max_disks_per_guest": (1, 4096),
+    "max_cards_per_guest": (1, 4096),
     "max_guest_share": (1, 100),
     "max_event_channels": (0, 131_072),
     "max_threads": (0, 1_000_000),
@@ -76,14 +77,15 @@ DESCRIPTIONS: Final[Mapping[str, str]] = {
     "group": "group whose members may read by the control socket",
     "metrics": "address where OpenMetrics are served",
     "max_disks_per_guest": "most disks of one guest",
-    "max_guest_share": "percent of all disks' limits that one guest may take",
-    "max_event_channels": "most event channels of all disks, one a ring",
-    "max_threads": "most threads of all disks",
-    "max_descriptors": "most file descriptors of all disks",
-    "max_buffer_mb": "most MiB of buffers of all disks",
-    "max_mappings": "most mappings of guests' memory, of all disks together",
-    "max_grants": "most grants kept mapped, of all disks together",
-    "max_guest_grants": "most grants of one guest kept mapped, of all its disks together",
+    "max_cards_per_guest": "most network cards of one guest",
+    "max_guest_share": "percent of all devices' limits that one guest may take",
+    "max_event_channels": "most event channels of all devices, one a ring",
+    "max_threads": "most threads of all devices",
+    "max_descriptors": "most file descriptors of all devices",
+    "max_buffer_mb": "most MiB of buffers of all devices",
+    "max_mappings": "most mappings of guests' memory, of all devices together",
+    "max_grants": "most grants kept mapped, of all devices together",
+    "max_guest_grants": "most grants of one guest kept mapped, of all its devices together",
     "processes": "each guest's disks and cards are served by a process of its own",
     "user": "user that these processes become",
     "memory_mb": "most MiB of addresses of one of them, 0 for any",
@@ -116,9 +118,9 @@ class DaemonConfig:
     group: whose members may read by the control socket, None for root alone.
     metrics: where OpenMetrics are served, "127.0.0.1:9531" or the path of a
     socket, None for nowhere.
-    max_disks_per_guest, and max_event_channels, max_threads, max_descriptors and
-    max_buffer_mb (MiB) of all disks, 0 for what suits the host: bounds of what the host
-    has only once.  max_guest_share: percent of those that one guest may take.
+    max_disks_per_guest, max_cards_per_guest, and max_event_channels, max_threads,
+    max_descriptors and max_buffer_mb (MiB) of all devices, 0 for what suits the host: bounds
+    of what the host has only once.  max_guest_share: percent of those that one guest may take.
     max_mappings: most mappings that the process has for
     guests' memory, of which those that a ring needs are set aside.  max_grants and
     max_guest_grants: most grants that stay mapped, of all guests and of each.
@@ -131,6 +133,7 @@ class DaemonConfig:
     group: str | None = None
     metrics: str | None = None
     max_disks_per_guest: int = 64
+    max_cards_per_guest: int = 32
     max_guest_share: int = 25
     max_event_channels: int = 0
     max_threads: int = 0

@@ -13,12 +13,13 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Final
 
 from xbbd_bsd import __version__, logs, program
+from xbbd_bsd.accounts import Accounts, Taker
 from xbbd_bsd.checks import Places, check_start, prepare, silent_store
 from xbbd_bsd.conffile import CONFIG_FILE
 from xbbd_bsd.config import Config, DaemonConfig
@@ -43,7 +44,8 @@ from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import Host
 from xbbd_bsd.host.choice import platform
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.native import HvKind, budget_used, name_thread, set_budget
+from xbbd_bsd.limits import Limits
+from xbbd_bsd.native import HvKind, bound_io, budget_used, name_thread, set_budget
 from xbbd_bsd.native.link import Bounds
 from xbbd_bsd.places import locked, make_directory
 from xbbd_bsd.reload import Configuration
@@ -89,6 +91,13 @@ class Daemon:
         )
         self._run_errands = Threads(self._loop, name_thread)
         self._guests = self._guest_processes(state_dir, wanted=config.guest.processes)
+        self._limits = Accounts(
+            Limits.of(config.daemon, host.resources),
+            bound_beyond=bound_io if self._guests is None else self._guests.processes.bound,
+            freed=self._try_again,
+            journal=self._journal,
+            clock=time.monotonic,
+        )
         self._families = families(
             Surroundings(
                 host=host,
@@ -97,6 +106,7 @@ class Daemon:
                 loop=self._loop,
                 run=self._run_errands,
                 guests=self._guests,
+                limits=self._limits,
                 journal=self._journal,
                 try_again=lambda driver, units: self._bus.try_again(driver.name, units),
             )
@@ -120,6 +130,7 @@ class Daemon:
             families=each,
             reload=lambda who: self._configuration.read_again(self, who),
             budget=budget_used,
+            limits=self._limits,
             store=lambda: (self._store.connected, self._store_since),
         )
         try:
@@ -181,6 +192,11 @@ class Daemon:
         quotas.prepare(self._config.guest.cpu_percent)
         processes.prepare()
         return Claims(Watch(processes, self._loop, self._run_errands, lost))
+
+    def _try_again(self, takers: Iterable[Taker]) -> None:
+        """Something that these devices were refused was given back."""
+        for driver, unit in takers:
+            self._bus.try_again(driver, (unit,))
 
     @property
     def _config(self) -> Config:
@@ -257,6 +273,7 @@ class Daemon:
     def apply(self, config: Config) -> None:
         """Have everything else as it says."""
         _set_budget(config)
+        self._limits.configure(Limits.of(config.daemon, self._host.resources))
         for family in dict.fromkeys(self._families.values()):
             family.configure(config)
         self._journal.switches = _switches(config)

@@ -161,7 +161,7 @@ class LimitReached(Event):
     """All disks together have what a bound allows, or all that the host has."""
 
     severity = Severity.WARNING
-    text = "limit reached, {limit}: disks wait, are refused, or do with less; see {where}"
+    text = "limit reached, {limit}: devices wait, are refused, or do with less; see {where}"
     limit: str
     where: str
 

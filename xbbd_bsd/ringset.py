@@ -13,16 +13,21 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import GuestError, HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
+from xbbd_bsd.limits import Need
 from xbbd_bsd.native import NbdExport, QueueState, QueueStatus, StopReason, open_wake
 from xbbd_bsd.native.vitals import Process
 
 OF_THE_RING = (StopReason.RING, StopReason.EVENT, StopReason.UNMAP)
 """What a ring stops for that is not its medium's."""
+
+
+OF_CONNECTION: Final = Need(descriptors=2)
+"""What a connection takes, whatever rings it has: the grant device, and what wakes the loop."""
 
 
 class ServedQueue(Protocol):

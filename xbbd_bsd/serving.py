@@ -14,7 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from xbbd_bsd.errands import Errands
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import Host, RingDescriptors
-from xbbd_bsd.native import IoUse, NbdExport, QueueStatus, bound_io
+from xbbd_bsd.native import NbdExport, QueueStatus
 from xbbd_bsd.native.addition import Kind, P
 from xbbd_bsd.native.link import Link
 from xbbd_bsd.native.rates import Level, SharedRates
@@ -149,9 +149,6 @@ class Serving(Protocol[P, S]):
     def forget(self, who: Identity) -> None:
         """The device is gone."""
 
-    def bound(self, threads: int, size: int) -> IoUse:
-        """Bound the threads and bytes that rings may have beyond what they need; what they have."""
-
 
 class Here(Generic[P, S]):
     """In this process, whose end is the end of them."""
@@ -198,9 +195,6 @@ class Here(Generic[P, S]):
     def forget(self, who: Identity) -> None:
         """There is nothing of a device's own."""
 
-    def bound(self, threads: int, size: int) -> IoUse:
-        return bound_io(threads, size)
-
 
 class Processes(Protocol):
     """The processes of guests (guests/service.py)."""
@@ -219,9 +213,6 @@ class Processes(Protocol):
 
     def forgive(self, domid: int) -> None:
         """Start it again, however often it has died."""
-
-    def bound(self, threads: int, size: int) -> None:
-        """What each may have beyond what its rings need, from when it is reached."""
 
 
 class Guests(Protocol):
@@ -313,11 +304,6 @@ class ByProcess(Generic[P, S]):
 
     def forget(self, who: Identity) -> None:
         self._guests.forget(who.domid, self._device(who))
-
-    def bound(self, threads: int, size: int) -> IoUse:
-        """What they have they do not say."""
-        self._processes.bound(threads, size)
-        return IoUse(0, 0, 0, 0)
 
 
 def ask_for_rings(errands: Errands, asked: object, serve: Callable[[], ServedRings]) -> ServedRings:

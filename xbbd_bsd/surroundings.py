@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.events import Event
@@ -23,6 +24,7 @@ class Surroundings:
     `config` is the first one, others come by Family.configure; `state_dir` is for files
     named DRIVER.UNIT, and others that the family tells apart.  `run` does what may have to
     wait.  `guests`: the processes of guests, None if rings are served in this one.
+    `limits`: what all devices share, of whatever family, and who has taken it.
     `try_again`: what held devices of a driver back, these units, may be over.
     """
 
@@ -32,6 +34,7 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     run: Run
     guests: Claims | None
+    limits: Accounts
     journal: Callable[[Event], None]
     try_again: Callable[[Driver, Iterable[int]], None]
 

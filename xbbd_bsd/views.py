@@ -6,14 +6,16 @@ What kind of device it is, only its family knows.  Control thread.
 
 import os
 import resource
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
 from xbbd_bsd import __version__
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.config import SECTIONS, Config, DaemonConfig
 from xbbd_bsd.control.accept import shortage
-from xbbd_bsd.control.health import DaemonFacts, of_daemon
+from xbbd_bsd.control.health import DaemonFacts, Limit, of_daemon
 from xbbd_bsd.control.protocol import Part
 from xbbd_bsd.control.tree import Key, LogLine
 from xbbd_bsd.deeds import DiskNoted, Noted, SwitchSet, ValueSet
@@ -190,13 +192,14 @@ class DaemonView:
         families: Sequence[Family],
         reload: Callable[[str], Mapping[str, Any]],
         budget: Callable[[], tuple[int, int]],
+        limits: Accounts,
         store: Callable[[], tuple[bool, float]],
     ) -> None:
         """`places`: keys of [daemon] that may be left out, as they are; `configuration`:
         leaves about the file; `devices` counts them; `clock` gives seconds and stands at
         the start now; `families`: each once; `reload` does what the verb of that name wants;
-        `budget` counts mappings and grants in use; `store`: whether XenStore answers, and
-        since when (seconds since 1970).
+        `budget` counts mappings and grants in use; `limits` go by `clock`; `store`: whether
+        XenStore answers, and since when (seconds since 1970).
         """
         self._places = places
         self._host = host
@@ -206,6 +209,7 @@ class DaemonView:
         self._clock = clock
         self._started = clock()
         self._budget = budget
+        self._limits = limits
         self._store = store
         self._families = families
         self.reload = reload
@@ -238,7 +242,7 @@ class DaemonView:
             },
             **self._places,
             **self._configuration(),
-            **{name: value for family in self._families for name, value in family.values().items()},
+            **self._limits.values(),
             **{
                 f"{section}.{key.name}": _shown(getattr(getattr(config, section), key.name))
                 for section, keys in SECTIONS.items()
@@ -256,8 +260,15 @@ class DaemonView:
             refused=str(values["configuration_refused"]),
             refused_since=float(values["configuration_refused_since"]),
             shortage=str(values["shortage"]),
+            limits=self._limits_reached(),
         )
         return [*of_daemon(facts), *(f for family in self._families for f in family.findings())]
+
+    def _limits_reached(self) -> list[Limit]:
+        began = time.time() - self._clock()
+        return [
+            Limit(limit.what, limit.where, began + limit.since) for limit in self._limits.reached()
+        ]
 
     def perform(self, verb: str, operand: str, who: str) -> Iterator[Part]:
         """Do a verb to what no device has; the first family that knows it does."""

@@ -184,9 +184,6 @@ class CounterFamily:
     def numbers(self, unit: int) -> CounterBackend:
         return self.backends[unit]
 
-    def values(self) -> Mapping[str, Value]:
-        return {}
-
     def findings(self) -> list[Finding]:
         return []
 

@@ -14,11 +14,10 @@ from tests.descriptors import open_descriptors
 from tests.native.guests import disk
 from tests.native.test_guest_rings import DOMID, Simulated, offered_by
 from tests.waiting import GIVE_UP
-from xbbd_bsd.block.queues import OF_CONNECTION
 from xbbd_bsd.block.rings import fault_of
 from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import Queue, QueueParams, QueueState, open_wake, ring_descriptors
-from xbbd_bsd.ringset import RingSet
+from xbbd_bsd.ringset import OF_CONNECTION, RingSet
 
 
 def test_what_rings_have_in_common(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from tests.sim.conftest import XVDA, Machine
 from tests.sim.test_operator import values, xbbctl
-from xbbd_bsd.block.limits import RESERVED_DESCRIPTORS
 from xbbd_bsd.control.server import MOST
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.host import control_path
+from xbbd_bsd.limits import RESERVED_DESCRIPTORS
 from xbbd_bsd.toolstack import DiskOffer, remove
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_a_guest_waits_for_what_another_gives_back(machine: Machine, image: Path
     assert values(machine)["hw.xbbd.event_channels"] == 1
     guest = machine.guest(2)
     machine.attach(DiskOffer(2, XVDA, str(copy_of(image, "second.img"))))
-    machine.log_line(r"waits: all guests' disks have 1 event channels of 1.*max_event_channels")
+    machine.log_line(r"waits: all guests' devices have 1 event channels of 1.*max_event_channels")
     machine.log_line(r"limit reached, 1 of 1 event channels")
     assert re.search("max_event_channels", xbbctl(machine, "dev.xbbd.1.held_back"))
     remove(machine.chain.store, machine.offers[0])

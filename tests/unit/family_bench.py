@@ -11,11 +11,11 @@ from errno import EBUSY
 from pathlib import Path
 
 from tests.waiting import GIVE_UP
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.entry import tap_params
 from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.block.heritage import Heritage
-from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.rings import CRAFT
 from xbbd_bsd.block.sharing import Sharing
@@ -26,6 +26,7 @@ from xbbd_bsd.events import Event
 from xbbd_bsd.host import DiskGeometry, Links, MediumName, RingDescriptors, path_itself
 from xbbd_bsd.host.choice import platform
 from xbbd_bsd.host.resources import Resources, resources
+from xbbd_bsd.limits import Limits
 from xbbd_bsd.native import Abi, Front, FrontParams, HvKind, bound_io, sim_format, sim_mapped
 from xbbd_bsd.serving import Here
 from xbbd_bsd.xenbus.family import Identity
@@ -125,7 +126,7 @@ class Bench:
         self.limits = Accounts(
             Limits.of(Config().daemon, self.host.resources),
             bound_beyond=bound_io,
-            freed=self.freed.extend,
+            freed=lambda takers: self.freed.extend(unit for _, unit in takers),
             journal=self.events.append,
         )
         self.family = self.make(Config())

@@ -16,12 +16,14 @@ from pathlib import Path
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import PORT, DirectoryHost, at_once
 from tests.waiting import GIVE_UP
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.events import Event
-from xbbd_bsd.native import HvKind, NetParams, NetState, sim_mapped
+from xbbd_bsd.limits import Limits
+from xbbd_bsd.native import HvKind, NetParams, NetState, bound_io, sim_mapped
 from xbbd_bsd.native.front.netfront import Netfront, NetfrontParams
 from xbbd_bsd.native.tap import MOST_NAME
 from xbbd_bsd.net.backend import NetBackend
@@ -190,6 +192,12 @@ class NetBench:
         self.wakes = 0
         self.freed: list[int] = []
         self.serving = serving
+        self.limits = Accounts(
+            Limits.of(Config().daemon, self.host.resources),
+            bound_beyond=bound_io,
+            freed=lambda takers: self.freed.extend(unit for _, unit in takers),
+            journal=self.events.append,
+        )
         self.family = self.make(Config())
         self.backend = self.create(IDENTITY)
         self.backend_nodes: dict[str, bytes] = {"handle": b"0", "mac": MAC, "bridge": b"xenbr0"}
@@ -206,6 +214,7 @@ class NetBench:
             serving=self.serving or Here(CRAFT, self.host, self.loop),
             taps=self.taps,
             heritage=Heritage(str(self.run), self.events.append),
+            limits=self.limits,
             journal=self.events.append,
             try_again=self.freed.extend,
         )
@@ -302,6 +311,7 @@ class NetBench:
         self.down()
         self.backend.forget()
         self.turn()
+        assert self.limits.idle
         assert self.fakes.names == []
         assert sim_mapped(self.host.domain_fd) == 0
         assert os.listdir(self.run) == []

@@ -14,8 +14,7 @@ from tests.unit.family_bench import IDENTITY, Bench
 from tests.unit.slow_run import SlowRun
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.disk import key_of
-from xbbd_bsd.block.health import DiskFacts, Limit, SharedFacts
-from xbbd_bsd.block.limits import LimitError, Need, Part
+from xbbd_bsd.block.health import DiskFacts, SharedFacts
 from xbbd_bsd.block.shown import disk_facts
 from xbbd_bsd.deeds import DiskCleared, ErrorsCleared
 from xbbd_bsd.errands import HUNG_SECONDS, Run
@@ -108,7 +107,6 @@ class Clears:
         self.tries = 0
         self.condition = Condition(
             marks=bench.family.marks,
-            limits=bench.limits,
             ledger=bench.family.ledger,
             devices=bench.family.devices,
             run=run or bench.family.run,
@@ -150,7 +148,7 @@ def lose(bench: Bench, disk: Path) -> None:
 
 
 def test_nothing_is_wrong_at_first(bench: Bench) -> None:
-    assert Clears(bench).facts() == SharedFacts(limits=[], losses=[], past=[])
+    assert Clears(bench).facts() == SharedFacts(losses=[], past=[])
 
 
 def test_a_loss_is_known_until_it_is_cleared(bench: Bench) -> None:
@@ -172,20 +170,6 @@ def test_a_loss_is_cleared_by_another_name_of_the_disk(bench: Bench) -> None:
     other.symlink_to(bench.disk)
     clears.clear(other)
     assert clears.facts().losses == []
-
-
-def test_a_limit_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    clears = Clears(bench)
-    monkeypatch.setattr("xbbd_bsd.block.condition.time.time", lambda: 1000.0)
-    monkeypatch.setattr("xbbd_bsd.block.condition.time.monotonic", lambda: 40.0)
-    bench.limits._clock = lambda: 30.0
-    bench.limits.configure(replace(bench.limits.limits, event_channels=4))
-    with pytest.raises(LimitError):
-        bench.limits.take(9, Part.CONNECTION, 5, Need(event_channels=5))
-    where = "max_event_channels in [daemon] of xbbd.conf"
-    assert clears.facts().limits == [Limit("0 of 4 event channels", where, 990.0)]
-    bench.limits.forget(9)
-    assert clears.facts().limits == []
 
 
 def test_errors_without_a_loss_are_cleared(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ log = ["control", "data"]
 group = "operator"
 metrics = "127.0.0.1:9531"
 max_disks_per_guest = 16
+max_cards_per_guest = 12
 max_guest_share = 50
 max_event_channels = 1000
 max_threads = 2000
@@ -117,6 +118,7 @@ def test_every_key() -> None:
             "operator",
             "127.0.0.1:9531",
             16,
+            12,
             50,
             1000,
             2000,
@@ -164,6 +166,7 @@ def test_difference_names_each_key_once() -> None:
         "daemon.group",
         "daemon.metrics",
         "daemon.max_disks_per_guest",
+        "daemon.max_cards_per_guest",
         "daemon.max_guest_share",
         "daemon.max_event_channels",
         "daemon.max_threads",

@@ -33,6 +33,7 @@ LIMITS = {
     "flush_interval": (0, 1000000),
     "poll_max_us": (0, 10000),
     "max_disks_per_guest": (1, 4096),
+    "max_cards_per_guest": (1, 4096),
     "max_guest_share": (1, 100),
     "max_event_channels": (0, 131072),
     "max_threads": (0, 1000000),

@@ -13,13 +13,13 @@ from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.unit.xenbus_bench import Bench as XenbusBench
 from tests.waiting import GIVE_UP
 from xbbd_bsd.block.entry import MANY, make, tap_params
-from xbbd_bsd.block.limits import RESERVED_DESCRIPTORS
 from xbbd_bsd.config import KINDS, Config, DiskConfig
 from xbbd_bsd.errors import GuestError, HostError, OperatorError
 from xbbd_bsd.events import MediumIgnored, QueueStarted, QueueStatus, Resized, SizeRounded
 from xbbd_bsd.families import families
 from xbbd_bsd.host import DiskGeometry, Medium
 from xbbd_bsd.host.resources import Resources
+from xbbd_bsd.limits import RESERVED_DESCRIPTORS, Limits
 from xbbd_bsd.native import Op, SegmentIdentity, State, sim_mapped
 from xbbd_bsd.surroundings import Surroundings
 from xbbd_bsd.xenbus.states import Queue
@@ -253,6 +253,7 @@ def test_the_registry(bench: Bench) -> None:
         loop=bench.loop,
         run=at_once,
         guests=None,
+        limits=bench.limits,
         journal=bench.events.append,
         try_again=lambda driver, units: None,
     )
@@ -280,6 +281,7 @@ def test_few_descriptors_are_told_at_the_start(
         loop=bench.loop,
         run=at_once,
         guests=None,
+        limits=bench.limits,
         journal=bench.events.append,
         try_again=lambda driver, units: None,
     )
@@ -287,6 +289,7 @@ def test_few_descriptors_are_told_at_the_start(
         descriptors = RESERVED_DESCRIPTORS + 21 * disks
         resources = Resources(4096, 1000, descriptors, 1 << 30)
         monkeypatch.setattr(type(bench.host), "resources", resources)
+        bench.limits.configure(Limits.of(given.config.daemon, resources))
         bench.events.clear()
         make(given)
         told = [str(event) for event in bench.events]

@@ -6,21 +6,23 @@ import pytest
 
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
+from xbbd_bsd.accounts import LimitError, Part
 from xbbd_bsd.block.backend import BlockBackend
-from xbbd_bsd.block.limits import LimitError, Limits, Need, Part
-from xbbd_bsd.block.queues import OF_CONNECTION, disks_within, most_of_ring
+from xbbd_bsd.block.queues import disks_within, most_of_ring
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errors import GuestError
+from xbbd_bsd.limits import Limits, Need
 from xbbd_bsd.native import HvKind
+from xbbd_bsd.ringset import OF_CONNECTION
 from xbbd_bsd.xenbus.family import Identity
 from xbbd_bsd.xenbus.states import Queue
 
-MUCH = Limits(64, 4096, 1000, 1000, 1 << 30)
+MUCH = Limits(64, 64, 4096, 1000, 1000, 1 << 30)
 
 
 def few(**bounds: int) -> Limits:
     """Much of everything else."""
-    names = ("disks", "event_channels", "threads", "descriptors", "buffers")
+    names = ("disks", "cards", "event_channels", "threads", "descriptors", "buffers")
     return Limits(*(bounds.get(name, getattr(MUCH, name)) for name in names))
 
 
@@ -102,10 +104,10 @@ def test_fewer_queues_are_offered_when_little_is_left(bench: Bench) -> None:
     bench.limits.configure(few(event_channels=3))
     nodes = bench.backend.capabilities(bench.backend_nodes.get)
     assert nodes["multi-queue-max-queues"] == b"3"
-    bench.limits.take(9, Part.CONNECTION, 9, Need(event_channels=3))
+    bench.limits.take(("xbbd", 9), Part.CONNECTION, 9, Need(event_channels=3))
     nodes = bench.backend.capabilities(bench.backend_nodes.get)
     assert nodes["multi-queue-max-queues"] is None, "a single one, which is asked for later"
-    bench.limits.forget(9)
+    bench.limits.forget(("xbbd", 9))
 
 
 def test_what_is_counted_is_what_a_ring_opens(bench: Bench) -> None:

@@ -13,13 +13,14 @@ import pytest
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.waiting import GIVE_UP, eventually
-from xbbd_bsd.block.limits import Limits, Need, Part
+from xbbd_bsd.accounts import Part
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errands import Outcome, Pending
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import QueueStarted
 from xbbd_bsd.host import DiskGeometry
+from xbbd_bsd.limits import Limits, Need
 from xbbd_bsd.native import Op, QueueState, RequestState, State
 from xbbd_bsd.native._xbb import lib
 from xbbd_bsd.xenbus.states import Queue
@@ -295,12 +296,12 @@ def test_limits_take_nothing_away(bench: Bench) -> None:
     """Who had it keeps it, and what comes sees that there is no more."""
     served(bench)
     bench.die()
-    bench.limits.configure(Limits(0, 0, 0, 0, 0))
-    bench.limits.keep(9, Part.CONNECTION, 9, Need(event_channels=1))
+    bench.limits.configure(Limits(0, 0, 0, 0, 0, 0))
+    bench.limits.keep(("xbbd", 9), Part.CONNECTION, 9, Need(event_channels=1))
     bench.adopt()
     assert is_served(bench)
     assert bench.limits.values()["event_channels"] == 2
-    bench.limits.forget(9)
+    bench.limits.forget(("xbbd", 9))
 
 
 def test_another_virtual_machine_of_that_number(bench: Bench) -> None:

@@ -15,14 +15,13 @@ import pytest
 
 from xbbd_bsd.block.health import (
     DiskFacts,
-    Limit,
     Loss,
     SharedFacts,
     of_disk,
     of_one,
     of_shared,
 )
-from xbbd_bsd.control.health import DaemonFacts, bound_of, counted, examine, of_daemon
+from xbbd_bsd.control.health import DaemonFacts, Limit, bound_of, counted, examine, of_daemon
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.findings import BOUND, Finding, Kind, Severity
 from xbbd_bsd.ledger import Errors, Past
@@ -190,15 +189,15 @@ def test_what_a_disk_can_have(
             Kind.LIMIT,
             "xbbd",
             "out of file descriptors of the process (limits -n, ulimit -n): whoever connects"
-            " waits, disks are refused",
+            " waits, devices are refused",
             "raise that limit and restart xbbd, or end what has so many",
         ),
         (
-            SharedFacts(limits=[Limit("3 of 4 threads", "max_threads in xbbd.conf", 5.0)]),
+            DaemonFacts(limits=[Limit("3 of 4 threads", "max_threads in xbbd.conf", 5.0)]),
             Severity.WARNING,
             Kind.LIMIT,
             "xbbd",
-            "a limit is reached, 3 of 4 threads: disks wait, are refused, or do with less",
+            "a limit is reached, 3 of 4 threads: devices wait, are refused, or do with less",
             "see max_threads in xbbd.conf, or detach what is not needed",
         ),
         (
@@ -252,7 +251,7 @@ def test_times() -> None:
     assert only(of_daemon(DaemonFacts(refused="x", refused_since=6.0))).when == 6.0
     assert only(of_daemon(DaemonFacts(refused="x"))).when is None
     assert only(of_shared(SharedFacts(losses=[Loss("/a", "x")]))).when is None
-    assert only(of_shared(SharedFacts(limits=[Limit("x", "y", 5.0)]))).when == 5.0
+    assert only(of_daemon(DaemonFacts(limits=[Limit("x", "y", 5.0)]))).when == 5.0
     assert only(of_shared(SharedFacts(past=[Past("/a", "", WRITES)]))).when == 1000.5
 
 

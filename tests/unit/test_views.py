@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from tests.unit.xenbus_bench import FakeFamily
+from xbbd_bsd.accounts import Accounts, LimitError, Part
 from xbbd_bsd.config import Config
 from xbbd_bsd.findings import DAEMON, Finding, Kind, Severity
 from xbbd_bsd.journal import Journal
+from xbbd_bsd.limits import Limits, Need
+from xbbd_bsd.native import IoUse
 from xbbd_bsd.oids import Value
 from xbbd_bsd.views import DaemonView, DeviceView
 from xbbd_bsd.xenbus.family import Identity
@@ -100,13 +103,10 @@ LOST = Finding(Severity.ERROR, Kind.LOST, "/a", "writes may be lost", "check it"
 
 
 class Lossy(FakeFamily):
-    """A family that has lost something, and has a leaf of the daemon's."""
+    """A family that has lost something."""
 
     def findings(self) -> list[Finding]:
         return [LOST]
-
-    def values(self) -> Mapping[str, Value]:
-        return {"threads": 9}
 
 
 def daemon_view(monkeypatch: pytest.MonkeyPatch, connected: bool, short_of: str) -> DaemonView:
@@ -115,6 +115,9 @@ def daemon_view(monkeypatch: pytest.MonkeyPatch, connected: bool, short_of: str)
         "configuration_refused": "x" if short_of else "",
         "configuration_refused_since": 78 if short_of else 0,
     }
+    limits = Accounts(
+        Limits(4, 4, 4, 30, 30, 1 << 30), bound_beyond=lambda threads, size: IoUse(9, 0, 0, 0)
+    )
     return DaemonView(
         "test",
         Journal(lambda severity, line: None, lambda: 0.0),
@@ -126,6 +129,7 @@ def daemon_view(monkeypatch: pytest.MonkeyPatch, connected: bool, short_of: str)
         families=[FakeFamily(), Lossy()],
         reload=lambda who: {},
         budget=lambda: (0, 0),
+        limits=limits,
         store=lambda: (connected, 77.0),
     )
 
@@ -143,3 +147,18 @@ def test_how_the_daemon_is(monkeypatch: pytest.MonkeyPatch) -> None:
         (Kind.LOST, "/a", None),
     ]
     assert "out of descriptors" in found[2].what
+
+
+def test_a_limit_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since when, by the clock on the wall; the account goes by another."""
+    view = daemon_view(monkeypatch, True, "")
+    monkeypatch.setattr("xbbd_bsd.views.time.time", lambda: 1000.0)
+    view._clock = lambda: 40.0
+    view._limits._clock = lambda: 30.0
+    with pytest.raises(LimitError):
+        view._limits.take(("xnb", 9), Part.CONNECTION, 5, Need(event_channels=5))
+    limit, _ = view.health()
+    assert (limit.kind, limit.subject, limit.when) == (Kind.LIMIT, DAEMON, 990.0)
+    assert limit.action.startswith("see max_event_channels in [daemon] of xbbd.conf")
+    view._limits.forget(("xnb", 9))
+    assert view.health() == [LOST]

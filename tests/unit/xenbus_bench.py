@@ -19,7 +19,7 @@ from xbbd_bsd.events import Event, InternalError, Severity
 from xbbd_bsd.events import Path as EventPath
 from xbbd_bsd.findings import Finding
 from xbbd_bsd.journal import Journal
-from xbbd_bsd.oids import Driver, Value
+from xbbd_bsd.oids import Driver
 from xbbd_bsd.sim.xenstore import StoreServer
 from xbbd_bsd.xenbus.bus import Bus
 from xbbd_bsd.xenbus.family import Changes, Connection, Identity, Nodes, Numbers
@@ -206,9 +206,6 @@ class FakeFamily:
 
     def numbers(self, unit: int) -> Numbers:
         raise AssertionError("nobody looks")
-
-    def values(self) -> Mapping[str, Value]:
-        return {}
 
     def findings(self) -> list[Finding]:
         return []

@@ -12,11 +12,11 @@ from dataclasses import replace
 from errno import EINVAL
 from functools import partial
 
+from xbbd_bsd.accounts import Part, Share
 from xbbd_bsd.block.charter import charter
 from xbbd_bsd.block.common import Common, medium_of
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.heritage import Inheritance, Left
-from xbbd_bsd.block.limits import Part, Share
 from xbbd_bsd.block.lookout import Lookout
 from xbbd_bsd.block.marks import MarkedError, cause_of_loss
 from xbbd_bsd.block.medium import Wanted
@@ -69,7 +69,7 @@ class BlockBackend:
         self._journal = journal
         self._config = family.config.disk
         self.name = str(identity)
-        self._share = Share(family.limits, identity.unit, identity.domid)
+        self._share = Share(family.limits, identity)
         self._owner = Owner(identity.domid, "")
         self._guest = ""
         self._vdev = vdev_name(identity.number)
@@ -189,8 +189,8 @@ class BlockBackend:
         return self._family.media[self._identity.kind]
 
     def open(self, backend: Nodes) -> str:
-        with self._share.or_give_back(Part.DISK, but=Pending):
-            self._share.take(Part.DISK, OF_DISK)
+        with self._share.or_give_back(Part.MEDIUM, but=Pending):
+            self._share.take(Part.MEDIUM, OF_DISK)
             return self._open(backend)
 
     def _open(self, backend: Nodes) -> str:
@@ -280,7 +280,7 @@ class BlockBackend:
         self._path = os.fsdecode(served.wanted.name)
         self._tuning.read_node(backend, adopts=True)
         self.configure()
-        self._share.keep(Part.DISK, OF_DISK)
+        self._share.keep(Part.MEDIUM, OF_DISK)
         wanted = replace(served.wanted, lend=lambda: self._family.serving.lend(self._identity))
         disk = self._medium.open(wanted, self._owner)
         self._sector_size = served.wanted.sector_size
@@ -410,7 +410,7 @@ class BlockBackend:
         if self._rings is None:
             self._share.give_back(Part.CONNECTION)
         if not self.medium_open:
-            self._share.give_back(Part.DISK)
+            self._share.give_back(Part.MEDIUM)
 
     def orphaned(self) -> None:
         """Nobody serves the rings any more; the guest waits, and we adopt what it has in flight."""
@@ -446,7 +446,7 @@ class BlockBackend:
 
     def closed(self) -> None:
         self._disk_fault = None
-        self._share.give_back(Part.DISK)
+        self._share.give_back(Part.MEDIUM)
 
     def forget(self) -> None:
         self.abandon()

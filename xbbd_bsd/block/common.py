@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.block.heritage import Heritage
-from xbbd_bsd.block.limits import Accounts
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.medium import Holder, Medium
 from xbbd_bsd.block.numbers import SegmentNumbers

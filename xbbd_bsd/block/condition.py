@@ -7,12 +7,10 @@ store is asked, no disk waited for.  Control thread.
 import asyncio
 import errno
 import os
-import time
 from collections.abc import Callable, Mapping
 
 from xbbd_bsd.block.disk import key_of
-from xbbd_bsd.block.health import Limit, Loss, SharedFacts
-from xbbd_bsd.block.limits import Accounts
+from xbbd_bsd.block.health import Loss, SharedFacts
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.deeds import DiskCleared, ErrorsCleared
@@ -29,7 +27,6 @@ class Condition:
         self,
         *,
         marks: Marks,
-        limits: Accounts,
         ledger: Ledger,
         devices: Mapping[int, SegmentNumbers],
         run: Run,
@@ -37,12 +34,11 @@ class Condition:
         journal: Callable[[Event], None],
         try_again: Callable[[], None],
     ) -> None:
-        """`limits` go by time.monotonic; `devices`: those with a segment, by unit.
+        """`devices`: those with a segment, by unit.
 
         `try_again`: what held devices back may be over.
         """
         self._marks = marks
-        self._limits = limits
         self._ledger = ledger
         self._devices = devices
         self._run = run
@@ -52,12 +48,7 @@ class Condition:
 
     def facts(self) -> SharedFacts:
         """What is known now."""
-        began = time.time() - time.monotonic()
         return SharedFacts(
-            limits=[
-                Limit(limit.what, limit.where, began + limit.since)
-                for limit in self._limits.reached()
-            ],
             losses=[
                 Loss(mark.path, cause_of_loss(mark.errno), mark.guest, mark.time)
                 for mark in self._marks.all()

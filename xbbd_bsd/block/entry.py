@@ -1,17 +1,15 @@
 """How the block family is made: its line of the registry.
 
-What all disks of a daemon share is made here: limits, marks, who uses which, what an
+What all disks of a daemon share is made here: marks, who uses which, what an
 earlier daemon left.  Control thread.
 """
 
-import time
 from collections.abc import Iterable, Mapping
 from errno import EINVAL
 from typing import Final
 
 from xbbd_bsd.block.family import BlockFamily
 from xbbd_bsd.block.heritage import Heritage
-from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.oids import DRIVER
 from xbbd_bsd.block.queues import disks_within
@@ -53,14 +51,7 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         if given.guests is None
         else ByProcess(CRAFT, given.host, given.guests)
     )
-    limits = Accounts(
-        Limits.of(given.config.daemon, given.host.resources),
-        bound_beyond=serving.bound,
-        freed=try_again,
-        journal=given.journal,
-        clock=time.monotonic,
-    )
-    warn_of_few(limits.limits.descriptors, given)
+    warn_of_few(given.limits.limits.descriptors, given)
     marks = Marks(given.state_dir)
     family = BlockFamily(
         media,
@@ -73,7 +64,7 @@ def make(given: Surroundings) -> Mapping[str, BlockFamily]:
         sharing=Sharing(),
         marks=marks,
         heritage=Heritage(given.state_dir, marks, given.journal),
-        limits=limits,
+        limits=given.limits,
         journal=given.journal,
         try_again=try_again,
     )

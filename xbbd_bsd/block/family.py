@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from errno import EINVAL, ENOENT
 from typing import Any
 
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.block.condition import Condition
 from xbbd_bsd.block.health import of_shared
 from xbbd_bsd.block.heritage import Heritage
-from xbbd_bsd.block.limits import Accounts, Limits
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.numbers import SegmentNumbers
 from xbbd_bsd.block.oids import CLEAR, DRIVER, PAUSE, RESIZE, RESUME, SWAP
@@ -34,7 +34,6 @@ from xbbd_bsd.host import Host, MediumName
 from xbbd_bsd.ledger import Ledger
 from xbbd_bsd.native import QueueParams
 from xbbd_bsd.native import State as Segment
-from xbbd_bsd.oids import Value
 from xbbd_bsd.serving import Serving
 from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
 from xbbd_bsd.xenbus.states import Queue, State
@@ -88,7 +87,6 @@ class BlockFamily:
         self._journal = journal
         self._condition = Condition(
             marks=marks,
-            limits=limits,
             ledger=self.ledger,
             devices=self.devices,
             run=run,
@@ -100,7 +98,6 @@ class BlockFamily:
     def configure(self, config: Config) -> None:
         """Use a new configuration from now on; give what runs the tunables that differ."""
         self.config = config
-        self.limits.configure(Limits.of(config.daemon, self.host.resources))
         for backend in self.known.values():
             backend.configure()
 
@@ -161,10 +158,6 @@ class BlockFamily:
             configured=backend.configured,
             ledger=self.ledger,
         )
-
-    def values(self) -> Mapping[str, Value]:
-        """What all disks have taken, and may take."""
-        return self.limits.values()
 
     def findings(self) -> list[Finding]:
         return of_shared(self._condition.facts())

@@ -60,37 +60,16 @@ class Loss:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """A bound of all disks that is in somebody's way: how much of what, where it is set."""
-
-    what: str
-    where: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
 class SharedFacts:
-    """What is known of what no device has alone: bounds, and disks that are no device's now."""
+    """What is known of disks that are no device's now."""
 
-    limits: Sequence[Limit] = ()
     losses: Sequence[Loss] = ()
     past: Sequence[Past] = ()
 
 
 def of_shared(facts: SharedFacts) -> list[Finding]:
     """What is wrong with all that."""
-    limits = [
-        Finding(
-            Severity.WARNING,
-            Kind.LIMIT,
-            DAEMON,
-            f"a limit is reached, {limit.what}: disks wait, are refused, or do with less",
-            f"see {limit.where}, or detach what is not needed",
-            limit.since,
-        )
-        for limit in facts.limits
-    ]
-    return [*limits, *map(_of_loss, facts.losses), *map(_of_past, facts.past)]
+    return [*map(_of_loss, facts.losses), *map(_of_past, facts.past)]
 
 
 def of_one(

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from errno import EINVAL
 from typing import Final
 
+from xbbd_bsd.accounts import Share
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.limits import RING_THREADS, Need, Share
 from xbbd_bsd.block.negotiate import Discard, DiskInfo, FrontendParams, Offer, RingParams
 from xbbd_bsd.block.rings import MakeParams
 from xbbd_bsd.config import DiskConfig
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.host import Medium
+from xbbd_bsd.limits import Need
 from xbbd_bsd.native import (
     Abi,
     DiskKind,
@@ -25,8 +26,12 @@ from xbbd_bsd.native import (
     queue_bytes,
     ring_descriptors,
 )
+from xbbd_bsd.ringset import OF_CONNECTION
 from xbbd_bsd.storeuri import is_store
 from xbbd_bsd.xenbus.family import Identity
+
+RING_THREADS: Final = 2
+"""Its own, and the first for I/O; the rest is shared by all rings."""
 
 DISK_KINDS: Final = {
     Medium.FILE: DiskKind.FILE,
@@ -96,12 +101,10 @@ def queue_maker(
 
 OF_DEVICE: Final = Need(disks=1, descriptors=1)  # its segment, which is locked
 OF_DISK: Final = Need(descriptors=2)  # the disk, and one that keeps others off
-# Of a connection, whatever rings it has: the grant device, and what wakes the loop.
-OF_CONNECTION: Final = Need(descriptors=2)
 
 
 def need_of(rings: Mapping[int, RingParams], make: MakeParams) -> Need:
-    """What a connection with those rings takes of what all disks share."""
+    """What a connection with those rings takes of what all devices share."""
     need = OF_CONNECTION
     for number, ring in rings.items():
         need += _of_ring(make(number, ring, -1, -1, -1))

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from xbbd_bsd.accounts import Part
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.common import medium_of
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.limits import Part
 from xbbd_bsd.block.medium import Medium
 from xbbd_bsd.block.named import named_medium
 from xbbd_bsd.block.queues import OF_DISK
@@ -135,7 +135,7 @@ class SwappedBackend(BlockBackend):
 
     def another(self) -> Medium:
         """A medium that may take the place of ours; LimitError."""
-        self._share.take(Part.DISK, OF_DISK + OF_DISK)
+        self._share.take(Part.MEDIUM, OF_DISK + OF_DISK)
         return medium_of(self._family, self.name, Nobody(), self._journal)
 
     def park(self, nodes: Changes) -> None:
@@ -151,6 +151,6 @@ class SwappedBackend(BlockBackend):
         if self._family.known.get(self._identity.unit) is not self:
             return
         if self.medium_open:
-            self._share.keep(Part.DISK, OF_DISK)
+            self._share.keep(Part.MEDIUM, OF_DISK)
         else:
-            self._share.give_back(Part.DISK)
+            self._share.give_back(Part.MEDIUM)

@@ -32,7 +32,7 @@ LIMITED: Final = (
     ("descriptors", "descriptors", 1, "max_descriptors", 1),
     ("buffer_bytes", "buffer_kb", 1 << 10, "max_buffer_mb", 1 << 20),
 )
-"""What is limited of all disks: its name, the leaves of use and bound, each with its unit."""
+"""What is limited of all devices: its name, the leaves of use and bound, each with its unit."""
 
 NO_ERROR: Final = {"EIO": 0}
 """What an operation has failed with before it ever did."""
@@ -74,10 +74,10 @@ class Collector:
         ):
             yield core.GaugeMetricFamily(name, text, value=int(daemon.get(leaf, 0)) * unit)
         used = core.GaugeMetricFamily(
-            "xbbd_limited_used", "What all disks have taken of it", labels=["resource"]
+            "xbbd_limited_used", "What all devices have taken of it", labels=["resource"]
         )
         most = core.GaugeMetricFamily(
-            "xbbd_limited_max", "What all disks together may take", labels=["resource"]
+            "xbbd_limited_max", "What all devices together may take", labels=["resource"]
         )
         for name, leaf, unit, limit, limit_unit in LIMITED:
             used.add_metric([name], int(daemon.get(leaf, 0)) * unit)

@@ -19,13 +19,25 @@ _LONGEST: Final = 400  # characters of a reason that may be many
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A bound of all devices that is in somebody's way: how much of what, where it is set.
+
+    `since`: seconds since 1970.
+    """
+
+    what: str
+    where: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonFacts:
     """What is known of the daemon.
 
     `store_since`: seconds since 1970 since when the store is there, or is not; 0 if that is not
     known.  `refused`: why the configuration was refused when it was last read, "" if it was
     not; `refused_since`: since when that is so, likewise.  `shortage`: what the daemon is out
-    of, so that clients wait, "" if of nothing.
+    of, so that clients wait, "" if of nothing.  `limits`: those of all devices that are reached.
     """
 
     store_connected: bool = True
@@ -33,6 +45,7 @@ class DaemonFacts:
     refused: str = ""
     refused_since: float = 0.0
     shortage: str = ""
+    limits: Sequence[Limit] = ()
 
 
 class Judged(Protocol):
@@ -107,11 +120,22 @@ def of_daemon(facts: DaemonFacts) -> list[Finding]:
                 Severity.WARNING,
                 Kind.LIMIT,
                 DAEMON,
-                f"out of {facts.shortage}: whoever connects waits, disks are refused",
+                f"out of {facts.shortage}: whoever connects waits, devices are refused",
                 "raise that limit and restart xbbd, or end what has so many",
                 None,
             )
         )
+    found += [
+        Finding(
+            Severity.WARNING,
+            Kind.LIMIT,
+            DAEMON,
+            f"a limit is reached, {limit.what}: devices wait, are refused, or do with less",
+            f"see {limit.where}, or detach what is not needed",
+            limit.since,
+        )
+        for limit in facts.limits
+    ]
     return found
 
 

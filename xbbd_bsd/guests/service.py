@@ -26,7 +26,7 @@ from typing import Final
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.deaths import Deaths
 from xbbd_bsd.guests.outdated import NOBODY, Outdated
-from xbbd_bsd.native import HvKind
+from xbbd_bsd.native import HvKind, IoUse
 from xbbd_bsd.native.link import BUILD, Bounds, Link, listen_at, listens
 from xbbd_bsd.native.processes import Confinement, Ended, Place, Processes, Started, how_it_ended
 from xbbd_bsd.native.vitals import Process
@@ -165,9 +165,13 @@ class GuestProcesses:
         guest = self._guest(domid)
         return guest.outdated.idle and (guest.link is None or not guest.link.reports)
 
-    def bound(self, threads: int, size: int) -> None:
-        """Threads and bytes of I/O that one may have beyond what its rings need."""
+    def bound(self, threads: int, size: int) -> IoUse:
+        """Threads and bytes of I/O that one may have beyond what its rings need, once reached.
+
+        What they have they do not say.
+        """
         self._io = (threads, size)
+        return IoUse(0, 0, 0, 0)
 
     def look(self) -> list[Loss]:
         """Hear the server and all processes; what is lost.  The loop's thread, often."""

@@ -66,6 +66,7 @@ from xbbd_bsd.native.net import (
     NetRingIndices,
     net_params_of,
     net_queue_bytes,
+    net_queue_descriptors,
     self_test,
 )
 from xbbd_bsd.native.netstate import (
@@ -166,6 +167,7 @@ __all__ = [
     "name_thread",
     "net_params_of",
     "net_queue_bytes",
+    "net_queue_descriptors",
     "open_wake",
     "params_of",
     "pseudo_file_system",

@@ -154,6 +154,12 @@ def net_queue_bytes() -> int:
     return int(lib.xbb_net_queue_bytes())
 
 
+def net_queue_descriptors(params: NetParams) -> int:
+    """Most descriptors of a queue, its link among them, as `ring_descriptors`."""
+    c = c_params(params)
+    return 1 + int(lib.xbb_conn_descriptors(ffi.addressof(c, "conn")))
+
+
 def self_test() -> Iterator[tuple[str, bool]]:
     """The cases of what goes over the rings, tried one by one: its name, whether it holds."""
     name = ffi.new("const char **")

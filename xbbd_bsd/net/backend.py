@@ -13,9 +13,10 @@ from errno import EEXIST, EINVAL
 from functools import partial
 from typing import Protocol
 
+from xbbd_bsd.accounts import Accounts, Part, Share
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config, NetConfig
-from xbbd_bsd.errands import Errands, Run
+from xbbd_bsd.errands import Errands, Pending, Run
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import (
     Event,
@@ -38,12 +39,15 @@ from xbbd_bsd.net.heritage import Heritage, Inheritance, Left, key_of
 from xbbd_bsd.net.negotiate import Card, FrontendParams, Offer, mac_text
 from xbbd_bsd.net.numbers import CardNumbers
 from xbbd_bsd.net.queues import (
+    OF_DEVICE,
     Taps,
     Terms,
     asked_of,
     charter,
     describe,
     indices_of,
+    most_of_queue,
+    need_of,
     to_be_served,
 )
 from xbbd_bsd.net.segments import make_segment, name_interface, remove_segment
@@ -64,6 +68,7 @@ class Common(Protocol):
     serving: Serving[NetParams, NetState]
     taps: Taps
     heritage: Heritage
+    limits: Accounts
     known: "dict[int, NetBackend]"
 
     def check_free(self, name: str, unit: int) -> None:
@@ -102,6 +107,7 @@ class NetBackend:
         self._given: dict[str, int] = {}  # tunables, as last written by us
         self._rings: ServedRings | None = None
         self._news: Mapping[str, bytes] = {}
+        self._share = Share(family.limits, identity)
         left, again = family.heritage.claim(identity), partial(family.again, identity.unit)
         self._inheritance = Inheritance(left, family.serving, identity, again)
         self.claimed = self._inheritance.interface  # what its own is called, or is to be
@@ -148,6 +154,7 @@ class NetBackend:
         card = Card.from_nodes(backend, self._identity.number)
         if self._config.mac_filter and card.mac is None:
             raise OperatorError("node mac is missing, which mac_filter needs", EINVAL)
+        self._share.take(Part.DEVICE, OF_DEVICE)
         links = self._family.host.links
         name = card.interface(links.prefix, self._identity.domid)
         self._claim(name)
@@ -168,8 +175,9 @@ class NetBackend:
         self._segment.guest = self._guest
         name_interface(self._segment, name)
         self.configure()
-        most = min(self._config.max_queues, self._segment.rings)
-        self._offer = Offer(most if links.multi else 1)
+        most = min(self._config.max_queues, self._segment.rings) if links.multi else 1
+        # A guest with fewer queues is better than one that is refused.
+        self._offer = Offer(self._share.rings(most_of_queue(self._family.host.hv), most))
         return self._offer.to_nodes()
 
     def _claim(self, name: str) -> None:
@@ -234,11 +242,16 @@ class NetBackend:
         return f"interface {self._interface}{bridge}"
 
     def connect(self, frontend: Nodes) -> Connection:
+        with self._share.or_give_back(Part.CONNECTION, but=Pending):
+            return self._connect(frontend)
+
+    def _connect(self, frontend: Nodes) -> Connection:
         assert self._segment is not None
         wanted = FrontendParams.from_nodes(frontend, self._offer)
         source = self._card.mac if self._config.mac_filter else None
         terms = Terms(self._offload(), source)
         asked = asked_of(wanted, terms, self._identity, self._family.host.hv)
+        self._share.take(Part.CONNECTION, need_of(asked))
         self._segment.connect(len(asked))
         self._start(asked, self._segment, self._interface)
         agreed = charter(self._segment.identity, self._interface, asked)
@@ -281,6 +294,7 @@ class NetBackend:
             raise HostError(f"cannot be taken over: {error}", error.errno) from None
 
     def _adopt(self, backend: Nodes) -> str:
+        self._share.keep(Part.DEVICE, OF_DEVICE)
         if self._segment is None:
             self._use(self._inheritance.take())
         segment = self._segment
@@ -292,6 +306,7 @@ class NetBackend:
         self._claim(interface)
         with suppress(OperatorError):  # it is as it was, whatever nodes say by now
             self._card = Card.from_nodes(backend, self._identity.number)
+        self._share.keep(Part.CONNECTION, need_of(served.asked))
         found = self._start(served.asked, segment, interface)
         self._interface, self._open, self._told = interface, True, True
         self._inheritance.taken()
@@ -316,6 +331,8 @@ class NetBackend:
 
     def abandon(self) -> None:
         self._errands.abandon()
+        if self._rings is None:
+            self._share.give_back(Part.CONNECTION)
 
     def drain(self) -> None:
         if self._rings is not None:
@@ -327,6 +344,7 @@ class NetBackend:
         if self._rings is not None:
             self._rings.finish()
             self._rings = None
+            self._share.give_back(Part.CONNECTION)
 
     def _orphan(self, rings: ServedRings) -> None:
         """Nobody serves them any more; the guest waits, and we go on with them."""
@@ -336,6 +354,8 @@ class NetBackend:
             unit, whose = self._identity.unit, key_of(self._identity)
             left = Left(segment.path, unit, whose, self._machine, self._interface)
             self._inheritance.orphan(left)
+        else:  # all was given back
+            self._share.give_back(Part.CONNECTION)
 
     def close(self) -> None:
         """Waits for what was begun to be undone."""
@@ -354,6 +374,7 @@ class NetBackend:
         elif interface:
             self._remove(interface)
         self._family.serving.forget(self._identity)
+        self._share.forget()
 
     def _remove(self, interface: str) -> None:
         try:

@@ -53,6 +53,7 @@ def make(given: Surroundings) -> Mapping[str, NetFamily]:
         else ByProcess(CRAFT, given.host, given.guests),
         taps=NativeTaps(),
         heritage=Heritage(given.state_dir, given.journal),
+        limits=given.limits,
         journal=given.journal,
         try_again=try_again,
     )

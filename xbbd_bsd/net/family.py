@@ -10,6 +10,7 @@ from errno import EEXIST, ENOENT
 from functools import partial
 from typing import Any
 
+from xbbd_bsd.accounts import Accounts
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config
 from xbbd_bsd.errands import Run
@@ -22,7 +23,6 @@ from xbbd_bsd.net.backend import NetBackend
 from xbbd_bsd.net.heritage import Heritage, Left
 from xbbd_bsd.net.oids import DRIVER
 from xbbd_bsd.net.queues import Taps
-from xbbd_bsd.oids import Value
 from xbbd_bsd.serving import Serving
 from xbbd_bsd.xenbus.family import Identity, Nodes, Numbers
 from xbbd_bsd.xenbus.states import State
@@ -46,6 +46,7 @@ class NetFamily:
         serving: Serving[NetParams, NetState],
         taps: Taps,
         heritage: Heritage,
+        limits: Accounts,
         journal: Callable[[Event], None],
         try_again: Callable[[Iterable[int]], None],
     ) -> None:
@@ -62,6 +63,7 @@ class NetFamily:
         self.serving = serving
         self.taps = taps
         self.heritage = heritage
+        self.limits = limits
         self.known: dict[int, NetBackend] = {}  # all there are, by unit
         self._journal = journal
 
@@ -120,9 +122,6 @@ class NetFamily:
 
     def numbers(self, unit: int) -> Numbers:
         return self.known[unit].numbers()
-
-    def values(self) -> Mapping[str, Value]:
-        return {}
 
     def findings(self) -> list[Finding]:
         return []

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from xbbd_bsd.charter import charter_of, said
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.host import RingDescriptors
+from xbbd_bsd.limits import Need
 from xbbd_bsd.native import (
     HvKind,
     NetAccepts,
@@ -26,10 +27,12 @@ from xbbd_bsd.native import (
     SegmentIdentity,
     StopReason,
     net_params_of,
+    net_queue_bytes,
+    net_queue_descriptors,
 )
 from xbbd_bsd.native.addition import CARDS
 from xbbd_bsd.net.negotiate import Accepted, FrontendParams
-from xbbd_bsd.ringset import OfferedRing, RingSet, reason_of
+from xbbd_bsd.ringset import OF_CONNECTION, OfferedRing, RingSet, reason_of
 from xbbd_bsd.ringset import fault_of as fault_of_any
 from xbbd_bsd.serving import Asked, Craft, ServedRings
 from xbbd_bsd.xenbus.family import Identity
@@ -92,6 +95,43 @@ def asked_of(
         )
         for number, rings in enumerate(wanted.queues)
     }
+
+
+OF_DEVICE: Final = Need(cards=1, descriptors=1)  # its segment, which is locked
+
+
+def need_of(queues: Mapping[int, NetParams]) -> Need:
+    """What a connection with these queues takes of what all devices share."""
+    need = OF_CONNECTION
+    for params in queues.values():
+        need += _of_queue(params)
+    return need
+
+
+def most_of_queue(hv: int) -> Need:
+    """What a queue may take, of whatever card."""
+    return _of_queue(
+        NetParams(
+            grant_fd=-1,
+            event_fd=-1,
+            link_fd=-1,
+            wake_fd=-1,
+            hv=HvKind(hv),
+            domid=0,
+            remote_port=0,
+            tx_ref=0,
+            rx_ref=0,
+        )
+    )
+
+
+def _of_queue(params: NetParams) -> Need:
+    return Need(
+        event_channels=1,
+        threads=1,
+        descriptors=net_queue_descriptors(params),
+        buffers=net_queue_bytes(),
+    )
 
 
 def all_in(segment: NetState) -> Mapping[int, NetParams]:

@@ -252,9 +252,6 @@ class Family(Protocol):
     def numbers(self, unit: int) -> Numbers:
         """Those of a device there is, that is after `create` and before `forget`; KeyError."""
 
-    def values(self) -> Mapping[str, Value]:
-        """The leaves of the daemon that are this family's to fill."""
-
     def findings(self) -> list[Finding]:
         """What is wrong with what none of its devices has alone."""
 

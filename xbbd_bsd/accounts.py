@@ -1,11 +1,12 @@
-"""What all disks share and the host has only once: how much of it who has taken.
+"""What all devices share and the host has only once: how much of it who has taken.
 
-Event channels, threads, descriptors and memory each have a bound of all disks, of
-which one guest may have a share; and there is a bound of disks a guest.  Whoever
+Event channels, threads, descriptors and memory each have a bound of all devices, of
+which one guest may have a share; and there is a bound of disks, and of cards, a guest.  Whoever
 needs something asks first and gives it back later, in the pieces in which it asked.
 What is bounded here is an estimate from above, made before anything is opened; it
-knows neither disks nor rings.  Pure: what the data path makes by itself, threads
-beyond the first of each ring, is bounded and looked at by a function that is handed in.
+knows neither devices nor rings, and one account is of all families.  Pure: what the data path
+makes by itself, threads beyond the first of each ring, is bounded and looked at by a function
+that is handed in.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,64 +17,25 @@ from errno import EAGAIN, EMFILE, ENOMEM, ENOSPC
 from math import inf
 from typing import Final, Protocol
 
-from xbbd_bsd.config import DaemonConfig
 from xbbd_bsd.errors import OperatorError
 from xbbd_bsd.events import Event, LimitReached
+from xbbd_bsd.limits import MIB, Limits, Need, Resource
+from xbbd_bsd.xenbus.family import Identity
 
-RESERVED_DESCRIPTORS: Final = 128
-"""Not for disks: the control socket's and the metrics' connections (32 each), the store,
-the log, and what is open for a moment."""
-
-RING_THREADS: Final = 2
-"""Its own, and the first for I/O; the rest is shared by all rings."""
-
-_MIB: Final = 1 << 20
 _QUIET_SECONDS: Final = 600.0  # until it is news again that a bound is reached
 
-
-class Resource(Enum):
-    """What is bounded; the value is the field of `Need` and `Limits`."""
-
-    DISKS = "disks"
-    EVENT_CHANNELS = "event_channels"
-    THREADS = "threads"
-    DESCRIPTORS = "descriptors"
-    BUFFERS = "buffers"
-
+Taker = tuple[str, int]
+"""A device: its driver's name, and its unit."""
 
 # What it is called, the key of [daemon] with its bound, and the errno of having none left.
 _WORDS: Final[Mapping[Resource, tuple[str, str, int]]] = {
     Resource.DISKS: ("disks", "max_disks_per_guest", EAGAIN),
+    Resource.CARDS: ("network cards", "max_cards_per_guest", EAGAIN),
     Resource.EVENT_CHANNELS: ("event channels", "max_event_channels", ENOSPC),
     Resource.THREADS: ("threads", "max_threads", EAGAIN),
     Resource.DESCRIPTORS: ("file descriptors", "max_descriptors", EMFILE),
     Resource.BUFFERS: ("MiB of buffers", "max_buffer_mb", ENOMEM),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """An amount of each resource, buffers in bytes."""
-
-    disks: int = 0
-    event_channels: int = 0
-    threads: int = 0
-    descriptors: int = 0
-    buffers: int = 0
-
-    def of(self, resource: Resource) -> int:
-        """The amount of one."""
-        return int(getattr(self, resource.value))
-
-    def __add__(self, other: "Need") -> "Need":
-        return Need(*(self.of(r) + other.of(r) for r in Resource))
-
-    def __sub__(self, other: "Need") -> "Need":
-        return Need(*(self.of(r) - other.of(r) for r in Resource))
-
-    def times(self, n: int) -> "Need":
-        """So many times as much."""
-        return Need(*(n * self.of(r) for r in Resource))
 
 
 class Beyond(Protocol):
@@ -96,72 +58,6 @@ class Beyond(Protocol):
         """How often the host had none."""
 
 
-class Resources(Protocol):
-    """What the host has of each, as of host.Resources."""
-
-    @property
-    def event_channels(self) -> int:
-        """Of our domain."""
-
-    @property
-    def threads(self) -> int:
-        """Of a process."""
-
-    @property
-    def descriptors(self) -> int:
-        """Of our process."""
-
-    @property
-    def memory(self) -> int:
-        """Bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of all disks together, buffers in bytes; `guest_share`: percent of each for one guest.
-
-    `disks` is of one guest.
-    """
-
-    disks: int
-    event_channels: int
-    threads: int
-    descriptors: int
-    buffers: int
-    guest_share: int = 100
-
-    @classmethod
-    def of(cls, config: DaemonConfig, host: Resources) -> "Limits":
-        """As configured, within what the host has; 0 is what suits the host.
-
-        That leaves a quarter of event channels and threads, and half of the memory, to
-        others; of descriptors, which are the process's own, only the reserve.
-        """
-
-        def bound(configured: int, suits: int, most: int) -> int:
-            return max(0, min(configured or suits, most))
-
-        descriptors = host.descriptors - RESERVED_DESCRIPTORS
-        return cls(
-            config.max_disks_per_guest,
-            bound(config.max_event_channels, host.event_channels * 3 // 4, host.event_channels),
-            bound(config.max_threads, host.threads * 3 // 4, host.threads),
-            bound(config.max_descriptors, descriptors, descriptors),
-            bound(config.max_buffer_mb * _MIB, host.memory // 2, host.memory),
-            config.max_guest_share,
-        )
-
-    def total(self, resource: Resource) -> float:
-        """Of all guests; of disks there is no bound."""
-        return inf if resource is Resource.DISKS else int(getattr(self, resource.value))
-
-    def of_guest(self, resource: Resource) -> int:
-        """Of one guest."""
-        if resource is Resource.DISKS:
-            return self.disks
-        return int(getattr(self, resource.value)) * self.guest_share // 100
-
-
 class LimitError(OperatorError):
     """A bound is in the way; what is given back, or another bound, may change that."""
 
@@ -170,13 +66,13 @@ class Part(Enum):
     """The pieces in which a device takes and gives back."""
 
     DEVICE = "device"
-    DISK = "disk"
+    MEDIUM = "medium"
     CONNECTION = "connection"
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A bound of all disks in somebody's way: how much of what, where it is set, since when."""
+    """A bound of all devices in somebody's way: how much of what, where it is set, since when."""
 
     what: str
     where: str
@@ -206,12 +102,12 @@ class Accounts:
         limits: Limits,
         *,
         bound_beyond: Callable[[int, int], Beyond],
-        freed: Callable[[tuple[int, ...]], None] = lambda units: None,
+        freed: Callable[[tuple[Taker, ...]], None] = lambda takers: None,
         journal: Callable[[Event], None] = lambda event: None,
         clock: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """`bound_beyond` bounds threads and bytes that the data path may make by itself,
-        and says what it has.  `freed` is called with the units of those that were
+        and says what it has.  `freed` is called with those that were
         refused, the first of them first, when something was given back.  `clock`: seconds.
         """
         self.limits = limits
@@ -219,12 +115,12 @@ class Accounts:
         self._freed = freed
         self._journal = journal
         self._clock = clock
-        self._held: dict[tuple[int, Part], _Held] = {}
+        self._held: dict[tuple[Taker, Part], _Held] = {}
         self._total = Need()
         self._guests: dict[int, Need] = {}
-        self._refused: dict[int, None] = {}  # units, in order
+        self._refused: dict[Taker, None] = {}  # in order
         self._told: dict[str, float] = {}  # when, by the text without numbers
-        self._wanting: dict[tuple[int, Part], _Wish] = {}
+        self._wanting: dict[tuple[Taker, Part], _Wish] = {}
         self._short: dict[Resource, float] = {}  # of the data path, since when
         self._failed = -inf  # when the host had no thread for it
         self._beyond = self._share_rest(Need())
@@ -237,12 +133,12 @@ class Accounts:
         self._beyond = self._share_rest(self._total)
         self._try_again()
 
-    def take(self, unit: int, part: Part, domid: int, need: Need) -> None:
+    def take(self, taker: Taker, part: Part, domid: int, need: Need) -> None:
         """Note that a device of a guest takes something; LimitError, and nothing is noted.
 
         What it had of that part is replaced.
         """
-        before = self._held.get((unit, part))
+        before = self._held.get((taker, part))
         if before == _Held(domid, need):
             return
         mine = self._guests.get(domid, Need())
@@ -257,33 +153,33 @@ class Accounts:
         if short is not None:
             error = self._obstacle(domid, mine, rest, need, *short)
             self._beyond = self._share_rest(self._total)
-            self._refused[unit] = None
-            self._note_wish(unit, part, need, *short)
+            self._refused[taker] = None
+            self._note_wish(taker, part, need, *short)
             raise error
-        self.keep(unit, part, domid, need)
-        self._refused.pop(unit, None)
+        self.keep(taker, part, domid, need)
+        self._refused.pop(taker, None)
 
-    def keep(self, unit: int, part: Part, domid: int, need: Need) -> None:
+    def keep(self, taker: Taker, part: Part, domid: int, need: Need) -> None:
         """As `take`, of what it has already: nothing is taken away from anybody."""
-        self._wanting.pop((unit, part), None)
-        self._drop(unit, part)
-        self._held[unit, part] = _Held(domid, need)
+        self._wanting.pop((taker, part), None)
+        self._drop(taker, part)
+        self._held[taker, part] = _Held(domid, need)
         self._total += need
         self._guests[domid] = self._guests.get(domid, Need()) + need
         self._beyond = self._share_rest(self._total)
 
-    def give_back(self, unit: int, part: Part) -> None:
+    def give_back(self, taker: Taker, part: Part) -> None:
         """What a device took of that part is free again; harmless if it had none."""
-        if self._drop(unit, part):
+        if self._drop(taker, part):
             self._beyond = self._share_rest(self._total)
             self._try_again()
 
-    def forget(self, unit: int) -> None:
+    def forget(self, taker: Taker) -> None:
         """A device is gone, with all that it had."""
-        self._refused.pop(unit, None)
+        self._refused.pop(taker, None)
         for part in Part:
-            self._wanting.pop((unit, part), None)
-            self.give_back(unit, part)
+            self._wanting.pop((taker, part), None)
+            self.give_back(taker, part)
 
     def rings(self, domid: int, ring: Need, most: int) -> int:
         """How many rings that need so much each a guest could have now, 1 to `most`."""
@@ -329,7 +225,7 @@ class Accounts:
     def values(self) -> dict[str, int]:
         """What is taken now and the bounds, by the names of leaves (oids.py)."""
         self._beyond = self._share_rest(self._total)
-        used = {r.value: self._used(r) for r in Resource if r is not Resource.DISKS}
+        used = {r.value: self._used(r) for r in Resource if not r.of_guests}
         limits = self.limits
         return {
             "event_channels": used["event_channels"],
@@ -339,7 +235,7 @@ class Accounts:
             "max_event_channels": limits.event_channels,
             "max_threads": limits.threads,
             "max_descriptors": limits.descriptors,
-            "max_buffer_mb": limits.buffers // _MIB,
+            "max_buffer_mb": limits.buffers // MIB,
         }
 
     @property
@@ -362,8 +258,8 @@ class Accounts:
             max(0, min(limits.buffers // 2, limits.buffers - total.buffers)),
         )
 
-    def _drop(self, unit: int, part: Part) -> bool:
-        held = self._held.pop((unit, part), None)
+    def _drop(self, taker: Taker, part: Part) -> bool:
+        held = self._held.pop((taker, part), None)
         if held is None:
             return False
         self._total -= held.need
@@ -374,8 +270,8 @@ class Accounts:
 
     def _try_again(self) -> None:
         if self._refused:
-            units, self._refused = tuple(self._refused), {}
-            self._freed(units)
+            takers, self._refused = tuple(self._refused), {}
+            self._freed(takers)
 
     def _shortage(self, mine: Need, rest: Need, need: Need) -> tuple[Resource, bool] | None:
         """What is not there, and whether that is only for this guest."""
@@ -399,24 +295,24 @@ class Accounts:
         if of_guest:
             has = _shown(resource, mine.of(resource))
             most = _shown(resource, self.limits.of_guest(resource))
-            key = key if resource is Resource.DISKS else f"max_guest_share of {key}"
+            key = key if resource.of_guests else f"max_guest_share of {key}"
             text = f"guest {domid} has {has} {what}, may have {most}, and wants {wanted} more"
         else:
             self._tell(resource)
             has = _shown(resource, (rest + beyond).of(resource))
             most = _shown(resource, int(self.limits.total(resource)))
-            text = f"all guests' disks have {has} {what} of {most}, and {wanted} more are wanted"
+            text = f"all guests' devices have {has} {what} of {most}, and {wanted} more are wanted"
         return LimitError(f"{text}: see {key} in [daemon] of xbbd.conf", errno)
 
     def _note_wish(
-        self, unit: int, part: Part, need: Need, resource: Resource, of_guest: bool
+        self, taker: Taker, part: Part, need: Need, resource: Resource, of_guest: bool
     ) -> None:
         """Since when a bound of all is in a device's way; one of its guest is its own matter."""
-        before = self._wanting.pop((unit, part), None)
+        before = self._wanting.pop((taker, part), None)
         if not of_guest:
             same = before is not None and before.resource is resource
             since = before.since if before is not None and same else self._clock()
-            self._wanting[unit, part] = _Wish(resource, need.of(resource), since)
+            self._wanting[taker, part] = _Wish(resource, need.of(resource), since)
 
     def _at_bound(self, resource: Resource) -> bool:
         """Whether the data path has by itself what it may, or nearly that."""
@@ -452,18 +348,18 @@ class Accounts:
 class Share:
     """What one device of a guest has of it."""
 
-    def __init__(self, accounts: Accounts, unit: int, domid: int) -> None:
+    def __init__(self, accounts: Accounts, who: Identity) -> None:
         self._accounts = accounts
-        self._unit = unit
-        self._domid = domid
+        self._taker = who.driver, who.unit
+        self._domid = who.domid
 
     def take(self, part: Part, need: Need) -> None:
         """As Accounts.take; LimitError."""
-        self._accounts.take(self._unit, part, self._domid, need)
+        self._accounts.take(self._taker, part, self._domid, need)
 
     def keep(self, part: Part, need: Need) -> None:
         """As Accounts.keep."""
-        self._accounts.keep(self._unit, part, self._domid, need)
+        self._accounts.keep(self._taker, part, self._domid, need)
 
     def rings(self, ring: Need, most: int) -> int:
         """As Accounts.rings."""
@@ -471,7 +367,7 @@ class Share:
 
     def give_back(self, part: Part) -> None:
         """As Accounts.give_back."""
-        self._accounts.give_back(self._unit, part)
+        self._accounts.give_back(self._taker, part)
 
     @contextmanager
     def or_give_back(self, part: Part, *, but: type[Exception]) -> Iterator[None]:
@@ -489,11 +385,11 @@ class Share:
 
     def forget(self) -> None:
         """As Accounts.forget."""
-        self._accounts.forget(self._unit)
+        self._accounts.forget(self._taker)
 
 
 def _shown(resource: Resource, amount: int, *, up: bool = False) -> int:
     """As people count it: memory in MiB, rounded down or up."""
     if resource is not Resource.BUFFERS:
         return amount
-    return -(-amount // _MIB) if up else amount // _MIB
+    return -(-amount // MIB) if up else amount // MIB
