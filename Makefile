@@ -11,7 +11,7 @@ all: build
 help:
 	@echo "make demo    show a disk going through the ring, without Xen (about a minute)"
 	@echo "make demo-net    two guests with network cards on a bridge (Linux, as root)"
-	@echo "make test    all tests (about 13 minutes with two processors)"
+	@echo "make test    all tests (about 12 minutes with two processors)"
 	@echo "make mutants    a sample of one-line changes: do the tests notice (20 minutes)"
 	@echo "make mutants-all    every such change of a dozen files (hours)"
 	@echo "make lint    ruff, mypy, C with all warnings for FreeBSD too, portable scripts"
@@ -42,7 +42,7 @@ demo-net:
 # compiling its modules costs, whatever the environment says.
 test:
 	@sh bootstrap.sh test
-	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # SEED says which; MUTANTS="--file ring.c --line 60" and the like, which of them.
 SEED?=	1
