@@ -19,7 +19,7 @@ from tests.descriptors import open_descriptors
 from tests.native.guests import BOUNDS, Disk, disk, near
 from tests.native.ring import HV, SANITIZED
 from tests.native.slots import REQ_PROD, RawRing
-from tests.waiting import GIVE_UP, patience
+from tests.waiting import GIVE_UP, eventually, patience
 from xbbd_bsd.block.negotiate import RingParams
 from xbbd_bsd.block.rings import fault_of, named
 from xbbd_bsd.errands import Threads
@@ -29,6 +29,7 @@ from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import Abi, Op, QueueParams, QueueState, StopReason
 from xbbd_bsd.native.addition import DISKS
+from xbbd_bsd.native.link import DeviceState
 from xbbd_bsd.native.processes import Confinement
 from xbbd_bsd.remoterings import RemoteRings
 from xbbd_bsd.ringset import OfferedRing
@@ -153,6 +154,39 @@ def test_served_drained_and_closed(daemon: Daemon, tmp_path: Path) -> None:
         daemon.until(lambda: rings.status.state is QueueState.DRAINED, "it drains")
         assert daemon.calls > 0
         assert rings.fault is None
+        daemon.run(rings.close)
+        daemon.watch.forget(DOMID)
+
+
+def take_drained(daemon: Daemon, rings: RemoteRings) -> None:
+    """Whoever asks the process for something else hears that they have drained."""
+    link = daemon.guests.link(DOMID)
+    assert link is not None
+    rings.drain()
+    eventually(lambda: link.look(limit=GIVE_UP)[3].state == DeviceState.DRAINED, "they drain")
+
+
+def test_what_another_thread_has_taken_is_heard(daemon: Daemon, tmp_path: Path) -> None:
+    """The loop is told, for nothing is left for it to read."""
+    with disk(tmp_path) as d:
+        rings = daemon.connect(d)
+        daemon.until(lambda: daemon.calls > 0, "it listens")
+        daemon.calls = 0
+        take_drained(daemon, rings)
+        daemon.until(lambda: daemon.calls > 0, "it hears of it")
+        daemon.run(rings.close)
+        daemon.watch.forget(DOMID)
+
+
+def test_what_was_said_before_is_heard(daemon: Daemon, tmp_path: Path) -> None:
+    """Whoever begins to listen is told once."""
+    with disk(tmp_path) as d:
+        rings = daemon.connect(d)
+        take_drained(daemon, rings)
+        daemon.run(lambda: None)
+        late: list[int] = []
+        rings.listen(lambda woken: daemon.watch.subscribe(DOMID, woken), lambda: late.append(1))
+        daemon.until(lambda: bool(late), "it hears of it")
         daemon.run(rings.close)
         daemon.watch.forget(DOMID)
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from xbbd_bsd.errands import Outcome, Run
@@ -52,14 +53,17 @@ class Watch:
 
     def found(self, domid: int) -> None:
         """There is a connection to a guest's process.  Any thread."""
-        with suppress(RuntimeError):  # the loop is closed: the program ends
-            self._loop.call_soon_threadsafe(self._read_from, domid)
+        self._soon(self._read_from, domid)
 
     def subscribe(self, domid: int, woken: Woken) -> Callable[[], None]:
-        """Call `woken` when that guest's process has said something, or died; how to end that."""
+        """Call `woken` when that guest's process has said something, or died; how to end that.
+
+        Once it is called anyway: something may have been said before.
+        """
         watched = self._watched.setdefault(domid, _Watched())
         watched.woken.append(woken)
         self._read_from(domid)
+        self._loop.call_soon(lambda: woken() if woken in watched.woken else None)
 
         def unsubscribe() -> None:
             with suppress(ValueError):
@@ -132,7 +136,12 @@ class Watch:
         self._leave(watched)
         if link is not None and link.lost is None:
             watched.link = link
+            link.heard = partial(self._soon, self._heard, domid)
             self._loop.add_reader(link.fileno(), self._heard, domid)
+
+    def _soon(self, call: Callable[[int], None], domid: int) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the program ends
+            self._loop.call_soon_threadsafe(call, domid)
 
     def _follow_server(self) -> None:
         server = self.processes.server
@@ -152,7 +161,9 @@ class Watch:
                 link.close()
 
     def _heard(self, domid: int) -> None:
-        watched = self._watched[domid]
+        watched = self._watched.get(domid)
+        if watched is None:  # it was forgotten since somebody heard something
+            return
         if watched.link is not None:
             watched.link.receive()
         self._look()

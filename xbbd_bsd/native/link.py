@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -123,6 +123,9 @@ class Link:
         self._reports: dict[int, DeviceReport] = {}
         self._lost: HostError | None = None
         self.build = 0  # as it says
+        # Called after somebody who waited, in whatever thread, has taken what there was:
+        # whoever watches the descriptor does not see it become readable then.
+        self.heard: Callable[[], None] = lambda: None
         self.process = Process.behind(channel.fileno())
 
     @classmethod
@@ -272,12 +275,13 @@ class Link:
         """Have it end.  Waits; HostError, also if it has devices."""
         self._ask_about("end its process", lib.XBB_GUEST_BYE, 0, limit)
 
-    def receive(self) -> None:
-        """Take what it has said by now.  Never raises: see `lost`."""
+    def receive(self) -> bool:
+        """Take what it has said by now; whether it had.  Never raises: see `lost`."""
         with self._lock:
-            for _ in range(_AT_ONCE):
+            for taken in range(_AT_ONCE):
                 if self._lost is not None or not self._receive_one():
-                    return
+                    return taken > 0
+        return True
 
     def close(self) -> None:
         """Leave it alone; it serves on, and listens for the next daemon."""
@@ -361,7 +365,8 @@ class Link:
         with suppress(ValueError):  # closed by somebody else
             poll.register(self._channel.fileno(), select.POLLIN)
             poll.poll(min(left, _SLICE) * 1000)
-        self.receive()
+        if self.receive():
+            self.heard()
 
     # What is said: the lock is held.
 
