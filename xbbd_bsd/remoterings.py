@@ -70,7 +70,7 @@ class RemoteRings:
         self._unsubscribe: Callable[[], None] = lambda: None
         self._draining = self._finishing = False
         number = kind.number(unit)
-        report = link.reports.get(number)
+        report = link.wait_open(number, limit=limit)
         self.paused = not (adopts and report is not None and report.state in _SERVED)
         if not self.paused:
             self._device = RemoteDevice(link, number, segment, len(offered))

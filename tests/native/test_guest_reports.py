@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.native.guests import BOUNDS
 from tests.native.test_guest_messages import EXAMPLES, head
+from tests.waiting import GIVE_UP
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import QueueState, State
 from xbbd_bsd.native._xbb import ffi
@@ -30,6 +31,26 @@ def test_what_it_says_is_understood_of_any_version() -> None:
     theirs.send(head(66, 32, version=77) + struct.pack("=IIII", 3, 1, 0, 0))
     link.receive()
     assert link.reports[3].state == DeviceState.RUNNING
+    theirs.close()
+    link.close()
+
+
+def test_a_device_that_another_daemon_wanted_is_waited_for() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link = Link(ours)
+
+    def say(state: DeviceState) -> None:
+        theirs.send(head(66, 32) + struct.pack("=IIII", 3, state, 0, 0))
+
+    assert link.wait_open(3, limit=0) is None
+    say(DeviceState.OPENING)
+    link.receive()
+    with pytest.raises(HostError, match="unable to wait for device 3 to be open"):
+        link.wait_open(3, limit=0)
+    say(DeviceState.RUNNING)
+    report = link.wait_open(3, limit=GIVE_UP)
+    assert report is not None
+    assert report.state == DeviceState.RUNNING
     theirs.close()
     link.close()
 

@@ -263,6 +263,16 @@ class Link:
         what = "have its descriptors"
         return self._ask(what, lib.XBB_GUEST_GIVE, self._about(device), (), limit).descriptors
 
+    def wait_open(self, device: int, *, limit: float) -> DeviceReport | None:
+        """What is said of a device that is not just being opened; None: there is none.
+
+        A daemon that has died may have wanted it.  Waits; HostError.
+        """
+        end = time.monotonic() + limit
+        while (report := self.reports.get(device)) and report.state == DeviceState.OPENING:
+            self._wait_a_moment(f"wait for device {device} to be open", end)
+        return report
+
     def wait_gone(self, device: int, *, limit: float) -> None:
         """Wait until a device that is being closed is no more; HostError if it is not closed."""
         end = time.monotonic() + limit
