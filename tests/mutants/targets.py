@@ -93,11 +93,6 @@ TARGETS = (
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
-        "xbbd_bsd/native/block/local.c",
-        ("work*", "sweep", "counters", "shortage", "order", "io"),
-        ((QUEUE, EVENTS), (FEATURES,)),
-    ),
-    Target(
         "xbbd_bsd/native/block/settle.c",
         ("counters", "faults*", "hostile", "flush", "disk*", "work*", "shortage", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),
@@ -106,6 +101,41 @@ TARGETS = (
         "xbbd_bsd/native/block/answer.c",
         ("table", "counters", "hostile", "io", "order"),
         ((QUEUE, EVENTS), (FEATURES,)),
+    ),
+    Target(
+        "xbbd_bsd/native/block/rate.c",
+        ("rate",),
+        (("tests/native/test_rates.py",),),
+    ),
+    Target(
+        "xbbd_bsd/native/block/throttle.c",
+        ("rate", "hold", "pause"),
+        (("tests/native/test_rates.py",), ("tests/sim/test_rates.py",)),
+    ),
+    Target(
+        "xbbd_bsd/native/block/policy.c",
+        ("hold", "pause"),
+        (("tests/native/test_hold.py",),),
+    ),
+    Target(
+        "xbbd_bsd/native/block/hold.c",
+        ("hold", "pause"),
+        (("tests/native/test_hold.py",),),
+    ),
+    Target(
+        "xbbd_bsd/native/block/resume.c",
+        ("hold", "pause"),
+        (("tests/native/test_hold.py",),),
+    ),
+    Target(
+        "xbbd_bsd/native/block/pause.c",
+        ("pause", "hold"),
+        (("tests/native/test_hold.py",),),
+    ),
+    Target(
+        "xbbd_bsd/native/block/flush.c",
+        ("flush", "order", "counters", "hold"),
+        ((QUEUE,), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/native/block/recover.c",
