@@ -189,7 +189,12 @@ def test_as_it_is_started_again(played: Played, like: str) -> None:
     os.kill(played.pids[1], signal.SIGKILL)
     eventually(lambda: service.child_file.read_text() not in ("", f"{played.pids[1]}"), "the next")
     forked = service.child
-    release = threading.Timer(3, service.hold_forked.unlink)
+
+    def release_the_next() -> None:
+        eventually(lambda: service.gone(forked), "it is told to leave", GIVE_UP)
+        service.hold_forked.unlink()
+
+    release = threading.Thread(target=release_the_next)
     release.start()
     assert service("restart") == f"{LEAVING}Starting xbbd.\n"
     release.join()
