@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -11,12 +12,28 @@ from pathlib import Path
 import pytest
 
 from tests.native.guestcards import GuestCard, guest_card
-from tests.native.guests import Server, Worker, disk, lock_is_free, wait_lost, worker
+from tests.native.guests import (
+    BOUNDS,
+    Server,
+    Worker,
+    disk,
+    lock_is_free,
+    near,
+    wait_lost,
+    worker,
+)
+from tests.native.ring import HV, SANITIZED
 from tests.native.test_guest_process import can_greet
+from tests.unit.family_bench import at_once
 from tests.waiting import GIVE_UP, eventually
+from xbbd_bsd.errors import HostError
+from xbbd_bsd.guests.claims import Claims
+from xbbd_bsd.guests.service import GuestProcesses, Terms
+from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.native import QueueState, StopReason
 from xbbd_bsd.native.addition import CARDS, DISKS
-from xbbd_bsd.native.link import DeviceState
+from xbbd_bsd.native.link import DeviceState, Link
+from xbbd_bsd.native.processes import Confinement
 from xbbd_bsd.native.remote import RemoteDevice
 
 pytestmark = pytest.mark.slow
@@ -65,6 +82,44 @@ def test_a_card_and_a_disk_of_one_number(process: Worker, tmp_path: Path) -> Non
 def test_numbers_of_devices_are_units_of_their_families() -> None:
     """A disk's is its unit, as for processes that know disks only."""
     assert [kind.number(7) for kind in (DISKS, CARDS)] == [7, (1 << 30) + 7]
+
+
+def test_one_device_goes_before_the_other_is_adopted(tmp_path: Path) -> None:
+    """The process is where it was, for the daemon that adopts the other one later, or the next."""
+    loop = asyncio.new_event_loop()
+    confined = Confinement(confined=not SANITIZED)
+    guests = [
+        GuestProcesses(near(tmp_path), lambda: Terms(HV, BOUNDS, 600, confinement=confined))
+        for _ in range(2)
+    ]
+    with disk(tmp_path) as d, guest_card(tmp_path) as c:
+        link = guests[0].reach(7, "web", limit=GIVE_UP)
+        d.serve(link, 3)
+        c.serve(link, 3)
+        guests[0].leave()
+        claims = Claims(Watch(guests[1], loop, at_once, lambda loss: None))
+        found: list[Link] = []
+
+        def is_found() -> bool:
+            with suppress(HostError):
+                found.append(guests[1].reach(7, "web", limit=GIVE_UP))
+            return bool(found)
+
+        eventually(is_found, "the former daemon is forgotten")
+        claims.claim(7, 3)
+        RemoteDevice(found[0], 3, d.state, 1).close(limit=GIVE_UP)
+        claims.forget(7, 3)
+        assert os.path.exists(guests[1].path(7))
+        c.pass_frames(1)
+        claims.claim(7, CARD3)
+        assert guests[1].reach(7, "web", limit=GIVE_UP) is found[0]
+        RemoteDevice(found[0], CARD3, c.state, 1).close(limit=GIVE_UP)
+        claims.forget(7, CARD3)
+        assert not os.path.exists(guests[1].path(7))
+        claims.close()
+    for made in guests:
+        eventually(lambda made=made: not made.close_past(), "its server has ended")  # type: ignore[misc]
+    loop.close()
 
 
 def test_the_daemon_dies_and_frames_go_on(process: Worker, tmp_path: Path) -> None:

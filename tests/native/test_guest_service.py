@@ -137,6 +137,17 @@ def test_the_next_daemon_finds_it(guests: GuestProcesses, tmp_path: Path) -> Non
         assert not os.path.exists(next_one.path(7))
 
 
+def test_which_devices_it_has(guests: GuestProcesses, tmp_path: Path) -> None:
+    """A dead one has none, whatever it has said."""
+    assert guests.devices(7) == set()
+    with disk(tmp_path) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 3)
+        assert guests.devices(7) == {3}
+        os.kill(pid_of(guests, 7), signal.SIGKILL)
+        wait_loss(guests)
+        assert guests.devices(7) == set()
+
+
 def test_started_again_and_given_up(guests: GuestProcesses, clock: Clock) -> None:
     for number in range(1, MOST + 1):
         guests.reach(7, "web", limit=GIVE_UP)
@@ -346,7 +357,7 @@ def test_one_of_another_build_hands_over_device_by_device(
             assert sockets(later) == ["guest.7", "guest.7.1"]
             a.exercise(50)
             b.exercise(50)
-            assert not later.idle(7)
+            assert later.devices(7)
             second = adopt(b, later, 2)
             assert second.link is first.link
             eventually(lambda: ended(pid), "the old one has ended")
@@ -354,7 +365,7 @@ def test_one_of_another_build_hands_over_device_by_device(
             b.exercise(50)
             first.close(limit=GIVE_UP)
             second.close(limit=GIVE_UP)
-            assert later.idle(7)
+            assert not later.devices(7)
 
 
 def test_a_daemon_that_dies_while_devices_are_handed_over(
@@ -417,7 +428,7 @@ def test_one_that_has_not_noticed_that_it_was_left_is_met_later(
             eventually(is_met, "it is met")
             left.find(GIVE_UP)
             left.drop(1, limit=GIVE_UP)
-            assert left.idle
+            assert not left.devices
             eventually(lambda: sockets(dies) == ["guest.7"], "it is sent away")
             ours_too = Link.connect(dies.path(7))
             ours_too.meet(limit=GIVE_UP)
@@ -435,5 +446,5 @@ def test_what_nobody_goes_on_with_is_given_back_by_whoever_has_it(
             reach(later)
             later.drop(7, 1, limit=GIVE_UP)
             assert d.mapped == 0
-            assert later.idle(7)
+            assert not later.devices(7)
             eventually(lambda: ended(pid), "the old one has ended")

@@ -23,9 +23,13 @@ class FakeWatch:
     def __init__(self) -> None:
         self.forgotten: list[int] = []
         self.dropped: dict[int, Callable[[bool], None]] = {}  # by device
+        self.served: set[int] = set()  # devices that its processes have
 
     def forget(self, domid: int) -> None:
         self.forgotten.append(domid)
+
+    def devices(self, domid: int) -> frozenset[int]:
+        return frozenset(self.served)
 
     def drop(self, domid: int, device: int, done: Callable[[bool], None]) -> None:
         assert device not in self.dropped, "it has been told already"
@@ -80,3 +84,26 @@ def test_a_process_that_has_nothing_left_ends(
     claims.drop(5, DISK, lambda: None)
     watch.dropped[DISK](bare)
     assert watch.forgotten == ([5] if bare else [])
+
+
+def test_a_process_stays_for_what_nobody_has_claimed_yet(claims: Claims, watch: FakeWatch) -> None:
+    """As a card that an earlier daemon had, of a kind that is not served just now."""
+    watch.served = {DISK, CARD}
+    claims.claim(5, DISK)
+    claims.forget(5, DISK)
+    assert watch.forgotten == [], "it is to be found by whoever adopts the card"
+    claims.claim(5, CARD)
+    claims.forget(5, CARD)
+    assert watch.forgotten == [], "the disk was not given back, after all"
+    claims.drop(5, DISK, lambda: None)
+    watch.dropped[DISK](True)
+    assert watch.forgotten == [5]
+
+
+def test_a_process_that_still_tells_of_its_last_device_ends(
+    claims: Claims, watch: FakeWatch
+) -> None:
+    watch.served = {DISK}
+    claims.claim(5, DISK)
+    claims.forget(5, DISK)
+    assert watch.forgotten == [5]

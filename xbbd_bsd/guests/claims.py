@@ -1,7 +1,8 @@
 """Which devices the processes of guests are wanted for, of whatever family.
 
-The last one that is gone takes its guest's process along.  A device is called as its
-process calls it; what it is is not known here.  The loop's thread, but for `claim`.
+The last one that is gone takes its guest's process along, unless that has one of an earlier
+daemon's that is still to be adopted, or dropped.  A device is called as its process calls it;
+what it is is not known here.  The loop's thread, but for `claim`.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ class Claims:
         if devices is None:
             return  # its process, if there is one, is another daemon's: see `drop`
         devices.discard(device)
-        if not devices:
-            del self._devices[domid]
+        if devices:
+            return
+        del self._devices[domid]
+        if self._watch.devices(domid) <= {device}:
             self._watch.forget(domid)
 
     def close(self) -> None:

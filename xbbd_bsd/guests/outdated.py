@@ -131,10 +131,11 @@ class Outdated:
                 link.close_device(device, limit=limit)
 
     @property
-    def idle(self) -> bool:
-        """Whether none of these has a device."""
+    def devices(self) -> frozenset[int]:
+        """Those that these have, as far as they have said; a dead one has none."""
         with self._lock:
-            return not any(process.link.reports for process in self._processes)
+            alive = [process.link for process in self._processes if process.link.lost is None]
+        return frozenset().union(*(link.reports for link in alive))
 
     def leave(self, *, ends: bool = False) -> None:
         """The daemon leaves, and they serve on; or there is nothing left for them to serve."""

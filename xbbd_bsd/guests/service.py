@@ -160,10 +160,12 @@ class GuestProcesses:
             link.close_device(device, limit=limit)
         self._guest(domid).outdated.drop(device, limit=limit)
 
-    def idle(self, domid: int) -> bool:
-        """Whether no process of a guest has a device."""
+    def devices(self, domid: int) -> frozenset[int]:
+        """Those that processes of a guest have, as far as they have said; a dead one has none."""
         guest = self._guest(domid)
-        return guest.outdated.idle and (guest.link is None or not guest.link.reports)
+        link = guest.link
+        own = link.reports.keys() if link is not None and link.lost is None else ()
+        return guest.outdated.devices.union(own)
 
     def bound(self, threads: int, size: int) -> IoUse:
         """Threads and bytes of I/O that one may have beyond what its rings need, once reached.

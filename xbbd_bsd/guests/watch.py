@@ -102,12 +102,16 @@ class Watch:
             self.processes.drop(domid, device, limit=LIMIT)
 
         def ended(outcome: Outcome) -> None:
-            done(outcome.error is None and self.processes.idle(domid))
+            done(outcome.error is None and not self.processes.devices(domid))
 
         try:
             self._run("letting go of rings", work, ended, f"guest{domid}")
         except HostError:  # no thread can be had: it is served to nobody
             done(False)
+
+    def devices(self, domid: int) -> frozenset[int]:
+        """As `GuestProcesses.devices`."""
+        return self.processes.devices(domid)
 
     def forget(self, domid: int) -> None:
         """As `GuestProcesses.forget`, which must not be called by others while this looks."""
