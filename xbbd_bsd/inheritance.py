@@ -7,8 +7,10 @@ what its segment says.  What that is its family knows.  Control thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EBUSY
 from typing import Final, Generic, Protocol, Self, TypeVar
 
+from xbbd_bsd.errors import HostError
 from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.segmentfiles import remove_file
 from xbbd_bsd.xenbus.family import Identity
@@ -19,7 +21,9 @@ MACHINE_LENGTH: Final = 63  # of what a segment has of a virtual machine's name
 class AnyLeft(Protocol):
     """A segment of somebody who is gone.
 
-    `refusal`: why nothing can come of it, "" if something may.
+    `refusal`: why nothing can come of it, "" if something may.  `legible`: our version can
+    read it, or else its passport says what is known (passportfiles.py); `answered`: so it does,
+    and that nothing was left unanswered.
     """
 
     @property
@@ -34,8 +38,19 @@ class AnyLeft(Protocol):
     def refusal(self) -> str:
         """As above."""
 
+    @property
+    def legible(self) -> bool:
+        """As above."""
+
+    @property
+    def answered(self) -> bool:
+        """As above."""
+
     def refused(self, refusal: str) -> Self:
         """The same, but that nothing can come of it."""
+
+    def handed_over(self) -> Self:
+        """The same, but that nothing is left unanswered, which whoever dies leaves in words."""
 
 
 L = TypeVar("L", bound=AnyLeft)
@@ -77,6 +92,7 @@ class Inheritance(Generic[L, S_co]):
         self._who = who
         self._woken = woken
         self._closing = False
+        self._asked = False  # whoever serves it, to hand over
         if self.refusal:
             self._drop()
 
@@ -93,6 +109,38 @@ class Inheritance(Generic[L, S_co]):
         left = self._left
         if left is not None and machine and left.machine not in ("", machine[:MACHINE_LENGTH]):
             self.give_up("its state segment is another virtual machine's")
+
+    def _take(self, fresh: Callable[[L], S_co]) -> S_co:
+        """The segment, which is the device's from now on; HostError.
+
+        EBUSY: whoever serves it has been asked to hand over.  `fresh` makes one in place of
+        another version's.
+        """
+        left = self._left
+        assert left is not None
+        if left.legible:
+            return self._former.inherit(left.path)
+        if not left.answered:
+            self._ask(left)
+            raise HostError("its process is about to hand it over", EBUSY)
+        return fresh(left)
+
+    def _ask(self, left: L) -> None:
+        if self._asked:
+            return
+        self._asked = True
+
+        def done(handed_over: bool | None) -> None:
+            self._asked = False
+            if self._left is not left:
+                return
+            if handed_over:
+                self._left = left.handed_over()
+            elif handed_over is False:
+                self.give_up("another version left requests unanswered")
+            self._woken()
+
+        self._former.release(self._who, done)
 
     def orphan(self, left: L) -> None:
         """Whoever served the device is gone while this daemon is not."""

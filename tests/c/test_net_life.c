@@ -212,7 +212,7 @@ check_hand_over(uint32_t transport)
 		CHECK_EQ(XBB_GET(card.rs->common.connected), 1);
 		CHECK_EQ(XBB_GET(card.rs->common.status.state),
 		    XBB_QUEUE_RUNNING);
-		card_serve(&card, XBB_ADOPT_ANSWERED);
+		card_serve(&card, XBB_ADOPT_TABLE);
 		for (i = 0; i < 10; i++) {
 			frame_raw(&given, 100, out++);
 			link_receive(&card, &taken);
@@ -265,7 +265,7 @@ check_adopt(uint32_t answering, bool believed)
 		guest_store((uint8_t *)card_rx_slot(&card, i) + 4, &made, 4);
 	XBB_SET(card.rs->tx_answering, answering);
 	XBB_SET(card.rs->rx_answering, believed ? 3 : answering + 100);
-	card_serve(&card, XBB_ADOPT_ANSWERED);
+	card_serve(&card, XBB_ADOPT_TABLE);
 	card_collect(&card);
 	CHECK_EQ(card.status[0], XBB_NETIF_OKAY);
 	for (i = 0; i < (believed ? 1 : 3); i++)
@@ -285,6 +285,35 @@ check_adopt(uint32_t answering, bool believed)
 	card_close(&card);
 }
 
+/*
+ * He had answered everything, and the segment is another one, or says so little
+ * that it may as well be.
+ */
+static void
+check_adopt_answered(void)
+{
+	struct card card;
+
+	card_open(&card, &usual);
+	card_serve(&card, XBB_ADOPT_NOT);
+	check_works(&card);
+	xbb_net_queue_hand_over(card.queue);
+	xbb_net_queue_close(card.queue);
+	card_post(&card, 3);
+	frame_raw(&given, 300, 3);
+	card_send(&card, &given, 300, 1);
+	card_publish(&card);
+	XBB_SET(card.rs->tx_answering, card.tx_prod);
+	XBB_SET(card.rs->rx_answering, card.rx_prod);
+	card_serve(&card, XBB_ADOPT_ANSWERED);
+	link_receive(&card, &taken);
+	frame_check_same(&given, &taken);
+	card_collect(&card);
+	CHECK_EQ(XBB_GET(card.rs->tx_answering), card.tx_prod);
+	check_works(&card);
+	card_close(&card);
+}
+
 /* The guest slept for what the dead one did not tell it of any more. */
 static void
 check_adopt_tells(void)
@@ -295,7 +324,7 @@ check_adopt_tells(void)
 	card_serve(&card, XBB_ADOPT_NOT);
 	check_works(&card);
 	card_leave(&card);
-	card_serve(&card, XBB_ADOPT_ANSWERED);
+	card_serve(&card, XBB_ADOPT_TABLE);
 	WAIT_UNTIL(CARD_COMMON(&card, notifies_sent) > 0);
 	CHECK_EQ(xbb_hvfront_sim.wait(card.hv, LIMIT_MS), 1);
 	check_works(&card);
@@ -485,6 +514,7 @@ main(void)
 	check_adopt(5, true);
 	check_adopt(7, false);
 	check_adopt(UINT32_MAX, false);
+	check_adopt_answered();
 	check_adopt_tells();
 	check_fails(&hypervisor.notify_errnum, XBB_TRANSPORT_COPY,
 	    XBB_STOP_EVENT);

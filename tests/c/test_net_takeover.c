@@ -61,7 +61,7 @@ replace_backend(struct life *life, int status)
 	CHECK_EQ(WTERMSIG(status), SIGKILL);
 	close(life->leave[1]);
 	life->deaths++;
-	begin_backend(life, XBB_ADOPT_ANSWERED);
+	begin_backend(life, XBB_ADOPT_TABLE);
 }
 
 static void

@@ -25,6 +25,11 @@ _OTHERWISE = {
         ("struct xbb_req {\n", "struct xbb_req {\n\tuint64_t\tmore[2];\n"),
         ("struct xbb_counters {\n", "struct xbb_counters {\n\tuint64_t\tmore_of_them;\n"),
     ),
+    "net/contract.h": (
+        ("#define XBB_NET_TABLE_VERSION\t1", "#define XBB_NET_TABLE_VERSION\t77"),
+        ("\tuint32_t\taccepts;", "\tuint32_t\tmore[2];\n\tuint32_t\taccepts;"),
+        ("struct xbb_net_counters {\n", "struct xbb_net_counters {\n\tuint64_t\tmore_of_them;\n"),
+    ),
     "block/blkif.c": (("sizeof(struct xbb_req) == 144", "sizeof(struct xbb_req) == 160"),),
 }
 

@@ -11,14 +11,13 @@ import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from errno import EBUSY
 from typing import Final
 
 from xbbd_bsd import inheritance
 from xbbd_bsd.block import passport as passport_file
 from xbbd_bsd.block.marks import Marks, cause_of_loss
 from xbbd_bsd.block.oids import DRIVER
-from xbbd_bsd.block.passport import NOTE, SUFFIX, Passport
+from xbbd_bsd.block.passport import NOTE, Passport
 from xbbd_bsd.block.segments import make_segment
 from xbbd_bsd.block.served import Served, read, served_by
 from xbbd_bsd.charter import unit_of
@@ -27,6 +26,7 @@ from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, WritesLost
 from xbbd_bsd.inheritance import Former
 from xbbd_bsd.native import SegmentIdentity, State, max_requests
+from xbbd_bsd.passportfiles import SUFFIX
 from xbbd_bsd.segmentfiles import remove_file
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
@@ -52,9 +52,22 @@ class Left:
         """Of a device that somebody served until now."""
         return cls(path, who.unit, (who.kind, who.domid, who.number))
 
+    @property
+    def answered(self) -> bool:
+        """By its passport: nothing was left unanswered."""
+        return self.passport is not None and self.passport.answered
+
     def refused(self, refusal: str) -> "Left":
         """The same, but that nothing can come of it."""
         return replace(self, refusal=refusal)
+
+    def handed_over(self) -> "Left":
+        """The same, but that nothing is left unanswered; who follows, if we die, is told, too."""
+        assert self.passport is not None
+        passport = replace(self.passport, answered=True)
+        with suppress(HostError):
+            passport_file.write(self.path, passport)
+        return replace(self, passport=passport)
 
 
 class Inheritance(inheritance.Inheritance[Left, State]):
@@ -67,7 +80,6 @@ class Inheritance(inheritance.Inheritance[Left, State]):
         who: Identity,
         woken: Callable[[], None],
     ) -> None:
-        self._asked = False
         self._served: Served | None = None  # as the segment had it before anybody went on
         super().__init__(left, former, who, woken)
 
@@ -80,34 +92,7 @@ class Inheritance(inheritance.Inheritance[Left, State]):
 
         EBUSY: whoever serves it has been asked to hand over.
         """
-        left = self._left
-        assert left is not None
-        if left.passport is None or left.legible:
-            return self._former.inherit(left.path)
-        if not left.passport.answered:
-            self._ask(left.passport)
-            raise HostError("its process is about to hand it over", EBUSY)
-        return _fresh(left, left.passport, config)
-
-    def _ask(self, passport: Passport) -> None:
-        if self._asked:
-            return
-        self._asked = True
-
-        def done(handed_over: bool | None) -> None:
-            self._asked = False
-            if self._left is None or self._left.passport is not passport:
-                return
-            if handed_over:
-                now = replace(passport, answered=True)
-                self._left = replace(self._left, passport=now)
-                with suppress(HostError):  # if we die as well, who follows has to be told
-                    passport_file.write(self._left.path, now)
-            elif handed_over is False:
-                self.give_up("another version left requests unanswered")
-            self._woken()
-
-        self._former.release(self._who, done)
+        return self._take(lambda left: _fresh(left, config))
 
     def served(self, segment: State, agreed: bytes | None = None) -> Served:
         """What it says, each time the same; HostError.
@@ -236,8 +221,10 @@ class Heritage:
         return found
 
 
-def _fresh(left: Left, passport: Passport, config: DiskConfig) -> State:
+def _fresh(left: Left, config: DiskConfig) -> State:
     """A segment of our version, in place of the other; HostError, EBUSY: somebody serves it."""
+    passport = left.passport
+    assert passport is not None
     who, entries = passport.identity, 0
     for ring in passport.params.values():
         entries = max(entries, max_requests(ring.abi, len(ring.ring_refs)))

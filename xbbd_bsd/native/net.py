@@ -56,7 +56,8 @@ class NetParams:
     ``rx_polls``: its guest does not tell of buffers that it posts.  ``source``: the only
     address that its frames may come from, six bytes; None: any.  A byte arrives at
     ``wake_fd`` when the queue has drained.  ``adopt``: somebody served these rings and
-    died, or handed over.
+    died, or handed over; what was begun to be answered is in the segment, or is nothing
+    if it was all ``answered``.
     """
 
     grant_fd: int
@@ -76,6 +77,7 @@ class NetParams:
     queue: int = 0
     transport: Transport = Transport.BEST
     adopt: bool = False
+    answered: bool = False
 
 
 class NetQueue(QueueHandle):
@@ -191,7 +193,7 @@ def c_params(params: NetParams) -> Any:
                 "workers": 1,
                 "max_persistent": 0,
                 "transport": params.transport,
-                "adopt": params.adopt * lib.XBB_ADOPT_ANSWERED,
+                "adopt": params.adopt * (1 + params.answered),
             },
             "link_fd": params.link_fd,
             "accepts": params.accepts,

@@ -7,6 +7,7 @@ is read raises.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -123,6 +124,18 @@ class NetState(MappedSegment):
         """Packets that were refused, by reason, of one queue or added up."""
         tables = [self._state.ring[i].counters.refused for i in self._rings(queue)]
         return {why: sum(int(table[why]) for table in tables) for why in NetRefusal}
+
+    def counts(self, queue: int) -> dict[str, int]:
+        """All that was counted of a queue, refused packets among it: see `count_on`."""
+        refused = {f"refused.{why.name}": n for why, n in self.refusals(queue).items()}
+        return {**self.counters(queue), **refused}
+
+    def count_on(self, counters: Mapping[int, Mapping[str, int]]) -> None:
+        super().count_on(counters)
+        for queue in counters.keys() & set(range(self.rings)):
+            table = self._state.ring[queue].counters.refused
+            for why in NetRefusal:
+                table[why] = counters[queue].get(f"refused.{why.name}", 0) % (1 << 64)
 
     def queue(self, queue: int = 0) -> NetRingView:
         """What was negotiated for a queue and where its rings stand."""

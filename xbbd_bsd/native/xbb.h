@@ -106,7 +106,7 @@ struct xbb_devstat {
 /* Did somebody serve a ring before? */
 enum xbb_adopt {
 	XBB_ADOPT_NOT		= 0,
-	XBB_ADOPT_TABLE		= 1,	/* and died: see its segment */
+	XBB_ADOPT_TABLE		= 1,	/* and died: see the segment */
 	/* And had answered everything: go by the ring alone. */
 	XBB_ADOPT_ANSWERED	= 2
 };

@@ -38,6 +38,7 @@ from xbbd_bsd.native import (
 from xbbd_bsd.net.heritage import Heritage, Inheritance, Left, key_of
 from xbbd_bsd.net.negotiate import Card, FrontendParams, Offer, mac_text
 from xbbd_bsd.net.numbers import CardNumbers
+from xbbd_bsd.net.passport import note_passport
 from xbbd_bsd.net.queues import (
     OF_DEVICE,
     Taps,
@@ -309,9 +310,10 @@ class NetBackend:
         self._share.keep(Part.CONNECTION, need_of(served.asked))
         found = self._start(served.asked, segment, interface)
         self._interface, self._open, self._told = interface, True, True
+        segment.guest = self._guest
         self._inheritance.taken()
-        if agreed is None:  # by a daemon of a version that served cards itself
-            self._news = {NODE: served.charter}
+        if agreed != served.agreed:  # another version wrote it, or one that served cards itself
+            self._news = {NODE: served.agreed}
         self.configure()
         if served.ending:
             self.drain()
@@ -328,6 +330,12 @@ class NetBackend:
     @property
     def left(self) -> bool:
         return self._rings is None or self._rings.handed_over
+
+    def note_passport(self) -> None:
+        """It was left: say what the next daemon has to know, whatever version that is."""
+        if self._segment is not None and self._rings is not None and self.left:
+            answered = self.queue is not Queue.RUNNING
+            note_passport(self._segment, answered=answered, journal=self._journal)
 
     def abandon(self) -> None:
         self._errands.abandon()

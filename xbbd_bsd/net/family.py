@@ -112,7 +112,8 @@ class NetFamily:
                 self._journal(InterfaceStays(str(left.who), left.interface, str(error)))
 
     def leave(self) -> None:
-        """The segments say all that the next daemon needs."""
+        for backend in self.known.values():
+            backend.note_passport()
 
     def again(self, unit: int) -> None:
         """What a card waits for may have come, whether it is held back for it or not."""

@@ -8,23 +8,28 @@ segment once its guest is known to be gone.  Control thread.
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from xbbd_bsd import inheritance
+from xbbd_bsd import inheritance, passportfiles
 from xbbd_bsd.charter import unit_of
 from xbbd_bsd.errors import HostError, XbbdError
 from xbbd_bsd.events import Event
 from xbbd_bsd.inheritance import Former
-from xbbd_bsd.native import NetParams, NetState
+from xbbd_bsd.native import MAX_RINGS, NetParams, NetState
+from xbbd_bsd.net import passport as passport_file
 from xbbd_bsd.net.oids import DRIVER
+from xbbd_bsd.net.passport import Passport
 from xbbd_bsd.net.queues import all_in, charter, left_in
 from xbbd_bsd.net.segments import (
     interface_beside,
     look_at_segment,
+    make_segment,
     named_interface,
     remove_left,
 )
+from xbbd_bsd.passportfiles import SUFFIX
 from xbbd_bsd.segmentfiles import segment_path
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
@@ -43,6 +48,13 @@ class Left:
     machine: str = ""
     interface: str = ""
     refusal: str = ""
+    passport: Passport | None = None
+    legible: bool = True  # else only the passport says anything
+
+    @property
+    def answered(self) -> bool:
+        """By its passport: nothing was left unanswered."""
+        return self.passport is not None and self.passport.answered
 
     @property
     def who(self) -> Identity:
@@ -54,18 +66,27 @@ class Left:
         """The same, but that nothing can come of it."""
         return replace(self, refusal=refusal)
 
+    def handed_over(self) -> "Left":
+        """The same, but that nothing is left unanswered; who follows, if we die, is told, too."""
+        assert self.passport is not None
+        passport = replace(self.passport, answered=True)
+        with suppress(HostError):
+            passport_file.write(self.path, passport)
+        return replace(self, passport=passport)
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """How a card was served: its queues, its interface, and whether that was about to end.
 
-    `charter`: of what its segment says (queues.py).
+    `charter`: of that, in the words of whoever served it; `agreed` in ours (queues.py).
     """
 
     asked: Mapping[int, NetParams]
     interface: str
     ending: bool
     charter: bytes
+    agreed: bytes
 
 
 class Inheritance(inheritance.Inheritance[Left, NetState]):
@@ -91,24 +112,19 @@ class Inheritance(inheritance.Inheritance[Left, NetState]):
         self._served = None
 
     def take(self) -> NetState:
-        """The segment, which is the card's from now on; HostError, EBUSY: it is not free."""
-        assert self._left is not None
-        return self._former.inherit(self._left.path)
+        """The segment, which is the card's from now on; HostError, EBUSY: it is not free yet."""
+        return self._take(_fresh)
 
     def served(self, segment: NetState) -> Served:
         """What it says, each time the same, though we are in it by now; HostError."""
         if self._served is None:
             assert self._left is not None
-            made, interface = all_in(segment), named_interface(segment)
-            self._served = Served(
-                left_in(segment, made, self._who),
-                interface,
-                segment.ending,
-                charter(segment.identity, interface, made),
-            )
+            self._served = _served(segment, self._left, self._who)
         return self._served
 
     def taken(self) -> None:
+        if self._left is not None:
+            passportfiles.remove(self._left.path)
         super().taken()
         self._served = None
 
@@ -123,7 +139,8 @@ class Heritage:
         """Look through the directory."""
         self._journal = journal
         self._left: dict[int, Left] = {}  # by unit
-        for match in map(_NAMES.fullmatch, sorted(os.listdir(directory))):
+        names = {name.removesuffix(SUFFIX) for name in os.listdir(directory)}
+        for match in map(_NAMES.fullmatch, sorted(names)):
             if match:
                 self._look_at(directory, int(match[1]))
 
@@ -132,6 +149,8 @@ class Heritage:
         try:
             segment = look_at_segment(path)
         except HostError as error:
+            if self._goes_by_passport(path, unit):
+                return
             self._journal(SegmentLeft(path, str(error)))
             interface = interface_beside(path)
             self._left[unit] = Left(path, unit, None, "", interface, str(error))
@@ -141,9 +160,13 @@ class Heritage:
             found = segment.identity
             who = Identity(found.kind, found.domid, found.number, DRIVER.name, found.unit)
             refusal, interface = _refusal(segment, who), named_interface(segment)
-            left = Left(path, unit, key_of(who), found.machine, interface, refusal)
+            served = bool(segment.served)
         finally:
             segment.close()
+        if not served and self._goes_by_passport(path, unit, answered=True):
+            return  # one that was to be served in place of another version's
+        passport = self._passport(path)
+        left = Left(path, unit, key_of(who), found.machine, interface, refusal, passport)
         if who.unit != unit:
             self._journal(SegmentLeft(path, "it is about another card"))
             remove_left(path)
@@ -151,6 +174,28 @@ class Heritage:
         if left.refusal:
             remove_left(path)
         self._left[unit] = left
+
+    def _passport(self, path: str) -> Passport | None:
+        try:
+            return passport_file.read(path)
+        except HostError as error:
+            self._journal(SegmentLeft(path, str(error)))
+            return None
+
+    def _goes_by_passport(self, path: str, unit: int, *, answered: bool = False) -> bool:
+        """Of a segment that says nothing to us: whether something else does.
+
+        `answered`: it has to say that nothing is left unanswered.
+        """
+        passport, interface = self._passport(path), interface_beside(path)
+        if passport is None or passport.identity.unit != unit or not interface:
+            return False
+        if answered and not passport.answered:
+            return False
+        who = passport.identity
+        whose = who.kind, who.domid, who.number
+        self._left[unit] = Left(path, unit, whose, who.machine, interface, "", passport, False)
+        return True
 
     @property
     def units(self) -> frozenset[int]:
@@ -194,6 +239,32 @@ class Heritage:
 def key_of(who: Identity) -> _Key:
     """What a card is called in the store."""
     return who.kind, who.domid, who.number
+
+
+def _served(segment: NetState, left: Left, who: Identity) -> Served:
+    """What is known of a card's queues; HostError."""
+    passport = left.passport
+    if passport is not None and not left.legible:
+        asked = {n: replace(p, adopt=True, answered=True) for n, p in passport.params.items()}
+        agreed = charter(segment.identity, left.interface, passport.params)
+        return Served(asked, left.interface, False, passport.served.encode(), agreed)
+    made, interface = all_in(segment), named_interface(segment)
+    told = agreed = charter(segment.identity, interface, made)
+    if passport is not None and (passport.identity, passport.params) == (segment.identity, made):
+        told = passport.served.encode()
+    return Served(left_in(segment, made, who), interface, segment.ending, told, agreed)
+
+
+def _fresh(left: Left) -> NetState:
+    """A segment of our version, in place of the other; HostError, EBUSY: somebody serves it."""
+    passport = left.passport
+    assert passport is not None
+    directory, queues = os.path.dirname(left.path), len(passport.params)
+    segment = make_segment(directory, left.who, passport.identity.machine, MAX_RINGS)
+    segment.interface = left.interface
+    segment.connect(queues)
+    segment.count_on(passport.counters)
+    return segment
 
 
 def _refusal(segment: NetState, who: Identity) -> str:

@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from xbbd_bsd import passportfiles
 from xbbd_bsd.native import NET_INTERFACE_NAME, NetState, SegmentIdentity
 from xbbd_bsd.net.oids import DRIVER
 from xbbd_bsd.segmentfiles import about_segment, remove_file, segment_path
@@ -71,3 +72,4 @@ def remove_left(path: str) -> None:
     """Remove the file of one, and what was noted beside it."""
     remove_file(path)
     remove_file(path + SUFFIX)
+    passportfiles.remove(path)

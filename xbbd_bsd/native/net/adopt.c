@@ -2,8 +2,9 @@
  * adopt.c - rings that somebody served and died.  What he had read and not
  * answered is taken again, so that a packet may be sent twice.  But a slot is a
  * request's first and then its response's: of those that he may have begun to
- * answer only the names are certain, and they are answered by these.  Ring
- * thread, before anything else.
+ * answer only the names are certain, and they are answered by these.  If he had
+ * answered everything there are none, and the segment is not asked: it may be a
+ * fresh one.  Ring thread, before anything else.
  */
 #include "net/net.h"
 
@@ -68,6 +69,8 @@ void
 xbb_net_adopt(struct xbb_net_queue *q)
 {
 
+	if (q->params.conn.adopt == XBB_ADOPT_ANSWERED)
+		return;
 	settle_tx(q, count_begun(&q->tx.ring, q->tx_answering));
 	settle_rx(q, count_begun(&q->rx.ring, q->rx_answering));
 }

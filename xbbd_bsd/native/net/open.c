@@ -141,7 +141,7 @@ show_card(struct xbb_net_queue *q)
 	rs->params.conn.wake_fd = rs->params.link_fd = -1;
 	rs->params.conn.adopt = 0;
 	XBB_SET(rs->rx_full_since_ns, 0);
-	if (q->params.conn.adopt == XBB_ADOPT_NOT) {
+	if (q->params.conn.adopt != XBB_ADOPT_TABLE) {
 		XBB_SET(rs->tx_answering, q->tx.ring.rsp_prod);
 		XBB_SET(rs->rx_answering, q->rx.ring.rsp_prod);
 	}
