@@ -61,6 +61,7 @@ AMOUNTS = {
     "io": [1000],
     "net": [60],
     "net_flipping": [60],
+    "net_noise": [40000],
     "net_takeover": [30],
     "order": [40],
     "rate": [200],
