@@ -289,12 +289,37 @@ check_order_stays(const struct pair_options *options, uint64_t seed)
 	rig_close(&rig);
 }
 
+/* What rings have followed, by their words alone: all that are connected. */
+static void
+check_words(void)
+{
+	struct xbb_state *state;
+	struct device device;
+	uint32_t i;
+
+	device_open(&device, SECTORS, XBB_MAX_RINGS);
+	state = device.state;
+	CHECK(xbb_state_followed(state));
+	xbb_state_pause(state, XBB_PAUSE_ASKED);
+	CHECK(xbb_state_followed(state));
+	for (i = 0; i < XBB_MAX_RINGS; i++) {
+		XBB_SET(state->ring[i].common.connected, 1);
+		CHECK_EQ(xbb_state_followed(state), 0);
+		XBB_SET(state->ring[i].pause_seen, state->pause.serial);
+		CHECK_EQ(xbb_state_followed(state), 1);
+	}
+	xbb_state_resume(state);
+	CHECK_EQ(xbb_state_followed(state), 0);
+	device_close(&device);
+}
+
 int
 main(void)
 {
 	uint32_t i;
 
 	scratch_enter();
+	check_words();
 	for (i = 0; i < WAYS; i++) {
 		check_drain(XBB_PAUSE_FAILED, &ways[i]);
 		check_hand_over(XBB_POLICY_PAUSE, &ways[i]);

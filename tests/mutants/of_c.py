@@ -44,6 +44,7 @@ BINARY = {
     "|=": "&=",
     "&=": "|=",
 }
+_NOT_MUTATED = ("assert", "_Static_assert", "xbb_may_die")
 STEPS = {"++": "--", "--": "++"}
 TRUTH = {"true": "false", "false": "true"}
 CONTROL = ("if", "for", "while", "switch")
@@ -148,10 +149,10 @@ class _Finder:
         return inside
 
     def _excluded(self) -> set[int]:
-        """The tokens of assertions."""
+        """The tokens of assertions, and of where nothing happens but when tests end a process."""
         found: set[int] = set()
         for i, token in enumerate(self.tokens[:-1]):
-            if token.text in ("assert", "_Static_assert") and self.tokens[i + 1].text == "(":
+            if token.text in _NOT_MUTATED and self.tokens[i + 1].text == "(":
                 found.update(range(i, self.closing[i + 1] + 1))
         return found
 
