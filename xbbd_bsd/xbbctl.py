@@ -262,7 +262,7 @@ def _verb_parser() -> argparse.ArgumentParser:
     command.add_argument("device", metavar="xbbdN")
     command = verb("swap", _swap, "exchange a disk for another one, with which its guest goes on")
     command.add_argument("device", metavar="xbbdN")
-    command.add_argument("path", help="file or device that has the same on it")
+    command.add_argument("path", help="file, device or store that has the same on it")
     command = verb("inflight", _inflight, "requests in flight, with their age")
     command.add_argument("device", nargs="?", metavar="xbbdN")
     command = verb("log", run_log, "last events of a device, or of the daemon")

@@ -11,6 +11,7 @@ import ctypes
 import os
 import select
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from pathlib import Path
 from tests.native.stores import Connector, Server, Serves, require_nbdkit
 from tests.waiting import GIVE_UP
 from xbbd_bsd.native import (
+    KEPT_SIZE,
     Abi,
     DiskKind,
     Front,
@@ -146,6 +148,10 @@ def ring(
         server = Server(tmp_path, *read, *serve, str(disk))
     if server is not None:
         server.start()
+        os.close(disk_fd)
+        with tempfile.TemporaryFile(buffering=0) as kept:
+            disk_fd = os.dup(kept.fileno())
+        os.truncate(disk_fd, KEPT_SIZE)
     wake_r, wake_w = os.pipe()
     os.set_blocking(wake_w, False)
     listener = socket.socket(socket.AF_UNIX)

@@ -86,6 +86,12 @@ class Server:
             if self._process is process and status == -signal.SIGABRT:
                 self._launch()
 
+    def signal(self, number: int) -> None:
+        """To its process."""
+        with self._lock:
+            assert self._process is not None
+            self._process.send_signal(number)
+
     def kill(self) -> None:
         """At once, as by a fault of it."""
         with self._lock:

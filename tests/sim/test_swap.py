@@ -241,8 +241,8 @@ def test_the_daemon_dies_meanwhile(machine: Machine, image: Path, moment: str) -
     assert values(machine, "dev.xbbd.0.path")["dev.xbbd.0.path"] == str(path)
     assert machine.node(f"{machine.offers[0].backend}/params") == str(path)
     assert not is_noted(machine)
-    if paused(machine):
-        resume(machine)
+    eventually(lambda: paused(machine) == "operator", "only he pauses it")
+    resume(machine)
     guest.event("progress")
     guest.event("progress")
     check_work(machine, guest, path)
@@ -259,7 +259,7 @@ def test_the_process_dies_meanwhile(image: Path) -> None:
              f"sim:{machine.chain.layout.directory}", "swap", "xbbd0", str(copied(image))],
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        eventually(lambda: paused(machine) == "operator", "it is about to be exchanged")
+        eventually(lambda: paused(machine) == "swap", "it is about to be exchanged")
         os.kill(pid, signal.SIGKILL)
         _, said = command.communicate(timeout=GIVE_UP)
         assert command.returncode == 1

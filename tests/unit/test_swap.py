@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from errno import EBUSY, EINVAL, EIO, ENOTCONN, EOPNOTSUPP
+from errno import EBUSY, EINVAL, EIO, ENOTCONN
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from xbbd_bsd.block.named import named_anew
 from xbbd_bsd.block.negotiate import Discard, DiskInfo
 from xbbd_bsd.block.passport import NOTE
 from xbbd_bsd.block.queues import info_of
+from xbbd_bsd.block.stores import store_named
 from xbbd_bsd.deeds import DiskSwapped
 from xbbd_bsd.errands import Pending
 from xbbd_bsd.errors import HostError, OperatorError
@@ -174,12 +175,43 @@ def test_whoever_serves_it_ends(bench: Bench, other: Path, moment: str, *, leave
     assert medium is not None
     assert medium.path == str(before)
     assert not (bench.run / f"xbbd.{UNIT}{NOTE}").exists()
-    if bench.family.devices[UNIT].segment.paused:
-        resume(bench)
+    assert bench.family.devices[UNIT].segment.paused is None  # nobody else had paused it
     assert is_served(bench)
     swapped(bench, bench.disk if before == other else other)
     die(bench)
     bench.adopt()
+    assert is_served(bench)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["operator", "error"])
+def test_another_ones_pause_is_there_after_a_death(
+    bench: Bench, other: Path, *, failed: bool
+) -> None:
+    """That of whoever died is not."""
+    bench.family.devices[UNIT].segment.pause(failed=failed)
+    swap = Swap(bench, other)
+    while swap.step() != "parked":
+        pass
+    assert swap.segment.paused.swapped
+    die(bench, swap)
+    bench.adopt()
+    found = bench.family.devices[UNIT].segment.paused
+    assert found is not None
+    assert (found.asked, found.failed, found.swapped) == (not failed, failed, False)
+    resume(bench)
+    assert is_served(bench)
+
+
+def test_an_errors_pause_ends_with_its_disk(bench: Bench, other: Path) -> None:
+    """Though whoever exchanged that has died."""
+    bench.family.devices[UNIT].segment.pause(failed=True)
+    swap = Swap(bench, other)
+    while swap.step() != "told":
+        pass
+    die(bench, swap)
+    bench.adopt()
+    assert disk_of(bench) == other
+    assert bench.family.devices[UNIT].segment.paused is None
     assert is_served(bench)
 
 
@@ -297,18 +329,18 @@ def test_one_that_nobody_uses(bench: Bench) -> None:
     assert raised.value.errno == ENOTCONN
 
 
-@pytest.mark.parametrize("path", ["store:db", "nbd://host/name"])
-def test_what_a_server_has(bench: Bench, other: Path, path: str) -> None:
-    with pytest.raises(OperatorError, match="a disk of a server's cannot be exchanged") as raised:
-        next(bench.family.perform("swap", UNIT, "root", path))
-    assert raised.value.errno == EOPNOTSUPP
-
-
-@pytest.mark.parametrize("path", ["", "disk", f"/{1001 * 'x'}"])
-def test_no_path(bench: Bench, other: Path, path: str) -> None:
-    with pytest.raises(OperatorError, match="no path from the root") as raised:
+@pytest.mark.parametrize("path", ["", "disk", f"/{1001 * 'x'}", "tcp://me:secret@host/x"])
+def test_no_name(bench: Bench, other: Path, path: str) -> None:
+    with pytest.raises(OperatorError, match="neither a path from the root") as raised:
         next(bench.family.perform("swap", UNIT, "root", path))
     assert raised.value.errno == EINVAL
+    assert "secret" not in str(raised.value)
+
+
+def test_one_of_a_server_has_one_ring(disk: Disk) -> None:
+    store = store_named(b"nbd://host/name", {})
+    with pytest.raises(OperatorError, match="can have one ring, and its guest has 2"):
+        check_fits(replace(disk, store=store), disk, replace(TOLD, discard=None), 2)
 
 
 @pytest.fixture

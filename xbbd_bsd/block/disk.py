@@ -36,7 +36,7 @@ class Disk:
     question any more.  `path` is fit for a log; `left_over` are the bytes behind
     the last whole sector, not served.  `number` is a device's own, whatever it is made
     of; `lock` a descriptor that keeps others off, if there is one.  `store`: what it is
-    reached over, where `fd` is none of the disk.
+    reached over, where `fd` is a file for what is not flushed yet (nbd.py).
     """
 
     fd: int

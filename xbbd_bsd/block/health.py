@@ -144,7 +144,7 @@ def of_disk(
             errors.when or None,
         )
     older = [age for age in facts.ages if age > bound]
-    if facts.paused:
+    if facts.paused not in ("", "swap"):  # which is over soon
         failed = facts.paused != "operator"
         full = any(f"({errno.errorcode[number]})" in facts.paused_reason for number in _FULL)
         cure = f"{_cure_of(full, facts.path)}, then run" if failed else "run"

@@ -157,7 +157,8 @@ class Medium:
     def _open(self, wanted: Wanted, store: Store | None) -> tuple[Disk, OperatorError | None]:
         """By a thread: the disk, and why it has no lock if it ought to."""
         if store is not None:
-            return kind_of(store).open(store, read_only=wanted.read_only), None
+            disk = kind_of(store).open(store, read_only=wanted.read_only)
+            return _kept_by(disk, wanted.lend), None
         host = self._host
         disk = open_disk(wanted.name, read_only=wanted.read_only, prepare=host.prepare_disk)
         if wanted.shared:
@@ -381,6 +382,20 @@ class Medium:
             self._journal(Hangs(self.name, what))
         else:
             self._journal(HangEnded(self.name, what, seconds))
+
+
+def _kept_by(disk: Disk, lend: Callable[[], list[int]]) -> Disk:
+    """With the file of whoever serves it still, in place of its own, for what is not flushed."""
+    try:
+        lent = lend()
+    except HostError:
+        return disk
+    if not lent:
+        return disk
+    os.close(disk.fd)
+    for fd in lent[1:]:
+        os.close(fd)
+    return replace(disk, fd=lent[0])
 
 
 def _lock_of(disk: Disk, lend: Callable[[], list[int]]) -> int | None:

@@ -4,8 +4,10 @@ What is said of a server goes where its guest reads it, so it has no address.  B
 since all of it may have to wait; nothing is kept.
 """
 
+import fcntl
 import os
 import socket
+import tempfile
 from contextlib import suppress
 from errno import EINVAL, ETIMEDOUT
 
@@ -13,7 +15,15 @@ from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.stores import Store
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.host import DiskGeometry, Medium
-from xbbd_bsd.native import NbdExport, NbdFound, load_nbd, look_at_export
+from xbbd_bsd.native import (
+    KEPT_SIZE,
+    Kept,
+    NbdExport,
+    NbdFound,
+    carry_to_server,
+    load_nbd,
+    look_at_export,
+)
 
 LARGEST_BLOCK = 4096  # bytes: of larger ones no part can be written
 _PAGE = 4096
@@ -61,6 +71,17 @@ def connect_again(disk: Disk, least: int) -> tuple[socket.socket, NbdExport]:
     return _connected(store), _export(store)
 
 
+def carry(kept: Kept, disk: Disk) -> None:
+    """Have what another disk had acknowledged on this one, which is flushed.
+
+    OperatorError, HostError.
+    """
+    store = disk.store
+    assert store is not None
+    limit = store.config.timeout
+    carry_to_server(kept, _connected(store).detach(), _export(store), limit=limit)
+
+
 def _look(store: Store) -> NbdFound:
     try:
         return look_at_export(
@@ -94,8 +115,32 @@ def _disk(store: Store, found: NbdFound, *, read_only: bool) -> Disk:
         flushes=found.can_flush,
         discard=(granularity, 0) if found.can_trim and not read_only else None,
     )
-    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    return Disk(fd, store.shown, read_only, geometry, store.key, left_over, store=store)
+    return Disk(_keeps(), store.shown, read_only, geometry, store.key, left_over, store=store)
+
+
+def _keeps() -> int:
+    """A file without a name, for what a ring leaves to the next one (KEPT_SIZE); OperatorError.
+
+    Whoever serves a guest writes to it, and shall not make it larger.
+    """
+    try:
+        if hasattr(os, "memfd_create") and hasattr(os, "MFD_ALLOW_SEALING"):
+            fd = os.memfd_create("xbbd", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        else:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                fd = os.dup(file.fileno())
+        try:
+            os.truncate(fd, KEPT_SIZE)
+            if hasattr(fcntl, "F_ADD_SEALS"):
+                with suppress(OSError):  # of a file in a file system
+                    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        except OSError:
+            os.close(fd)
+            raise
+    except OSError as error:
+        text = f"there is no room for what it has not flushed: {error.strerror}"
+        raise OperatorError(text, error.errno or 0) from None
+    return fd
 
 
 def _export(store: Store) -> NbdExport:

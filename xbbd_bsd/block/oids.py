@@ -44,7 +44,7 @@ MEDIUM: Final = (
 
 # Whether anything of it is begun just now.
 PAUSED: Final = (
-    Leaf("paused", Type.STRING, "who keeps requests back: operator, error, both, or nobody"),
+    Leaf("paused", Type.STRING, "who keeps requests back: operator, error, both, swap, or nobody"),
     Leaf("paused_since", Type.U64, "since when, in seconds since 1970, 0 if nobody does"),
     Leaf("paused_reason", Type.STRING, "why, in words"),
 )

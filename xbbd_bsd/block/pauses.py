@@ -21,6 +21,7 @@ from xbbd_bsd.stats import tunable_word
 
 _GONE: Final = "the disk is gone"
 _ASKED: Final = "an operator has paused it"
+_SWAPPED: Final = "another disk is about to take its place"
 
 
 class Rings(Protocol):
@@ -119,12 +120,14 @@ def pause_facts(segment: State, path: str) -> dict[str, Value]:
 def _word(paused: Paused) -> str:
     if paused.asked and paused.failed:
         return "both"
-    return "error" if paused.failed else "operator"
+    if paused.asked or paused.failed:
+        return "error" if paused.failed else "operator"
+    return "swap"
 
 
 def why_paused(segment: State, paused: Paused, path: str) -> str:
     """In words."""
     if not paused.failed:
-        return _ASKED
+        return _ASKED if paused.asked else _SWAPPED
     held = segment.faults().last_held
     return held.sentence(path) if held is not None else _GONE

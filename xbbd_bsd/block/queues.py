@@ -4,6 +4,7 @@ It opens nothing and keeps nothing.  Control thread.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from errno import EINVAL
 from typing import Final
 
@@ -92,11 +93,30 @@ def queue_maker(
             max_indirect_segments=max_indirect_segments,
             max_persistent=config.max_persistent_grants if wanted.persistent else 0,
             transport=Transport[config.transport.upper()],
-            max_grants=_MOST_MAPPED if store is None else _MOST_AWAY,
-            patience=_PATIENCE if store is None else store.config.timeout,
+            max_grants=_most_grants(disk),
+            patience=_patience(disk),
         )
 
     return make
+
+
+def _most_grants(disk: Disk) -> int:
+    return _MOST_MAPPED if disk.store is None else _MOST_AWAY
+
+
+def _patience(disk: Disk) -> int:
+    return _PATIENCE if disk.store is None else disk.store.config.timeout
+
+
+def for_another(ring: QueueParams, disk: Disk) -> QueueParams:
+    """What a queue is made of when another disk takes the place of its own."""
+    return replace(
+        ring,
+        disk_kind=DISK_KINDS[disk.geometry.medium],
+        bounce=bounces(disk, ring.sector_size),
+        max_grants=_most_grants(disk),
+        patience=_patience(disk),
+    )
 
 
 OF_DEVICE: Final = Need(disks=1, descriptors=1)  # its segment, which is locked

@@ -175,6 +175,7 @@ def passport_of(segment: State, *, answered: bool) -> Passport | None:
     if medium is None or served.ending or segment.lost_errno:
         return None
     counters = {ring: segment.counters(ring) for ring in served.params}
+    found = segment.paused
     return Passport(
         segment.identity,
         medium,
@@ -182,7 +183,7 @@ def passport_of(segment: State, *, answered: bool) -> Passport | None:
         counters,
         served.charter.decode(),
         answered,
-        segment.paused is not None,
+        found is not None and (found.asked or found.failed),
     )
 
 

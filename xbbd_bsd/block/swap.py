@@ -15,7 +15,7 @@ import asyncio
 import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from errno import EBUSY, ECANCELED, EINVAL, EIO, ENOTCONN, EOPNOTSUPP, ETIMEDOUT
+from errno import EBUSY, ECANCELED, EINVAL, EIO, ENOTCONN, ETIMEDOUT
 from typing import Final, Protocol, TypeVar
 
 from xbbd_bsd.block import passport as passport_file
@@ -27,13 +27,14 @@ from xbbd_bsd.block.negotiate import DiskInfo
 from xbbd_bsd.block.passport import NOTE
 from xbbd_bsd.block.pauses import Pauses, have_look
 from xbbd_bsd.block.queues import DISK_KINDS
+from xbbd_bsd.block.servers import NOTHING_KEPT, carry
 from xbbd_bsd.block.sharing import Owner
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.deeds import DiskSwapped
 from xbbd_bsd.errands import Pending
-from xbbd_bsd.errors import HostError, OperatorError, shown
+from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.events import Event
-from xbbd_bsd.native import Paused, State, can_flush
+from xbbd_bsd.native import Kept, State, can_flush
 from xbbd_bsd.serving import ServedRings
 from xbbd_bsd.storeuri import is_store
 from xbbd_bsd.xenbus.family import Changes
@@ -167,9 +168,14 @@ class Swaps:
         held, self._holds = self._holds, False
         return held
 
+    @property
+    def runs(self) -> bool:
+        """Whether a disk is being exchanged."""
+        return self._running is not None and not self._running.ended
+
     def check_free(self) -> None:
         """That no disk is being exchanged: who resumes it then would lose writes; OperatorError."""
-        if self._running is not None and not self._running.ended:
+        if self.runs:
             raise OperatorError(f"{self._name}: its disk is being exchanged", EBUSY)
 
     def take(self, key: Key | None) -> Medium | None:
@@ -197,29 +203,24 @@ class Swaps:
         if now is None:
             reason = "no guest is connected: detach the disk, and attach the other one"
             raise OperatorError(f"{self._name}: {reason}", ENOTCONN)
-        if now.disk.store is not None or is_store(os.fsencode(path)):
-            reason = "a disk of a server's cannot be exchanged, nor take another one's place"
-            raise OperatorError(f"{self._name}: {reason}", EOPNOTSUPP)
-        if not path.startswith("/") or len(os.fsencode(path)) > _LONGEST:
-            reason = f"no path from the root, of {_LONGEST} bytes at most"
-            raise OperatorError(f"{self._name}: {shown(path)}: {reason}", EINVAL)
-        before, paused = now.disk.path, now.segment.paused
+        name = os.fsencode(path)
+        if not (path.startswith("/") or is_store(name)) or len(name) > _LONGEST:
+            reason = f"neither a path from the root nor a store's name, of {_LONGEST} bytes at most"
+            raise OperatorError(f"{self._name}: that is {reason}", EINVAL)
+        before = now.disk.path
         medium = self._candidate = self._device.another()
         try:
             disk = yield from self._open(now, medium, path)
-            yield from self._pause(now, paused)
+            yield from self._pause(now)
             yield from self._flush(now, disk, medium)
-            yield from self._exchange(now, disk, path)
+            yield from self._exchange(now, disk, medium, path)
         except Exception:
-            self._go_on(now, paused)
+            self._go_on(now)
             self._let_go(now.medium if self._candidate is None else medium)
             raise
         self._journal(DiskSwapped(self._name, before, disk.path, who))
-        if paused is not None and paused.asked:
-            self._pauses.end(now.segment)
-        else:
-            now.segment.resume()
-        self._look()
+        self._pauses.end(now.segment)  # an error's is over with its disk
+        self._go_on(now)
         self._let_go(now.medium)
 
     def _open(self, now: Serves, medium: Medium, path: str) -> Generator[None, None, Disk]:
@@ -232,14 +233,21 @@ class Swaps:
             other=now.disk.key,
         )
         disk = yield from self._asked(lambda: medium.open(wanted, now.owner))
-        check_fits(disk, now.disk, now.info)
+        check_fits(disk, now.disk, now.info, now.segment.connection_rings)
         self._nodes(now, disk, path)  # it must have a name there
         return disk
 
-    def _pause(self, now: Serves, paused: Paused | None) -> Iterator[None]:
-        """Until nothing is under way at the old disk."""
+    def _pause(self, now: Serves) -> Iterator[None]:
+        """Until nothing is under way at the old disk.
+
+        One that a server has is not waited for here: its ring does not leave without what it
+        was told, and if that says nothing, it leaves soon (nbd.c).
+        """
         self._check(now)
-        now.segment.pause(failed=paused is not None and not paused.asked)
+        now.segment.pause_for_swap()
+        if now.disk.store is not None:
+            self._look()
+            return
         for _ in self._pauses.follow(now.segment, self._rings):
             yield None
             self._check(now)  # the segment may be gone with its guest
@@ -248,18 +256,19 @@ class Swaps:
     def _flush(self, now: Serves, disk: Disk, medium: Medium) -> Iterator[None]:
         """What the guest was told is written is so on the old disk, and on its copy.
 
-        But on an old one that an error paused, which does not do what it is told anyway.
+        But on an old one that an error paused, which does not do what it is told anyway, and
+        on one of a server's, which only its ring can flush.
         """
         paused = now.segment.paused
-        failed = paused is not None and paused.failed
+        flushes = now.disk.store is None and not (paused is not None and paused.failed)
 
         def work() -> HostError | None:
-            if not failed:
+            if flushes:
                 try:
                     can_flush(now.disk.fd, DISK_KINDS[now.disk.geometry.medium])
                 except HostError as error:
                     return error
-            can_flush(disk.fd, DISK_KINDS[disk.geometry.medium])
+            carry(NOTHING_KEPT, disk, DISK_KINDS[disk.geometry.medium])
             return None
 
         if disk.read_only:
@@ -272,16 +281,17 @@ class Swaps:
             self._device.distrust(lost.errno)
             raise lost
 
-    def _exchange(self, now: Serves, disk: Disk, path: str) -> Iterator[None]:
+    def _exchange(self, now: Serves, disk: Disk, medium: Medium, path: str) -> Iterator[None]:
         """Nobody serves the rings, our nodes say which disk it is, and they are adopted."""
-        note = note_of_exchange(now.segment, disk, path, now.info)
+        note = note_of_exchange(now.segment, disk, path)
         nodes = {**self._nodes(now, disk, path), NODE: note.served.encode()}
         if disk.sectors != now.info.sectors:
             nodes["sectors"] = b"%d" % disk.sectors
         yield from self._give_up(now)
         try:
+            yield from self._carry(now, disk, medium)
             passport_file.write(now.segment.path, note, NOTE)
-        except HostError:
+        except (HostError, OperatorError):
             self._device.orphaned()
             raise
         self._device.park(nodes)
@@ -296,6 +306,20 @@ class Swaps:
             yield None
         if self._candidate is not None:
             raise HostError(f"{self._name}: XenStore has not taken what names the disk", EIO)
+
+    def _carry(self, now: Serves, disk: Disk, medium: Medium) -> Iterator[None]:
+        """What the old disk's server had acknowledged and not flushed is on the new disk."""
+        unflushed = now.segment.link().unflushed
+        if now.disk.store is None or disk.read_only or unflushed == 0:
+            return
+        kept = Kept(now.disk.fd, unflushed, now.info.sectors * 512)
+
+        def work() -> None:
+            carry(kept, disk, DISK_KINDS[disk.geometry.medium])
+
+        yield from self._asked(
+            lambda: medium.errands.ask("writing to the disk", kept, work, lambda _: None)
+        )
 
     def _asked(self, ask: Callable[[], T]) -> Generator[None, None, T]:
         """What a disk has to do first; HostError if that takes too long."""
@@ -354,17 +378,11 @@ class Swaps:
         reason = "whoever served it has ended meanwhile, or its guest has let go of it"
         return HostError(f"{self._name}: {reason}", ECANCELED)
 
-    def _go_on(self, now: Serves, paused: Paused | None) -> None:
-        """Nothing has come of it: the disk is paused only if it would be without."""
-        if self._device.segment is not now.segment or paused is not None:
-            return
-        found = now.segment.paused
-        if found is None:
-            return
-        now.segment.resume()
-        if found.failed:
-            now.segment.pause(failed=True)
-        self._look()
+    def _go_on(self, now: Serves) -> None:
+        """It is over: the disk is paused only if it would be without."""
+        if self._device.segment is now.segment:
+            now.segment.end_swap()
+            self._look()
 
     def _look(self) -> None:
         have_look(self._rings())

@@ -15,6 +15,7 @@ from xbbd_bsd.block.common import medium_of
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.medium import Medium
 from xbbd_bsd.block.named import named_medium
+from xbbd_bsd.block.pauses import have_look
 from xbbd_bsd.block.queues import OF_DISK
 from xbbd_bsd.block.served import Served
 from xbbd_bsd.block.swap import Nobody, Serves, Swaps
@@ -58,6 +59,10 @@ class SwappedBackend(BlockBackend):
     def adopt(self, backend: Nodes) -> str:
         said = super().adopt(backend)
         self._adopted_for = ""
+        if self._segment is not None and not self._swaps.runs:
+            # Whoever began to exchange it has died: what was his pause is nobody's.
+            self._segment.end_swap()
+            have_look(self._rings)
         return said
 
     def orphaned(self) -> None:
@@ -83,6 +88,8 @@ class SwappedBackend(BlockBackend):
         disk = super()._disk_as(backend, served)
         if served.exchanged and self._segment is not None:
             self._segment.medium = served.exchanged
+            if not self._swaps.runs:
+                self._pauses.end(self._segment)  # an error's is over with its disk
         return disk
 
     # For operators.

@@ -48,10 +48,14 @@ from xbbd_bsd.native.binding import (
 )
 from xbbd_bsd.native.front import Front, FrontParams, Progress, Workload, direct_reads
 from xbbd_bsd.native.nbd import (
+    KEPT_SIZE,
+    Kept,
     LinkState,
     NbdExport,
     NbdFound,
     StoreLink,
+    carry_to_disk,
+    carry_to_server,
     load_nbd,
     look_at_export,
 )
@@ -94,6 +98,7 @@ from xbbd_bsd.native.state import Devstat, InflightRequest, Paused, RingView, Se
 
 __all__ = [
     "GUEST_GRANTS",
+    "KEPT_SIZE",
     "LATENCY_BUCKETS",
     "MAX_BATCH_SEGMENTS",
     "MAX_INDIRECT_SEGMENTS",
@@ -124,6 +129,7 @@ __all__ = [
     "HvKind",
     "InflightRequest",
     "IoUse",
+    "Kept",
     "LinkState",
     "NbdExport",
     "NbdFound",
@@ -158,6 +164,8 @@ __all__ = [
     "budget_used",
     "can_flush",
     "can_punch",
+    "carry_to_disk",
+    "carry_to_server",
     "check",
     "direct_reads",
     "kernel_environment",

@@ -54,6 +54,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "away.c",
         "batch.c",
         "blkif.c",
+        "carry.c",
         "coalesce.c",
         "data.c",
         "dispatch.c",

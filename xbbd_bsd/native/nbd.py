@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.native._xbb import ffi, lib
+from xbbd_bsd.native.binding import DiskKind, check
 
 MOST_NAME: Final[int] = lib.XBB_NBD_NAME - 1  # bytes of an export's
 MOST_PATH: Final[int] = lib.XBB_NBD_PATH - 1
@@ -90,6 +91,40 @@ def look_at_export(fd: int, export: NbdExport, *, limit: float) -> NbdFound:
         bool(found.can_flush),
         bool(found.can_trim),
     )
+
+
+KEPT_SIZE: Final[int] = lib.XBB_KEPT_SIZE
+"""Bytes of the file where a queue leaves what its server has acknowledged, and not flushed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Such a file, -1 for none; how much is in it (StoreLink), and how large the disk is."""
+
+    fd: int
+    unflushed: int
+    size: int
+
+
+def carry_to_disk(kept: Kept, fd: int, kind: DiskKind) -> None:
+    """Have what was kept on another disk, which is flushed; HostError."""
+    target = {"size": kept.size, "fd": fd, "disk_kind": kind}
+    _carry(kept, ffi.new("struct xbb_kept_target *", target))
+
+
+def carry_to_server(kept: Kept, fd: int, export: NbdExport, *, limit: float) -> None:
+    """Likewise, at the other end of a connected socket, which is closed; HostError."""
+    target = ffi.new(
+        "struct xbb_kept_target *",
+        {"size": kept.size, "fd": fd, "disk_kind": DiskKind.NBD, "limit_ms": int(limit * 1000)},
+    )
+    target.wanted = c_export(export)[0]
+    _carry(kept, target)
+
+
+def _carry(kept: Kept, target: Any) -> None:
+    result = int(lib.xbb_kept_carry(kept.fd, kept.unflushed, target))
+    check(result, "write what the disk before it had acknowledged, and flush it")
 
 
 def c_export(export: NbdExport) -> Any:

@@ -121,12 +121,13 @@ class InflightRequest:
 class Paused:
     """That nothing is begun of a disk: whether an operator asked for it, or the disk has failed.
 
-    ``since``: seconds since 1970.
+    ``since``: seconds since 1970.  ``swapped``: another disk is about to take its place.
     """
 
     asked: bool
     failed: bool
     since: float
+    swapped: bool = False
 
 
 class State(MappedSegment):
@@ -280,13 +281,26 @@ class State(MappedSegment):
         pause = self._state.pause
         if not pause.why:
             return None
-        asked = bool(pause.why & lib.XBB_PAUSE_ASKED)
-        return Paused(asked, bool(pause.why & ~lib.XBB_PAUSE_ASKED), pause.since_ns / 1e9)
+        asked, swapped = lib.XBB_PAUSE_ASKED, lib.XBB_PAUSE_SWAPPED
+        return Paused(
+            bool(pause.why & asked),
+            bool(pause.why & ~(asked | swapped)),
+            pause.since_ns / 1e9,
+            bool(pause.why & swapped),
+        )
 
     def pause(self, *, failed: bool = False) -> None:
         """Have nothing begun any more; rings follow once they look."""
         why = lib.XBB_PAUSE_FAILED if failed else lib.XBB_PAUSE_ASKED
         lib.xbb_state_pause(self._state, why)
+
+    def pause_for_swap(self) -> None:
+        """As `pause`, until `end_swap`: no operator's, and no error's."""
+        lib.xbb_state_pause(self._state, lib.XBB_PAUSE_SWAPPED)
+
+    def end_swap(self) -> None:
+        """Whoever has paused it for a swap is done; it stays so for any other reason."""
+        lib.xbb_state_unpause(self._state, lib.XBB_PAUSE_SWAPPED)
 
     def resume(self) -> None:
         """Have what is held back and what comes begun again, likewise."""

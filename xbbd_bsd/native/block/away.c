@@ -219,6 +219,19 @@ xbb_away_begin(struct xbb_queue *q, struct xbb_away *a,
 	return (go_on(q, a, XBB_WELL, store));
 }
 
+/*
+ * The disk is paused, and the store has not done it: what of it is done stays
+ * so, the rest is begun anew.
+ */
+void
+xbb_away_give_back(struct xbb_queue *q, struct xbb_away *a)
+{
+
+	drop_buffer(a);
+	xbb_batch_add_tally(&a->batch->tally, &a->part.tally);
+	xbb_hold_back(q, a->batch);
+}
+
 /* The store was asked, and says this. */
 bool
 xbb_away_end(struct xbb_queue *q, struct xbb_away *a, int error,

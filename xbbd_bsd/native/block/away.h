@@ -48,12 +48,14 @@ struct xbb_away_store {
 
 /*
  * away.c - begin: true if something of a batch is to be asked for; false if it
- * is settled.  end: that has come to an errno, or 0; likewise.
+ * is settled.  end: that has come to an errno, or 0; likewise.  give_back: the
+ * disk is paused, and it is to be begun anew after that.
  */
 bool	xbb_away_begin(struct xbb_queue *q, struct xbb_away *away,
 	    struct xbb_batch *batch, const struct xbb_away_store *store);
 bool	xbb_away_end(struct xbb_queue *q, struct xbb_away *away, int error,
 	    const struct xbb_away_store *store);
+void	xbb_away_give_back(struct xbb_queue *q, struct xbb_away *away);
 
 /*
  * unflushed.c - writes that are acknowledged, and that no flush has followed:
@@ -74,6 +76,8 @@ struct xbb_unflushed_write {
  */
 #define XBB_UNFLUSHED_SOME	((uint64_t)16 << 20)
 #define XBB_UNFLUSHED_MOST	((uint64_t)32 << 20)
+/* What a discard counts for, which has no data and costs memory all the same */
+#define XBB_UNFLUSHED_DISCARD	4096
 
 struct xbb_unflushed {
 	struct xbb_unflushed_write *oldest, *newest;
@@ -84,5 +88,10 @@ struct xbb_unflushed {
 bool	xbb_unflushed_keep(struct xbb_unflushed *kept, uint8_t *buffer,
 	    uint64_t offset, uint64_t length);
 void	xbb_unflushed_forget(struct xbb_unflushed *kept, uint64_t number);
+
+/* carry.c - these in a file, for whoever serves the disk next. */
+int	xbb_unflushed_leave(const struct xbb_unflushed *kept, int fd);
+int	xbb_unflushed_find(struct xbb_unflushed *kept, int fd, uint64_t size);
+int	xbb_unflushed_void(int fd);
 
 #endif /* XBB_BLOCK_AWAY_H */

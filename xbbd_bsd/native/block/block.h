@@ -357,6 +357,7 @@ void	xbb_hold(struct xbb_queue *q, struct xbb_batch *batch);
 /* resume.c - likewise, tried again or given up.  Ring thread. */
 bool	xbb_hold_release(struct xbb_queue *q);
 int	xbb_hold_wait(const struct xbb_queue *q, int limit_ms);
+void	xbb_hold_back(struct xbb_queue *q, struct xbb_batch *batch);
 void	xbb_hold_refuse(struct xbb_queue *q, struct xbb_batch *batch);
 
 /* pause.c - a disk of which nothing is begun, as a ring has it.  Its thread. */

@@ -295,7 +295,9 @@ struct xbb_takeovers {
 /* Why nothing is begun, as bits. */
 enum xbb_pause_why {
 	XBB_PAUSE_ASKED		= 1,	/* an operator wants it */
-	XBB_PAUSE_FAILED	= 2	/* the disk has failed */
+	XBB_PAUSE_FAILED	= 2,	/* the disk has failed */
+	/* another disk is about to take its place; ends with who does it */
+	XBB_PAUSE_SWAPPED	= 4
 };
 
 /*
@@ -366,12 +368,13 @@ void	xbb_state_believe(struct xbb_state *state);
 /*
  * xbb_state_pause() has nothing begun any more, for a reason of enum
  * xbb_pause_why, and xbb_state_resume() all of it again, whatever the reason
- * was.  Rings follow once xbb_queue_look() was called on them;
- * xbb_state_followed() says whether all have that are served: then nothing is
- * at the disk, or nothing is held back.
+ * was; xbb_state_unpause(), unless there is another.  Rings follow once
+ * xbb_queue_look() was called on them; xbb_state_followed() says whether all
+ * have that are served: then nothing is at the disk, or nothing is held back.
  */
 void	xbb_state_pause(struct xbb_state *state, uint32_t why);
 void	xbb_state_resume(struct xbb_state *state);
+void	xbb_state_unpause(struct xbb_state *state, uint32_t why);
 int	xbb_state_followed(const struct xbb_state *state);
 
 /*
@@ -466,6 +469,27 @@ int	xbb_nbd_look(int fd, const struct xbb_nbd_export *wanted,
 	    uint32_t limit_ms, struct xbb_nbd_found *found);
 int	xbb_queue_connect(struct xbb_queue *queue, int fd,
 	    const struct xbb_nbd_export *wanted);
+
+/*
+ * What a server has acknowledged, and not flushed, a queue that is handed over
+ * leaves in the file that is its disk's descriptor, XBB_KEPT_SIZE bytes, where
+ * the next queue finds it.  carry writes it to another disk instead, and
+ * flushes that, if it is as many bytes as the segment says (ENODATA): by a
+ * descriptor, or by a socket, which is closed; kept_fd -1: flushes it only.
+ */
+#define XBB_KEPT_SIZE		67108864
+
+struct xbb_kept_target {
+	uint64_t	size;		/* bytes that the guest knows of */
+	int32_t		fd;		/* its disk, or a connected socket */
+	uint32_t	disk_kind;	/* enum xbb_disk_kind */
+	uint32_t	limit_ms;	/* for an answer of a server */
+	uint32_t	reserved;
+	struct xbb_nbd_export wanted;	/* of that */
+};
+
+int	xbb_kept_carry(int kept_fd, uint64_t bytes,
+	    const struct xbb_kept_target *to);
 
 /*
  * Most memory of a queue with one I/O thread, bytes; no grants, no descriptors.

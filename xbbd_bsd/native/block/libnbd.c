@@ -197,36 +197,47 @@ xbb_nbd_agreed(struct nbd_handle *h, struct xbb_nbd_found *found)
 	return (-EPROTO);
 }
 
+/*
+ * Wait for the server, and have libnbd do what it can then; ETIMEDOUT once it
+ * is that late.
+ */
+int
+xbb_nbd_step(struct nbd_handle *h, uint64_t end_ns)
+{
+	const struct xbb_libnbd *nbd = &xbb_libnbd;
+	const unsigned direction = nbd->aio_get_direction(h);
+	const uint64_t now = xbb_now_ns();
+	struct pollfd pfd = {
+		.fd = nbd->aio_get_fd(h),
+		.events = xbb_nbd_events(direction),
+	};
+
+	if (now >= end_ns)
+		return (-ETIMEDOUT);
+	if (direction == 0)
+		return (-EPROTO);
+	if (poll(&pfd, 1, (int)((end_ns - now) / 1000000 + 1)) <= 0)
+		return (0);
+	/* An end that was hung up shows as something to be read. */
+	if ((direction & NBD_READING) != 0 && (pfd.revents & ~POLLOUT) != 0)
+		return (nbd->aio_notify_read(h) != 0 ? -EPROTO : 0);
+	if ((direction & NBD_WRITING) != 0 && nbd->aio_notify_write(h) != 0)
+		return (-EPROTO);
+	return (0);
+}
+
 /* Until the server has agreed, or something is wrong, or time is up. */
 static int
 wait_agreed(struct nbd_handle *h, uint64_t end_ns)
 {
-	const struct xbb_libnbd *nbd = &xbb_libnbd;
-	struct pollfd pfd;
-	unsigned direction;
-	uint64_t now;
+	int error;
 
-	while (nbd->aio_is_connecting(h) == 1) {
-		now = xbb_now_ns();
-		if (now >= end_ns)
-			return (-ETIMEDOUT);
-		direction = nbd->aio_get_direction(h);
-		pfd = (struct pollfd){
-			.fd = nbd->aio_get_fd(h),
-			.events = xbb_nbd_events(direction),
-		};
-		if (poll(&pfd, 1, (int)((end_ns - now) / 1000000 + 1)) <= 0)
-			continue;
-		/* An end that was hung up shows as something to be read. */
-		if ((direction & NBD_READING) != 0 &&
-		    (pfd.revents & ~POLLOUT) != 0) {
-			if (nbd->aio_notify_read(h) != 0)
-				return (-EPROTO);
-		} else if ((direction & NBD_WRITING) != 0 &&
-		    nbd->aio_notify_write(h) != 0)
-			return (-EPROTO);
-	}
-	return (nbd->aio_is_ready(h) == 1 ? 0 : -EPROTO);
+	error = 0;
+	while (error == 0 && xbb_libnbd.aio_is_connecting(h) == 1)
+		error = xbb_nbd_step(h, end_ns);
+	if (error != 0)
+		return (error);
+	return (xbb_libnbd.aio_is_ready(h) == 1 ? 0 : -EPROTO);
 }
 
 int

@@ -89,5 +89,6 @@ struct nbd_handle *xbb_nbd_begin(int fd, const struct xbb_nbd_export *wanted,
 	    char *words, size_t size);
 void	xbb_nbd_end(struct nbd_handle *h);
 int	xbb_nbd_agreed(struct nbd_handle *h, struct xbb_nbd_found *found);
+int	xbb_nbd_step(struct nbd_handle *h, uint64_t end_ns);
 
 #endif /* XBB_BLOCK_LIBNBD_H */

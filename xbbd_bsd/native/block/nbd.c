@@ -74,6 +74,20 @@ finish_one(struct xbb_queue *q, struct xbb_nbd *nbd, struct xbb_away *a)
 }
 
 /*
+ * What an earlier one has left in the file is on this server, and what is newer
+ * may be about to follow.
+ */
+static void
+forget_found(const struct xbb_queue *q, struct xbb_nbd *nbd)
+{
+
+	if (!nbd->found || nbd->again != NULL)
+		return;
+	(void)xbb_unflushed_void(q->set.params.disk_fd);
+	nbd->found = false;
+}
+
+/*
  * A flush of ours, of which only the good ones count, or a write that was done
  * again: if that cannot be, what was acknowledged is lost.
  */
@@ -86,13 +100,12 @@ finish_own(struct xbb_queue *q, struct xbb_nbd *nbd)
 	if (nbd->again == NULL) {
 		if (error == 0)
 			xbb_unflushed_forget(&nbd->unflushed, nbd->own.mark);
-	} else {
+	} else
 		nbd->again = nbd->again->next;
-		if (nbd->again != NULL)
-			xbb_nbd_send_again(nbd);
-	}
-	if (error == 0)
+	if (error == 0) {
+		forget_found(q, nbd);
 		return;
+	}
 	xbb_flushes_lose(q->set.flushes, -error);
 	xbb_conn_stop(&q->conn, XBB_STOP_LOST, -error);
 }
@@ -178,6 +191,56 @@ abandon_all(struct xbb_queue *q, struct xbb_nbd *nbd)
 	}
 }
 
+/* A disk that is paused, or is handed over. */
+
+/* Is there a next one, or another time, to whom what is not done is left? */
+static bool
+is_to_rest(const struct xbb_queue *q)
+{
+
+	return (xbb_pause_is_on(q) || (atomic_load(&q->conn.draining) &&
+	    !xbb_conn_ends(&q->conn)));
+}
+
+/* Is there something that the server may lose, and that a flush would keep? */
+static bool
+is_to_flush(const struct xbb_nbd *nbd)
+{
+
+	return (nbd->ready && nbd->again == NULL && nbd->can.can_flush &&
+	    nbd->unflushed.oldest != NULL);
+}
+
+/*
+ * Whoever pauses a disk may copy it: so what is acknowledged is flushed first,
+ * if there is a server, and nothing is written before it goes on.
+ */
+static bool
+nbd_is_still(const struct xbb_queue *q)
+{
+	const struct xbb_nbd *nbd = q->set.nbd;
+
+	if (nbd->own_out || nbd->late != NULL || is_to_flush(nbd))
+		return (false);
+	return (!nbd->ready || nbd->again == NULL || xbb_pause_is_on(q));
+}
+
+/*
+ * Without a server nothing is under way: it is begun anew when the disk goes
+ * on, as what may have been done already.
+ */
+static void
+give_back_all(struct xbb_queue *q, struct xbb_nbd *nbd)
+{
+	struct xbb_away *a;
+
+	while ((a = nbd->first) != NULL) {
+		nbd->redoing |= a->redone;
+		xbb_nbd_remove(nbd, a);
+		xbb_away_give_back(q, a);
+	}
+}
+
 /* Times: when we look again, 0 if there is nothing to look for. */
 
 static uint64_t
@@ -200,8 +263,9 @@ static uint64_t
 waiting_ends(const struct xbb_queue *q, struct xbb_nbd *nbd, uint64_t now)
 {
 
-	if (!xbb_conn_ends(&q->conn) ||
-	    (nbd->first == NULL && nbd->late == NULL))
+	if (!atomic_load(&q->conn.draining) ||
+	    (!xbb_conn_ends(&q->conn) && !xbb_pause_is_on(q)) ||
+	    (nbd->first == NULL && nbd->late == NULL && !nbd->own_out))
 		return (0);
 	if (nbd->ending_ns == 0)
 		nbd->ending_ns = now;
@@ -215,11 +279,12 @@ watch_time(struct xbb_queue *q, struct xbb_nbd *nbd, uint64_t now)
 	const uint64_t silence = silence_ends(q, nbd);
 	const uint64_t waiting = waiting_ends(q, nbd, now);
 
-	if (waiting != 0 && now >= waiting) {
+	if (waiting != 0 && now >= waiting && xbb_conn_ends(&q->conn)) {
 		abandon_all(q, nbd);
 		return (true);
 	}
-	if (silence != 0 && now >= silence)
+	if ((silence != 0 && now >= silence) ||
+	    (waiting != 0 && now >= waiting && nbd->handle != NULL))
 		xbb_nbd_break(q, nbd, ETIMEDOUT);
 	return (false);
 }
@@ -244,7 +309,12 @@ nbd_open(struct xbb_queue *q)
 	nbd->can.can_flush = true;
 	nbd->redoing = q->set.params.conn.adopt == XBB_ADOPT_TABLE;
 	q->set.nbd = nbd;
-	return (0);
+	if (q->set.params.conn.adopt == XBB_ADOPT_NOT)
+		return (0);
+	error = xbb_unflushed_find(&nbd->unflushed, q->set.params.disk_fd,
+	    XBB_GET(*q->set.sectors) * XBB_SECTOR_SIZE);
+	nbd->found = nbd->unflushed.oldest != NULL;
+	return (error);
 }
 
 static void
@@ -261,6 +331,10 @@ nbd_close(struct xbb_queue *q)
 		return;
 	if (nbd->handle != NULL)
 		xbb_nbd_end(nbd->handle);
+	if (nbd->unflushed.oldest != NULL && !nbd->found &&
+	    !xbb_conn_ends(&q->conn))
+		(void)xbb_unflushed_leave(&nbd->unflushed,
+		    q->set.params.disk_fd);
 	xbb_unflushed_forget(&nbd->unflushed, UINT64_MAX);
 	free(nbd);
 }
@@ -290,6 +364,24 @@ nbd_submit(struct xbb_queue *q, struct xbb_batch *batch)
 	return (false);
 }
 
+/* What is there to send: on our own account first, then what was begun. */
+static void
+send_some(struct xbb_queue *q, struct xbb_nbd *nbd)
+{
+
+	if (!nbd->ready)
+		return;
+	if (nbd->again != NULL) {
+		if (!nbd->own_out && !xbb_pause_is_on(q))
+			xbb_nbd_send_again(nbd);
+	} else if (nbd->unsent != 0 ||
+	    nbd->unflushed.bytes >= XBB_UNFLUSHED_SOME)
+		xbb_nbd_send(nbd);
+	else if (is_to_rest(q) && nbd->first == NULL && nbd->late == NULL &&
+	    !nbd->own_out && is_to_flush(nbd))
+		xbb_nbd_send_flush(nbd);
+}
+
 /* Send what there is, and say what to wait for. */
 static bool
 nbd_push(struct xbb_queue *q)
@@ -297,9 +389,10 @@ nbd_push(struct xbb_queue *q)
 	struct xbb_rest *rest = &q->conn.rest;
 	struct xbb_nbd *nbd = q->set.nbd;
 
-	if (nbd->ready && nbd->again == NULL && (nbd->unsent != 0 ||
-	    nbd->unflushed.bytes >= XBB_UNFLUSHED_SOME))
-		xbb_nbd_send(nbd);
+	if (!nbd->ready && nbd->first != NULL && xbb_pause_is_on(q) &&
+	    !xbb_conn_ends(&q->conn))
+		give_back_all(q, nbd);
+	send_some(q, nbd);
 	XBB_SET(q->set.rs->link.unflushed, nbd->unflushed.bytes);
 	rest->also_fd = -1;
 	rest->also_awaited = nbd->first != NULL;
@@ -360,5 +453,6 @@ const struct xbb_store_ops xbb_store_nbd = {
 	.submit = nbd_submit,
 	.push = nbd_push,
 	.reap = nbd_reap,
+	.is_still = nbd_is_still,
 	.wait = nbd_wait,
 };

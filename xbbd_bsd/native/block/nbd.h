@@ -31,7 +31,8 @@ struct xbb_nbd {
 	uint64_t	 heard_ns;	/* when something came last */
 	uint64_t	 ending_ns;	/* since when the queue ends */
 	struct xbb_unflushed unflushed;
-	struct xbb_unflushed_write *again;	/* is being written again */
+	struct xbb_unflushed_write *again;	/* the next to be written so */
+	bool		 found;		/* some in the file, and on no server */
 	/* What is asked for on our own account: a flush, or a write again. */
 	struct xbb_away	 own;
 	bool		 own_out;
@@ -42,6 +43,7 @@ struct xbb_nbd {
 void	xbb_nbd_add(struct xbb_nbd *nbd, struct xbb_away *a);
 void	xbb_nbd_remove(struct xbb_nbd *nbd, struct xbb_away *a);
 void	xbb_nbd_send_again(struct xbb_nbd *nbd);
+void	xbb_nbd_send_flush(struct xbb_nbd *nbd);
 void	xbb_nbd_send(struct xbb_nbd *nbd);
 
 /* nbdlink.c - the connection: begun, agreed upon, ended. */

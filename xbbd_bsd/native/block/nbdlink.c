@@ -105,8 +105,6 @@ agree_upon(struct xbb_queue *q, struct xbb_nbd *nbd)
 	nbd->agreed = true;
 	show_link(q, XBB_LINK_READY, 0);
 	nbd->again = nbd->unflushed.oldest;
-	if (nbd->again != NULL)
-		xbb_nbd_send_again(nbd);
 }
 
 static void

@@ -95,8 +95,8 @@ done:
 
 /* Something of our own, which nobody but us waits for. */
 
-static void
-send_own_flush(struct xbb_nbd *nbd)
+void
+xbb_nbd_send_flush(struct xbb_nbd *nbd)
 {
 
 	nbd->own = (struct xbb_away){
@@ -134,7 +134,7 @@ xbb_nbd_send(struct xbb_nbd *nbd)
 	struct xbb_away *a;
 
 	if (nbd->unflushed.bytes >= XBB_UNFLUSHED_SOME && !nbd->own_out)
-		send_own_flush(nbd);
+		xbb_nbd_send_flush(nbd);
 	for (a = nbd->first; a != NULL && nbd->unsent != 0; a = a->next)
 		if (!a->sent && may_send(nbd, a)) {
 			if (!ask_server(nbd, a))

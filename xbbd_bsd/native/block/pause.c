@@ -36,6 +36,15 @@ xbb_state_resume(struct xbb_state *state)
 	__atomic_fetch_add(&state->pause.serial, 1, __ATOMIC_SEQ_CST);
 }
 
+void
+xbb_state_unpause(struct xbb_state *state, uint32_t why)
+{
+
+	if (__atomic_and_fetch(&state->pause.why, ~why, __ATOMIC_RELEASE) == 0)
+		XBB_SET(state->pause.since_ns, 0);
+	__atomic_fetch_add(&state->pause.serial, 1, __ATOMIC_SEQ_CST);
+}
+
 int
 xbb_state_followed(const struct xbb_state *state)
 {
@@ -62,7 +71,8 @@ bool
 xbb_pause_is_still(const struct xbb_queue *q)
 {
 
-	return (q->own.nstarted == q->own.held.count);
+	return (q->own.nstarted == q->own.held.count &&
+	    (q->set.store->is_still == NULL || q->set.store->is_still(q)));
 }
 
 /* A ring is opened: it has followed nothing yet. */

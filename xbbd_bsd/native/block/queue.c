@@ -102,6 +102,8 @@ has_drained(const struct xbb_queue *q)
 	if (!xbb_conn_ends(&q->conn) && xbb_pause_is_still(q) &&
 	    (q->own.held.head != NULL || xbb_pause_is_on(q)))
 		return (true);
+	if (!xbb_conn_ends(&q->conn) && !xbb_pause_is_still(q))
+		return (false);
 	return (q->own.nstarted == 0 &&
 	    q->own.pending.head == NULL && q->own.waiting.head == NULL &&
 	    q->own.owed == XBB_NONE);

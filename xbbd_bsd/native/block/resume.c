@@ -80,6 +80,36 @@ xbb_hold_wait(const struct xbb_queue *q, int limit_ms)
 	return (limit_ms >= 0 && limit_ms < ms ? limit_ms : ms);
 }
 
+/* What becomes of it if the ring ends before it was done. */
+static struct xbb_verdict
+cancelled(const struct xbb_batch *batch)
+{
+
+	return ((struct xbb_verdict){
+		.blame = XBB_BLAME_HOST,
+		.errnum = ECANCELED,
+		.operation = xbb_batch_is_flush(batch) ? XBB_DISK_OP_FLUSH :
+		    batch->operation == XBB_OP_DISCARD ? XBB_DISK_OP_DISCARD :
+		    batch->operation == XBB_OP_READ ? XBB_DISK_OP_READ :
+		    XBB_DISK_OP_WRITE,
+	});
+}
+
+/*
+ * A started batch that its store has given back, since the disk is paused: it
+ * is begun anew when that is over, by whoever serves the ring then.
+ */
+void
+xbb_hold_back(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	batch->starved = batch->held = batch->until_resumed = true;
+	batch->held_why = cancelled(batch);
+	batch->again_ns = 0;
+	xbb_pages_unpin(q, batch);
+	xbb_work_put(&q->own.held, &batch->work);
+}
+
 /*
  * A batch that nobody has begun, of a disk that is paused, and of a ring that
  * ends: it fails, and the disk is left alone.
@@ -89,14 +119,7 @@ xbb_hold_refuse(struct xbb_queue *q, struct xbb_batch *batch)
 {
 
 	batch->held = true;
-	batch->held_why = (struct xbb_verdict){
-		.blame = XBB_BLAME_HOST,
-		.errnum = ECANCELED,
-		.operation = xbb_batch_is_flush(batch) ? XBB_DISK_OP_FLUSH :
-		    batch->operation == XBB_OP_DISCARD ? XBB_DISK_OP_DISCARD :
-		    batch->operation == XBB_OP_READ ? XBB_DISK_OP_READ :
-		    XBB_DISK_OP_WRITE,
-	};
+	batch->held_why = cancelled(batch);
 	batch->begun_ns = xbb_now_ns();
 	xbb_batch_give_up(q, batch);
 	xbb_settle(q, batch);

@@ -38,6 +38,11 @@ struct xbb_store_ops {
 	bool	(*push)(struct xbb_queue *q);
 	/* Settle what has come back.  True if there was any. */
 	bool	(*reap)(struct xbb_queue *q);
+	/*
+	 * Of a disk that is paused, or of a ring that is handed over: has it
+	 * nothing under way of its own, or left to do first?
+	 */
+	bool	(*is_still)(const struct xbb_queue *q);
 	/* Milliseconds until it is to be reaped anyhow, -1 for any time. */
 	int	(*wait)(struct xbb_queue *q);
 };

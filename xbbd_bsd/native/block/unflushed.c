@@ -6,6 +6,13 @@
 
 #include "block/block.h"
 
+static uint64_t
+cost_of(const struct xbb_unflushed_write *write)
+{
+
+	return (write->buffer != NULL ? write->length : XBB_UNFLUSHED_DISCARD);
+}
+
 /*
  * One more, whose buffer is kept with it, or none of a discard, which must not
  * be undone by a write before it; false if there is no memory.
@@ -28,7 +35,7 @@ xbb_unflushed_keep(struct xbb_unflushed *kept, uint8_t *buffer,
 	else
 		kept->newest->next = write;
 	kept->newest = write;
-	kept->bytes += buffer != NULL ? length : 0;
+	kept->bytes += cost_of(write);
 	return (true);
 }
 
@@ -40,7 +47,7 @@ xbb_unflushed_forget(struct xbb_unflushed *kept, uint64_t number)
 
 	while ((write = kept->oldest) != NULL && write->number <= number) {
 		kept->oldest = write->next;
-		kept->bytes -= write->buffer != NULL ? write->length : 0;
+		kept->bytes -= cost_of(write);
 		free(write->buffer);
 		free(write);
 	}
