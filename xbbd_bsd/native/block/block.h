@@ -140,7 +140,8 @@ struct xbb_queue_own {
 	bool		 ring_has_starved;	/* and has had one */
 	uint32_t	 unpushed;	/* responses filled in, not pushed */
 	uint32_t	 flush_count;	/* of the flush_interval */
-	uint32_t	 pause_seen;	/* serial of what was followed */
+	uint32_t	 pause_heard;	/* serial of what a round was for */
+	uint32_t	 pause_seen;	/* and of what was followed */
 	bool		 unmerged;	/* requests, each by itself */
 	uint64_t	 throttled_ns;	/* what is next, since; 0: not */
 	uint64_t	 turn_ns;	/* when to ask again; 0: never */

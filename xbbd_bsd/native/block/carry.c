@@ -28,7 +28,7 @@ struct record {
 };
 
 static int
-move_part(int fd, bool to_file, void *what, size_t size, uint64_t at)
+use_file(int fd, bool to_file, void *what, size_t size, uint64_t at)
 {
 	struct iovec iov = { .iov_base = what, .iov_len = size };
 	bool was_short;
@@ -44,7 +44,7 @@ xbb_unflushed_void(int fd)
 {
 	struct head head = { .magic = MAGIC };
 
-	return (move_part(fd, true, &head, sizeof(head), 0));
+	return (use_file(fd, true, &head, sizeof(head), 0));
 }
 
 /* Leave them in the file, in their order. */
@@ -63,18 +63,18 @@ xbb_unflushed_leave(const struct xbb_unflushed *kept, int fd)
 	    write = write->next) {
 		record = (struct record){ write->offset, write->length,
 		    write->buffer != NULL };
-		error = move_part(fd, true, &record, sizeof(record), at);
+		error = use_file(fd, true, &record, sizeof(record), at);
 		at += sizeof(record);
 		if (error == 0 && write->buffer != NULL) {
-			error = move_part(fd, true, write->buffer, write->length,
-			    at);
+			error = use_file(fd, true, write->buffer,
+			    write->length, at);
 			at += write->length;
 		}
 		head.count++;
 	}
 	/* Only then it is said that there is something. */
 	return (error != 0 ? error :
-	    move_part(fd, true, &head, sizeof(head), 0));
+	    use_file(fd, true, &head, sizeof(head), 0));
 }
 
 /* The next one of the file, that ends at *at; of a disk of so many bytes. */
@@ -85,7 +85,7 @@ find_one(struct xbb_unflushed *kept, int fd, uint64_t size, uint64_t *at)
 	uint8_t *buffer;
 	int error;
 
-	error = move_part(fd, false, &record, sizeof(record), *at);
+	error = use_file(fd, false, &record, sizeof(record), *at);
 	if (error != 0)
 		return (error);
 	*at += sizeof(record);
@@ -100,7 +100,7 @@ find_one(struct xbb_unflushed *kept, int fd, uint64_t size, uint64_t *at)
 		if (posix_memalign((void **)&buffer, XBB_PAGE_SIZE,
 		    record.length) != 0)
 			return (-ENOMEM);
-		error = move_part(fd, false, buffer, record.length, *at);
+		error = use_file(fd, false, buffer, record.length, *at);
 		*at += record.length;
 	}
 	if (error == 0 && !xbb_unflushed_keep(kept, buffer, record.offset,

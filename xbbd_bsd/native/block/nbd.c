@@ -364,44 +364,64 @@ nbd_submit(struct xbb_queue *q, struct xbb_batch *batch)
 	return (false);
 }
 
-/* What is there to send: on our own account first, then what was begun. */
-static void
+/*
+ * What is there to send: on our own account first, then what was begun.  True
+ * if there was any: libnbd may have looked for an answer in vain before, and
+ * sends nothing until it has been told to look once more.
+ */
+static bool
 send_some(struct xbb_queue *q, struct xbb_nbd *nbd)
 {
+	const uint32_t unsent = nbd->unsent;
+	const bool own_out = nbd->own_out;
 
 	if (!nbd->ready)
-		return;
+		return (false);
 	if (nbd->again != NULL) {
-		if (!nbd->own_out && !xbb_pause_is_on(q))
+		if (!own_out && !xbb_pause_is_on(q))
 			xbb_nbd_send_again(nbd);
-	} else if (nbd->unsent != 0 ||
-	    nbd->unflushed.bytes >= XBB_UNFLUSHED_SOME)
+	} else if (unsent != 0 || nbd->unflushed.bytes >= XBB_UNFLUSHED_SOME)
 		xbb_nbd_send(nbd);
 	else if (is_to_rest(q) && nbd->first == NULL && nbd->late == NULL &&
-	    !nbd->own_out && is_to_flush(nbd))
+	    !own_out && is_to_flush(nbd))
 		xbb_nbd_send_flush(nbd);
+	return (nbd->unsent != unsent || nbd->own_out != own_out);
 }
 
-/* Send what there is, and say what to wait for. */
+/* Is there a connection of which nothing more will be heard? */
+static bool
+has_ended(const struct xbb_nbd *nbd)
+{
+
+	return (nbd->handle != NULL &&
+	    (xbb_libnbd.aio_is_dead(nbd->handle) == 1 ||
+	    xbb_libnbd.aio_is_closed(nbd->handle) == 1));
+}
+
+/*
+ * Send what there is, and say what to wait for.  True if there is something to
+ * be looked at, as the end of the connection, for which nobody wakes us.
+ */
 static bool
 nbd_push(struct xbb_queue *q)
 {
 	struct xbb_rest *rest = &q->conn.rest;
 	struct xbb_nbd *nbd = q->set.nbd;
+	bool sent;
 
 	if (!nbd->ready && nbd->first != NULL && xbb_pause_is_on(q) &&
 	    !xbb_conn_ends(&q->conn))
 		give_back_all(q, nbd);
-	send_some(q, nbd);
+	sent = send_some(q, nbd);
 	XBB_SET(q->set.rs->link.unflushed, nbd->unflushed.bytes);
 	rest->also_fd = -1;
-	rest->also_awaited = nbd->first != NULL;
+	rest->also_awaited = nbd->first != NULL || nbd->own_out;
 	if (nbd->handle != NULL) {
 		rest->also_fd = xbb_libnbd.aio_get_fd(nbd->handle);
 		rest->also_events = xbb_nbd_events(
 		    xbb_libnbd.aio_get_direction(nbd->handle));
 	}
-	return (nbd->come != NULL);
+	return (sent || nbd->come != NULL || has_ended(nbd));
 }
 
 static bool
@@ -416,8 +436,7 @@ nbd_reap(struct xbb_queue *q)
 	    nbd->own_out || q->conn.rest.also_ready))
 		xbb_nbd_move(q, nbd);
 	any |= settle_come(q, nbd);
-	if (nbd->handle != NULL && (xbb_libnbd.aio_is_dead(nbd->handle) == 1 ||
-	    xbb_libnbd.aio_is_closed(nbd->handle) == 1))
+	if (has_ended(nbd))
 		xbb_nbd_break(q, nbd, ENOTCONN);
 	now = xbb_now_ns();
 	any |= settle_late(q, nbd, now);

@@ -81,23 +81,26 @@ xbb_pause_open(struct xbb_queue *q)
 {
 
 	q->own.pause_seen = XBB_GET(q->set.pause->serial) - 1;
+	q->own.pause_heard = q->own.pause_seen;
 	XBB_SET(q->set.rs->pause_seen, q->own.pause_seen);
 }
 
-/* Is there a word that it could follow now? */
+/* Is there a word that it has not heard, or could follow now? */
 bool
 xbb_pause_has_news(const struct xbb_queue *q)
 {
+	const uint32_t serial = __atomic_load_n(&q->set.pause->serial,
+	    __ATOMIC_ACQUIRE);
 
-	return (__atomic_load_n(&q->set.pause->serial, __ATOMIC_ACQUIRE) !=
-	    q->own.pause_seen &&
-	    (!xbb_pause_is_on(q) || xbb_pause_is_still(q)));
+	return (serial != q->own.pause_heard || (serial != q->own.pause_seen &&
+	    (!xbb_pause_is_on(q) || xbb_pause_is_still(q))));
 }
 
 /*
  * If the disk is paused, and nothing of it is under way, that has been
  * followed; as has its end, as soon as we know of it.  True if there was such a
- * word: what was left alone before it may be begun now.
+ * word: what was left alone before it may be begun now, and the store may have
+ * something to do first.
  */
 bool
 xbb_pause_follow(struct xbb_queue *q)
@@ -105,6 +108,10 @@ xbb_pause_follow(struct xbb_queue *q)
 	const uint32_t serial = __atomic_load_n(&q->set.pause->serial,
 	    __ATOMIC_ACQUIRE);
 
+	if (serial != q->own.pause_heard) {
+		q->own.pause_heard = serial;
+		return (true);
+	}
 	if (serial == q->own.pause_seen ||
 	    (xbb_pause_is_on(q) && !xbb_pause_is_still(q)))
 		return (false);

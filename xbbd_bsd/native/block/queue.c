@@ -24,7 +24,8 @@ block_has_work(void *self)
 		return (true);
 	if (atomic_load(&q->conn.draining))
 		return (q->own.nstarted == 0 &&
-		    (q->own.owed == XBB_NONE || !q->own.ring_starved));
+		    (q->own.owed == XBB_NONE || !q->own.ring_starved) &&
+		    (!q->conn.rest.also_awaited || xbb_conn_ends(&q->conn)));
 	if (q->own.ring_starved || xbb_pause_is_on(q))
 		return (false);
 	return (xbb_ring_unread(&q->own.ring, &unread) != 0 || unread != 0);

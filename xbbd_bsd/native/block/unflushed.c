@@ -7,7 +7,7 @@
 #include "block/block.h"
 
 static uint64_t
-cost_of(const struct xbb_unflushed_write *write)
+weight_in_bytes(const struct xbb_unflushed_write *write)
 {
 
 	return (write->buffer != NULL ? write->length : XBB_UNFLUSHED_DISCARD);
@@ -35,7 +35,7 @@ xbb_unflushed_keep(struct xbb_unflushed *kept, uint8_t *buffer,
 	else
 		kept->newest->next = write;
 	kept->newest = write;
-	kept->bytes += cost_of(write);
+	kept->bytes += weight_in_bytes(write);
 	return (true);
 }
 
@@ -47,7 +47,7 @@ xbb_unflushed_forget(struct xbb_unflushed *kept, uint64_t number)
 
 	while ((write = kept->oldest) != NULL && write->number <= number) {
 		kept->oldest = write->next;
-		kept->bytes -= cost_of(write);
+		kept->bytes -= weight_in_bytes(write);
 		free(write->buffer);
 		free(write);
 	}
