@@ -6,6 +6,7 @@ be, and no less, is shown in tests/c/test_rate.c, and measured in tests/sim/test
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from tests.native.slots import RawRing, request
 from tests.waiting import GIVE_UP, eventually, patience
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, Progress, State, Workload
+from xbbd_bsd.native._xbb import ffi
 from xbbd_bsd.native.rates import RATES, Level, SharedRates
 
 READ = 0
@@ -179,16 +181,19 @@ def test_flushes_and_barriers_keep_their_order_and_count(r: Ring) -> None:
 
 @pytest.mark.parametrize("ahead", [2 * NS, 10**15, 1 << 63, (1 << 64) - 1, -NS, -(10**15)])
 def test_a_damaged_word_holds_nobody_back_for_long(r: Ring, ahead: int) -> None:
-    """The clock far ahead, far behind, and whatever the words of turns say."""
+    """The clock far ahead, far behind, and whatever the words of turns say.
+
+    Into the file, as others would: not by a mapping that the ring has, too.
+    """
     r.state.set_tunable("iops_max", 1000)
     do(r, 40, read_percent=50)
-    words = r.state.handle.words[0]
     wrong = (time.monotonic_ns() + ahead) % (1 << 64)
-    for kind in range(6):
-        words.due_ns[kind] = wrong
-    words.turn = wrong
-    for sharer in words.sharer:
-        sharer.had = sharer.waits = wrong | 1
+    times = ffi.sizeof("struct xbb_rate_words") // 8
+    turns = ffi.offsetof("struct xbb_rate_words", "sharer") // 8
+    words = [wrong] * turns + [wrong | 1] * (times - turns)
+    with open(r.state.path, "r+b", buffering=0) as file:
+        file.seek(ffi.offsetof("struct xbb_state", "words"))
+        file.write(struct.pack(f"={times}Q", *words))
     begun = time.monotonic()
     do(r, 40, read_percent=50)
     assert time.monotonic() - begun < patience(3)

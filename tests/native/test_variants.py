@@ -29,8 +29,12 @@ SUITE = tuple(
 GUESTS = tuple(
     f"tests/native/test_guest_{name}.py" for name in ("process", "messages", "service", "rings")
 )
-# No disk and no transport makes a difference to a card's other end.
-CARDS = ("tests/native/test_netfront.py",)
+# No disk makes a difference to a card, nor transport to its other end.
+CARDS = tuple(f"tests/native/test_{name}.py" for name in ("netfront", "net", "guest_cards"))
+# What is done about errors, limits, servers, and several rings: once with each sanitizer.
+MORE = tuple(
+    f"tests/native/test_{name}.py" for name in ("hold", "rates", "faults", "stores", "rings")
+)
 STATUS = 66
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -103,12 +107,15 @@ VARIANTS = [
     ("address,undefined", "quick", "best"),
     ("address,undefined", "quick", "guests"),
     ("thread", "quick", "guests"),
+    ("address,undefined", "quick", "more"),
+    ("thread", "quick", "more"),
     ("address,undefined", "slow", "map"),
     ("address,undefined", "slow", "copy"),
     ("thread", "quick", "best"),
     ("thread", "slow", "map"),
     ("thread", "slow", "copy"),
 ]
+OTHERS = ("guests", "more")  # suites, by the best transport there is
 Variant = tuple[str, str, str]
 Done = subprocess.CompletedProcess[str]
 
@@ -121,6 +128,8 @@ def suites_of(variant: Variant) -> tuple[str, ...]:
     """
     if variant[2] == "guests":
         return (*GUESTS, *CARDS)
+    if variant[2] == "more":
+        return MORE
     if variant == ("thread", "quick", "best"):
         return tuple(suite for suite in SUITE if "features" not in suite)
     return SUITE
@@ -162,7 +171,7 @@ def run(directory: Path, tree: Path, variant: Variant) -> Done:
             "XBBD_TEST_DISK": disk,
             "XBBD_TEST_SANITIZED": "yes" if library else "no",
             "XBBD_GUEST_OUTPUT": "yes",  # what they have to say of guests' processes, too
-            "XBBD_TEST_TRANSPORT": "best" if transport == "guests" else transport,
+            "XBBD_TEST_TRANSPORT": "best" if transport in OTHERS else transport,
         },
         1200.0,
     )
