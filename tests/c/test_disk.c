@@ -248,7 +248,7 @@ check_gone(int errnum)
 	do_batch(&rig, XBB_OP_READ);
 	rig_check_statuses(&rig, 0, BYTES);
 	CHECK_EQ(atomic_load(&disk.transfers), 1);
-	pair_wait_drained(&rig.pair, XBB_STOP_DISK);
+	pair_wait_drained(&rig.pair, XBB_STOP_MEDIUM);
 	xbb_queue_status(rig.pair.queue, &status);
 	CHECK_EQ(status.errnum, errnum);
 	rig_close(&rig);

@@ -168,7 +168,7 @@ check_given_up(int errnum)
 	do_batch(&rig, XBB_OP_READ);
 	CHECK_EQ(failed(&rig, XBB_DISK_OP_READ, errnum), BATCH);
 	CHECK_EQ(all_failed(&rig), BATCH);
-	pair_wait_drained(&rig.pair, XBB_STOP_DISK);
+	pair_wait_drained(&rig.pair, XBB_STOP_MEDIUM);
 	rig_close(&rig);
 
 	/* The same where a part of it is what takes its time. */

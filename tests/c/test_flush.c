@@ -206,9 +206,9 @@ check_gone(int errnum)
 	twins_open(&twins);
 	atomic_store(&disk.sync_errnum_once, errnum);
 	CHECK_EQ(do_flush(&twins.guest[0]), XBB_RSP_ERROR);
-	check_stopped(&twins.pair[0], XBB_STOP_DISK, errnum);
+	check_stopped(&twins.pair[0], XBB_STOP_MEDIUM, errnum);
 	CHECK_EQ(do_flush(&twins.guest[1]), XBB_RSP_ERROR);
-	check_stopped(&twins.pair[1], XBB_STOP_DISK, errnum);
+	check_stopped(&twins.pair[1], XBB_STOP_MEDIUM, errnum);
 	twins_close(&twins);
 }
 

@@ -322,7 +322,7 @@ check_gone(int32_t policy)
 	} else {
 		guest_collect(&rig.guest);
 		CHECK_EQ(rig.guest.status[0], XBB_RSP_ERROR);
-		pair_wait_drained(&rig.pair, XBB_STOP_DISK);
+		pair_wait_drained(&rig.pair, XBB_STOP_MEDIUM);
 	}
 	rig_close(&rig);
 }

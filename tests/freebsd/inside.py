@@ -80,5 +80,5 @@ def test_a_provider_is_destroyed_under_load(tmp_path: Path, last: str) -> None:
                 raw.put(discard(Abi.NATIVE, id=0, sector=0, nsectors=64))
             assert raw.responses(1) == [(0, op, ERROR)]
         r.wait_drained()
-        assert r.queue.status().reason is StopReason.DISK
+        assert r.queue.status().reason is StopReason.MEDIUM
         assert r.state.ring().inflight == 0

@@ -399,7 +399,7 @@ def test_leaving_hands_over(card: NetBench) -> None:
 
 
 def test_why_queues_stop() -> None:
-    gone = fault_of(Status(QueueState.DRAINED, StopReason.DISK, ENODEV))
+    gone = fault_of(Status(QueueState.DRAINED, StopReason.MEDIUM, ENODEV))
     assert isinstance(gone, HostError)
     assert str(gone) == "the interface is gone: No such device"
     assert fault_of(Status(QueueState.DRAINED, StopReason.NONE, 0)) is None

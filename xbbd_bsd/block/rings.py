@@ -31,7 +31,7 @@ _SHOWN: Final = 4  # references in a message, of a ring that may have 32
 def fault_of(status: QueueStatus) -> XbbdError | None:
     """Why rings stopped by themselves, None if they did not."""
     match status.reason:
-        case StopReason.DISK:
+        case StopReason.MEDIUM:
             return HostError(f"the disk is gone: {reason_of(status)}", status.errno)
         case StopReason.LOST:
             return HostError(f"writes may be lost: {cause_of_loss(status.errno)}", status.errno)

@@ -91,7 +91,7 @@ class StopReason(IntEnum):
 
     NONE = lib.XBB_STOP_NONE
     RING = lib.XBB_STOP_RING
-    DISK = lib.XBB_STOP_DISK
+    MEDIUM = lib.XBB_STOP_MEDIUM
     EVENT = lib.XBB_STOP_EVENT
     LOST = lib.XBB_STOP_LOST
     SEGMENT = lib.XBB_STOP_SEGMENT

@@ -66,7 +66,7 @@ enum xbb_queue_state {
 enum xbb_stop_reason {
 	XBB_STOP_NONE		= 0,
 	XBB_STOP_RING		= 1,	/* guest: its ring indices lie */
-	XBB_STOP_DISK		= 2,	/* host: gone (ENXIO, ENODEV) */
+	XBB_STOP_MEDIUM		= 2,	/* host: gone (ENXIO, ENODEV) */
 	XBB_STOP_EVENT		= 3,	/* host: the event channel fails */
 	XBB_STOP_LOST		= 4,	/* host: what was acknowledged, maybe */
 	XBB_STOP_SEGMENT	= 5,	/* host: its file was cut off */

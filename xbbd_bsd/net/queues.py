@@ -173,7 +173,7 @@ def describe(asked: Mapping[int, NetParams]) -> str:
 
 def fault_of(status: QueueStatus) -> XbbdError | None:
     """Why queues stopped by themselves, None if they did not."""
-    if status.reason is StopReason.DISK:
+    if status.reason is StopReason.MEDIUM:
         return HostError(f"the interface is gone: {reason_of(status)}", status.errno)
     return fault_of_any(status)
 

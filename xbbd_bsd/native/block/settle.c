@@ -45,7 +45,8 @@ judge_failures(struct xbb_queue *q, const struct xbb_batch *batch)
 	uint16_t r;
 
 	if (batch->tally.gone_errno != 0)
-		xbb_conn_stop(&q->conn, XBB_STOP_DISK, batch->tally.gone_errno);
+		xbb_conn_stop(&q->conn, XBB_STOP_MEDIUM,
+		    batch->tally.gone_errno);
 	if (batch->tally.lost_errno != 0)
 		xbb_conn_stop(&q->conn, XBB_STOP_LOST, batch->tally.lost_errno);
 	if (batch->tally.stop_errno != 0)

@@ -26,7 +26,7 @@ check_gone(struct xbb_net_queue *q, int errnum)
 {
 
 	if (is_gone(errnum))
-		xbb_conn_stop(&q->conn, XBB_STOP_DISK, errnum);
+		xbb_conn_stop(&q->conn, XBB_STOP_MEDIUM, errnum);
 }
 
 /*
