@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.storeuri import parse_uri
+from xbbd_bsd.storeuri import parse_uri, scheme_of
 from xbbd_bsd.tomltext import spelled
 
 HEADING: Final = "[store.NAME]"
@@ -24,7 +24,9 @@ class StoreConfig:
 
     uri: where it is (storeuri.py).  certificates: the directory with TLS certificates, or
     psk_file: the file with its keys, and user: whose of these, "" for what suits the URI.
-    timeout: seconds that the server may take for a request, or to say what it has.
+    timeout: seconds that the server may take for a request, or to say what it has.  Of a
+    cluster of Ceph: conf, its configuration, id, the client's name without "client.", and
+    keyring, the file with its key; "": what librados takes then.
     """
 
     uri: str
@@ -32,18 +34,26 @@ class StoreConfig:
     psk_file: str = field(default="", repr=False)
     user: str = field(default="", repr=False)
     timeout: int = 30
+    conf: str = field(default="", repr=False)
+    id: str = field(default="", repr=False)
+    keyring: str = field(default="", repr=False)
 
 
 Stores = Mapping[str, StoreConfig]
 KEYS: Final[Mapping[str, str]] = {
-    "uri": "where the store is: nbd://, nbds://, nbd+unix:// or nbds+unix://",
+    "uri": "where the store is: nbd://, nbds://, nbd+unix://, nbds+unix:// or rbd:",
     "certificates": "directory of TLS certificates, for nbds",
     "psk_file": "file of TLS keys that are shared with the server, for nbds",
     "user": "whose key or certificate it is",
     "timeout": "seconds that the server may take to answer",
+    "conf": "configuration of a cluster of Ceph, for rbd",
+    "id": "which client of the cluster it is, for rbd",
+    "keyring": "file with that client's key, for rbd",
 }
 """One line each."""
 
+_OF_TLS: Final = ("certificates", "psk_file", "user")
+_OF_CEPH: Final = ("conf", "id", "keyring")
 _DEFAULTS: Final = {key.name: key.default for key in fields(StoreConfig)}
 
 
@@ -73,12 +83,12 @@ def _faults(name: str, table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ..
             _check(key, value)
         except OperatorError as error:
             yield (key,), str(error)  # not the value: there are keys and passwords in some
-    if not isinstance(uri := table.get("uri"), str) or not uri.startswith("nbd"):
+    if not isinstance(uri := table.get("uri"), str) or not scheme_of(uri):
         return
-    tls = uri.startswith("nbds")
-    given = [key for key in ("certificates", "psk_file", "user") if key in table]
-    if given and not tls:
-        yield (given[0],), "is of TLS: uri must begin with nbds"
+    for keys, scheme, of in ((_OF_TLS, "nbds", "TLS"), (_OF_CEPH, "rbd", "Ceph")):
+        given = [key for key in keys if key in table]
+        if given and not scheme_of(uri).startswith(scheme):
+            yield (given[0],), f"is of {of}: uri must begin with {scheme}"
     if "certificates" in table and "psk_file" in table:
         yield ("psk_file",), "cannot be together with certificates"
 
@@ -89,10 +99,10 @@ def _check(key: str, value: object) -> None:
             if not isinstance(value, str):
                 raise OperatorError("must be text")
             parse_uri(value)
-        case "certificates" | "psk_file":
+        case "certificates" | "psk_file" | "conf" | "keyring":
             if not _is_text(value) or not str(value).startswith("/"):
                 raise OperatorError("must be an absolute path")
-        case "user":
+        case "user" | "id":
             if not _is_text(value):
                 raise OperatorError("must be a name")
         case "timeout":

@@ -1,8 +1,8 @@
 """URIs of stores that are no paths: which there are, and what each says.
 
-Those of NBD are as its project has them.  A URI stands where guests can read it, or
-in the configuration, so that no key and no password is part of one.  Pure: nobody is
-connected to.  Any thread.
+Those of NBD are as its project has them, and an image in a cluster of Ceph is named as
+rbd(8) does it.  A URI stands where guests can read it, or in the configuration, so that no
+key and no password is part of one.  Pure: nobody is connected to.  Any thread.
 """
 
 import re
@@ -17,6 +17,7 @@ from xbbd_bsd.errors import OperatorError
 NBD_PORT: Final = 10809
 _MOST_EXPORT: Final = 255  # bytes; NBD itself has 4096
 _MOST_SOCKET: Final = 103  # bytes of a socket's path, on FreeBSD; Linux has 107
+_MOST_PART: Final = 255  # bytes of a pool's name, or of an image's
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
 
 
@@ -30,8 +31,41 @@ class NbdAddress:
     host: str = ""
     port: int = NBD_PORT
 
+    @property
+    def text(self) -> str:
+        """The same for all spellings of one address, and another for another."""
+        port = str(self.port) if self.host else ""
+        return "\0".join((self.socket, self.host.lower(), port, self.export))
 
-Address = NbdAddress
+    @property
+    def denied(self) -> str:
+        """What it takes that no process of a guest has, "" if that can reach it."""
+        if not self.tls:
+            return ""
+        return "TLS wants keys, which no guest's process has: reach the server by a proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class RbdAddress:
+    """An image in a cluster of Ceph, or one of its snapshots; "": the namespace has no name."""
+
+    pool: str
+    image: str
+    space: str = ""
+    snapshot: str = ""
+
+    @property
+    def text(self) -> str:
+        """The same for all spellings of one address, and another for another."""
+        return "\0".join((self.pool, self.space, self.image, self.snapshot))
+
+    @property
+    def denied(self) -> str:
+        """What it takes that no process of a guest has."""
+        return "librbd connects as it likes, which no guest's process may: serve the image by NBD"
+
+
+Address = NbdAddress | RbdAddress
 """Whatever a URI may lead to."""
 
 
@@ -57,11 +91,27 @@ def _nbd(uri: SplitResult) -> NbdAddress:
     return NbdAddress(export, tls, socket=path)
 
 
+def _rbd(uri: SplitResult) -> RbdAddress:
+    if uri.netloc or uri.query or ":" in uri.path:
+        raise OperatorError(
+            "must be like rbd:POOL/IMAGE, without options: these belong to [store.NAME]"
+        )
+    path, at, snapshot = uri.path.partition("@")
+    parts = [unquote(part, errors="strict") for part in (*path.split("/"), snapshot)]
+    if len(parts) not in (3, 4) or not all((*parts[:-1], parts[-1] or not at)):
+        raise OperatorError("must be like rbd:POOL/IMAGE, POOL/NAMESPACE/IMAGE, and @SNAPSHOT")
+    for part in parts:
+        if len(part.encode()) > _MOST_PART or not part.isprintable() or set(part) & set("/@"):
+            raise OperatorError(f"must have names of at most {_MOST_PART} bytes of text, no / or @")
+    return RbdAddress(parts[0], parts[-2], parts[1] if len(parts) == 4 else "", parts[-1])
+
+
 SCHEMES: Final[Mapping[str, Callable[[SplitResult], Address]]] = {
     "nbd": _nbd,
     "nbds": _nbd,
     "nbd+unix": _nbd,
     "nbds+unix": _nbd,
+    "rbd": _rbd,
 }
 
 
@@ -78,6 +128,12 @@ def scheme_of(name: str) -> str:
     """The scheme of a URI of ours, "" if it is none."""
     scheme, colon, _ = name.partition(":")
     return scheme.lower() if colon and scheme.lower() in SCHEMES else ""
+
+
+def tells_too_much(name: str) -> bool:
+    """Whether a medium's name may have a password where it ought to have none."""
+    scheme = scheme_of(name)
+    return ":" in name[len(scheme) + 1 :] if scheme == "rbd" else "@" in name
 
 
 def parse_uri(text: str) -> Address:

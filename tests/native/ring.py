@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.native.images import Image, new_image
 from tests.native.stores import Connector, Server, Serves, require_nbdkit
 from tests.waiting import GIVE_UP
 from xbbd_bsd.native import (
@@ -53,7 +54,7 @@ else:
     TRANSPORTS = [Transport.MAP]
 # test_variants.py: a disk that takes its time, and a sanitizer that does.
 SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"
-# test_stores.py: a disk that is a server's, of NBD.
+# test_stores.py: a disk that is a server's, of NBD, or an image of Ceph.
 STORE = os.environ.get("XBBD_TEST_STORE", "local")
 SANITIZED = os.environ.get("XBBD_TEST_SANITIZED") == "yes"
 
@@ -77,6 +78,7 @@ class Ring:
     params: QueueParams
     sockets: list[socket.socket] = field(default_factory=list)
     server: Serves | None = None  # that has the disk
+    image: Image | None = None  # likewise
     connector: Connector | None = None
 
     def wait_drained(self, limit: float = GIVE_UP) -> None:
@@ -90,6 +92,11 @@ class Ring:
         """What the disk has there, of sectors of 512 bytes."""
         with self.disk.open("rb") as file:
             return os.pread(file.fileno(), nsectors * 512, sector * 512)
+
+    def refresh(self) -> None:
+        """Have the file be as the disk is, wherever that is."""
+        if self.image is not None:
+            self.image.refresh()
 
     def counter(self, name: str) -> int:
         """A counter of the ring, now."""
@@ -123,12 +130,14 @@ def ring(
     patience: int = 30,
     late_ms: int = 1000,
     server: Serves | None = None,
+    image: Image | None = None,
     prepare: Callable[[State], None] = lambda _: None,
 ) -> Iterator[Ring]:
     """Connect a frontend and a queue on a fresh, empty disk of ``size`` bytes.
 
     ``store`` "nbd": by a server of it, nbdkit with the arguments ``serve`` and the file's name;
-    ``server``: by that one, which may have another disk.
+    ``server``: by that one, which may have another disk; "rbd": by librbd, played or real,
+    ``image``: that image.
     ``prepare`` is given its segment before that.
     """
     domain = tmp_path / "domain"
@@ -140,7 +149,12 @@ def ring(
     disk_fd = os.open(disk, os.O_RDONLY if read_only else os.O_RDWR)
     if disk_kind is DiskKind.DEVICE:
         play_provider(disk_fd, block_size or sector_size)
-    if server is not None or store == "nbd":
+    if image is None and store == "rbd":
+        image = new_image(tmp_path, disk, size)
+    if image is not None:
+        disk_kind = DiskKind.RBD
+        image.open(read_only=read_only)
+    elif server is not None or store == "nbd":
         disk_kind = DiskKind.NBD
     if server is None and store == "nbd":
         require_nbdkit()
@@ -184,7 +198,7 @@ def ring(
         params = QueueParams(
             grant_fd=domain_fd,
             event_fd=backend.fileno(),
-            disk_fd=disk_fd,
+            disk_fd=disk_fd if image is None else image.fd,
             wake_fd=wake_w,
             hv=HV,
             domid=1,
@@ -222,6 +236,7 @@ def ring(
                 wake_r,
                 params,
                 server=server,
+                image=image,
                 connector=connector,
             )
         finally:
@@ -234,6 +249,8 @@ def ring(
     finally:
         if server is not None:
             server.kill()
+        if image is not None:
+            image.close()
         play_provider(disk_fd, 0)
         listener.close()
         backend.close()
@@ -266,6 +283,7 @@ def exercise(r: Ring, **numbers: int) -> Progress:
     r.front.exercise(load, progress)
     assert progress.mismatches == progress.errors == 0, f"sector {progress.first_mismatch}"
     assert progress.still_mapped == progress.bad_responses == 0
+    r.refresh()
     assert has(r.disk, model)
     counters = r.state.counters()
     assert counters["reqs_completed"] == counters["reqs_received"]

@@ -92,7 +92,7 @@ def test_what_a_number_stands_for_or_the_number(path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", range(7))
-@pytest.mark.parametrize("value", [0, 5, 9, 1 << 31, (1 << 32) - 1])
+@pytest.mark.parametrize("value", [0, 7, 9, 1 << 31, (1 << 32) - 1])
 def test_a_header_that_lies_is_refused(path: Path, field: int, value: int) -> None:
     header = list(HEADER.unpack(path.read_bytes()[: HEADER.size]))
     header[field] = value

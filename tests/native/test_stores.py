@@ -33,7 +33,7 @@ from xbbd_bsd.native import (
     look_at_export,
 )
 
-STORES = ("local", "nbd")
+STORES = ("local", "nbd", "rbd")
 OKAY, ERROR = 0, -1
 SIZE = 1 << 20
 # How often connections end; a thousand is for who has half a minute more.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from xbbd_bsd.block.disk import disk_path
 from xbbd_bsd.block.stores import store_named
 from xbbd_bsd.config import Config, difference
 from xbbd_bsd.conftext import examine
 from xbbd_bsd.errors import OperatorError
-from xbbd_bsd.storeuri import NbdAddress, is_store, parse_uri
+from xbbd_bsd.storeuri import NbdAddress, RbdAddress, is_store, parse_uri
 
 SECTION = '[store.db]\nuri = "nbds://[fe80::1]:1234/my%20disk"\npsk_file = "/etc/psk"\n'
 
@@ -23,6 +24,9 @@ SECTION = '[store.db]\nuri = "nbds://[fe80::1]:1234/my%20disk"\npsk_file = "/etc
         ("nbd+unix:///?socket=/run/x", NbdAddress("", False, socket="/run/x")),
         ("nbd+unix:///a%20b?socket=/x%20y", NbdAddress("a b", False, socket="/x y")),
         ("nbds+unix:///a?socket=/x", NbdAddress("a", True, socket="/x")),
+        ("rbd:pool/image", RbdAddress("pool", "image")),
+        ("RBD:pool/space/image@then", RbdAddress("pool", "image", "space", "then")),
+        ("rbd:a%20pool/an,image%2C%3a", RbdAddress("a pool", "an,image,:")),
     ],
 )
 def test_where_a_uri_leads_to(uri: str, address: NbdAddress) -> None:
@@ -45,7 +49,19 @@ def test_where_a_uri_leads_to(uri: str, address: NbdAddress) -> None:
         "nbd://host/%00secret",
         "nbd://host/" + "x" * 256,
         "nbd+unix:///x?socket=/" + "x" * 103,
-        "rbd:pool/secret",
+        "rbd:secret",
+        "rbd:/secret",
+        "rbd:secret/",
+        "rbd:a/b/c/secret",
+        "rbd:pool/secret@",
+        "rbd:pool/a%2Fsecret",
+        "rbd:pool/secret%00",
+        "rbd:pool/" + "x" * 256,
+        "rbd://secret/image",
+        "rbd:pool/image?secret",
+        "rbd:pool/image#secret",
+        "rbd:pool/image:id=admin:key=secret",
+        "ssh:secret",
     ],
 )
 def test_what_is_no_uri_is_not_repeated(uri: str) -> None:
@@ -90,6 +106,10 @@ def test_a_store_is_one_by_all_its_names() -> None:
         ('[store.a]\nuri = "nbds://h"\npsk_file = "/x"\ncertificates = "/y"\n', "together"),
         ('[store.a]\nuri = "nbds://h"\npsk_file = "x"\n', "absolute path"),
         ('[store.a]\nuri = "nbd://h"\ntimeout = 0\n', "1 to 3600"),
+        ('[store.a]\nuri = "nbd://h"\nkeyring = "/x"\n', "keyring is of Ceph"),
+        ('[store.a]\nuri = "rbd:a/b"\npsk_file = "/x"\n', "psk_file is of TLS"),
+        ('[store.a]\nuri = "rbd:a/b"\nconf = "x"\n', "absolute path"),
+        ('[store.a]\nuri = "rbd:a/b"\nid = ""\n', "must be a name"),
         ('[store.a]\nuri = "nbd://h"\nfoo = 0\n', "unknown key"),
         ("store = 3\n", "must be sections"),
     ],
@@ -98,6 +118,28 @@ def test_sections_that_are_wrong(text: str, reason: str) -> None:
     reading = examine(text, "f")
     assert reason in str(reading.faults[0])
     assert reading.config.store == ()
+
+
+def test_an_image_of_ceph() -> None:
+    text = '[store.a]\nuri = "rbd:p/i"\nid = "xen"\nconf = "/c"\nkeyring = "/k"\n'
+    found = store_named(b"store:a", examine(text, "").config.stores)
+    assert found is not None
+    assert found.address == RbdAddress("p", "i")
+    assert (found.config.id, found.config.conf, found.config.keyring) == ("xen", "/c", "/k")
+    assert "/k" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"rbd:pool/image@then", "rbd:pool/image@then"),
+        (b"rbd:pool/image:key=secret", ""),
+        (b"nbd://me:secret@host/x", ""),
+        (b"store:db", "store:db"),
+    ],
+)
+def test_names_with_a_password_are_not_shown(name: bytes, shown: str) -> None:
+    assert disk_path(name) == shown
 
 
 def test_a_change_is_told_without_keys() -> None:

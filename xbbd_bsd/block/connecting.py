@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.servers import kind_of
+from xbbd_bsd.block.servers import is_connected, kind_of
 from xbbd_bsd.errands import Outcome, Run
 from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event
@@ -52,7 +52,7 @@ class Connecting:
     def begin(self, segment: State, disk: Disk, give: Give) -> None:
         """A ring works on that segment; `give` hands it over a connection."""
         self.end()
-        if disk.store is None:
+        if not is_connected(disk):
             return
         self._segment, self._disk, self._give = segment, disk, give
         self._wait = self._not_before = 0.0
@@ -87,6 +87,7 @@ class Connecting:
         serial, disk, least = self._serial, self._disk, segment.sectors
         assert disk.store is not None
         connect = kind_of(disk.store).connect_again
+        assert connect is not None
 
         def then(outcome: Outcome) -> None:
             self._busy = False

@@ -15,7 +15,7 @@ from errno import EINVAL
 from xbbd_bsd.block.stores import Store
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.host import DiskGeometry, Medium
-from xbbd_bsd.storeuri import is_store
+from xbbd_bsd.storeuri import is_store, tells_too_much
 
 Key = tuple[str, int, int]
 """What disks are told apart by: "file", st_dev, st_ino; "device", st_rdev, 0; or Store.key."""
@@ -28,6 +28,12 @@ def key_of(status: os.stat_result) -> Key:
     return "device", status.st_rdev, 0
 
 
+def _close(fd: int) -> None:
+    """Close a disk, once: of a provider that is gone FreeBSD says ENXIO, and has closed it."""
+    with suppress(OSError):
+        os.close(fd)
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """An open disk; the descriptor is closed by `close`, once.
@@ -36,7 +42,9 @@ class Disk:
     question any more.  `path` is fit for a log; `left_over` are the bytes behind
     the last whole sector, not served.  `number` is a device's own, whatever it is made
     of; `lock` a descriptor that keeps others off, if there is one.  `store`: what it is
-    reached over, where `fd` is a file for what is not flushed yet (nbd.py).
+    reached over, where `fd` is a file for what is not flushed yet (nbd.py), or an image
+    (rbd.py); `shut` closes that, and `holder` is what the store calls us, if it has but one
+    who writes.
     """
 
     fd: int
@@ -48,6 +56,8 @@ class Disk:
     number: int = 0
     lock: int | None = None
     store: Store | None = None
+    shut: Callable[[int], None] = _close
+    holder: str = ""
 
     @property
     def device(self) -> str:
@@ -62,7 +72,7 @@ class Disk:
         return self.geometry.size // 512
 
     def close(self) -> None:
-        _close(self.fd)
+        self.shut(self.fd)
         if self.lock is not None:
             _close(self.lock)
 
@@ -83,7 +93,7 @@ def disk_path(name: bytes) -> str:
     if not name:
         return ""
     if is_store(name):
-        return "" if b"@" in name else os.fsdecode(name)  # it may have a password
+        return "" if tells_too_much(os.fsdecode(name)) else os.fsdecode(name)
     return os.fsdecode(name if name.startswith(b"/") else b"/dev/" + name)
 
 
@@ -119,12 +129,6 @@ def open_disk(name: bytes, *, read_only: bool, prepare: Callable[[int], DiskGeom
     left_over = geometry.size % geometry.sector_size
     served = replace(geometry, size=geometry.size - left_over)
     return Disk(fd, shown(path), read_only, served, key, left_over, status.st_rdev)
-
-
-def _close(fd: int) -> None:
-    """Close a disk, once: of a provider that is gone FreeBSD says ENXIO, and has closed it."""
-    with suppress(OSError):
-        os.close(fd)
 
 
 def _check(geometry: DiskGeometry) -> None:

@@ -139,12 +139,9 @@ class BlockFamily:
     def store(self, name: bytes) -> Store | None:
         """What a medium's name stands for that is no path; OperatorError."""
         store = store_named(name, self.config.stores)
-        if store is not None and store.address.tls and self.config.guest.processes:
-            raise OperatorError(
-                f"{store.shown}: TLS wants keys, which no guest's process has: reach the server"
-                " by a proxy at a socket of Unix, as xbbd.conf(5) has it",
-                EINVAL,
-            )
+        if store is not None and self.config.guest.processes and store.address.denied:
+            reason = f"{store.address.denied} at a socket of Unix, as xbbd.conf(5) has it"
+            raise OperatorError(f"{store.shown}: {reason}", EINVAL)
         return store
 
     def numbers(self, unit: int) -> Numbers:

@@ -18,7 +18,7 @@ from xbbd_bsd.block.connecting import Connecting, Give
 from xbbd_bsd.block.disk import Disk, Key, disk_path, open_disk
 from xbbd_bsd.block.marks import Marks
 from xbbd_bsd.block.path import PathState, state_of
-from xbbd_bsd.block.servers import kind_of
+from xbbd_bsd.block.servers import can_measure, is_connected, kind_of, size_of
 from xbbd_bsd.block.sharing import Owner, Sharing, check_shared
 from xbbd_bsd.block.stores import Store, StoreNamed
 from xbbd_bsd.errands import AGAIN_SECONDS, HUNG_SECONDS, Ended, Errands, Outcome, Pending, Run
@@ -47,7 +47,7 @@ class Wanted:
 
     `shared`: others may use it as well.  `sector_size`: bytes of the sectors that the
     guest shall see, 0 for the disk's own.  `key`: it must be this very disk (Disk.key).
-    `other`: it must be any but this.
+    `other`: it must be any but this.  `former`: who served it and died, as its store calls him.
     `lend`: copies of the descriptors of whoever serves it still, if somebody does: its own,
     and then its lock's.  By a thread; HostError.
     """
@@ -58,6 +58,7 @@ class Wanted:
     sector_size: int
     key: Key | None = None
     other: Key | None = None
+    former: str = field(default="", compare=False)
     lend: Callable[[], list[int]] = field(default=list, compare=False)
 
 
@@ -157,8 +158,10 @@ class Medium:
     def _open(self, wanted: Wanted, store: Store | None) -> tuple[Disk, OperatorError | None]:
         """By a thread: the disk, and why it has no lock if it ought to."""
         if store is not None:
-            disk = kind_of(store).open(store, read_only=wanted.read_only)
-            return _kept_by(disk, wanted.lend), None
+            disk = kind_of(store).open(
+                store, read_only=wanted.read_only, shared=wanted.shared, former=wanted.former
+            )
+            return _kept_by(disk, wanted.lend) if is_connected(disk) else disk, None
         host = self._host
         disk = open_disk(wanted.name, read_only=wanted.read_only, prepare=host.prepare_disk)
         if wanted.shared:
@@ -214,11 +217,11 @@ class Medium:
         """
         self._size_is_meant |= meant
         began, number = self._loop.time(), self._looks_begun + 1
-        self._look_due = self.disk is not None and self.disk.store is None
+        self._look_due = self.disk is not None and can_measure(self.disk)
         self._look_if_due()
 
         def ended() -> bool:
-            if self.disk is None or self.disk.store or self._looks_ended >= number:
+            if self.disk is None or not can_measure(self.disk) or self._looks_ended >= number:
                 return True
             if self._loop.time() - began >= HUNG_SECONDS:
                 raise HostError(f"{self.name}: the disk does not answer", ETIMEDOUT)
@@ -235,15 +238,17 @@ class Medium:
         self._look_due = False
         try:
             self.errands.post(
-                "measuring the disk", lambda: self._measure(disk.fd, path), self._measured
+                "measuring the disk", lambda: self._measure(disk, path), self._measured
             )
         except (Pending, HostError):  # something else is being done, or there is no thread
             self._looks_begun -= 1
             self._look_due = True
 
-    def _measure(self, fd: int, path: str) -> tuple[int, PathState | None]:
+    def _measure(self, disk: Disk, path: str) -> tuple[int, PathState | None]:
         """By a thread: how large the disk is, and what became of its path."""
-        return self._host.disk_size(fd), state_of(path, fd)
+        if disk.store is not None:
+            return size_of(disk), None
+        return self._host.disk_size(disk.fd), state_of(path, disk.fd)
 
     def _lock_if_due(self) -> None:
         disk = self.disk
@@ -312,6 +317,7 @@ class Medium:
     def begin_rings(self, segment: State, give: Give) -> None:
         """A ring works for the disk; `give` hands it a connection, if it is reached over one."""
         if self.disk is not None:
+            segment.holder = self.disk.holder
             self._connecting.begin(segment, self.disk, give)
 
     def end_rings(self, *, answered: bool = False) -> None:

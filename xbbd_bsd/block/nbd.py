@@ -24,6 +24,7 @@ from xbbd_bsd.native import (
     load_nbd,
     look_at_export,
 )
+from xbbd_bsd.storeuri import NbdAddress
 
 LARGEST_BLOCK = 4096  # bytes: of larger ones no part can be written
 _PAGE = 4096
@@ -37,8 +38,12 @@ class ServerError(OperatorError):
         return True
 
 
-def open_server(store: Store, *, read_only: bool) -> Disk:
-    """The disk of a server, as it says; no connection is left.  Raises OperatorError."""
+def open_server(store: Store, *, read_only: bool, shared: bool, former: str) -> Disk:
+    """The disk of a server, as it says; no connection is left.  Raises OperatorError.
+
+    A server says of nobody that he has it.
+    """
+    del shared, former
     try:
         load_nbd()
         found = _look(store)
@@ -91,7 +96,7 @@ def _look(store: Store) -> NbdFound:
         raise
     except OperatorError as error:
         # What the server says may repeat what it was asked for, which is not to be told.
-        words = str(error).replace(store.address.export or "\0", "EXPORT")
+        words = str(error).replace(_address(store).export or "\0", "EXPORT")
         raise ServerError(f"its server: {words}", error.errno) from None
 
 
@@ -143,14 +148,19 @@ def _keeps() -> int:
     return fd
 
 
+def _address(store: Store) -> NbdAddress:
+    assert isinstance(store.address, NbdAddress)
+    return store.address
+
+
 def _export(store: Store) -> NbdExport:
-    config, address = store.config, store.address
+    config, address = store.config, _address(store)
     return NbdExport(address.export, address.tls, config.certificates, config.psk_file, config.user)
 
 
 def _connected(store: Store) -> socket.socket:
     """A connected socket; ServerError."""
-    address, limit = store.address, store.config.timeout
+    address, limit = _address(store), store.config.timeout
     try:
         if address.socket:
             channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

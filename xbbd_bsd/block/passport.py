@@ -22,7 +22,7 @@ class Passport:
 
     `served`: our node of that name, as it was when the guest connected.  `answered`: nothing
     was left unanswered; else a process serves on, and has to hand over first.  `paused`:
-    nothing of it is to be begun.
+    nothing of it is to be begun.  `holder`: what the disk's store calls whoever left it.
     """
 
     identity: SegmentIdentity
@@ -32,6 +32,7 @@ class Passport:
     served: str
     answered: bool
     paused: bool = False
+    holder: str = ""
 
 
 def write(path: str, passport: Passport, suffix: str = SUFFIX) -> None:
@@ -62,4 +63,5 @@ def _passport(found: Mapping[str, Any]) -> Passport:
         str(found["served"]),
         found["answered"] is True,
         found.get("paused") is True,
+        str(found.get("holder", "")),
     )

@@ -38,6 +38,7 @@ DISK_KINDS: Final = {
     Medium.FILE: DiskKind.FILE,
     Medium.DEVICE: DiskKind.DEVICE,
     Medium.SERVER: DiskKind.NBD,
+    Medium.CLUSTER: DiskKind.RBD,
 }
 _MOST_MAPPED: Final = 2816  # pages of requests at the disk
 _MOST_AWAY: Final = 1024  # of those at a server, each of which has a copy

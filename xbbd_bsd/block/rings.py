@@ -6,6 +6,7 @@ table.  Control thread.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from errno import ESHUTDOWN
 from typing import Final
 
 from xbbd_bsd.block.marks import cause_of_loss
@@ -31,6 +32,8 @@ _SHOWN: Final = 4  # references in a message, of a ring that may have 32
 def fault_of(status: QueueStatus) -> XbbdError | None:
     """Why rings stopped by themselves, None if they did not."""
     match status.reason:
+        case StopReason.MEDIUM if status.errno == ESHUTDOWN:
+            return HostError("the disk is gone: another client has taken it", status.errno)
         case StopReason.MEDIUM:
             return HostError(f"the disk is gone: {reason_of(status)}", status.errno)
         case StopReason.LOST:

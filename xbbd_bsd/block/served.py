@@ -130,7 +130,7 @@ def read(segment: State, passport: Passport | None = None, note: Passport | None
         if same == (passport.identity, passport.medium, passport.params):
             agreed = passport.served.encode()
     return Served(
-        _wanted(medium, first),
+        replace(_wanted(medium, first), former=segment.holder),
         {number: RingParams(p.remote_port, p.ring_refs) for number, p in params.items()},
         params,
         segment.ending,
@@ -184,6 +184,7 @@ def passport_of(segment: State, *, answered: bool) -> Passport | None:
         served.charter.decode(),
         answered,
         found is not None and (found.asked or found.failed),
+        segment.holder,
     )
 
 
@@ -198,8 +199,9 @@ def note_passport(segment: State, *, answered: bool, journal: Callable[[Event], 
 
 
 def served_by(passport: Passport) -> Served:
+    wanted = _wanted(passport.medium, next(iter(passport.params.values())))
     return Served(
-        _wanted(passport.medium, next(iter(passport.params.values()))),
+        replace(wanted, former=passport.holder),
         {n: RingParams(p.remote_port, p.ring_refs) for n, p in passport.params.items()},
         passport.params,
         ending=False,

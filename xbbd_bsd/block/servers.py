@@ -1,4 +1,4 @@
-"""The registry of stores that are no paths: how each kind is opened, and connected again.
+"""The registry of stores that are no paths: how each kind is opened, connected, measured.
 
 A further kind is a file beside nbd.py and a line here; and a URI that storeuri.py knows, and
 a filling of native/block/store.h, if what it is connected by is no descriptor of a disk.
@@ -6,19 +6,19 @@ By threads.
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from xbbd_bsd.block import nbd
+from xbbd_bsd.block import nbd, rbd
 from xbbd_bsd.block.disk import Disk
 from xbbd_bsd.block.stores import Store
-from xbbd_bsd.native import DiskKind, Kept, NbdExport, carry_to_disk
-from xbbd_bsd.storeuri import Address, NbdAddress
+from xbbd_bsd.native import DiskKind, Kept, NbdExport, carry_to_disk, image_size
+from xbbd_bsd.storeuri import Address, NbdAddress, RbdAddress
 
 
 class _Open(Protocol):
-    def __call__(self, store: Store, *, read_only: bool) -> Disk: ...
+    def __call__(self, store: Store, *, read_only: bool, shared: bool, former: str) -> Disk: ...
 
 
 class _Connect(Protocol):
@@ -31,15 +31,22 @@ class _Carry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What is done with one kind."""
+    """What is done with one kind; None: there is no need to.
+
+    `open`: `shared`, others may have it as well; `former`, whoever had it before us and is
+    dead.  `carry`: have on it what another one had acknowledged, and flush it.
+    `connect_again` gives its ring a connection, `size` says how large it is now, bytes.
+    """
 
     open: _Open
-    connect_again: _Connect
     carry: _Carry
+    connect_again: _Connect | None = None
+    size: Callable[[int], int] | None = None
 
 
 KINDS: Final[Mapping[type[Address], Kind]] = {
-    NbdAddress: Kind(nbd.open_server, nbd.connect_again, nbd.carry),
+    NbdAddress: Kind(nbd.open_server, nbd.carry, connect_again=nbd.connect_again),
+    RbdAddress: Kind(rbd.open_image, rbd.carry, size=image_size),
 }
 NOTHING_KEPT: Final = Kept(-1, 0, 0)
 
@@ -57,3 +64,21 @@ def carry(kept: Kept, disk: Disk, kind: DiskKind) -> None:
         carry_to_disk(kept, disk.fd, kind)
     else:
         kind_of(disk.store).carry(kept, disk)
+
+
+def is_connected(disk: Disk) -> bool:
+    """Whether its ring is given connections, and keeps what they may lose."""
+    return disk.store is not None and kind_of(disk.store).connect_again is not None
+
+
+def can_measure(disk: Disk) -> bool:
+    """Whether an open disk says how large it is; else it has the size that it was opened with."""
+    return disk.store is None or kind_of(disk.store).size is not None
+
+
+def size_of(disk: Disk) -> int:
+    """Of a store's disk that can be measured, bytes; HostError."""
+    assert disk.store is not None
+    size = kind_of(disk.store).size
+    assert size is not None
+    return size(disk.fd)

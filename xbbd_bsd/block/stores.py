@@ -36,15 +36,14 @@ class Store:
     @property
     def key(self) -> tuple[str, int, int]:
         """What it is told apart by, as far as its address tells: Key in disk.py."""
-        a = self.address
-        text = "\0".join((a.socket, a.host.lower(), str(a.port) if a.host else "", a.export))
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-        half = 1 << 63
-        return (
-            "nbd",
-            int.from_bytes(digest[:8]) % half,
-            int.from_bytes(digest[8:16]) % half,
-        )
+        return key_of("nbd", self.address.text)
+
+
+def key_of(kind: str, text: str) -> tuple[str, int, int]:
+    """What a disk of a kind is told apart by, as a text says it."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+    half = 1 << 63
+    return kind, int.from_bytes(digest[:8]) % half, int.from_bytes(digest[8:16]) % half
 
 
 StoreNamed = Callable[[bytes], Store | None]

@@ -27,7 +27,7 @@ from xbbd_bsd.block.negotiate import DiskInfo
 from xbbd_bsd.block.passport import NOTE
 from xbbd_bsd.block.pauses import Pauses, have_look
 from xbbd_bsd.block.queues import DISK_KINDS
-from xbbd_bsd.block.servers import NOTHING_KEPT, carry
+from xbbd_bsd.block.servers import NOTHING_KEPT, carry, is_connected
 from xbbd_bsd.block.sharing import Owner
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.deeds import DiskSwapped
@@ -245,7 +245,7 @@ class Swaps:
         """
         self._check(now)
         now.segment.pause_for_swap()
-        if now.disk.store is not None:
+        if is_connected(now.disk):
             self._look()
             return
         for _ in self._pauses.follow(now.segment, self._rings):

@@ -33,6 +33,7 @@ class Medium(Enum):
     FILE = "file"
     DEVICE = "device"
     SERVER = "nbd"
+    CLUSTER = "rbd"
 
 
 @dataclass(frozen=True, slots=True)

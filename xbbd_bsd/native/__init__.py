@@ -93,6 +93,7 @@ from xbbd_bsd.native.queue import (
     queue_bytes,
     ring_descriptors,
 )
+from xbbd_bsd.native.rbd import RbdFound, RbdImage, close_image, image_size, load_rbd, open_image
 from xbbd_bsd.native.segment import SegmentIdentity, SegmentMedium, Takeovers
 from xbbd_bsd.native.state import Devstat, InflightRequest, Paused, RingView, Segment, State
 
@@ -149,6 +150,8 @@ __all__ = [
     "QueueParams",
     "QueueState",
     "QueueStatus",
+    "RbdFound",
+    "RbdImage",
     "RequestState",
     "RingView",
     "Segment",
@@ -167,15 +170,19 @@ __all__ = [
     "carry_to_disk",
     "carry_to_server",
     "check",
+    "close_image",
     "direct_reads",
+    "image_size",
     "kernel_environment",
     "load_nbd",
+    "load_rbd",
     "look_at_export",
     "max_requests",
     "name_thread",
     "net_params_of",
     "net_queue_bytes",
     "net_queue_descriptors",
+    "open_image",
     "open_wake",
     "params_of",
     "pseudo_file_system",

@@ -76,6 +76,7 @@ class DiskKind(IntEnum):
     FILE = lib.XBB_DISK_FILE
     DEVICE = lib.XBB_DISK_DEVICE
     NBD = lib.XBB_DISK_NBD
+    RBD = lib.XBB_DISK_RBD
 
 
 class QueueState(IntEnum):
@@ -130,6 +131,8 @@ class IoUse:
 for _name in ("error", "req", "ring_state", "state", "queue_params", "queue_status"):
     ffi.new(f"struct xbb_{_name} *")
 for _name in ("front_params", "workload", "progress", "io_use", "budget_limits", "nbd_found"):
+    ffi.new(f"struct xbb_{_name} *")
+for _name in ("rbd_wanted", "rbd_found"):
     ffi.new(f"struct xbb_{_name} *")
 
 

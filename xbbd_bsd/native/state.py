@@ -329,6 +329,16 @@ class State(MappedSegment):
         m.known = 1
         self._medium = self._shown_medium() or medium
 
+    @property
+    def holder(self) -> str:
+        """What the disk's store calls whoever serves it, "" if it does not care."""
+        return text_of(self._state.medium.holder)
+
+    @holder.setter
+    def holder(self, holder: str) -> None:
+        field = self._state.medium.holder
+        ffi.memmove(field, cut(holder, len(field)), len(field))
+
     def _shown_medium(self) -> SegmentMedium | None:
         m = self._state.medium
         if not m.known or m.kind not in list(DiskKind):

@@ -28,6 +28,8 @@ note_answer(struct xbb_away *a, int error)
 	tally->io_errors++;
 	tally->failed_errno = (int16_t)-error;
 	tally->failed_op = a->operation;
+	if (xbb_means_gone(error))
+		tally->gone_errno = (int16_t)-error;
 	return ((struct xbb_outcome){ error, XBB_BLAME_HOST });
 }
 
@@ -38,6 +40,9 @@ judge_flush(struct xbb_queue *q, struct xbb_away *a, int error)
 
 	if (xbb_means_cannot(error))
 		return ((struct xbb_outcome){ error, XBB_BLAME_NOBODY });
+	/* Whoever shuts us out has what he has acknowledged. */
+	if (error == -ESHUTDOWN)
+		return (note_answer(a, error));
 	if (error != 0)
 		xbb_flushes_lose(q->set.flushes, -error);
 	else
@@ -140,7 +145,8 @@ settle_away(struct xbb_queue *q, struct xbb_away *a, struct xbb_outcome done)
 	drop_buffer(a);
 	xbb_batch_add_tally(&a->batch->tally, &a->part.tally);
 	if (done.error != 0 && (xbb_conn_ends(&q->conn) ||
-	    a->part.tally.lost_errno != 0) && done.blame == XBB_BLAME_HOST)
+	    a->part.tally.lost_errno != 0 ||
+	    a->part.tally.gone_errno != 0) && done.blame == XBB_BLAME_HOST)
 		a->given_up = true;
 	if (done.error != 0 && a->part.nreq > 1 && !a->given_up)
 		return;

@@ -91,6 +91,7 @@ struct xbb_queue_setup {
 	struct xbb_queue_params params;
 	const struct xbb_store_ops *store;
 	struct xbb_nbd	*nbd;		/* that store's own */
+	struct xbb_rbd	*rbd;		/* or that one's */
 	const struct xbb_layout *layout;
 	const uint64_t	*sectors;	/* of the disk now, in the segment */
 	struct xbb_ring_state *rs;	/* in there */
@@ -148,6 +149,14 @@ struct xbb_queue_own {
 };
 
 struct xbb_nbd_offer;
+
+/* Does its store answer later, with data in buffers (away.h)? */
+static inline bool
+xbb_kind_is_away(uint32_t disk_kind)
+{
+
+	return (disk_kind == XBB_DISK_NBD || disk_kind == XBB_DISK_RBD);
+}
 
 /* Any thread of the queue's, and whoever has it. */
 struct xbb_queue_shared {

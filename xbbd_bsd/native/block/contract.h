@@ -7,7 +7,7 @@
 #define XBB_SECTOR_SIZE		512	/* the unit on the wire (blkif.h) */
 #define XBB_SECTORS_PER_PAGE	8
 /* Of a disk's segment, all but its head. */
-#define XBB_TABLE_VERSION	4
+#define XBB_TABLE_VERSION	5
 #define XBB_MAX_REQUESTS	1024	/* slots of the largest ring */
 /* BLKIF_MAX_SEGMENTS_PER_REQUEST */
 #define XBB_MAX_SEGMENTS	11
@@ -51,7 +51,9 @@ enum xbb_disk_kind {
 	XBB_DISK_FILE		= 0,
 	XBB_DISK_DEVICE		= 1,
 	/* Nothing: connections to a server come by xbb_queue_connect(). */
-	XBB_DISK_NBD		= 2
+	XBB_DISK_NBD		= 2,
+	/* An image of xbb_rbd_open(), in this process. */
+	XBB_DISK_RBD		= 3
 };
 
 /*
@@ -281,6 +283,8 @@ struct xbb_medium {
 	uint32_t	reserved;
 	uint8_t		path[1024];	/* cut to fit, as its end is NUL */
 	uint8_t		guest[64];		/* likewise, the guest's name */
+	/* what a cluster calls whoever serves it, and has its lock */
+	uint8_t		holder[64];
 };
 
 /*
@@ -490,6 +494,53 @@ struct xbb_kept_target {
 
 int	xbb_kept_carry(int kept_fd, uint64_t bytes,
 	    const struct xbb_kept_target *to);
+
+/*
+ * Images in a cluster of Ceph, through librbd, which is loaded as libnbd is.
+ * open says a descriptor, which is the disk of a queue, of one at a time; or a
+ * negative errno and words, which are all there is to say if they explain it.
+ * close waits for what is at the cluster still; size for the cluster, if it has
+ * something to say.  Any thread that may wait.
+ */
+#define XBB_RBD_NAME		256	/* bytes of a name or path, with NUL */
+#define XBB_RBD_HOLDER		64
+#define XBB_RBD_WORDS		160
+
+struct xbb_rbd_wanted {
+	uint8_t		pool[XBB_RBD_NAME];
+	uint8_t		space[XBB_RBD_NAME];	/* its namespace, or empty */
+	uint8_t		image[XBB_RBD_NAME];
+	uint8_t		snapshot[XBB_RBD_NAME];	/* or empty */
+	/* Of the client; empty: what librados takes then. */
+	uint8_t		conf[XBB_RBD_NAME];
+	uint8_t		id[XBB_RBD_NAME];
+	uint8_t		keyring[XBB_RBD_NAME];
+	/* Who had its lock, and is dead; or empty. */
+	uint8_t		former[XBB_RBD_HOLDER];
+	uint32_t	read_only;
+	uint32_t	shared;		/* others may write, too */
+	uint32_t	timeout;	/* seconds, to reach the cluster */
+	uint32_t	reserved;
+};
+
+struct xbb_rbd_found {
+	uint64_t	size;		/* bytes */
+	uint64_t	unit;		/* of what is stored together, bytes */
+	int64_t		pool_id;
+	/* What it is told apart by, whatever it is called. */
+	uint8_t		fsid[XBB_RBD_HOLDER];
+	uint8_t		id[XBB_RBD_HOLDER];
+	uint8_t		holder[XBB_RBD_HOLDER];	/* what we are called now */
+	uint32_t	explained;
+	uint32_t	reserved;
+	uint8_t		words[XBB_RBD_WORDS];	/* what went wrong */
+};
+
+int	xbb_rbd_load(void);
+int	xbb_rbd_open(const struct xbb_rbd_wanted *wanted,
+	    struct xbb_rbd_found *found);
+void	xbb_rbd_close(int fd);
+int	xbb_rbd_size(int fd, uint64_t *sizep);
 
 /*
  * Most memory of a queue with one I/O thread, bytes; no grants, no descriptors.

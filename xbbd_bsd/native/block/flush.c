@@ -109,11 +109,12 @@ xbb_means_cannot(int error)
 	    error == -ENOSYS || error == -EINVAL);
 }
 
+/* Or it has shut us out, as a cluster does when another client takes it. */
 bool
 xbb_means_gone(int error)
 {
 
-	return (error == -ENXIO || error == -ENODEV);
+	return (error == -ENXIO || error == -ENODEV || error == -ESHUTDOWN);
 }
 
 int

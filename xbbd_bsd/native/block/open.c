@@ -37,8 +37,8 @@ check_params(const struct xbb_queue_params *p,
 	    p->max_indirect_segments > p->max_batch_segments ||
 	    p->max_grants < p->max_batch_segments ||
 	    p->discard > 2 ||
-	    p->disk_kind > XBB_DISK_NBD ||
-	    (p->disk_kind == XBB_DISK_NBD &&
+	    p->disk_kind > XBB_DISK_RBD ||
+	    (xbb_kind_is_away(p->disk_kind) &&
 	    (p->block_size != p->sector_size || p->patience_ms == 0)) ||
 	    (p->discard == 2 && (p->disk_kind != XBB_DISK_DEVICE ||
 	    p->block_size != p->sector_size)) ||
@@ -185,7 +185,7 @@ prepare_buffer(struct xbb_queue *q)
 	void *base;
 
 	if ((!q->conn.copies && !q->set.params.bounce) ||
-	    q->set.params.disk_kind == XBB_DISK_NBD)
+	    xbb_kind_is_away(q->set.params.disk_kind))
 		return (0);
 	q->shared.pool.buffer_size = xbb_data_buffer_size(&q->set.params);
 	base = mmap(NULL, q->shared.pool.buffer_size, PROT_READ | PROT_WRITE,
@@ -266,8 +266,9 @@ xbb_queue_bytes(const struct xbb_queue_params *p)
 		    (sizeof(struct xbb_persist_page) +
 		    sizeof(struct xbb_persist_chunk)) +
 		    segments * sizeof(uint16_t);
-	if (p->disk_kind == XBB_DISK_NBD)
-		bytes += n * sizeof(struct xbb_away) + XBB_UNFLUSHED_MOST +
+	if (xbb_kind_is_away(p->disk_kind))
+		bytes += n * sizeof(struct xbb_away) +
+		    (p->disk_kind == XBB_DISK_NBD ? XBB_UNFLUSHED_MOST : 0) +
 		    (uint64_t)p->max_grants * XBB_PAGE_SIZE;
 	else if (p->bounce || xbb_conn_may_copy(&p->conn))
 		bytes += 2 * xbb_data_buffer_size(p);
@@ -316,6 +317,20 @@ open_queue(struct xbb_queue *q, struct xbb_state *state,
 	return (e != 0 ? xbb_fail(error, "start threads", -e) : 0);
 }
 
+static const struct xbb_store_ops *
+store_of(uint32_t disk_kind)
+{
+
+	switch (disk_kind) {
+	case XBB_DISK_NBD:
+		return (&xbb_store_nbd);
+	case XBB_DISK_RBD:
+		return (&xbb_store_rbd);
+	default:
+		return (&xbb_store_local);
+	}
+}
+
 int
 xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
     struct xbb_error *error, struct xbb_queue **queuep)
@@ -333,8 +348,7 @@ xbb_queue_open(const struct xbb_queue_params *params, struct xbb_state *state,
 	q->set.params = *params;
 	q->set.layout = xbb_layout(params->abi);
 	q->set.max_segments = most_segments(params);
-	q->set.store = params->disk_kind == XBB_DISK_NBD ? &xbb_store_nbd :
-	    &xbb_store_local;
+	q->set.store = store_of(params->disk_kind);
 	q->conn.family = &xbb_block_family;
 	q->conn.self = q;
 	q->conn.mapping = mapping;

@@ -50,5 +50,6 @@ struct xbb_store_ops {
 /* Its fillings. */
 extern const struct xbb_store_ops xbb_store_local;	/* local.c */
 extern const struct xbb_store_ops xbb_store_nbd;	/* nbd.c */
+extern const struct xbb_store_ops xbb_store_rbd;	/* rbd.c */
 
 #endif /* XBB_BLOCK_STORE_H */

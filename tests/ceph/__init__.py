@@ -1,0 +1,1 @@
+"""Disks in a real Ceph: `make test-ceph`."""
