@@ -20,6 +20,7 @@ help:
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make bench-null    a ring on a disk that takes no time, in instructions (2 minutes)"
 	@echo "make bench-nbd   a ring before a server of NBD, against libnbd alone"
+	@echo "make test-ceph    disks in a real cluster of Ceph, made for that (2 minutes)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
 	@echo "make test-xen-all    the same in more circumstances (30 to 60 minutes)"
 	@echo "make test-freebsd-dom0   the same in this dom0, a FreeBSD's (HACKING.md)"
@@ -44,6 +45,11 @@ demo-net:
 test:
 	@sh bootstrap.sh test
 	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# A monitor and an OSD of Debian's, on this computer's own address, for two minutes.
+test-ceph:
+	@sh bootstrap.sh ceph
+	XBBD_TEST_CEPH=yes $(PY) -m pytest tests/ceph
 
 # Make test does a small part of it.  XBBD_TEST_SEED says which slots.
 test-hostile-all:
@@ -113,5 +119,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: all help build demo demo-net test test-hostile-all mutants mutants-all lint bench \
-	bench-nbd bench-net bench-null test-xen test-xen-all test-freebsd-dom0 bench-xen \
+	bench-nbd bench-net bench-null test-ceph test-xen test-xen-all test-freebsd-dom0 bench-xen \
 	bench-xen-virtual bench-net-xen-virtual clean

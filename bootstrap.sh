@@ -1,11 +1,12 @@
 #!/bin/sh
 # Make .venv and build the extension in place: what "make" calls first.
 #
-#   sh bootstrap.sh run | net | test | lint
+#   sh bootstrap.sh run | net | ceph | test | lint
 #
-# The argument says which tools are wanted besides xbbd itself; net is ip(8) on Linux.  Does nothing
-# but look for changed C files when all is there.  Missing system packages are
-# installed when run as root on Debian or FreeBSD, else named.
+# The argument says which tools are wanted besides xbbd itself; net is ip(8) on Linux,
+# ceph what a cluster for tests is made of, on Debian.  Does nothing but look for changed
+# C files when all is there.  Missing system packages are installed when run as root on
+# Debian or FreeBSD, else named.
 set -eu
 cd "$(dirname "$0")"
 want=${1:-run}
@@ -55,6 +56,17 @@ if [ "$want" = net ]; then
 		apt-get -qq update
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
 		    iproute2 >/dev/null
+	fi
+fi
+
+if [ "$want" = ceph ]; then
+	want=test
+	if [ "$(id -u)" -eq 0 ] && ! command -v ceph-osd >/dev/null 2>&1 &&
+	    command -v apt-get >/dev/null 2>&1; then
+		apt-get -qq update
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
+		    --no-install-recommends ceph-common ceph-mon ceph-osd \
+		    >/dev/null
 	fi
 fi
 

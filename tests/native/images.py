@@ -21,7 +21,7 @@ from xbbd_bsd.native import RbdImage, close_image, load_rbd, open_image
 
 POOL = "xbbd"
 # Of a real cluster; "" where it is played.
-CONF = os.environ.get("XBBD_TEST_CEPH", "")
+CONF = os.environ.get("XBBD_TEST_CEPH_CONF", "")
 SONAME = "librbd.so.1"
 READ, WRITE, FLUSH, ZEROES = range(4)
 
