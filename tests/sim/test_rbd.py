@@ -6,6 +6,7 @@ What a real one does is in tests/ceph.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -183,3 +184,27 @@ def test_no_process_of_a_guest_has_one(cluster: Path) -> None:
         with pytest.raises(HostError, match="serve the image by NBD"):
             machine.attach(DiskOffer(1, XVDA, "store:db"))
         remove(machine.chain.store, machine.offers.pop())
+
+
+def test_an_image_takes_the_place_of_a_file_and_back(
+    machine: Machine, cluster: Path, image: Path, tmp_path: Path
+) -> None:
+    """As it is moved into a cluster, and out of it, while its guest is at work."""
+    guest = at_work(machine)
+    lock = cluster / POOL / "disk.lock"
+    for new, store in ((tmp_path / "file", ""), (image, "store:db")):
+        xbbctl(machine, "pause", "0")
+        if new != image:
+            shutil.copyfile(image, new)
+        else:
+            shutil.copyfile(tmp_path / "file", image)
+        xbbctl(machine, "swap", "0", store or str(new))
+        xbbctl(machine, "resume", "0")
+        assert lock.exists() == bool(store)
+        guest.event("progress")
+        guest.event("progress")
+    kill(machine)
+    start(machine)
+    machine.log_line("taken over")
+    guest.event("progress")
+    check_work(machine, guest, image)
