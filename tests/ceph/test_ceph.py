@@ -185,7 +185,7 @@ def test_who_stood_still_is_refused(cluster: Cluster, name: str, tmp_path: Path)
             r.front.transfer(Op.WRITE, 0, SIZE // 512, bytearray(b"n" * SIZE))
             r.front.transfer(Op.FLUSH_DISKCACHE, 0, 0)
             old.send_signal(signal.SIGCONT)
-            assert old.stdout.readline() == "DISK\n"
+            assert old.stdout.readline() == "MEDIUM\n"
             assert old.wait(GIVE_UP) == 0
             back = bytearray(SIZE)
             r.front.transfer(Op.READ, 0, SIZE // 512, back)

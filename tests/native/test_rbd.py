@@ -147,7 +147,7 @@ def test_who_is_shut_out_is_refused(tmp_path: Path) -> None:
         assert raw.responses(1) == [(7, Op.WRITE, ERROR)]
         drained(r)
         status = r.queue.status()
-        assert (status.reason, status.errno) == (StopReason.DISK, ESHUTDOWN)
+        assert (status.reason, status.errno) == (StopReason.MEDIUM, ESHUTDOWN)
         assert r.stored(0, 8) == b"a" * 4096
         new.close()
 
@@ -158,7 +158,7 @@ def test_a_flush_of_who_is_shut_out_loses_nothing(tmp_path: Path) -> None:
         new.open()
         assert ask(r, Op.FLUSH_DISKCACHE).responses(1) == [(7, Op.FLUSH_DISKCACHE, ERROR)]
         drained(r)
-        assert r.queue.status().reason is StopReason.DISK
+        assert r.queue.status().reason is StopReason.MEDIUM
         assert r.state.lost_errno == 0
         new.close()
 
