@@ -66,17 +66,47 @@ move_straight(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 
 /* By a buffer. */
 
+/*
+ * Whole pages as a kernel copies them: a string instruction is as good as any
+ * loop on every such processor, and where instructions count it is a half.
+ */
 static void
-copy_iov(uint8_t *buffer, const struct iovec *iov, int niov, bool to_guest)
+copy_bytes(uint8_t *to, const uint8_t *from, size_t n)
 {
-	int i;
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+	if (n % XBB_PAGE_SIZE == 0) {
+		n /= 8;
+		__asm__ volatile("rep movsq" : "+D" (to), "+S" (from),
+		    "+c" (n) : : "memory");
+		return;
+	}
+#endif
+	memcpy(to, from, n);
+}
 
-	for (i = 0; i < niov; i++) {
+/*
+ * The batch's data between a buffer, where it lies in a row, and pages that are
+ * pinned, or mapped one after the other from base on.
+ */
+static void
+copy_pages(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint8_t *base, uint8_t *buffer, bool to_guest)
+{
+	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint8_t *data;
+	uint32_t i, n;
+
+	for (i = 0; xbb_walk_next(&walk); i++) {
+		data = batch->persistent ? xbb_pages_base(q, walk.r, walk.i) :
+		    base + (size_t)i * XBB_PAGE_SIZE;
+		data += walk.seg->first_sect * XBB_SECTOR_SIZE;
+		n = xbb_segment_bytes(walk.seg);
 		if (to_guest)
-			memcpy(iov[i].iov_base, buffer, iov[i].iov_len);
+			copy_bytes(data, buffer, n);
 		else
-			memcpy(buffer, iov[i].iov_base, iov[i].iov_len);
-		buffer += iov[i].iov_len;
+			copy_bytes(buffer, data, n);
+		buffer += n;
 	}
 }
 
@@ -85,13 +115,12 @@ struct xbb_outcome
 xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
     bool to_guest)
 {
-	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
 	uint32_t refs[XBB_MAP_PAGES];
 	struct xbb_map map;
 	struct xbb_outcome done;
 
 	if (batch->persistent) {
-		copy_iov(buffer, iov, fill_iov(q, batch, NULL, iov), to_guest);
+		copy_pages(q, batch, NULL, buffer, to_guest);
 		return (XBB_WELL);
 	}
 	if (q->conn.copies)
@@ -99,7 +128,7 @@ xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
 	done = xbb_pages_map(q, batch, &map, refs);
 	if (done.error != 0)
 		return (done);
-	copy_iov(buffer, iov, fill_iov(q, batch, map.base, iov), to_guest);
+	copy_pages(q, batch, map.base, buffer, to_guest);
 	xbb_pages_unmap(q, batch, &map);
 	return (XBB_WELL);
 }
@@ -254,7 +283,6 @@ sweep_buffer(const struct xbb_queue *q)
 static int
 exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 {
-	struct iovec iov[XBB_MAX_BATCH_SEGMENTS];
 	uint32_t refs[XBB_MAP_PAGES];
 	struct xbb_batch *batch;
 	struct xbb_map map;
@@ -271,8 +299,9 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 	page = map.base;
 	for (i = 0; i < sweep->n; i++) {
 		batch = sweep->part[i].batch;
-		copy_iov(buffer + (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
-		    iov, fill_iov(q, batch, page, iov), !sweep->writes);
+		copy_pages(q, batch, page, buffer +
+		    (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
+		    !sweep->writes);
 		page += (size_t)batch->nseg * XBB_PAGE_SIZE;
 	}
 	xbb_pages_unmap_all(q, sweep, &map);

@@ -5,49 +5,64 @@
  * thread, the rest on whichever carries the batch out.
  */
 #include <assert.h>
+#include <string.h>
 
 #include "block/block.h"
 
 _Static_assert(XBB_MAX_INDIRECT_SEGMENTS <= XBB_MAP_PAGES,
     "a map holds the largest request");
 
-static uint16_t *
-pinned_at(const struct xbb_queue *q, uint16_t r, uint32_t i)
+/* The references of a batch's segments, in their order. */
+static uint32_t
+list_refs(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint32_t *refs)
 {
+	const struct xbb_segment *seg;
+	uint32_t i, left, n;
+	uint16_t r;
 
-	return (&q->set.pinned[(size_t)r * q->set.max_segments + i]);
+	n = 0;
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
+		assert(n + q->set.reqs[r].nseg <= XBB_MAX_BATCH_SEGMENTS);
+		seg = xbb_req_segments(q, r);
+		for (i = 0; i < q->set.reqs[r].nseg; i++)
+			refs[n++] = seg[i].gref;
+	}
+	return (n);
 }
 
 /* Pin all pages of a batch: then it is persistent, else it does without. */
 bool
 xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch)
 {
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
-	uint16_t *pinned[XBB_MAX_BATCH_SEGMENTS];
+	uint16_t pinned[XBB_MAX_BATCH_SEGMENTS];
 	uint32_t refs[XBB_MAX_BATCH_SEGMENTS];
-	uint32_t n;
+	const uint16_t *from;
+	uint16_t r;
 
 	if (q->own.persist.max == 0 || batch->nseg == 0)
 		return (false);
-	for (n = 0; xbb_walk_next(&walk); n++) {
-		assert(n < XBB_MAX_BATCH_SEGMENTS);
-		refs[n] = walk.seg->gref;
-		pinned[n] = pinned_at(q, walk.r, walk.i);
-	}
-	batch->persistent = xbb_persist_pin(&q->own.persist, refs, n, pinned);
+	batch->persistent = xbb_persist_pin(&q->own.persist, refs,
+	    list_refs(q, batch, refs), pinned);
+	from = pinned;
+	for (r = batch->first; batch->persistent && r != XBB_NONE;
+	    from += q->set.reqs[r].nseg, r = q->set.reqs[r].next)
+		memcpy(q->set.pinned + (size_t)r * q->set.max_segments, from,
+		    q->set.reqs[r].nseg * sizeof(*from));
 	return (batch->persistent);
 }
 
 void
 xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch)
 {
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	uint16_t r;
 
 	if (!batch->persistent)
 		return;
-	while (xbb_walk_next(&walk))
-		xbb_persist_unpin(&q->own.persist,
-		    *pinned_at(q, walk.r, walk.i));
+	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
+		xbb_persist_unpin(&q->own.persist, q->set.pinned +
+		    (size_t)r * q->set.max_segments, q->set.reqs[r].nseg);
 	batch->persistent = false;
 }
 
@@ -56,7 +71,8 @@ uint8_t *
 xbb_pages_base(const struct xbb_queue *q, uint16_t r, uint32_t i)
 {
 
-	return (xbb_persist_base(&q->own.persist, *pinned_at(q, r, i)));
+	return (xbb_persist_base(&q->own.persist,
+	    q->set.pinned[(size_t)r * q->set.max_segments + i]));
 }
 
 /* Only a guest's fault counts as a grant that failed. */
@@ -70,22 +86,6 @@ failed_for(struct xbb_batch *batch, int error, enum xbb_shortage shortage)
 	return ((struct xbb_outcome){
 		error, by_guest ? XBB_BLAME_GUEST : XBB_BLAME_NOBODY
 	});
-}
-
-/* The references of a batch's segments, in their order. */
-static uint32_t
-list_refs(const struct xbb_queue *q, const struct xbb_batch *batch,
-    uint32_t *refs)
-{
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
-	uint32_t n;
-
-	n = 0;
-	while (xbb_walk_next(&walk)) {
-		assert(n < XBB_MAX_BATCH_SEGMENTS);
-		refs[n++] = walk.seg->gref;
-	}
-	return (n);
 }
 
 /*
@@ -226,21 +226,17 @@ fetch_kept(struct xbb_queue *q, const struct xbb_req *req, uint32_t npages,
     struct xbb_segment *to, size_t bytes)
 {
 	struct xbb_persist *p = &q->own.persist;
-	uint16_t number[XBB_MAX_INDIRECT_PAGES];
-	uint16_t *pinned[XBB_MAX_INDIRECT_PAGES];
+	uint16_t pinned[XBB_MAX_INDIRECT_PAGES];
 	uint32_t i;
 
 	if (p->max == 0)
 		return (false);
-	for (i = 0; i < npages; i++)
-		pinned[i] = &number[i];
 	if (!xbb_persist_pin(p, req->indirect_ref, npages, pinned))
 		return (false);
-	for (i = 0; i < npages; i++) {
-		xbb_grants_take_page(to, xbb_persist_base(p, number[i]), i,
+	for (i = 0; i < npages; i++)
+		xbb_grants_take_page(to, xbb_persist_base(p, pinned[i]), i,
 		    bytes);
-		xbb_persist_unpin(p, number[i]);
-	}
+	xbb_persist_unpin(p, pinned, npages);
 	return (true);
 }
 

@@ -105,7 +105,6 @@ drop_page(struct xbb_persist *p, uint16_t n)
 {
 	uint16_t *at;
 
-	assert(p->page[n].users == 0);
 	for (at = &p->bucket[hash_of(p->page[n].ref)]; *at != n;
 	    at = &p->page[*at].next)
 		continue;
@@ -129,6 +128,7 @@ unmap_chunk(struct xbb_persist *p, uint16_t c)
 	uint16_t n, next;
 	uint32_t i;
 
+	assert(chunk->users == 0);
 	i = 0;
 	for (n = chunk->first; n != XBB_NONE; n = next) {
 		next = p->page[n].sibling;
@@ -283,7 +283,6 @@ map_chunk(struct xbb_persist *p, const uint32_t *refs, uint32_t n)
 		p->free_page = page->next;
 		page->base = map.base + (size_t)i * XBB_PAGE_SIZE;
 		page->ref = refs[i];
-		page->users = 0;
 		page->chunk = c;
 		page->sibling = chunk->first;
 		chunk->first = at;
@@ -298,27 +297,96 @@ map_chunk(struct xbb_persist *p, const uint32_t *refs, uint32_t n)
 	return (true);
 }
 
+/* So many pages of a chunk are pinned now. */
 static void
-pin_page(struct xbb_persist *p, uint16_t n)
+use_chunk(struct xbb_persist *p, uint16_t c, uint32_t n)
 {
-	const uint16_t c = p->page[n].chunk;
+	struct xbb_persist_chunk *chunk = &p->chunk[c];
 
-	p->page[n].users++;
-	p->chunk[c].users++;
-	p->chunk[c].used_ns = *p->now_ns;
+	chunk->users += n;
+	chunk->used_ns = *p->now_ns;
 	if (p->newest != c) {
 		unlink_chunk(p, c);
 		link_newest(p, c);
 	}
 }
 
-void
-xbb_persist_unpin(struct xbb_persist *p, uint16_t n)
+static void
+leave_chunk(struct xbb_persist *p, uint16_t c, uint32_t n)
 {
 
-	assert(p->page[n].users > 0);
-	p->page[n].users--;
-	p->chunk[p->page[n].chunk].users--;
+	assert(p->chunk[c].users >= n);
+	p->chunk[c].users -= n;
+}
+
+/* Pages that are mapped together are used together: a chunk at a time. */
+static void
+for_chunks(struct xbb_persist *p, const uint16_t *pages, uint32_t n,
+    void (*count)(struct xbb_persist *p, uint16_t c, uint32_t n))
+{
+	uint32_t begin, i;
+	uint16_t c;
+
+	for (i = 0; i < n;) {
+		if (pages[i] == XBB_NONE) {
+			i++;
+			continue;
+		}
+		c = p->page[pages[i]].chunk;
+		begin = i++;
+		while (i < n && pages[i] != XBB_NONE &&
+		    p->page[pages[i]].chunk == c)
+			i++;
+		count(p, c, i - begin);
+	}
+}
+
+void
+xbb_persist_unpin(struct xbb_persist *p, const uint16_t *pinned, uint32_t n)
+{
+
+	for_chunks(p, pinned, n, leave_chunk);
+}
+
+/* The references that are not mapped, each once; how many. */
+static uint32_t
+list_missing(const uint32_t *refs, uint32_t n, const uint16_t *pinned,
+    uint32_t *missing)
+{
+	uint32_t i, m, nmissing;
+
+	nmissing = 0;
+	for (i = 0; i < n; i++) {
+		if (pinned[i] != XBB_NONE)
+			continue;
+		for (m = 0; m < nmissing && missing[m] != refs[i]; m++)
+			continue;
+		if (m == nmissing)
+			missing[nmissing++] = refs[i];
+	}
+	return (nmissing);
+}
+
+/* Have those that were not mapped mapped and pinned too. */
+static bool
+pin_missing(struct xbb_persist *p, const uint32_t *refs, uint32_t n,
+    uint16_t *pinned)
+{
+	struct xbb_common_counters *c = &p->conn->rc->counters;
+	uint32_t missing[XBB_MAP_PAGES];
+	uint32_t i, nmissing;
+
+	nmissing = list_missing(refs, n, pinned, missing);
+	XBB_COUNT(c->persistent_hits, n - nmissing);
+	XBB_COUNT(c->persistent_misses, nmissing);
+	if (!map_chunk(p, missing, nmissing))
+		return (false);
+	for (i = 0; i < n; i++)
+		if (pinned[i] == XBB_NONE) {
+			pinned[i] = look_up(p, refs[i]);
+			use_chunk(p, p->page[pinned[i]].chunk, 1);
+		}
+	return (true);
 }
 
 /*
@@ -329,39 +397,23 @@ xbb_persist_unpin(struct xbb_persist *p, uint16_t n)
  */
 bool
 xbb_persist_pin(struct xbb_persist *p, const uint32_t *refs, uint32_t n,
-    uint16_t **pinned)
+    uint16_t *pinned)
 {
-	struct xbb_common_counters *c = &p->conn->rc->counters;
-	uint32_t missing[XBB_MAP_PAGES];
-	uint32_t i, m, nmissing;
+	bool all;
+	uint32_t i;
 
-	nmissing = 0;
+	all = true;
 	for (i = 0; i < n; i++) {
-		*pinned[i] = look_up(p, refs[i]);
-		if (*pinned[i] != XBB_NONE) {
-			pin_page(p, *pinned[i]);
-			continue;
-		}
-		for (m = 0; m < nmissing && missing[m] != refs[i]; m++)
-			continue;
-		if (m == nmissing)
-			missing[nmissing++] = refs[i];
+		pinned[i] = look_up(p, refs[i]);
+		all &= pinned[i] != XBB_NONE;
 	}
-	XBB_COUNT(c->persistent_hits, n - nmissing);
-	XBB_COUNT(c->persistent_misses, nmissing);
-	if (nmissing == 0)
-		return (true);
-	if (!map_chunk(p, missing, nmissing)) {
-		for (i = 0; i < n; i++)
-			if (*pinned[i] != XBB_NONE)
-				xbb_persist_unpin(p, *pinned[i]);
+	for_chunks(p, pinned, n, use_chunk);
+	if (all)
+		XBB_COUNT(p->conn->rc->counters.persistent_hits, n);
+	else if (!pin_missing(p, refs, n, pinned)) {
+		for_chunks(p, pinned, n, leave_chunk);
 		return (false);
 	}
-	for (i = 0; i < n; i++)
-		if (*pinned[i] == XBB_NONE) {
-			*pinned[i] = look_up(p, refs[i]);
-			pin_page(p, *pinned[i]);
-		}
 	return (true);
 }
 

@@ -58,7 +58,6 @@ struct xbb_part {
 struct xbb_persist_page {
 	uint8_t		*base;
 	uint32_t	 ref;
-	uint32_t	 users;		/* who pinned it */
 	uint16_t	 next;		/* of the same hash, or free */
 	uint16_t	 sibling;	/* of the same chunk */
 	uint16_t	 chunk;
@@ -70,7 +69,7 @@ struct xbb_persist_chunk {
 	uint64_t	 used_ns;	/* when last */
 	uint32_t	 npages;
 	uint32_t	 mappings;	/* as they are charged */
-	uint32_t	 users;
+	uint32_t	 users;		/* pinned pages, as often as they are */
 	uint16_t	 first;		/* page */
 	uint16_t	 older, newer;	/* by use; older links the free ones */
 };
@@ -114,8 +113,9 @@ xbb_budget_presses(const struct xbb_share *share)
 int	xbb_persist_open(struct xbb_persist *p, struct xbb_conn *conn);
 void	xbb_persist_close(struct xbb_persist *p);
 bool	xbb_persist_pin(struct xbb_persist *p, const uint32_t *refs,
-	    uint32_t n, uint16_t **pinned);
-void	xbb_persist_unpin(struct xbb_persist *p, uint16_t page);
+	    uint32_t n, uint16_t *pinned);
+void	xbb_persist_unpin(struct xbb_persist *p, const uint16_t *pinned,
+	    uint32_t n);
 void	xbb_persist_give_back(struct xbb_persist *p, uint64_t since_ns,
 	    uint32_t pages, uint32_t mappings);
 void	xbb_persist_yield(struct xbb_persist *p, bool hard);
