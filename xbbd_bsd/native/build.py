@@ -134,7 +134,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 LINUX: dict[str, tuple[str, ...]] = {
     "hv": ("linux.c",),
     "core": ("host_linux.c",),
-    "block": ("disk_linux.c",),
+    "block": ("bulk_linux.c", "disk_linux.c"),
     "net": ("link_linux.c",),
     "front": ("hv_linux.c",),
     "guest": ("confine_linux.c", "process_linux.c"),

@@ -145,6 +145,7 @@ class State(MappedSegment):
 
     def __init__(self, path: str, fd: int, *, writable: bool, locked: bool = False) -> None:
         super().__init__(path, fd, writable=writable, locked=locked)
+        lib.xbb_state_fence(self._state, self._lock)
         self._medium: SegmentMedium | None = None
 
     @classmethod
@@ -165,6 +166,12 @@ class State(MappedSegment):
         return cls._made(
             path, identity, lambda fd, c: lib.xbb_state_format(fd, c, rings, table_entries)
         )
+
+    def unlock(self) -> None:
+        """As of any segment."""
+        if self._state is not None:
+            lib.xbb_state_fence(self._state, -1)
+        super().unlock()
 
     def tunables(self) -> dict[str, int]:
         """The tunables by name; its own limits are such, too."""

@@ -56,7 +56,8 @@ struct xbb_started {
 
 /*
  * Batches, all to be read or all to be written, whose grants are mapped or
- * copied by one call: no more pages than the largest batch may have.
+ * copied by one call, or stay mapped: no more pages than the largest batch may
+ * have.
  */
 #define XBB_SWEEP_MOST	32
 
@@ -73,10 +74,21 @@ struct xbb_sweep {
 	uint32_t	 n;
 	uint32_t	 npages;
 	bool		 writes;
+	bool		 kept;		/* pages of all are pinned */
 	struct xbb_sweep_part part[XBB_SWEEP_MOST];
 	struct xbb_map	 map;		/* if the disk works on the pages */
 	uint32_t	 refs[XBB_MAP_PAGES];	/* of that */
 };
+
+/* Bytes of a device, and where they are in memory (bulk_*.c). */
+struct xbb_bulk_piece {
+	void		*data;
+	uint64_t	 offset;	/* on the device */
+	uint32_t	 length;
+	bool		 moved;		/* all of it, by xbb_bulk_move() */
+};
+
+struct xbb_bulk;
 
 /* Does a thread sleep in its work?  See speed.c. */
 struct xbb_sleeper {
@@ -133,6 +145,8 @@ struct xbb_queue_own {
 	struct xbb_started started[2];	/* by whether they write */
 	uint64_t	 starts;	/* batches started so far */
 	uint32_t	 longest_sweep;	/* that may be; 0: there was none */
+	struct xbb_bulk	*bulk;		/* that moves one by one call */
+	bool		 bulk_tried;	/* to open that */
 	uint32_t	 nstarted;
 	uint32_t	 started_segments;
 	bool		 barrier_started;
@@ -308,9 +322,22 @@ struct xbb_outcome xbb_data_exchange(struct xbb_queue *q,
 int	xbb_data_sweep_begin(struct xbb_queue *q, struct xbb_sweep *sweep);
 struct xbb_outcome xbb_data_sweep_part(struct xbb_queue *q,
 	    const struct xbb_sweep *sweep, const struct xbb_sweep_part *part);
+struct xbb_bulk_piece xbb_data_sweep_piece(struct xbb_queue *q,
+	    const struct xbb_sweep_part *part);
 int	xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
 	    struct xbb_sweep *read);
 size_t	xbb_data_buffer_size(const struct xbb_queue_params *params);
+bool	xbb_data_is_bounced(const struct xbb_queue *q);
+
+/*
+ * bulk_linux.c, bulk_freebsd.c - several transfers of a device by one system
+ * call.  Ring thread.
+ */
+struct xbb_bulk *xbb_bulk_open(int disk_fd, uint32_t sector_size,
+	    int fence_fd, void *buffer, size_t size);
+void	xbb_bulk_close(struct xbb_bulk *bulk);
+void	xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
+	    struct xbb_bulk_piece *pieces, uint32_t n);
 
 /* flush.c - flushes of a disk, one at a time; what is known to be lost. */
 int	xbb_flushes_join(struct xbb_state *state,

@@ -351,6 +351,8 @@ struct xbb_queue;
  * segment is good for finding one's way in it: xbb_state_rings() and
  * xbb_state_entries() say what it was made for, xbb_state_table() and
  * xbb_state_latency() where the parts of a ring are (NULL: no such ring).
+ * xbb_state_fence() says by which descriptor of the file its lock is held; it
+ * must be open for as long as rings work on it.
  * xbb_state_lose() notes that the disk has lost something, the first errno for
  * good, xbb_state_lost() reads it, and xbb_state_believe() takes it back.
  */
@@ -358,6 +360,7 @@ int	xbb_state_format(int fd, const struct xbb_identity *identity,
 	    uint32_t nrings, uint32_t table_entries);
 int	xbb_state_map(int fd, int writable, struct xbb_state **statep);
 void	xbb_state_unmap(struct xbb_state *state);
+void	xbb_state_fence(struct xbb_state *state, int fd);
 void	xbb_tunable_set(int32_t *tunable, int32_t value);
 int	xbb_state_resize(struct xbb_state *state, uint64_t sectors);
 int	xbb_state_damaged(const struct xbb_state *state);

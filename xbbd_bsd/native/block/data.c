@@ -245,8 +245,8 @@ move_bounced(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 }
 
 /* Does data go by a buffer? */
-static bool
-is_bounced(const struct xbb_queue *q)
+bool
+xbb_data_is_bounced(const struct xbb_queue *q)
 {
 
 	return (q->set.params.bounce || q->conn.copies);
@@ -262,7 +262,7 @@ struct xbb_outcome
 xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 
-	if (is_bounced(q))
+	if (xbb_data_is_bounced(q))
 		return (move_bounced(q, batch, thread));
 	return (move_straight(q, batch, thread));
 }
@@ -291,6 +291,13 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 	int error;
 
 	buffer = sweep_buffer(q);
+	if (sweep->kept) {
+		for (i = 0; i < sweep->n; i++)
+			copy_pages(q, sweep->part[i].batch, NULL, buffer +
+			    (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
+			    !sweep->writes);
+		return (0);
+	}
 	if (q->conn.copies)
 		return (xbb_pages_copy_all(q, sweep, buffer));
 	error = xbb_pages_map_all(q, sweep, &map, refs);
@@ -313,9 +320,21 @@ int
 xbb_data_sweep_begin(struct xbb_queue *q, struct xbb_sweep *sweep)
 {
 
-	if (!is_bounced(q))
+	if (!xbb_data_is_bounced(q))
 		return (xbb_pages_map_all(q, sweep, &sweep->map, sweep->refs));
 	return (sweep->writes ? exchange_all(q, sweep) : 0);
+}
+
+/* Where a part has its place, and on the disk. */
+struct xbb_bulk_piece
+xbb_data_sweep_piece(struct xbb_queue *q, const struct xbb_sweep_part *part)
+{
+
+	return ((struct xbb_bulk_piece){
+		.data = sweep_buffer(q) + (size_t)part->page * XBB_PAGE_SIZE,
+		.offset = part->batch->sector * XBB_SECTOR_SIZE,
+		.length = (uint32_t)part->batch->nsectors * XBB_SECTOR_SIZE,
+	});
 }
 
 /* A part of it. */
@@ -331,7 +350,7 @@ xbb_data_sweep_part(struct xbb_queue *q, const struct xbb_sweep *sweep,
 
 	length = batch->nsectors * XBB_SECTOR_SIZE;
 	niov = 1;
-	if (is_bounced(q)) {
+	if (xbb_data_is_bounced(q)) {
 		iov[0] = (struct iovec){ sweep_buffer(q) + at, length };
 		batch->tally.io_bounced++;
 	} else
@@ -346,7 +365,7 @@ xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
     struct xbb_sweep *read)
 {
 
-	if (!is_bounced(q)) {
+	if (!xbb_data_is_bounced(q)) {
 		xbb_pages_unmap_all(q, sweep, &sweep->map);
 		return (0);
 	}

@@ -6,6 +6,9 @@
  */
 #include "block/block.h"
 
+/* Of a batch that is worth a sweep alone. */
+#define ENOUGH_SEGMENTS	8
+
 /* What a worker has done. */
 
 static void
@@ -100,7 +103,7 @@ run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
 	struct xbb_batch *batch;
 	uint32_t i;
 
-	if (sweep->n > 1) {
+	if (sweep->n > 1 || (sweep->n == 1 && q->own.bulk != NULL)) {
 		xbb_answer_push(q);
 		xbb_sweep_run(q, sweep);
 	}
@@ -115,6 +118,35 @@ run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
 		else
 			run_here(q, batch);
 	}
+}
+
+/*
+ * Have a call that moves all of a sweep, once a disk has been quick for a while
+ * and there is enough for it to do: its buffer stays in memory.
+ */
+static void
+try_bulk(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	const struct xbb_queue_params *p = &q->set.params;
+
+	if (q->own.bulk_tried || !xbb_speed_is_quick(q) ||
+	    (q->own.pending.head == NULL && batch->nseg < ENOUGH_SEGMENTS))
+		return;
+	q->own.bulk_tried = true;
+	if (p->disk_kind == XBB_DISK_DEVICE && xbb_data_is_bounced(q) &&
+	    p->block_size == p->sector_size)
+		q->own.bulk = xbb_bulk_open(p->disk_fd, p->sector_size,
+		    xbb_mapping_fence(q->conn.mapping), q->set.buffer,
+		    q->shared.pool.buffer_size);
+}
+
+static void
+local_leave(struct xbb_queue *q)
+{
+
+	if (q->own.bulk != NULL)
+		xbb_bulk_close(q->own.bulk);
+	q->own.bulk = NULL;
 }
 
 /*
@@ -166,8 +198,8 @@ run_swept(struct xbb_queue *q, struct xbb_batch *batch)
 /*
  * What will be over before another thread would be awake this thread does
  * itself, one at a time, and comes back; or a sweep of such batches, if grants
- * are mapped or copied for each.  What may take long is handed over, lest the
- * ring waits behind the disk.
+ * are mapped or copied for each, or one call moves them all.  What may take
+ * long is handed over, lest the ring waits behind the disk.
  */
 static bool
 local_submit(struct xbb_queue *q, struct xbb_batch *batch)
@@ -177,6 +209,7 @@ local_submit(struct xbb_queue *q, struct xbb_batch *batch)
 		xbb_pool_submit(&q->shared.pool, &batch->work);
 		return (false);
 	}
+	try_bulk(q, batch);
 	if (!batch->starved && xbb_sweep_admits(q, batch))
 		run_swept(q, batch);
 	else
@@ -210,4 +243,5 @@ const struct xbb_store_ops xbb_store_local = {
 	.submit = local_submit,
 	.push = local_push,
 	.reap = local_reap,
+	.leave = local_leave,
 };

@@ -75,6 +75,13 @@ xbb_state_unmap(struct xbb_state *state)
 	xbb_mapping_remove(xbb_mapping_of(state));
 }
 
+void
+xbb_state_fence(struct xbb_state *state, int fd)
+{
+
+	xbb_mapping_set_fence(xbb_mapping_of(state), fd);
+}
+
 int
 xbb_state_damaged(const struct xbb_state *state)
 {

@@ -141,6 +141,8 @@ xbb_queue_main(void *arg)
 			break;
 		rest_queue(q);
 	}
+	if (q->set.store->leave != NULL)
+		q->set.store->leave(q);
 	xbb_persist_drop(&q->own.persist);
 	xbb_conn_drained(conn);
 	return (NULL);

@@ -43,6 +43,8 @@ struct xbb_store_ops {
 	 * nothing under way of its own, or left to do first?
 	 */
 	bool	(*is_still)(const struct xbb_queue *q);
+	/* The thread is about to end, and nothing is out. */
+	void	(*leave)(struct xbb_queue *q);
 	/* Milliseconds until it is to be reaped anyhow, -1 for any time. */
 	int	(*wait)(struct xbb_queue *q);
 };

@@ -1,8 +1,10 @@
 /*
  * sweep.c - quick batches that are carried out one after the other, with their
  * grants mapped or copied by one call for all: without grants that stay mapped
- * such a call costs more than the disk.  All or none of it: whatever goes wrong
- * with a grant is found out by doing each batch by itself.  Ring thread.
+ * such a call costs more than the disk.  Or at once, by one call for the disk
+ * too, where there is one (bulk_*.c).  All or none of it: whatever goes wrong
+ * with a grant, or at the disk then, is found out by doing each batch by
+ * itself.  Ring thread.
  */
 #include "block/block.h"
 
@@ -12,17 +14,20 @@ xbb_sweep_begin(struct xbb_sweep *sweep, bool writes)
 
 	sweep->n = sweep->npages = 0;
 	sweep->writes = writes;
+	sweep->kept = false;
 }
 
 /*
  * Is a batch that is started one for a sweep?  It has no page that is mapped
- * already, and no part of a block, for which there is more to do.
+ * already, unless it is the disk's call that is saved, and no part of a block,
+ * for which there is more to do.
  */
 bool
 xbb_sweep_admits(const struct xbb_queue *q, const struct xbb_batch *batch)
 {
 
-	return (batch->nseg != 0 && !batch->persistent &&
+	return (batch->nseg != 0 &&
+	    (!batch->persistent || q->own.bulk != NULL) &&
 	    (batch->operation == XBB_OP_READ ||
 	    batch->operation == XBB_OP_WRITE) &&
 	    q->set.params.block_size == q->set.params.sector_size);
@@ -35,8 +40,10 @@ xbb_sweep_add(const struct xbb_queue *q, struct xbb_sweep *sweep,
 {
 
 	if (!xbb_sweep_admits(q, batch) || sweep->n == XBB_SWEEP_MOST ||
-	    sweep->npages + batch->nseg > q->set.params.max_batch_segments)
+	    sweep->npages + batch->nseg > q->set.params.max_batch_segments ||
+	    (sweep->n != 0 && sweep->kept != batch->persistent))
 		return (false);
+	sweep->kept = batch->persistent;
 	sweep->part[sweep->n++] = (struct xbb_sweep_part){
 		.batch = batch, .page = sweep->npages,
 	};
@@ -67,6 +74,40 @@ run_parts(struct xbb_queue *q, struct xbb_sweep *sweep)
 	}
 }
 
+/*
+ * The disk's part by one call.  If that was waited for it is said of one: how
+ * long each took nobody knows.
+ */
+static void
+run_at_once(struct xbb_queue *q, struct xbb_sweep *sweep)
+{
+	struct xbb_bulk_piece piece[XBB_SWEEP_MOST];
+	struct xbb_sweep_part *part;
+	uint64_t now, took;
+	uint32_t i;
+	bool waited;
+
+	now = xbb_now_ns();
+	for (i = 0; i < sweep->n; i++) {
+		part = &sweep->part[i];
+		part->batch->begun_ns = now;
+		xbb_probe_dispatch(q, part->batch);
+		piece[i] = xbb_data_sweep_piece(q, part);
+	}
+	xbb_bulk_move(q->own.bulk, sweep->writes, piece, sweep->n);
+	took = xbb_now_ns() - now;
+	waited = xbb_speed_waited(q, 0, took);
+	for (i = 0; i < sweep->n; i++) {
+		part = &sweep->part[i];
+		part->took = took;
+		part->waited = waited && i == 0;
+		part->done = XBB_WELL;
+		part->ended = piece[i].moved;
+		part->batch->tally.io_bounced += part->ended;
+		xbb_speed_judge(q, took, part->waited);
+	}
+}
+
 /* What the disk has read, and the guest is to get. */
 static void
 list_read(const struct xbb_sweep *sweep, struct xbb_sweep *read)
@@ -74,6 +115,7 @@ list_read(const struct xbb_sweep *sweep, struct xbb_sweep *read)
 	uint32_t i;
 
 	xbb_sweep_begin(read, false);
+	read->kept = sweep->kept;
 	for (i = 0; i < sweep->n; i++)
 		if (sweep->part[i].ended && sweep->part[i].done.error == 0) {
 			read->part[read->n++] = sweep->part[i];
@@ -95,7 +137,10 @@ xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
 
 	if (xbb_data_sweep_begin(q, sweep) != 0)
 		return;
-	run_parts(q, sweep);
+	if (q->own.bulk != NULL)
+		run_at_once(q, sweep);
+	else
+		run_parts(q, sweep);
 	if (!sweep->writes)
 		list_read(sweep, &read);
 	if (xbb_data_sweep_end(q, sweep, sweep->writes ? NULL : &read) != 0)

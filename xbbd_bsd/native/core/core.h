@@ -233,6 +233,8 @@ struct xbb_mapping *xbb_mapping_of(const void *segment);
 uint32_t xbb_mapping_rings(const struct xbb_mapping *mapping);
 uint32_t xbb_mapping_entries(const struct xbb_mapping *mapping);
 bool	xbb_mapping_damaged(const struct xbb_mapping *mapping);
+void	xbb_mapping_set_fence(struct xbb_mapping *mapping, int fd);
+int	xbb_mapping_fence(const struct xbb_mapping *mapping);
 void	*xbb_mapping_own(struct xbb_mapping *mapping);
 
 /* devstat.c - the records of devstat(9).  Ring thread. */

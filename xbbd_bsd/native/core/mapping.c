@@ -31,6 +31,7 @@ struct xbb_mapping {
 	atomic_bool	 damaged;
 	uint32_t	 nrings;	/* what it was made for */
 	uint32_t	 table_entries;
+	atomic_int	 fence;		/* see xbb_mapping_fence() */
 	_Alignas(8) uint8_t own[XBB_MAPPING_OWN];	/* the family's */
 };
 
@@ -131,6 +132,7 @@ xbb_mapping_add(void *base, size_t size, uint32_t nrings,
 		m->nrings = nrings;
 		m->table_entries = table_entries;
 		atomic_store(&m->damaged, false);
+		atomic_store(&m->fence, -1);
 		memset(m->own, 0, sizeof(m->own));
 		atomic_store(&m->base, (uintptr_t)base);
 		atomic_store(&m->size, size);
@@ -180,6 +182,25 @@ xbb_mapping_damaged(const struct xbb_mapping *m)
 {
 
 	return (atomic_load_explicit(&m->damaged, memory_order_relaxed));
+}
+
+/* So its lock is held, by whoever opened that descriptor. */
+void
+xbb_mapping_set_fence(struct xbb_mapping *m, int fd)
+{
+
+	atomic_store(&m->fence, fd);
+}
+
+/*
+ * The descriptor of the lock that is free once nobody of ours serves the device
+ * any more; -1: this process has none that would be let go of only then.
+ */
+int
+xbb_mapping_fence(const struct xbb_mapping *m)
+{
+
+	return (atomic_load(&m->fence));
 }
 
 /* What the family keeps of it, zeros at first: XBB_MAPPING_OWN bytes. */
