@@ -167,6 +167,7 @@ def test_a_disk_on_linux(play: Play, sector_size: int, aligned: bool) -> None:
     SET.clear()
     assert LINUX.prepare_disk(0) == replace(DISK, sector_size=sector_size, aligned=aligned)
     assert os.O_RDWR | os.O_DIRECT in SET
+    assert SET[-1] == os.O_RDWR | os.O_DIRECT | os.O_NOATIME
 
 
 @pytest.mark.parametrize("answer", [errno.ENOTTY, errno.EACCES, b""])

@@ -111,6 +111,8 @@ class Linux:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
         except OSError:  # a device that cannot is served all the same
             return geometry
+        with suppress(OSError):  # when its node was read last nobody asks
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT | os.O_NOATIME)
         return replace(
             geometry,
             durable=not has_write_cache(status.st_rdev),

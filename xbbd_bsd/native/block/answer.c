@@ -35,7 +35,7 @@ void
 xbb_answer(struct xbb_queue *q, uint16_t r)
 {
 	struct xbb_req *req = &q->set.reqs[r], *shown = &q->set.table[r];
-	_Alignas(8) uint32_t words[4];
+	_Alignas(16) uint32_t words[4];
 
 	xbb_may_die();
 	XBB_SET(shown->rsp_index, q->own.ring.rsp_prod_pvt);

@@ -78,11 +78,57 @@ bool	xbb_batch_admits(const struct xbb_batch *batch,
 	    const struct xbb_req *req, const struct xbb_coalesce *limits);
 void	xbb_batch_append(struct xbb_batch *batch, struct xbb_req *reqs,
 	    uint16_t req);
-bool	xbb_batch_overlaps(const struct xbb_batch *a,
-	    const struct xbb_batch *b, uint32_t block_size);
-bool	xbb_batch_writes(const struct xbb_batch *batch);
-bool	xbb_batch_flushes(const struct xbb_batch *batch);
-bool	xbb_batch_is_barrier(const struct xbb_batch *batch);
-bool	xbb_batch_is_flush(const struct xbb_batch *batch);
+
+static inline bool
+xbb_batch_writes(const struct xbb_batch *batch)
+{
+
+	return (batch->operation != XBB_OP_READ && batch->nsectors != 0);
+}
+
+/*
+ * A barrier proper, or a flush that carries data: that one is promised no
+ * order, but gets the same treatment, since it is rare and must be durable.
+ */
+static inline bool
+xbb_batch_is_barrier(const struct xbb_batch *batch)
+{
+
+	return (batch->operation == XBB_OP_WRITE_BARRIER ||
+	    (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg != 0));
+}
+
+/* A flush and nothing else, which waits for the writes before it. */
+static inline bool
+xbb_batch_is_flush(const struct xbb_batch *batch)
+{
+
+	return (batch->operation == XBB_OP_FLUSH_DISKCACHE && batch->nseg == 0);
+}
+
+/* Will it have the disk write its cache out?  That takes milliseconds. */
+static inline bool
+xbb_batch_flushes(const struct xbb_batch *batch)
+{
+
+	return (!batch->faked && (batch->operation == XBB_OP_WRITE_BARRIER ||
+	    batch->operation == XBB_OP_FLUSH_DISKCACHE));
+}
+
+/*
+ * Do two batches touch a common block?  Not sector: of a disk with larger
+ * blocks, one that is written in part is read and written whole.  Sizes are
+ * powers of two, and it is enough to look at the whole blocks of one.
+ */
+static inline bool
+xbb_batch_overlaps(const struct xbb_batch *a, const struct xbb_batch *b,
+    uint32_t block_size)
+{
+	const uint64_t mask = block_size / XBB_SECTOR_SIZE - 1;
+
+	return (b->sector < ((a->sector + a->nsectors + mask) & ~mask) &&
+	    b->sector + b->nsectors > (a->sector & ~mask) &&
+	    a->nsectors != 0 && b->nsectors != 0);
+}
 
 #endif /* XBB_BLOCK_BATCH_H */

@@ -200,6 +200,14 @@ xbb_req_segments(const struct xbb_queue *q, uint16_t r)
 	    (size_t)r * q->set.max_segments : q->set.reqs[r].seg);
 }
 
+/* The pages of its segments, if its batch is persistent. */
+static inline uint16_t *
+xbb_pages_pinned(const struct xbb_queue *q, uint16_t r)
+{
+
+	return (q->set.pinned + (size_t)r * q->set.max_segments);
+}
+
 /*
  * A request goes a step on, for us and for whoever reads the table, after all
  * that was said of it before.
@@ -283,7 +291,6 @@ struct xbb_rate_words *xbb_allowance_words(struct xbb_state *state,
  */
 bool	xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch);
 void	xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch);
-uint8_t	*xbb_pages_base(const struct xbb_queue *q, uint16_t r, uint32_t i);
 struct xbb_outcome xbb_pages_map(struct xbb_queue *q,
 	    struct xbb_batch *batch, struct xbb_map *map,
 	    uint32_t refs[XBB_MAP_PAGES]);

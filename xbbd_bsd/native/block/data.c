@@ -25,7 +25,8 @@ fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
 	page = base;
 	while (xbb_walk_next(&walk)) {
 		if (batch->persistent)
-			data = xbb_pages_base(q, walk.r, walk.i);
+			data = xbb_persist_base(&q->own.persist,
+			    xbb_pages_pinned(q, walk.r)[walk.i]);
 		else {
 			data = page;
 			page += XBB_PAGE_SIZE;
@@ -86,27 +87,55 @@ copy_bytes(uint8_t *to, const uint8_t *from, size_t n)
 }
 
 /*
- * The batch's data between a buffer, where it lies in a row, and pages that are
- * pinned, or mapped one after the other from base on.
+ * What a request has in pages that are pinned, or are mapped one after the
+ * other from base on; where in the buffer the next one's begins.
  */
-static void
-copy_pages(const struct xbb_queue *q, const struct xbb_batch *batch,
+static uint8_t *
+copy_request(const struct xbb_queue *q, uint16_t r, const uint16_t *pinned,
     uint8_t *base, uint8_t *buffer, bool to_guest)
 {
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
+	const struct xbb_segment *seg = xbb_req_segments(q, r);
+	const struct xbb_segment *const end = seg + q->set.reqs[r].nseg;
+	const struct xbb_persist_page *pages = q->own.persist.page;
 	uint8_t *data;
-	uint32_t i, n;
+	uint32_t n;
 
-	for (i = 0; xbb_walk_next(&walk); i++) {
-		data = batch->persistent ? xbb_pages_base(q, walk.r, walk.i) :
-		    base + (size_t)i * XBB_PAGE_SIZE;
-		data += walk.seg->first_sect * XBB_SECTOR_SIZE;
-		n = xbb_segment_bytes(walk.seg);
+	for (; seg < end; seg++) {
+		if (pinned != NULL)
+			data = pages[*pinned++].base;
+		else {
+			data = base;
+			base += XBB_PAGE_SIZE;
+		}
+		data += seg->first_sect * XBB_SECTOR_SIZE;
+		n = xbb_segment_bytes(seg);
 		if (to_guest)
 			copy_bytes(data, buffer, n);
 		else
 			copy_bytes(buffer, data, n);
 		buffer += n;
+	}
+	return (buffer);
+}
+
+/* The data of a batch between such pages and a buffer, in a row. */
+static void
+copy_pages(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint8_t *base, uint8_t *buffer, bool to_guest)
+{
+	uint32_t n;
+	uint16_t r;
+
+	for (n = 0, r = batch->first; n < batch->nreq;
+	    n++, r = q->set.reqs[r].next) {
+		if (batch->persistent)
+			buffer = copy_request(q, r, xbb_pages_pinned(q, r),
+			    NULL, buffer, to_guest);
+		else {
+			buffer = copy_request(q, r, NULL, base, buffer,
+			    to_guest);
+			base += (size_t)q->set.reqs[r].nseg * XBB_PAGE_SIZE;
+		}
 	}
 }
 

@@ -196,7 +196,7 @@ prepare_intake(struct xbb_queue *q)
 bool
 xbb_queue_gather(struct xbb_queue *q)
 {
-	_Alignas(8) uint32_t slot[XBB_SLOT_WORDS];
+	_Alignas(16) uint32_t slot[XBB_SLOT_WORDS];
 	struct xbb_req *req;
 	uint32_t n, unread;
 

@@ -48,7 +48,7 @@ xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch)
 	from = pinned;
 	for (r = batch->first; batch->persistent && r != XBB_NONE;
 	    from += q->set.reqs[r].nseg, r = q->set.reqs[r].next)
-		memcpy(q->set.pinned + (size_t)r * q->set.max_segments, from,
+		memcpy(xbb_pages_pinned(q, r), from,
 		    q->set.reqs[r].nseg * sizeof(*from));
 	return (batch->persistent);
 }
@@ -61,18 +61,9 @@ xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch)
 	if (!batch->persistent)
 		return;
 	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
-		xbb_persist_unpin(&q->own.persist, q->set.pinned +
-		    (size_t)r * q->set.max_segments, q->set.reqs[r].nseg);
+		xbb_persist_unpin(&q->own.persist, xbb_pages_pinned(q, r),
+		    q->set.reqs[r].nseg);
 	batch->persistent = false;
-}
-
-/* The page of a segment of a persistent batch. */
-uint8_t *
-xbb_pages_base(const struct xbb_queue *q, uint16_t r, uint32_t i)
-{
-
-	return (xbb_persist_base(&q->own.persist,
-	    q->set.pinned[(size_t)r * q->set.max_segments + i]));
 }
 
 /* Only a guest's fault counts as a grant that failed. */

@@ -23,6 +23,9 @@
  */
 #define STALE_NS	10000000000
 
+/* Within this time it is all the same when it was used. */
+#define SAME_TIME_NS	10000000
+
 /* What was used since then is in use, and not for whoever presses. */
 #define IN_USE_NS	1000000000
 
@@ -304,6 +307,8 @@ use_chunk(struct xbb_persist *p, uint16_t c, uint32_t n)
 	struct xbb_persist_chunk *chunk = &p->chunk[c];
 
 	chunk->users += n;
+	if (*p->now_ns - chunk->used_ns < SAME_TIME_NS)
+		return;
 	chunk->used_ns = *p->now_ns;
 	if (p->newest != c) {
 		unlink_chunk(p, c);
@@ -399,13 +404,20 @@ bool
 xbb_persist_pin(struct xbb_persist *p, const uint32_t *refs, uint32_t n,
     uint16_t *pinned)
 {
-	bool all;
+	uint16_t page;
 	uint32_t i;
+	bool all;
 
 	all = true;
+	page = XBB_NONE;
 	for (i = 0; i < n; i++) {
-		pinned[i] = look_up(p, refs[i]);
-		all &= pinned[i] != XBB_NONE;
+		/* Those that were mapped together come so again. */
+		if (page != XBB_NONE)
+			page = p->page[page].sibling;
+		if (page == XBB_NONE || p->page[page].ref != refs[i])
+			page = look_up(p, refs[i]);
+		pinned[i] = page;
+		all &= page != XBB_NONE;
 	}
 	for_chunks(p, pinned, n, use_chunk);
 	if (all)
