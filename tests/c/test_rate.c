@@ -29,7 +29,7 @@ claim_of(const struct xbb_rate_limits *limits, uint64_t operations,
 	const struct xbb_rate_demand demand = { operations, bytes, writes };
 	struct xbb_rate_claim claim;
 
-	xbb_rate_reckon(&claim, limits, &demand);
+	xbb_rate_reckon(&claim, limits, &demand, 1);
 	return (claim);
 }
 

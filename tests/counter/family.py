@@ -52,6 +52,9 @@ class CounterBackend:
             return Queue.DRAINED
         return Queue.DRAINING if self._drains else Queue.RUNNING
 
+    def closing(self) -> None:
+        """It has nothing that is held back."""
+
     def told(self) -> None:
         """There are no news."""
 

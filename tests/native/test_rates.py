@@ -158,6 +158,46 @@ def test_a_ring_that_ends_waits_for_no_limit(r: Ring) -> None:
     assert sorted(id for id, _, status in raw.responses(32) if status == 0) == [*range(32)]
 
 
+def test_what_is_accepted_when_its_guest_closes_waits_for_no_limit(r: Ring) -> None:
+    """But what comes after it does: it is a debt, also of who connects again."""
+    raw = RawRing(r.front, Abi.NATIVE)
+    r.state.set_tunable("iops_max", 1)
+    pages = [[(r.front.page_ref(n), 0, 7)] for n in range(32)]
+    raw.put(*(request(Abi.NATIVE, op=READ, id=n, sector=64 * n, segments=pages[n])
+              for n in range(30)))  # fmt: skip
+    eventually(lambda: held(r) > 0, "it is held back")
+    begun = time.monotonic()
+    r.state.pardon()
+    assert len(raw.responses(30)) == 30
+    assert time.monotonic() - begun < patience(5), "by the limit, half a minute"
+    due = debt(r)
+    assert due > 20, "all of it is counted"
+    raw.put(request(Abi.NATIVE, op=READ, id=30, sector=0, segments=pages[30]))
+    eventually(lambda: r.state.inflight() != [], "it is taken")
+    assert r.state.inflight() != []
+    r.state.set_tunable("iops_max", 0)
+    raw.responses(1)
+
+
+def debt(r: Ring) -> float:
+    """Seconds that the first limit of the disk is ahead of the clock."""
+    due = int(r.state.handle.words[0].due_ns[0])
+    return due / 1e9 - time.monotonic()
+
+
+def test_a_ring_that_ends_leaves_all_as_a_debt(r: Ring) -> None:
+    """Else a guest that connects again and again would have what it likes."""
+    raw = RawRing(r.front, Abi.NATIVE)
+    r.state.set_tunable("iops_max", 1)
+    pages = [[(r.front.page_ref(n), 0, 7)] for n in range(32)]
+    raw.put(*(request(Abi.NATIVE, op=READ, id=n, sector=64 * n, segments=pages[n])
+              for n in range(32)))  # fmt: skip
+    eventually(lambda: held(r) > 0, "it is held back")
+    r.queue.drain()
+    r.wait_drained()
+    assert debt(r) > 20
+
+
 def test_flushes_and_barriers_keep_their_order_and_count(r: Ring) -> None:
     """With a model: what is read is what was written before it."""
     model = bytearray(1024 * 512)

@@ -207,3 +207,14 @@ def test_a_guest_closes_at_a_limit(image: Path, where: str) -> None:
             eventually(lambda: held(state), "it is held back")
         assert machine.chain.detach(machine.offers[0])
         assert guest.event("exercised")["errors"] == 0
+
+
+@WHERE
+def test_a_guest_closes_at_a_limit_of_one_a_second(image: Path, where: str) -> None:
+    """What it has asked for by then is answered at once, not after half a minute."""
+    with at_limits(f"{where}[disk]\niops_max = 1\n") as machine:
+        guest = work(machine, image, READS)
+        with segments(machine) as (state,):
+            eventually(lambda: held(state), "it is held back")
+        assert machine.chain.detach(machine.offers[0])
+        assert guest.event("exercised")["errors"] == 0

@@ -134,6 +134,9 @@ class FakeBackend:
         else:
             self.queue = Queue.DRAINING
 
+    def closing(self) -> None:
+        """It holds nothing back."""
+
     def told(self) -> None:
         self._deed("told")
         self.news = {}

@@ -20,7 +20,7 @@ from xbbd_bsd.block.queues import OF_DISK
 from xbbd_bsd.block.served import Served
 from xbbd_bsd.block.swap import Nobody, Serves, Swaps
 from xbbd_bsd.native import State
-from xbbd_bsd.xenbus.family import Changes, Nodes
+from xbbd_bsd.xenbus.family import Changes, Connection, Nodes
 from xbbd_bsd.xenbus.states import Queue
 
 
@@ -30,6 +30,7 @@ class SwappedBackend(BlockBackend):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._params = b""  # the node, as it was when the disk was opened
+        self._closes = False
         self._swaps = Swaps(self.name, self, self._family.loop, self._pauses, self._journal)
 
     # For the device.
@@ -48,6 +49,16 @@ class SwappedBackend(BlockBackend):
         super().told()
         if self._rings is None and self._swaps.holds:
             self.orphaned()
+
+    def closing(self) -> None:
+        # Once: else a guest that goes on meanwhile would have no limits.
+        if self._segment is not None and self._rings is not None and not self._closes:
+            self._segment.pardon()
+            self._closes = True
+
+    def connect(self, frontend: Nodes) -> Connection:
+        self._closes = False
+        return super().connect(frontend)
 
     def drain(self) -> None:
         if self._rings is None and self._swaps.holds:

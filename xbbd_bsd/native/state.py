@@ -313,6 +313,10 @@ class State(MappedSegment):
         """Have what is held back and what comes begun again, likewise."""
         lib.xbb_state_resume(self._state)
 
+    def pardon(self) -> None:
+        """What rings have accepted by now waits for no limit; what comes later waits for it."""
+        lib.xbb_rate_pardon(self._state)
+
     @property
     def followed(self) -> bool:
         """Whether all rings that are served do what was said last: paused, nothing is begun."""

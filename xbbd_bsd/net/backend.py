@@ -144,6 +144,9 @@ class NetBackend:
     def told(self) -> None:
         self._news = {}
 
+    def closing(self) -> None:
+        """Nothing is held back."""
+
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
         self._guest, self._machine = guest, vm
         self._inheritance.is_for(vm)

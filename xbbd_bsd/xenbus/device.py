@@ -247,6 +247,8 @@ class Device:
         guest = self._guest(frontend, state) if frontend is not None else State.GONE
         # In this order: a queue that was seen to have stopped has said why before.
         queue, fault = self._backend.queue, self._backend.fault
+        if state is State.CLOSING:
+            self._backend.closing()
         if fault is not None and state is State.CONNECTED and self._failure is Failure.NONE:
             self._fail(Failure.CONNECTION, fault)
         return self._facts_of(
@@ -385,8 +387,7 @@ class Device:
     def _introduce(self) -> None:
         """Tell the backend who it is for; the guest can only read these nodes (libxl_create.c)."""
         name, machine = (self._nodes.domains(node) or b"" for node in ("name", "vm"))
-        # What libxl calls a guest while it arrives by migration.
-        name = name.removesuffix(b"--incoming")
+        name = name.removesuffix(b"--incoming")  # so libxl calls it while it arrives by migration
         self._backend.introduce(self._nodes.own, printable(name), printable(machine))
 
     def _done(self, action: Action) -> None:
@@ -396,9 +397,8 @@ class Device:
             case Action.OPEN:
                 self._served = True
             case Action.ADOPT | Action.CONNECT:
-                self._held_for = ""
-                again = action is Action.CONNECT  # nobody is restless whose daemon dies
-                if again and (wait := self._pace.connected(self._loop.time())):
+                self._held_for = ""  # nobody is restless whose daemon dies
+                if action is Action.CONNECT and (wait := self._pace.connected(self._loop.time())):
                     self._hold_back(RESTLESS, wait)
             case Action.TELL:
                 self._backend.told()

@@ -83,6 +83,9 @@ class Backend(Protocol):
     def told(self) -> None:
         """The frontend knows the news."""
 
+    def closing(self) -> None:
+        """It is to close, and its guest waits for what it has asked for; said again and again."""
+
     def introduce(self, backend: Nodes, guest: str, vm: str) -> None:
         """Who it is for: when it is found, and again before it is offered.
 

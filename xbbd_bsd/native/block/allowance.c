@@ -36,6 +36,13 @@ is_limited(const struct xbb_rate_limits *limits)
 	return (false);
 }
 
+void
+xbb_rate_pardon(struct xbb_state *state)
+{
+
+	__atomic_fetch_add(&state->pardons, 1, __ATOMIC_RELEASE);
+}
+
 int
 xbb_rate_set(struct xbb_state *state, uint32_t level, uint32_t kind,
     uint64_t value)

@@ -109,7 +109,8 @@ struct xbb_queue_setup {
 	struct xbb_ring_state *rs;	/* in there */
 	const struct xbb_tunables *tunables;	/* likewise */
 	struct xbb_pause *pause;	/* likewise */
-	const uint32_t	*limited;	/* likewise, as the next */
+	const uint32_t	*limited;	/* likewise, as the next two */
+	const uint32_t	*pardons;
 	const struct xbb_rate_limits *rates;	/* by level */
 	struct xbb_rate_words *words[XBB_RATE_LEVELS];
 	uint64_t (*latency)[XBB_LATENCY_BUCKETS]; /* by devstat kind, too */
@@ -160,6 +161,8 @@ struct xbb_queue_own {
 	bool		 unmerged;	/* requests, each by itself */
 	uint64_t	 throttled_ns;	/* what is next, since; 0: not */
 	uint64_t	 turn_ns;	/* when to ask again; 0: never */
+	uint32_t	 pardon_seen;
+	uint32_t	 pardoned;	/* requests that wait for no limit */
 };
 
 struct xbb_nbd_offer;

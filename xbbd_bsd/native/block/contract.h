@@ -324,7 +324,8 @@ struct xbb_state {
 	/* of the first flush that failed; EFBIG: cut off under a write */
 	int32_t		lost_errno;
 	uint32_t	limited;	/* by which levels, a bit each */
-	uint32_t	reserved_rates;
+	/* grows: what is accepted by then waits for no limit */
+	uint32_t	pardons;
 	struct xbb_rate_limits rates[XBB_RATE_LEVELS];
 	/* its own, and others' where these have no file that is shared */
 	struct xbb_rate_words words[XBB_RATE_LEVELS];
@@ -396,6 +397,8 @@ uint32_t xbb_policy_wait_ms(uint32_t tries);
  * Limits.  xbb_rate_set() changes one of a level, or the burst of all of them,
  * at any time (EINVAL: no such level or kind; XBB_RATE_KINDS is the burst);
  * whoever is held back goes by it within a twentieth of a second.
+ * xbb_rate_pardon() has all that is accepted by then held back no longer, as
+ * its guest is about to close; it counts, and what comes later waits for it.
  * xbb_rate_format() makes a fresh file of words, xbb_rate_map() maps one, and
  * refuses what is none (EINVAL); they stay until xbb_rate_unmap().
  * xbb_rate_share() has the disk of a segment go by these words at a level, from
@@ -404,6 +407,7 @@ uint32_t xbb_policy_wait_ms(uint32_t tries);
  */
 int	xbb_rate_set(struct xbb_state *state, uint32_t level, uint32_t kind,
 	    uint64_t value);
+void	xbb_rate_pardon(struct xbb_state *state);
 int	xbb_rate_format(int fd);
 int	xbb_rate_map(int fd, struct xbb_rate_words **wordsp);
 void	xbb_rate_unmap(struct xbb_rate_words *words);

@@ -290,6 +290,8 @@ find_places(struct xbb_queue *q, struct xbb_state *state)
 	q->set.tunables = &state->tunables;
 	q->set.pause = &state->pause;
 	q->set.limited = &state->limited;
+	q->set.pardons = &state->pardons;
+	q->own.pardon_seen = XBB_GET(state->pardons);
 	q->set.rates = state->rates;
 	for (level = 0; level < XBB_RATE_LEVELS; level++)
 		q->set.words[level] = xbb_allowance_words(state, level);

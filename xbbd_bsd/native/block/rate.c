@@ -20,7 +20,7 @@
 #define NS		1000000000ULL
 #define NS_OF_MS	1000000ULL
 #define MOST_BURST_MS	60000ULL
-/* What a ring that drains may leave, beside one batch. */
+/* What a ring that drains may leave at least, beside one batch. */
 #define DRAINED_NS	NS
 /* Bytes of the largest request, which no limit can make smaller. */
 #define LARGEST		((uint64_t)XBB_MAX_INDIRECT_SEGMENTS * XBB_PAGE_SIZE)
@@ -78,10 +78,15 @@ greatest(uint64_t a, uint64_t b)
 	return (a > b ? a : b);
 }
 
-/* What a demand takes of the limits of a level. */
+/*
+ * What a demand takes of the limits of a level.  So many requests may be done
+ * that no limit allows yet, by a ring that ends: all of them are a debt, or who
+ * connects again and again would escape.
+ */
 void
 xbb_rate_reckon(struct xbb_rate_claim *claim,
-    const struct xbb_rate_limits *limits, const struct xbb_rate_demand *demand)
+    const struct xbb_rate_limits *limits, const struct xbb_rate_demand *demand,
+    uint32_t left)
 {
 	uint64_t cost, most;
 	uint32_t kind;
@@ -96,8 +101,8 @@ xbb_rate_reckon(struct xbb_rate_claim *claim,
 		cost = cost_of(counts_bytes(kind) ? demand->bytes :
 		    demand->operations, most);
 		claim->debt_ns[kind] = greatest(greatest(claim->burst_ns,
-		    DRAINED_NS), cost_of(counts_bytes(kind) ? LARGEST : 1,
-		    most));
+		    DRAINED_NS), cost_of((counts_bytes(kind) ? LARGEST : 1) *
+		    left, most));
 		claim->cost_ns[kind] = cost < claim->debt_ns[kind] ? cost :
 		    claim->debt_ns[kind];
 		claim->weight_ns = greatest(claim->weight_ns,

@@ -25,7 +25,8 @@ struct xbb_rate_claim {
 /* rate.c - what it takes, when there is enough, whose turn it is.  Pure. */
 void	xbb_rate_reckon(struct xbb_rate_claim *claim,
 	    const struct xbb_rate_limits *limits,
-	    const struct xbb_rate_demand *demand);
+	    const struct xbb_rate_demand *demand,
+	    uint32_t left);
 int64_t	xbb_rate_wait(const struct xbb_rate_words *words,
 	    const struct xbb_rate_claim *claim, uint64_t now_ns);
 bool	xbb_rate_take(struct xbb_rate_words *words,

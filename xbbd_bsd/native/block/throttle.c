@@ -5,8 +5,9 @@
  * to is rate.c's; which batch is next, and what it must wait for otherwise,
  * order.c's.  Ring thread.
  *
- * A ring that ends is not held back, since somebody waits for its end, but
- * what it does then is charged.
+ * A ring that ends is not held back, since somebody waits for its end, nor is
+ * what it has when its guest begins to close; but what it does then is charged,
+ * whole: of a group as far as one of its disks may keep others waiting.
  */
 #include "block/block.h"
 
@@ -63,7 +64,8 @@ find_stakes(struct xbb_queue *q, const struct xbb_batch *batch,
 		    params->unit) % XBB_RATE_SHARERS;
 		s->sharers = level == XBB_RATE_DISK ? XBB_MAX_RINGS :
 		    XBB_RATE_SHARERS;
-		xbb_rate_reckon(&s->claim, &q->set.rates[level], &demand);
+		xbb_rate_reckon(&s->claim, &q->set.rates[level], &demand,
+		    level == XBB_RATE_GROUP ? 1 : XBB_MAX_REQUESTS);
 	}
 }
 
@@ -223,14 +225,34 @@ count_hold(struct xbb_queue *q, bool held, uint64_t now)
 	q->own.throttled_ns = held ? now : 0;
 }
 
+/*
+ * Is it among those that were accepted when its guest began to close?  They are
+ * at most a ring's worth.
+ */
+static bool
+is_pardoned(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+	const uint32_t pardons = XBB_GET(*q->set.pardons);
+
+	if (pardons != q->own.pardon_seen) {
+		q->own.pardon_seen = pardons;
+		q->own.pardoned = q->own.inflight;
+	}
+	if (q->own.pardoned == 0)
+		return (false);
+	q->own.pardoned -= batch->nreq < q->own.pardoned ? batch->nreq :
+	    q->own.pardoned;
+	return (true);
+}
+
 /* How long until it may be started; 0: it is charged, and to be started now. */
 static int64_t
-wait_or_take(struct xbb_queue *q, struct stake stakes[XBB_RATE_LEVELS],
-    uint64_t now)
+wait_or_take(struct xbb_queue *q, const struct xbb_batch *batch,
+    struct stake stakes[XBB_RATE_LEVELS], uint64_t now)
 {
 	int64_t wait;
 
-	if (atomic_load(&q->conn.draining)) {
+	if (atomic_load(&q->conn.draining) || is_pardoned(q, batch)) {
 		charge_all(stakes, now);
 		return (0);
 	}
@@ -260,7 +282,7 @@ xbb_throttle_asks(struct xbb_queue *q, const struct xbb_batch *batch)
 	find_stakes(q, batch, stakes);
 	wait = 0;
 	if (weight_of(stakes) != 0)
-		wait = wait_or_take(q, stakes, now);
+		wait = wait_or_take(q, batch, stakes, now);
 	count_hold(q, wait > 0, now);
 	if (wait > 0) {
 		stand_in_line(stakes, longest_wait(stakes, now));
