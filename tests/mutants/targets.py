@@ -130,7 +130,7 @@ TARGETS = (
     Target(
         "xbbd_bsd/native/block/pause.c",
         ("pause", "hold"),
-        (("tests/native/test_hold.py",),),
+        (("tests/native/test_hold.py",), (QUEUE, EVENTS)),
     ),
     Target(
         "xbbd_bsd/native/block/flush.c",
