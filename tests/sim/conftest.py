@@ -63,6 +63,15 @@ class Machine:
         """What the daemon has logged."""
         return Path(self.daemon.log).read_text()
 
+    @contextmanager
+    def log_in_failures(self) -> Iterator[None]:
+        """What fails meanwhile shows what the daemon has logged."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(self.log())
+            raise
+
     def log_line(self, pattern: str) -> None:
         """Wait for a line in the daemon's log."""
         eventually(lambda: re.search(pattern, self.log()) is not None, f"log line {pattern}")
@@ -173,12 +182,9 @@ def running_machine(config: str = "", daemon: str = "xbbd_bsd.daemon") -> Iterat
     """
     with Chain(config) as chain:
         running = Machine(chain, daemon)
-        try:
+        with running.log_in_failures():
             yield running
             running.check_nothing_left()
-        except Exception as error:
-            error.add_note(running.log())
-            raise
 
 
 @pytest.fixture

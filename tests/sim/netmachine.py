@@ -152,8 +152,9 @@ def running_netmachine(
         pytest.skip(f"this needs {lacking}")
     with NetChain(CONFIG + more) as chain:
         running = NetMachine(chain, mtu, daemon)
-        yield running
-        running.check_nothing_left()
+        with running.log_in_failures():
+            yield running
+            running.check_nothing_left()
 
 
 @pytest.fixture
