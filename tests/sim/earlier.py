@@ -21,7 +21,7 @@ DIRECTORY = "XBBD_TEST_EARLIER"
 _OTHERWISE = {
     "block/contract.h": (
         ("#define XBB_TABLE_VERSION\t5", "#define XBB_TABLE_VERSION\t77"),
-        ("\tuint32_t\tdisk_kind;", "\tuint32_t\tmore[3];\n\tuint32_t\tdisk_kind;"),
+        ("\tuint32_t\tbounce;", "\tuint32_t\tmore[3];\n\tuint32_t\tbounce;"),
         ("struct xbb_req {\n", "struct xbb_req {\n\tuint64_t\tmore[2];\n"),
         ("struct xbb_counters {\n", "struct xbb_counters {\n\tuint64_t\tmore_of_them;\n"),
     ),
