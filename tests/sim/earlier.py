@@ -3,7 +3,7 @@
     XBBD_TEST_EARLIER=DIRECTORY python -m tests.sim.earlier -d ...
 
 is that tree's daemon.  The tree is this one with another layout of the table and of all
-that is beside it, or an earlier commit.
+that is beside it, or only built otherwise, or an earlier commit.
 """
 
 from __future__ import annotations
@@ -40,13 +40,27 @@ def of_another_version(directory: Path) -> Path:
     return _built(directory)
 
 
-def lay_out_otherwise(directory: Path) -> None:
-    """The same, not built yet."""
+def of_another_build(directory: Path) -> Path:
+    """This tree, whose segments are laid out as ours, but of other C files."""
+    _copy(directory)
+    with (directory / "xbbd_bsd/native/net/queue.c").open("a") as file:
+        file.write("\n/* Of another build. */\n")
+    return _built(directory)
+
+
+def _copy(directory: Path) -> None:
     shutil.copytree(
         ROOT / "xbbd_bsd",
         directory / "xbbd_bsd",
         ignore=shutil.ignore_patterns("*.so", "__pycache__"),
     )
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, directory)
+
+
+def lay_out_otherwise(directory: Path) -> None:
+    """The same, not built yet."""
+    _copy(directory)
     for name, changes in _OTHERWISE.items():
         file = directory / "xbbd_bsd/native" / name
         text = file.read_text()
@@ -54,8 +68,6 @@ def lay_out_otherwise(directory: Path) -> None:
             assert text.count(old) == 1, old
             text = text.replace(old, new)
         file.write_text(text)
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, directory)
 
 
 def of_commit(directory: Path, commit: str) -> Path:

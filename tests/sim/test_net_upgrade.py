@@ -73,6 +73,27 @@ def test_after_a_death_another_version_is_an_obstacle_that_is_said() -> None:
         net.check_ping(guest, "10.0.0.254")
 
 
+def test_a_process_of_another_build_with_the_same_segments_hands_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the segment says all, and not what lies beside it; nor is that needed if it dies."""
+    monkeypatch.setenv(earlier.DIRECTORY, str(earlier.of_another_build(tmp_path)))
+    with running_netmachine(PROCESSES, daemon=EARLIER) as net:
+        guest = net.online(1, *PATIENT)
+        other = net.online(2, *PATIENT)
+        pids = [process(net, name) for name in ("xnb.0", "xnb.1")]
+        with streaming(net, guest, None, "10.0.0.254") as out:
+            leave(net)
+            os.kill(pids[1], signal.SIGKILL)
+            start(net)
+            net.log_line(r"(?s)(taken over: 1 queue.*){2}")
+            out.event("progress", GIVE_UP)
+        assert not set(pids) & {process(net, name) for name in ("xnb.0", "xnb.1")}
+        eventually(lambda: not any(map(is_alive, pids)), "the old processes have ended")
+        net.check_ping(other, "10.0.0.254")
+        net.check_figures(guest, other)
+
+
 @pytest.mark.usefixtures("before")
 def test_a_process_of_another_version_has_died_meanwhile() -> None:
     with running_netmachine(PROCESSES, daemon=EARLIER) as net:
