@@ -309,7 +309,7 @@ check_adopt_answered(void)
 	link_receive(&card, &taken);
 	frame_check_same(&given, &taken);
 	card_collect(&card);
-	CHECK_EQ(XBB_GET(card.rs->tx_answering), card.tx_prod);
+	CHECK_EQ(XBB_GET(card.rs->rx_answering), card.rx_cons);
 	check_works(&card);
 	card_close(&card);
 }
