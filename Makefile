@@ -20,6 +20,7 @@ help:
 	@echo "make bench   what ring and backend cost, against preadv(2)"
 	@echo "make bench-null    a ring on a disk that takes no time, in instructions (2 minutes)"
 	@echo "make bench-nbd   a ring before a server of NBD, against libnbd alone"
+	@echo "make bench-ceph  a ring before a cluster of Ceph, against librbd alone"
 	@echo "make test-ceph    disks in a real cluster of Ceph, made for that (2 minutes)"
 	@echo "make test-xen    real guests on a real Xen, in QEMU (15 to 30 minutes)"
 	@echo "make test-xen-all    the same in more circumstances (30 to 60 minutes)"
@@ -103,6 +104,10 @@ test-freebsd-dom0:
 	@sh tests/lab/check-freebsd
 	$(PY) -m pytest tests/real
 
+bench-ceph:
+	@sh bootstrap.sh ceph
+	@XBBD_TEST_CEPH=yes $(PY) -m tests.bench.rbd
+
 bench-xen: build
 	@$(PY) -m tests.lab bench
 
@@ -119,5 +124,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: all help build demo demo-net test test-hostile-all mutants mutants-all lint bench \
-	bench-nbd bench-net bench-null test-ceph test-xen test-xen-all test-freebsd-dom0 bench-xen \
+	bench-ceph bench-nbd bench-net bench-null test-ceph test-xen test-xen-all test-freebsd-dom0 bench-xen \
 	bench-xen-virtual bench-net-xen-virtual clean

@@ -33,7 +33,7 @@ GUESTS = tuple(
 CARDS = tuple(f"tests/native/test_{name}.py" for name in ("netfront", "net", "guest_cards"))
 # What is done about errors, limits, servers, and several rings: once with each sanitizer.
 MORE = tuple(
-    f"tests/native/test_{name}.py" for name in ("hold", "rates", "faults", "stores", "rings")
+    f"tests/native/test_{name}.py" for name in ("hold", "rates", "faults", "stores", "rbd", "rings")
 )
 STATUS = 66
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
