@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.dom0 import DOM0
-from tests.lab.domu import DomU
+from tests.lab.domu import DomU, sh
 from tests.real.service import Service, Toolstack, eventually
 from xbbd_bsd.toolstack import DiskOffer
 
@@ -64,6 +65,30 @@ def test_fio_on_a_block_device(toolstack: Toolstack, guest: DomU, loop_device: s
     """Where the daemon's I/O goes past the page cache."""
     with attached(toolstack, guest, loop_device):
         check_fio(guest, f"{VERIFY} --bs=16k")
+
+
+@pytest.fixture
+def ram_disk() -> Iterator[str]:
+    """One that never has to be waited for."""
+    sh("modprobe", "brd", "rd_nr=1", f"rd_size={32 * 1024}")
+    yield "/dev/ram0"
+    sh("rmmod", "brd")
+
+
+@pytest.mark.skipif(DOM0.name != "linux", reason="there is no such call")
+@pytest.mark.parametrize("persistent", [True, False])
+def test_fio_on_a_disk_whose_requests_go_by_one_call(
+    service: Service, toolstack: Toolstack, ram_disk: str, persistent: bool
+) -> None:
+    """As io_uring has it; what is read is what was written, merged or not."""
+    with (
+        DomU("ram", blkfront={} if persistent else {"feature_persistent": 0}) as guest,
+        attached(toolstack, guest, ram_disk),
+    ):
+        check_fio(guest, f"{VERIFY} --bs=4k --number_ios=3000")
+        check_fio(guest, f"{VERIFY.replace('randwrite', 'write')} --bs=128k")
+        fds = Path(f"/proc/{service.pid}/fd").iterdir()
+        assert any("io_uring" in os.readlink(fd) for fd in fds)
 
 
 @pytest.mark.skipif(DOM0.name != "linux", reason="looks on by strace(1), in /proc")
