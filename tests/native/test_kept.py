@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from errno import EBADF, EINVAL, ENODATA, ENOSPC
+from errno import EBADF, EBADMSG, EINVAL, ENOSPC
 from pathlib import Path
 
 import pytest
@@ -251,7 +251,7 @@ def more(text: bytes) -> bytes:
 
 
 LIES = {
-    "none of ours": (no_magic, ENODATA),
+    "none of ours": (no_magic, EBADMSG),
     "beyond the end": (short_by(0, SIZE), EINVAL),
     "no sector": (short_by(0, 7), EINVAL),
     "too long": (short_by(1, 1 << 50), EINVAL),

@@ -262,7 +262,7 @@ xbb_kept_carry(int kept_fd, uint64_t bytes, const struct xbb_kept_target *to)
 	error = kept_fd < 0 ? 0 :
 	    xbb_unflushed_find(&kept, kept_fd, to->size);
 	if (error == 0 && kept.bytes != bytes)
-		error = -ENODATA;
+		error = -EBADMSG;
 	if (error == 0)
 		error = carry_all(&kept, to);
 	else if (to->disk_kind == XBB_DISK_NBD)

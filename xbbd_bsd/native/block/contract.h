@@ -485,7 +485,7 @@ int	xbb_queue_connect(struct xbb_queue *queue, int fd,
  * What a server has acknowledged, and not flushed, a queue that is handed over
  * leaves in the file that is its disk's descriptor, XBB_KEPT_SIZE bytes, where
  * the next queue finds it.  carry writes it to another disk instead, and
- * flushes that, if it is as many bytes as the segment says (ENODATA): by a
+ * flushes that, if it is as many bytes as the segment says (EBADMSG): by a
  * descriptor, or by a socket, which is closed; kept_fd -1: flushes it only.
  */
 #define XBB_KEPT_SIZE		67108864
