@@ -27,6 +27,7 @@ struct xbb_nbd {
 	struct xbb_away *come;		/* have been answered, newest first */
 	struct xbb_away *late;		/* and wait for LATE_NS to pass */
 	uint32_t	 unsent;	/* of those that have begun */
+	uint32_t	 asked;		/* of libnbd, and not over */
 	uint64_t	 since_ns;	/* connected, or agreed upon */
 	uint64_t	 heard_ns;	/* when something came last */
 	uint64_t	 ending_ns;	/* since when the queue ends */

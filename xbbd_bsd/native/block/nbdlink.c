@@ -32,6 +32,7 @@ xbb_nbd_break(struct xbb_queue *q, struct xbb_nbd *nbd, int errnum)
 	nbd->ready = nbd->own_out = false;
 	nbd->again = NULL;
 	nbd->come = NULL;	/* of this connection: see settle_come() */
+	nbd->asked = 0;
 	for (a = nbd->first; a != NULL; a = a->next)
 		if (a->sent) {
 			a->sent = false;
@@ -129,7 +130,11 @@ move_link(struct xbb_queue *q, struct xbb_nbd *nbd)
 		agree_upon(q, nbd);
 }
 
-/* Read what has come, if nothing is being written; true if that was so. */
+/*
+ * Read what has come, if nothing is being written; true if that was so.  Once
+ * nothing is left to come nobody looks for it: that would be in vain, and what
+ * is asked for next would wait for one more look.
+ */
 static bool
 read_answers(struct xbb_nbd *nbd)
 {
@@ -137,15 +142,15 @@ read_answers(struct xbb_nbd *nbd)
 	struct xbb_away *before;
 	uint32_t i;
 
-	for (i = 0; i < MOST_READ; i++) {
+	for (i = 0; i < MOST_READ && nbd->asked != 0; i++) {
 		if (lib->aio_get_direction(nbd->handle) != NBD_READING)
 			return (i > 0);
 		before = nbd->come;
 		if (lib->aio_notify_read(nbd->handle) != 0 ||
 		    nbd->come == before)
-			break;
+			return (true);
 	}
-	return (true);
+	return (i > 0);
 }
 
 /*

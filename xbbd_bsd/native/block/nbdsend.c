@@ -36,6 +36,7 @@ note_done(void *user, int *error)
 {
 	struct xbb_away *a = user;
 
+	a->nbd->asked--;
 	a->error = -*error;
 	a->next_come = a->nbd->come;
 	a->nbd->come = a;
@@ -55,6 +56,7 @@ ask_server(struct xbb_nbd *nbd, struct xbb_away *a)
 	int error;
 
 	a->sent_ns = xbb_now_ns();
+	nbd->asked++;
 	error = EOPNOTSUPP;
 	cookie = -1;
 	switch (a->operation) {
@@ -84,8 +86,10 @@ ask_server(struct xbb_nbd *nbd, struct xbb_away *a)
 	}
 	if (cookie >= 0)
 		return (true);
-	if (lib->aio_is_ready(nbd->handle) != 1)
+	if (lib->aio_is_ready(nbd->handle) != 1) {
+		nbd->asked--;
 		return (false);
+	}
 	error = lib->get_errno();
 done:
 	error = error != 0 ? error : EIO;
