@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from xbbd_bsd.guests.watch import Watch
 from xbbd_bsd.host import RingDescriptors
 from xbbd_bsd.native import Abi, Op, QueueParams, QueueState, StopReason
 from xbbd_bsd.native.addition import DISKS
-from xbbd_bsd.native.link import DeviceState
+from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.processes import Confinement
 from xbbd_bsd.remoterings import RemoteRings
 from xbbd_bsd.ringset import OfferedRing
@@ -163,7 +164,11 @@ def take_drained(daemon: Daemon, rings: RemoteRings) -> None:
     link = daemon.guests.link(DOMID)
     assert link is not None
     rings.drain()
-    eventually(lambda: link.look(limit=GIVE_UP)[3].state == DeviceState.DRAINED, "they drain")
+    eventually(lambda: link.look(limit=GIVE_UP) != {} and is_drained(link), "they drain")
+
+
+def is_drained(link: Link) -> bool:
+    return link.reports[3].state == DeviceState.DRAINED
 
 
 def test_what_another_thread_has_taken_is_heard(daemon: Daemon, tmp_path: Path) -> None:
@@ -173,6 +178,22 @@ def test_what_another_thread_has_taken_is_heard(daemon: Daemon, tmp_path: Path) 
         daemon.until(lambda: daemon.calls > 0, "it listens")
         daemon.calls = 0
         take_drained(daemon, rings)
+        daemon.until(lambda: daemon.calls > 0, "it hears of it")
+        daemon.run(rings.close)
+        daemon.watch.forget(DOMID)
+
+
+def test_what_a_look_for_the_dead_has_taken_is_heard(daemon: Daemon, tmp_path: Path) -> None:
+    """Which is had whenever the process of any guest says something."""
+    with disk(tmp_path) as d:
+        rings = daemon.connect(d)
+        daemon.until(lambda: daemon.calls > 0, "it listens")
+        link = daemon.guests.link(DOMID)
+        assert link is not None
+        daemon.calls = 0
+        rings.drain()
+        eventually(lambda: bool(select.select([link], [], [], 0)[0]), "it is answered")
+        eventually(lambda: daemon.guests.look() == [] and is_drained(link), "they drain")
         daemon.until(lambda: daemon.calls > 0, "it hears of it")
         daemon.run(rings.close)
         daemon.watch.forget(DOMID)

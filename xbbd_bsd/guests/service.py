@@ -185,7 +185,8 @@ class GuestProcesses:
             link = guest.link
             if link is None or guest.told:
                 continue
-            link.receive()
+            if link.receive():
+                link.heard()
             if link.lost is None:
                 continue
             guest.told = True
