@@ -53,7 +53,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def fail(kind: int, errno: int) -> None:
-    """Have all operations of a kind fail so, 0: not any more; played."""
+    """Have all operations of a kind fail so, negative: be refused, 0: not any more; played."""
     played = library()
     assert played is not None
     played.played_fail(kind, errno)

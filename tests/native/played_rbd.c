@@ -9,7 +9,8 @@
  *			that have a line in it, or for all of them
  *	blocked		a line for each client that is shut out
  *	POOL/IMAGE.lock	who has the lock
- * played_fail() has all of a kind fail in this process.  What a caller must not
+ * played_fail() has all of a kind fail in this process, or refused, if its
+ * errno is negative.  What a caller must not
  * do ends the process.
  */
 #include <sys/stat.h>
@@ -337,6 +338,8 @@ ask(struct image *im, struct op *op, int kind, uint64_t offset, size_t length,
 
 	if (im->read_only && (kind == 1 || kind == 3))
 		return (-EROFS);
+	if (atomic_load(&failures[kind]) < 0)
+		return (atomic_load(&failures[kind]));
 	op->kind = kind;
 	op->offset = offset;
 	op->length = length;

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from errno import EBUSY, EIO, ENOSPC, ESHUTDOWN, ETIMEDOUT
+from errno import EBUSY, EIO, ENOMEM, ENOSPC, ESHUTDOWN, ETIMEDOUT
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,14 @@ def test_errors_reach_who_asked(tmp_path: Path) -> None:
         assert r.queue.status().state is QueueState.RUNNING
 
 
+def test_what_is_refused_at_once(tmp_path: Path) -> None:
+    with ring(tmp_path, store="rbd", size=SIZE) as r:
+        fail(WRITE, -ENOMEM)
+        assert ask(r, Op.WRITE).responses(1) == [(7, Op.WRITE, ERROR)]
+        fail(WRITE, 0)
+        assert ask(r, Op.WRITE).responses(1) == [(7, Op.WRITE, OKAY)]
+
+
 def test_an_image_that_shrank_does_not_give_what_it_has_not(tmp_path: Path) -> None:
     with ring(tmp_path, store="rbd", size=SIZE) as r:
         os.truncate(r.disk, SIZE // 2 + 2048)
@@ -113,11 +121,14 @@ def test_nobody_waits_for_ever_for_one_that_is_silent(tmp_path: Path) -> None:
     with ring(tmp_path, store="rbd", size=SIZE) as r:
         image = image_of(r)
         image.silence()
-        raw = ask(r, Op.READ)
-        eventually(lambda: r.state.ring().inflight == 1, "it is asked")
+        raw = ask(r, Op.WRITE)
+        raw.put(
+            request(Abi.NATIVE, op=Op.READ, id=8, sector=0, segments=[(r.front.page_ref(1), 0, 7)])
+        )
+        eventually(lambda: r.state.ring().inflight == 2, "one is asked, and the other waits")
         begun = time.monotonic()
         r.queue.drain()
-        assert raw.responses(1) == [(7, Op.READ, ERROR)]
+        assert raw.responses(2) == [(7, Op.WRITE, ERROR), (8, Op.READ, ERROR)]
         assert time.monotonic() - begun >= 2.9
         last = r.state.faults().last_disk
         assert last is not None
