@@ -30,6 +30,7 @@ HEADERS = (
     "core/persist.h",
     "block/faults.h",
     "block/contract.h",
+    "block/servers.h",
     "block/verdict.h",
     "block/slots.h",
     "block/batch.h",

@@ -20,6 +20,7 @@ CONTRACT = (
     "xbb.h",
     "block/faults.h",
     "block/contract.h",
+    "block/servers.h",
     "net/contract.h",
     "front/contract.h",
     "guest/contract.h",

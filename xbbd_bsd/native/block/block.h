@@ -35,6 +35,7 @@
 
 #include "block/faults.h"
 #include "block/contract.h"
+#include "block/servers.h"
 #include "block/verdict.h"
 #include "block/slots.h"
 #include "block/batch.h"
