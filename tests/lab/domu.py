@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 from tests.lab.dom0 import DOM0
 
 MEMORY = 384  # MiB; the initramfs alone unpacks to 100
+LIMIT = 180.0  # seconds; an emulated machine, on one that may be busy
 
 T = TypeVar("T")
 
@@ -208,7 +209,7 @@ class DomU:
             self._console += new.decode(errors="replace").replace("\r", "")
         return self._console
 
-    def expect(self, pattern: str, limit: float = 60.0, start: int = 0) -> re.Match[str]:
+    def expect(self, pattern: str, limit: float = LIMIT, start: int = 0) -> re.Match[str]:
         """Wait for something on its console; GuestError with the console's end."""
         search = re.compile(pattern, re.M)
         try:
@@ -233,7 +234,7 @@ class DomU:
             os.close(fd)
         return token
 
-    def run(self, command: str, timeout: float = 60.0, check: bool = False) -> tuple[int, str]:
+    def run(self, command: str, timeout: float = LIMIT, check: bool = False) -> tuple[int, str]:
         """Run a shell command in it: exit status and output; GuestError if late, or `check`."""
         start = len(self.text())
         end = self.expect(rf"{self.send(command)} rc=(\d+)$", timeout, start)
@@ -242,7 +243,7 @@ class DomU:
             raise GuestError(f"{self.name}: {command}: {status}: {output}")
         return status, output
 
-    def wait_disk(self, device: str, limit: float = 60.0) -> None:
+    def wait_disk(self, device: str, limit: float = LIMIT) -> None:
         """Wait until it has a block device of that name."""
         self.run(
             f"n=0; until [ -b /dev/{device} ]; do n=$((n+1));"
@@ -251,11 +252,11 @@ class DomU:
             check=True,
         )
 
-    def attach(self, disk: str, limit: float = 60.0) -> None:
+    def attach(self, disk: str, limit: float = LIMIT) -> None:
         """Give it a disk, as in xl.cfg(5)."""
         sh("xl", "block-attach", self.name, disk, limit=limit)
 
-    def detach(self, vdev: str, limit: float = 60.0) -> None:
+    def detach(self, vdev: str, limit: float = LIMIT) -> None:
         """Take a disk that xl gave."""
         sh("xl", "block-detach", self.name, vdev, limit=limit)
 

@@ -26,7 +26,7 @@ from xbbd_bsd.toolstack import DiskOffer
 from xbbd_bsd.vdev import vdev_number
 from xbbd_bsd.xenstore.client import Store, Transaction
 
-LIMIT = 60.0  # seconds; the lab is an emulated machine
+LIMIT = 180.0  # seconds; the lab is an emulated machine, on one that may be busy
 START_LIMIT = 240.0  # seconds that a daemon gets, whose modules are read first
 
 
