@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import struct
+import weakref
 from contextlib import suppress
 from errno import EPIPE
 from pathlib import Path
@@ -117,6 +119,26 @@ def test_what_is_no_report_is_the_end_of_it(said: bytes, words: str) -> None:
     assert theirs.recv(1) == b"", "it is told"
     theirs.close()
     link.close()
+
+
+def test_a_connection_that_is_lost_stays_with_nobody() -> None:
+    """What was raised of it keeps it, and its descriptor, no longer than whoever caught that."""
+
+    def lose() -> weakref.ref[Link]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        link = Link(ours)
+        theirs.close()
+        for _ in range(2):
+            with pytest.raises(HostError, match="it has ended"):
+                link.look(limit=GIVE_UP)
+        ours.close()
+        return weakref.ref(link)
+
+    gc.disable()
+    try:
+        assert lose()() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("said", [head(66, 32) + bytes(16), b"x", b""])

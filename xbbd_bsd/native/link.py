@@ -335,7 +335,7 @@ class Link:
     ) -> int:
         with self._lock:
             if self._lost is not None:
-                raise self._lost
+                raise self._end()
             self._serial = self._serial % 0xFFFFFFFF + 1
             serial = self._serial
             head = message.head
@@ -349,7 +349,8 @@ class Link:
                 if error.errno == EPIPE:
                     while self._lost is None and self._receive_one():
                         pass  # it may have said why
-                    raise self._lose("it has ended") from None
+                    self._lose("it has ended")
+                    raise self._end() from None
                 text = f"unable to tell the guest's process: {error.strerror}"
                 raise HostError(text, error.errno or EPIPE) from None
             if awaited:
@@ -367,7 +368,7 @@ class Link:
     def _wait_a_moment(self, what: str, end: float) -> None:
         """Until something is said, or a moment: another thread may have heard it."""
         if self._lost is not None:
-            raise self._lost
+            raise self._end()
         left = end - time.monotonic()
         if left <= 0:
             raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
@@ -380,13 +381,17 @@ class Link:
 
     # What is said: the lock is held.
 
-    def _lose(self, why: str, errnum: int = EPIPE) -> HostError:
+    def _end(self) -> HostError:
+        """To be raised: one that is kept would keep us with all that called us, and the socket."""
+        assert self._lost is not None
+        return HostError(str(self._lost), self._lost.errno)
+
+    def _lose(self, why: str, errnum: int = EPIPE) -> None:
         if self._lost is None:
             self._lost = HostError(f"the guest's process: {why}", errnum)
             # It shall know, so that it listens to the next connection.
             with suppress(OSError):
                 self._channel.shutdown(socket.SHUT_RDWR)
-        return self._lost
 
     def _receive_raw(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
         # Not by socket.recv_fds(), which leaves out its flags.
