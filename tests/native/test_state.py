@@ -48,7 +48,7 @@ def read_all(state: State) -> None:
     assert len(state.tunables()) == 15
     assert state.sectors >= 0
     assert 0 <= state.lost_errno < 4096
-    assert state.medium is None or state.medium.key[0] in ("file", "device", "nbd")
+    assert state.medium is None or state.medium.key[0] in ("file", "device", "nbd", "rbd")
     assert len(os.fsencode(state.identity.kind)) <= 32
     for received in (False, True):
         state.devstat(received=received)
