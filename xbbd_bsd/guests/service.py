@@ -185,8 +185,7 @@ class GuestProcesses:
             link = guest.link
             if link is None or guest.told:
                 continue
-            if link.receive():
-                link.heard()
+            link.receive()
             if link.lost is None:
                 continue
             guest.told = True

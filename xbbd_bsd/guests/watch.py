@@ -63,7 +63,7 @@ class Watch:
         watched = self._watched.setdefault(domid, _Watched())
         watched.woken.append(woken)
         self._read_from(domid)
-        self._loop.call_soon(lambda: woken() if woken in watched.woken else None)
+        self._loop.call_soon(self._heard, domid)
 
         def unsubscribe() -> None:
             with suppress(ValueError):
@@ -141,7 +141,7 @@ class Watch:
         if link is not None and link.lost is None:
             watched.link = link
             link.heard = partial(self._soon, self._heard, domid)
-            self._loop.add_reader(link.fileno(), self._heard, domid)
+            self._loop.add_reader(link.fileno(), self._readable, domid)
 
     def _soon(self, call: Callable[[int], None], domid: int) -> None:
         with suppress(RuntimeError):  # the loop is closed: the program ends
@@ -164,12 +164,16 @@ class Watch:
             if link.lost is not None:
                 link.close()
 
+    def _readable(self, domid: int) -> None:
+        link = self._watched[domid].link
+        if link is None or not link.receive():  # what is taken is told anyway
+            self._heard(domid)
+
     def _heard(self, domid: int) -> None:
+        """Something was taken of what a process has said, or it has died."""
         watched = self._watched.get(domid)
-        if watched is None:  # it was forgotten since somebody heard something
+        if watched is None:  # it was forgotten since
             return
-        if watched.link is not None:
-            watched.link.receive()
         self._look()
         for woken in list(watched.woken):
             woken()

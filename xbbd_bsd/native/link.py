@@ -123,8 +123,8 @@ class Link:
         self._reports: dict[int, DeviceReport] = {}
         self._lost: HostError | None = None
         self.build = 0  # as it says
-        # Called after somebody who waited, in whatever thread, has taken what there was:
-        # whoever watches the descriptor does not see it become readable then.
+        # Called when something was taken, by whatever thread: whoever watches the descriptor
+        # does not see it become readable then.
         self.heard: Callable[[], None] = lambda: None
         self.process = Process.behind(channel.fileno())
 
@@ -287,11 +287,13 @@ class Link:
 
     def receive(self) -> bool:
         """Take what it has said by now; whether it had.  Never raises: see `lost`."""
+        taken = 0
         with self._lock:
-            for taken in range(_AT_ONCE):
-                if self._lost is not None or not self._receive_one():
-                    return taken > 0
-        return True
+            while taken < _AT_ONCE and self._lost is None and self._receive_one():
+                taken += 1
+        if taken:
+            self.heard()
+        return taken > 0
 
     def close(self) -> None:
         """Leave it alone; it serves on, and listens for the next daemon."""
@@ -376,8 +378,7 @@ class Link:
         with suppress(ValueError):  # closed by somebody else
             poll.register(self._channel.fileno(), select.POLLIN)
             poll.poll(min(left, _SLICE) * 1000)
-        if self.receive():
-            self.heard()
+        self.receive()
 
     # What is said: the lock is held.
 
