@@ -277,3 +277,33 @@ link_receive(struct card *card, struct frame *frame)
 	CHECK_EQ(poll(&pfd, 1, LIMIT_MS), 1);
 	CHECK(link_take(card, frame));
 }
+
+/* Whatever befell it: nothing that is on its way but these. */
+void
+card_check_works(struct card *card)
+{
+	static struct frame given, taken;
+
+	frame_raw(&given, 100, 1);
+	card_send(card, &given, 100, 1);
+	card_publish(card);
+	card_collect(card);
+	link_receive(card, &taken);
+	frame_check_same(&given, &taken);
+	card_post(card, 1);
+	link_send(card, &given);
+	card_receive(card, &taken);
+	frame_check_same(&given, &taken);
+}
+
+/* By both transports, offloads done both ways: each with its own seed. */
+void
+card_each_way(void (*check)(uint32_t transport, uint32_t offload,
+    uint64_t amount, uint64_t seed), uint64_t amount, uint64_t seed)
+{
+
+	check(XBB_TRANSPORT_COPY, XBB_NET_OFFLOAD_FULL, amount, seed);
+	check(XBB_TRANSPORT_MAP, XBB_NET_OFFLOAD_FULL, amount, seed + 1);
+	check(XBB_TRANSPORT_COPY, XBB_NET_OFFLOAD_SAFE, amount, seed + 2);
+	check(XBB_TRANSPORT_MAP, XBB_NET_OFFLOAD_SAFE, amount, seed + 3);
+}

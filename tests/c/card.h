@@ -59,6 +59,9 @@ void	card_leave(struct card *card);	/* the queue is closed */
 void	card_wait_drained(struct card *card, enum xbb_stop_reason reason);
 void	card_close(struct card *card);
 void	card_check_balance(const struct card *card);
+void	card_check_works(struct card *card);	/* one out, one in */
+void	card_each_way(void (*check)(uint32_t transport, uint32_t offload,
+	    uint64_t amount, uint64_t seed), uint64_t amount, uint64_t seed);
 
 /* The guest's way out. */
 struct xbb_sring *card_sring(const struct card *card, bool rx);

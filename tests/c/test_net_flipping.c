@@ -104,21 +104,12 @@ check_flipping(uint32_t transport, uint32_t offload, uint64_t rounds,
 int
 main(int argc, char **argv)
 {
-	static const uint32_t transports[] = {
-		XBB_TRANSPORT_COPY, XBB_TRANSPORT_MAP,
-	};
 	uint64_t rounds = argument(argc, argv, 1, 100);
 	uint64_t seed = argument(argc, argv, 2, 1);
-	uint32_t i;
 
 	printf("%ju rounds, seed %ju\n", (uintmax_t)rounds, (uintmax_t)seed);
 	scratch_enter();
-	for (i = 0; i < COUNTOF(transports); i++) {
-		check_flipping(transports[i], XBB_NET_OFFLOAD_FULL, rounds,
-		    seed);
-		check_flipping(transports[i], XBB_NET_OFFLOAD_SAFE, rounds,
-		    seed);
-	}
+	card_each_way(check_flipping, rounds, seed);
 	scratch_leave();
 	return (0);
 }

@@ -168,21 +168,12 @@ check_noise(uint32_t transport, uint32_t offload, uint64_t slots, uint64_t seed)
 int
 main(int argc, char **argv)
 {
-	static const uint32_t transports[] = {
-		XBB_TRANSPORT_COPY, XBB_TRANSPORT_MAP,
-	};
 	uint64_t slots = argument(argc, argv, 1, 40000);
 	uint64_t seed = argument(argc, argv, 2, 1);
-	uint32_t i;
 
 	printf("%ju slots, seed %ju\n", (uintmax_t)slots, (uintmax_t)seed);
 	scratch_enter();
-	for (i = 0; i < COUNTOF(transports); i++) {
-		check_noise(transports[i], XBB_NET_OFFLOAD_FULL, slots / 4,
-		    seed + i);
-		check_noise(transports[i], XBB_NET_OFFLOAD_SAFE, slots / 4,
-		    seed + i + 2);
-	}
+	card_each_way(check_noise, slots / 4, seed);
 	scratch_leave();
 	return (0);
 }

@@ -159,22 +159,22 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/net/pieces.c",
-        ("net", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
         ((QUEUE_OF_CARD,),),
     ),
     Target(
         "xbbd_bsd/native/net/queue.c",
-        ("net", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
         ((QUEUE_OF_CARD,),),
     ),
     Target(
         "xbbd_bsd/native/net/receive.c",
-        ("net", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
         ((QUEUE_OF_CARD,),),
     ),
     Target(
         "xbbd_bsd/native/net/transmit.c",
-        ("net", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
         ((QUEUE_OF_CARD,),),
     ),
     Target("xbbd_bsd/native/net/netif.c", ("netif", "fuzz_netif"), ((CARDS,),)),
