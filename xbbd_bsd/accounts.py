@@ -140,6 +140,7 @@ class Accounts:
         """
         before = self._held.get((taker, part))
         if before == _Held(domid, need):
+            self._wanting.pop((taker, part), None)
             return
         mine = self._guests.get(domid, Need())
         rest = self._total

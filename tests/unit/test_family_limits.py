@@ -6,6 +6,7 @@ import pytest
 
 from tests.descriptors import open_descriptors
 from tests.unit.family_bench import Bench
+from tests.unit.test_family_takeover import served
 from xbbd_bsd.accounts import LimitError, Part
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.queues import disks_within, most_of_ring
@@ -129,3 +130,15 @@ def test_for_how_many_disks_descriptors_are_enough() -> None:
         assert disks_within(1000 * each, config, HvKind.XEN) == 1000
     assert disks_within(21, DiskConfig(), HvKind.SIM) == 1, "and two more on a simulated machine"
     assert disks_within(20, DiskConfig(), HvKind.SIM) == 0
+
+
+def test_an_exchange_that_there_is_no_room_for_is_wanted_no_longer(bench: Bench) -> None:
+    """The disk's own descriptor stays its own, and no bound is in anybody's way."""
+    served(bench)
+    before = bench.limits.values()
+    bench.limits.configure(few(descriptors=before["descriptors"]))
+    with pytest.raises(LimitError, match="see max_descriptors"):
+        for _ in bench.family.perform("swap", 0, "root", str(bench.disk)):
+            pass
+    assert bench.limits.values()["descriptors"] == before["descriptors"]
+    assert bench.limits.reached() == []

@@ -195,6 +195,15 @@ def test_who_was_refused_tries_again_when_something_is_given_back() -> None:
     assert len(bench.freed) == 1, "nobody waits any more"
 
 
+def test_who_does_with_what_it_has_wants_no_more() -> None:
+    bench = Bench(Limits(9, 9, 4, 99, 99, 99 * MIB))
+    bench.accounts.take(disk(0), Part.CONNECTION, 1, RING.times(3))
+    refused(bench, 0, 1, RING.times(5))
+    assert [reached.what for reached in bench.accounts.reached()] == ["3 of 4 event channels"]
+    bench.accounts.take(disk(0), Part.CONNECTION, 1, RING.times(3))
+    assert bench.accounts.reached() == []
+
+
 def test_who_is_gone_does_not_try_again() -> None:
     bench = Bench(Limits(9, 9, 1, 99, 99, 99 * MIB))
     bench.accounts.take(disk(0), Part.CONNECTION, 1, RING)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from xbbd_bsd.accounts import Part
+from xbbd_bsd.accounts import LimitError, Part
 from xbbd_bsd.block.backend import BlockBackend
 from xbbd_bsd.block.common import medium_of
 from xbbd_bsd.block.disk import Disk
@@ -153,7 +153,11 @@ class SwappedBackend(BlockBackend):
 
     def another(self) -> Medium:
         """A medium that may take the place of ours; LimitError."""
-        self._share.take(Part.MEDIUM, OF_DISK + OF_DISK)
+        try:
+            self._share.take(Part.MEDIUM, OF_DISK + OF_DISK)
+        except LimitError:
+            self.settled()  # an operator may ask again: nobody waits for it
+            raise
         return medium_of(self._family, self.name, Nobody(), self._journal)
 
     def park(self, nodes: Changes) -> None:
