@@ -141,6 +141,8 @@ def parse_uri(text: str) -> Address:
     known = ", ".join(f"{scheme}:" for scheme in SCHEMES)
     if not scheme_of(text):
         raise OperatorError(f"must begin with one of {known}", EINVAL)
+    if not text.isprintable():  # urlsplit drops some of these, and it would be another disk's
+        raise OperatorError("must be printable text", EINVAL)
     try:
         uri = urlsplit(text)
         if "@" in uri.netloc:

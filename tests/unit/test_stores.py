@@ -61,6 +61,8 @@ def test_where_a_uri_leads_to(uri: str, address: NbdAddress) -> None:
         "rbd:pool/image?secret",
         "rbd:pool/image#secret",
         "rbd:pool/image:id=admin:key=secret",
+        "rbd:pool/sec\nret",
+        "nbd://host/sec\tret",
         "ssh:secret",
     ],
 )
