@@ -55,11 +55,6 @@ class RbdAddress:
     snapshot: str = ""
 
     @property
-    def text(self) -> str:
-        """The same for all spellings of one address, and another for another."""
-        return "\0".join((self.pool, self.space, self.image, self.snapshot))
-
-    @property
     def denied(self) -> str:
         """What it takes that no process of a guest has."""
         return "librbd connects as it likes, which no guest's process may: serve the image by NBD"
@@ -115,13 +110,13 @@ SCHEMES: Final[Mapping[str, Callable[[SplitResult], Address]]] = {
 }
 
 
-_SECTION: Final = "store:"  # before a section's name
+SECTION: Final = "store:"  # before a section's name
 
 
 def is_store(name: bytes | str) -> bool:
     """Whether a medium's name is no path: a URI of ours, or store:NAME, a section."""
     text = name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-    return text.startswith(_SECTION) or scheme_of(text) != ""
+    return text.startswith(SECTION) or scheme_of(text) != ""
 
 
 def scheme_of(name: str) -> str:

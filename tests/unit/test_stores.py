@@ -89,13 +89,16 @@ def test_names() -> None:
 
 def test_a_store_is_one_by_all_its_names() -> None:
     stores = examine('[store.a]\nuri = "nbd://HOST/x"\n', "").config.stores
-    one, other = store_named(b"store:a", stores), store_named(b"nbd://host:10809/x", stores)
+    names = (b"store:a", b"nbd://host:10809/x", b"nbd://host/y")
+    one, other, third = (store_named(name, stores) for name in names)
     assert one is not None
     assert other is not None
-    assert one.key == other.key
-    third = store_named(b"nbd://host/y", stores)
     assert third is not None
-    assert third.key != one.key
+    assert isinstance(one.address, NbdAddress)
+    assert isinstance(other.address, NbdAddress)
+    assert isinstance(third.address, NbdAddress)
+    assert one.address.text == other.address.text
+    assert third.address.text != one.address.text
 
 
 @pytest.mark.parametrize(

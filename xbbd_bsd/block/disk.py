@@ -18,7 +18,7 @@ from xbbd_bsd.host import DiskGeometry, Medium
 from xbbd_bsd.storeuri import is_store, tells_too_much
 
 Key = tuple[str, int, int]
-"""What disks are told apart by: "file", st_dev, st_ino; "device", st_rdev, 0; or Store.key."""
+"""What disks are told apart by: "file", st_dev, st_ino; "device", st_rdev, 0; or key_of()."""
 
 
 def key_of(status: os.stat_result) -> Key:

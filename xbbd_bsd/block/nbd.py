@@ -12,7 +12,7 @@ from contextlib import suppress
 from errno import EINVAL, ETIMEDOUT
 
 from xbbd_bsd.block.disk import Disk
-from xbbd_bsd.block.stores import Store
+from xbbd_bsd.block.stores import Store, key_of
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.host import DiskGeometry, Medium
 from xbbd_bsd.native import (
@@ -120,7 +120,8 @@ def _disk(store: Store, found: NbdFound, *, read_only: bool) -> Disk:
         flushes=found.can_flush,
         discard=(granularity, 0) if found.can_trim and not read_only else None,
     )
-    return Disk(_keeps(), store.shown, read_only, geometry, store.key, left_over, store=store)
+    key = key_of("nbd", _address(store).text)
+    return Disk(_keeps(), store.shown, read_only, geometry, key, left_over, store=store)
 
 
 def _keeps() -> int:

@@ -13,9 +13,8 @@ from typing import Final
 
 from xbbd_bsd.errors import OperatorError, shown
 from xbbd_bsd.storesections import StoreConfig, Stores
-from xbbd_bsd.storeuri import Address, is_store, parse_uri
+from xbbd_bsd.storeuri import SECTION, Address, is_store, parse_uri
 
-_SECTION: Final = "store:"
 _MOST_NAME: Final = 1000  # bytes: whoever takes the disk over finds it in its segment
 _DEFAULT: Final = StoreConfig("")
 
@@ -33,14 +32,9 @@ class Store:
         """Fit for a log, and for the guest: no address but what its name has."""
         return shown(self.name)
 
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """What it is told apart by, as far as its address tells: Key in disk.py."""
-        return key_of("nbd", self.address.text)
-
 
 def key_of(kind: str, text: str) -> tuple[str, int, int]:
-    """What a disk of a kind is told apart by, as a text says it."""
+    """What a disk of a kind is told apart by, as a text says it: Key in disk.py."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     half = 1 << 63
     return kind, int.from_bytes(digest[:8]) % half, int.from_bytes(digest[8:16]) % half
@@ -60,12 +54,12 @@ def store_named(name: bytes, stores: Stores) -> Store | None:
         raise OperatorError("the store's name must be UTF-8", EINVAL) from None
     if len(name) > _MOST_NAME:
         raise OperatorError("the store's name is too long; name it in [store.NAME]", ENAMETOOLONG)
-    if not text.startswith(_SECTION):
+    if not text.startswith(SECTION):
         try:
             return Store(text, parse_uri(text), _DEFAULT)
         except OperatorError as error:  # it may have a password, and is not repeated
             raise OperatorError(f"the store's URI {error}", EINVAL) from None
-    section = text.removeprefix(_SECTION)
+    section = text.removeprefix(SECTION)
     config = stores.get(section)
     if config is None:
         raise OperatorError(f"{shown(text)}: there is no section [store.{shown(section)}]", ENOENT)
