@@ -1,6 +1,6 @@
 """Images in a cluster of Ceph for tests: one that is played, or a real one (`make test-ceph`).
 
-A played one is files in a directory, by a librbd of our own (played_rbd.c), which this
+A played one is files in a directory, by a librbd of our own (played.h), which this
 process loads before anybody asks for the real one.
 """
 
@@ -32,9 +32,9 @@ def build(directory: Path) -> Path:
     if compiler is None:
         pytest.skip("no C compiler")
     library = directory / SONAME
-    source = Path(__file__).with_name("played_rbd.c")
+    sources = [Path(__file__).with_name(f"played_{name}.c") for name in ("rados", "rbd", "ops")]
     command: list[str | Path] = [compiler, "-std=gnu11", "-O1", "-g", "-shared", "-fPIC"]
-    command += ["-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{SONAME}", "-o", library, source]
+    command += ["-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{SONAME}", "-o", library, *sources]
     subprocess.run([*command, "-lpthread"], check=True)
     return library
 
