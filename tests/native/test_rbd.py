@@ -235,6 +235,7 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
         (RbdImage("no", "disk", conf=conf), "there is no such pool"),
         (RbdImage(POOL, "disk", conf="/nowhere"), "configuration cannot be read: No such file"),
         (RbdImage(POOL, "disk", id="nobody", conf=conf), "librados does not begin"),
+        (RbdImage(POOL, "disk", keyring="/nowhere", conf=conf), "keyring is not there"),
         (RbdImage(POOL, "x" * 256, conf=conf), "longer than 255 bytes"),
         (RbdImage(POOL, "x\0y", conf=conf), "NUL"),
     ):

@@ -86,6 +86,10 @@ connect_cluster(struct xbb_rbd_image *im, const struct xbb_rbd_wanted *wanted,
 		return (fail_for(found, error, false,
 		    "librados refuses an option"));
 	error = lib->connect(im->cluster);
+	/* What it looks for on this computer; it does not say which. */
+	if (error == -ENOENT)
+		return (fail_for(found, error, true, "its client's keyring is "
+		    "not there, or its configuration has no 'mon host'"));
 	if (error != 0)
 		return (fail_for(found, error, false,
 		    "its cluster cannot be reached"));
