@@ -66,6 +66,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "intake.c",
         "io.c",
         "libnbd.c",
+        "library.c",
         "librbd.c",
         "local.c",
         "medium.c",

@@ -2,28 +2,21 @@
  * libnbd.c - the library that speaks NBD, from its loading to a connection that
  * is agreed upon, and a look at what a server has.  Knows no ring.  Any thread.
  */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "block/block.h"
 #include "block/libnbd.h"
+#include "block/library.h"
 
 #define LIBRARY		"libnbd.so.0"
 
 struct xbb_libnbd xbb_libnbd;
 
-static pthread_mutex_t load_lock = PTHREAD_MUTEX_INITIALIZER;
-static bool loaded;			/* load_lock */
+#define SYMBOL(name)	{ "nbd_" #name, &xbb_libnbd.name }
 
-/* Where each function goes; ISO C has no cast between the two pointers. */
-#define SYMBOL(name)	{ "nbd_" #name, offsetof(struct xbb_libnbd, name) }
-
-static const struct {
-	const char	*name;
-	size_t		 at;
-} symbols[] = {
+static const struct xbb_symbol symbols[] = {
 	SYMBOL(create), SYMBOL(close), SYMBOL(get_error), SYMBOL(get_errno),
 	SYMBOL(set_export_name), SYMBOL(set_request_structured_replies),
 	SYMBOL(set_pread_initialize), SYMBOL(set_tls),
@@ -38,37 +31,17 @@ static const struct {
 	SYMBOL(aio_pwrite), SYMBOL(aio_flush), SYMBOL(aio_trim),
 };
 
-static int
-find_symbols(void *library)
-{
-	void *symbol;
-	size_t i;
-
-	for (i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-		symbol = dlsym(library, symbols[i].name);
-		if (symbol == NULL)
-			return (-ENOSYS);
-		memcpy((uint8_t *)&xbb_libnbd + symbols[i].at, &symbol,
-		    sizeof(symbol));
-	}
-	return (0);
-}
+static struct xbb_library library = {
+	.file = LIBRARY,
+	.symbols = symbols,
+	.count = sizeof(symbols) / sizeof(symbols[0]),
+};
 
 int
 xbb_nbd_load(void)
 {
-	void *library;
-	int error;
 
-	pthread_mutex_lock(&load_lock);
-	error = 0;
-	if (!loaded) {
-		library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-		error = library == NULL ? -ENOENT : find_symbols(library);
-		loaded = error == 0;
-	}
-	pthread_mutex_unlock(&load_lock);
-	return (error);
+	return (xbb_library_load(&library));
 }
 
 static void
