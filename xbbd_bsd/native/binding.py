@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from xbbd_bsd.errors import HostError
+from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native._xbb import ffi, lib
 
 SECTOR_SIZE: int = lib.XBB_SECTOR_SIZE
@@ -159,6 +159,16 @@ def check(result: int, operation: str, error: Any = None) -> None:
     if error is not None and error.errnum != 0:
         what = f"{operation}: {ffi.string(error.operation).decode()}"
     raise HostError(f"{what}: {os.strerror(-result)}", errno=-result)
+
+
+def put_text(field: Any, text: str, what: str) -> None:
+    """Have a text in an array that was zeros; OperatorError, in which it is `what`."""
+    data = os.fsencode(text)
+    if len(data) >= len(field) or b"\0" in data:
+        raise OperatorError(
+            f"its {what} is longer than {len(field) - 1} bytes, or has a NUL", errno.EINVAL
+        )
+    ffi.memmove(field, data, len(data))
 
 
 def can_punch(fd: int) -> bool:

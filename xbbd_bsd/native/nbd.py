@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import IntEnum
-from errno import EINVAL, ENOENT, EPROTO
+from errno import ENOENT, EPROTO
 from typing import Any, Final
 
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import DiskKind, check
+from xbbd_bsd.native.binding import DiskKind, check, put_text
 
 MOST_NAME: Final[int] = lib.XBB_NBD_NAME - 1  # bytes of an export's
 MOST_PATH: Final[int] = lib.XBB_NBD_PATH - 1
@@ -138,10 +138,5 @@ def c_export(export: NbdExport) -> Any:
         (c.user, export.user),
     )
     for field, text in fields:
-        data = os.fsencode(text)
-        if len(data) >= len(field) or b"\0" in data:
-            raise OperatorError(
-                f"a name is longer than {len(field) - 1} bytes, or has a NUL", EINVAL
-            )
-        ffi.memmove(field, data, len(data))
+        put_text(field, text, "name")
     return c

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from errno import EINVAL, ENOENT
-from typing import Any, Final
+from errno import ENOENT
+from typing import Final
 
 from xbbd_bsd.errors import HostError, OperatorError, shown
 from xbbd_bsd.native._xbb import ffi, lib
-from xbbd_bsd.native.binding import check
+from xbbd_bsd.native.binding import check, put_text
 from xbbd_bsd.native.segment import text_of
 
 MOST_NAME: Final[int] = lib.XBB_RBD_NAME - 1  # bytes of a name, or of a path
@@ -75,9 +75,9 @@ def open_image(
     wanted = ffi.new("struct xbb_rbd_wanted *")
     wanted.read_only, wanted.shared, wanted.timeout = read_only, shared, image.timeout
     for name in ("pool", "space", "image", "snapshot", "conf", "id", "keyring"):
-        part = "image" if name == "space" else name
-        _put(getattr(wanted, name), getattr(image, name), part)
-    _put(wanted.former, former, "client")
+        part = "namespace" if name == "space" else name
+        put_text(getattr(wanted, name), getattr(image, name), part)
+    put_text(wanted.former, former, "client")
     found = ffi.new("struct xbb_rbd_found *")
     fd = int(lib.xbb_rbd_open(wanted, found))
     if fd < 0:
@@ -105,10 +105,3 @@ def image_size(fd: int) -> int:
     size = ffi.new("uint64_t *")
     check(lib.xbb_rbd_size(fd, size), "measure the image")
     return int(size[0])
-
-
-def _put(field: Any, text: str, what: str) -> None:
-    data = os.fsencode(text)
-    if len(data) >= len(field) or b"\0" in data:
-        raise OperatorError(f"a {what} is longer than {len(field) - 1} bytes, or has a NUL", EINVAL)
-    ffi.memmove(field, data, len(data))
