@@ -48,6 +48,7 @@ class Connecting:
         self._since = 0.0  # when it was lost, 0 if it is not
         self._reason = ""
         self._given, self._given_at = -1, 0.0  # since_ns of what was last helped, and when
+        self._ended = -1  # since_ns of the end that was last told
 
     def begin(self, segment: State, disk: Disk, give: Give) -> None:
         """A ring works on that segment; `give` hands it over a connection."""
@@ -64,7 +65,7 @@ class Connecting:
         if self._next is not None:
             self._next.cancel()
         self._segment = self._next = None
-        self._since, self._reason, self._given = 0.0, "", -1
+        self._since, self._reason, self._given, self._ended = 0.0, "", -1, -1
 
     def _look(self) -> None:
         segment = self._segment
@@ -78,7 +79,9 @@ class Connecting:
         elif link.state is LinkState.WANTED and (
             link.since_ns != self._given or now >= self._given_at + _TAKEN_SECONDS
         ):
-            if link.errno:
+            if link.errno and link.since_ns != self._ended:
+                # Once: what an attempt has come to since then is the newer reason.
+                self._ended = link.since_ns
                 self._lost(os.strerror(link.errno), now)
             if not self._busy and now >= self._not_before:
                 self._begin(segment, link.since_ns)
