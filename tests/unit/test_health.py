@@ -84,6 +84,14 @@ WRITES = Errors({"write": 311, "flush": 1}, "write of 512 bytes failed", errno.E
             " what waits: xbbctl inflight xbbd0",
         ),
         (
+            {"hung_seconds": 34, "path": "store:db"},
+            Severity.ERROR,
+            Kind.HUNG,
+            "store:db has not answered for 34 s",
+            "see whether what serves it runs and can be reached, xbbctl log xbbd0 says why not;"
+            " what waits: xbbctl inflight xbbd0",
+        ),
+        (
             {"ages": [1.0, 12.0, 10.0, 17.2]},
             Severity.WARNING,
             Kind.SLOW,

@@ -160,8 +160,7 @@ def of_disk(
             Severity.ERROR,
             Kind.HUNG,
             f"{facts.path or 'the disk'} has not answered for {facts.hung_seconds} s",
-            "see whether what it is on hangs, as a file server or a file system that is frozen;"
-            f" what waits: xbbctl inflight {name}",
+            f"{_where_it_hangs(facts.path, name)}; what waits: xbbctl inflight {name}",
         )
     elif older:
         find(
@@ -251,6 +250,13 @@ def _failures(errors: Errors) -> str:
 
 def _last(errors: Errors) -> str:
     return f"; the last: {errors.last}" if errors.last else ""
+
+
+def _where_it_hangs(path: str, name: str) -> str:
+    """What to look into; a store that is no path has no file server, and no file system."""
+    if path and not path.startswith("/"):
+        return f"see whether what serves it runs and can be reached, xbbctl log {name} says why not"
+    return "see whether what it is on hangs, as a file server or a file system that is frozen"
 
 
 def _cure(errors: Errors, path: str) -> str:
