@@ -47,6 +47,18 @@ fail_range(uint64_t from, uint64_t to, int errnum)
 	atomic_store(&disk.errnum, errnum);
 }
 
+/* A disk that fails whatever is asked of it, and a write that finds that out. */
+void
+rig_open_failing(struct rig *rig, int32_t on_error)
+{
+
+	rig_open(rig, SECTORS, &usual);
+	set_policy(rig, on_error, XBB_POLICY_AUTO);
+	fail_range(0, UINT64_MAX, EIO);
+	put_at(&rig->guest, XBB_OP_WRITE, 0);
+	guest_publish(&rig->guest);
+}
+
 uint32_t
 why_paused(const struct rig *rig)
 {
@@ -60,6 +72,19 @@ resume(struct rig *rig)
 
 	xbb_state_resume(rig->device.state);
 	xbb_queue_look(rig->pair.queue);
+}
+
+/* The disk is well again, and so is what had waited for that: so many. */
+void
+rig_close_mended(struct rig *rig, uint32_t n)
+{
+
+	atomic_store(&disk.errnum, 0);
+	resume(rig);
+	guest_collect(&rig->guest);
+	guest_check_okay(&rig->guest, n);
+	pair_drain(&rig->pair);
+	rig_close(rig);
 }
 
 void

@@ -19,6 +19,8 @@ void	set_policy(struct rig *rig, int32_t on_error, int32_t on_full);
 void	put_at(struct guest *guest, uint8_t operation, uint64_t sector);
 void	put_flush(struct guest *guest);
 void	fail_range(uint64_t from, uint64_t to, int errnum);
+void	rig_open_failing(struct rig *rig, int32_t on_error);
+void	rig_close_mended(struct rig *rig, uint32_t n);
 uint32_t why_paused(const struct rig *rig);
 void	resume(struct rig *rig);
 void	pause_by_hand(struct rig *rig);

@@ -190,12 +190,7 @@ check_pause_within_batch(const struct pair_options *options)
 	rig_put_batch(&rig, XBB_OP_WRITE);
 	WAIT_UNTIL(why_paused(&rig) != 0);
 	check_silence(&rig);
-	atomic_store(&disk.errnum, 0);
-	resume(&rig);
-	guest_collect(&rig.guest);
-	guest_check_okay(&rig.guest, BATCH);
-	pair_drain(&rig.pair);
-	rig_close(&rig);
+	rig_close_mended(&rig, BATCH);
 }
 
 /* Who changes his mind has the next try go by that. */
@@ -204,11 +199,7 @@ check_change_of_mind(void)
 {
 	struct rig rig;
 
-	rig_open(&rig, SECTORS, &usual);
-	set_policy(&rig, XBB_POLICY_PAUSE, XBB_POLICY_AUTO);
-	fail_range(0, UINT64_MAX, EIO);
-	put_at(&rig.guest, XBB_OP_WRITE, 0);
-	guest_publish(&rig.guest);
+	rig_open_failing(&rig, XBB_POLICY_PAUSE);
 	WAIT_UNTIL(why_paused(&rig) != 0);
 	set_policy(&rig, XBB_POLICY_REPORT, XBB_POLICY_AUTO);
 	check_silence(&rig);
@@ -287,11 +278,7 @@ check_lost_meanwhile(void)
 {
 	struct rig rig;
 
-	rig_open(&rig, SECTORS, &usual);
-	set_policy(&rig, XBB_POLICY_PAUSE, XBB_POLICY_AUTO);
-	fail_range(0, UINT64_MAX, EIO);
-	put_at(&rig.guest, XBB_OP_WRITE, 0);
-	guest_publish(&rig.guest);
+	rig_open_failing(&rig, XBB_POLICY_PAUSE);
 	WAIT_UNTIL(why_paused(&rig) != 0);
 	xbb_state_lose(rig.device.state, EIO);
 	resume(&rig);

@@ -53,21 +53,12 @@ check_retry_while_paused(void)
 {
 	struct rig rig;
 
-	rig_open(&rig, SECTORS, &usual);
-	set_policy(&rig, XBB_POLICY_RETRY, XBB_POLICY_AUTO);
-	fail_range(0, UINT64_MAX, EIO);
-	put_at(&rig.guest, XBB_OP_WRITE, 0);
-	guest_publish(&rig.guest);
+	rig_open_failing(&rig, XBB_POLICY_RETRY);
 	WAIT_UNTIL(COUNTER(&rig.pair, io_held) == 1);
 	pause_by_hand(&rig);
 	wait_followed(&rig);
 	check_silence(&rig);
-	atomic_store(&disk.errnum, 0);
-	resume(&rig);
-	guest_collect(&rig.guest);
-	guest_check_okay(&rig.guest, 1);
-	pair_drain(&rig.pair);
-	rig_close(&rig);
+	rig_close_mended(&rig, 1);
 }
 
 /*
@@ -121,11 +112,7 @@ check_drain_of_retry(void)
 {
 	struct rig rig;
 
-	rig_open(&rig, SECTORS, &usual);
-	set_policy(&rig, XBB_POLICY_RETRY, XBB_POLICY_AUTO);
-	fail_range(0, UINT64_MAX, EIO);
-	put_at(&rig.guest, XBB_OP_WRITE, 0);
-	guest_publish(&rig.guest);
+	rig_open_failing(&rig, XBB_POLICY_RETRY);
 	WAIT_UNTIL(COUNTER(&rig.pair, io_retries) >= 3);
 	pair_drain(&rig.pair);
 	guest_collect(&rig.guest);

@@ -144,13 +144,23 @@ def test_a_limit_that_is_raised_lets_go_at_once(r: Ring, limit: int) -> None:
     assert limit or r.counter("throttled_ns") == waited, "nothing is held back any more"
 
 
-def test_a_ring_that_ends_waits_for_no_limit(r: Ring) -> None:
+def read_of(r: Ring, n: int) -> bytes:
+    """A request of a page, that nothing merges with another."""
+    pages = [(r.front.page_ref(n), 0, 7)]
+    return request(Abi.NATIVE, op=READ, id=n, sector=64 * n, segments=pages)
+
+
+def reads_held_back(r: Ring, number: int) -> RawRing:
+    """So many are wanted, and one may be done in a second."""
     raw = RawRing(r.front, Abi.NATIVE)
     r.state.set_tunable("iops_max", 1)
-    pages = [[(r.front.page_ref(n), 0, 7)] for n in range(32)]
-    raw.put(*(request(Abi.NATIVE, op=READ, id=n, sector=64 * n, segments=pages[n])
-              for n in range(32)))  # fmt: skip
+    raw.put(*(read_of(r, n) for n in range(number)))
     eventually(lambda: held(r) > 0, "it is held back")
+    return raw
+
+
+def test_a_ring_that_ends_waits_for_no_limit(r: Ring) -> None:
+    raw = reads_held_back(r, 32)
     begun = time.monotonic()
     r.queue.drain()
     r.wait_drained()
@@ -160,19 +170,14 @@ def test_a_ring_that_ends_waits_for_no_limit(r: Ring) -> None:
 
 def test_what_is_accepted_when_its_guest_closes_waits_for_no_limit(r: Ring) -> None:
     """But what comes after it does: it is a debt, also of who connects again."""
-    raw = RawRing(r.front, Abi.NATIVE)
-    r.state.set_tunable("iops_max", 1)
-    pages = [[(r.front.page_ref(n), 0, 7)] for n in range(32)]
-    raw.put(*(request(Abi.NATIVE, op=READ, id=n, sector=64 * n, segments=pages[n])
-              for n in range(30)))  # fmt: skip
-    eventually(lambda: held(r) > 0, "it is held back")
+    raw = reads_held_back(r, 30)
     begun = time.monotonic()
     r.state.pardon()
     assert len(raw.responses(30)) == 30
     assert time.monotonic() - begun < patience(5), "by the limit, half a minute"
     due = debt(r)
     assert due > 20, "all of it is counted"
-    raw.put(request(Abi.NATIVE, op=READ, id=30, sector=0, segments=pages[30]))
+    raw.put(read_of(r, 30))
     eventually(lambda: r.state.inflight() != [], "it is taken")
     assert r.state.inflight() != []
     r.state.set_tunable("iops_max", 0)
@@ -187,12 +192,7 @@ def debt(r: Ring) -> float:
 
 def test_a_ring_that_ends_leaves_all_as_a_debt(r: Ring) -> None:
     """Else a guest that connects again and again would have what it likes."""
-    raw = RawRing(r.front, Abi.NATIVE)
-    r.state.set_tunable("iops_max", 1)
-    pages = [[(r.front.page_ref(n), 0, 7)] for n in range(32)]
-    raw.put(*(request(Abi.NATIVE, op=READ, id=n, sector=64 * n, segments=pages[n])
-              for n in range(32)))  # fmt: skip
-    eventually(lambda: held(r) > 0, "it is held back")
+    reads_held_back(r, 32)
     r.queue.drain()
     r.wait_drained()
     assert debt(r) > 20
