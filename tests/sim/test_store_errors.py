@@ -14,7 +14,7 @@ import pytest
 from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, Machine, running_machine
 from tests.sim.test_operator import tool, values, xbbctl
-from tests.sim.test_pause import paused, resume, silent, wait_paused
+from tests.sim.test_pause import all_back, paused, resume, silent, wait_paused
 from tests.sim.test_store import at_work, check_work, connected, section
 from tests.sim.test_swap import copied
 from tests.waiting import GIVE_UP, eventually
@@ -96,6 +96,7 @@ def test_a_pause(
         silent(machine)
         resume(machine)
         wait_paused(machine)
+        all_back(machine)
         bad.heal()
         resume(machine)
         guest.event("progress")
@@ -139,6 +140,7 @@ def test_a_full_one_is_tried_for_no_time(flaky: Makes, image: Path) -> None:
         guest = at_work(machine)
         bad.fail()
         wait_paused(machine)
+        all_back(machine)
         bad.heal()
         resume(machine)
         guest.event("progress")

@@ -216,16 +216,15 @@ MOMENTS: dict[str, Callable[[Machine, str | None], bool]] = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_the_daemon_dies_meanwhile(machine: Machine, image: Path, moment: str) -> None:
-    """It is the old disk or the new one, by every account, and not one request is lost."""
-    guest = at_work(machine, image, "--queues", "2")
-    xbbctl(machine, "pause", "xbbd0")
+def dies_meanwhile(machine: Machine, name: str, moment: str) -> str | None:
+    """The daemon, at a moment of an exchange for `name`; another goes on.
+
+    Gives what said before that which disk it was.
+    """
     before = machine.node(f"{machine.offers[0].backend}/served")
-    new = copied(image)
     command = subprocess.Popen(
         [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host",
-         f"sim:{machine.chain.layout.directory}", "swap", "xbbd0", str(new)],
+         f"sim:{machine.chain.layout.directory}", "swap", "xbbd0", name],
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     end = time.monotonic() + GIVE_UP
@@ -235,6 +234,16 @@ def test_the_daemon_dies_meanwhile(machine: Machine, image: Path, moment: str) -
     machine.daemon.wait()
     command.wait()
     start(machine)
+    return before
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_daemon_dies_meanwhile(machine: Machine, image: Path, moment: str) -> None:
+    """It is the old disk or the new one, by every account, and not one request is lost."""
+    guest = at_work(machine, image, "--queues", "2")
+    xbbctl(machine, "pause", "xbbd0")
+    new = copied(image)
+    before = dies_meanwhile(machine, str(new), moment)
     machine.log_line(r"(?s)serving .*serving .*taken over: ")
     has_new = machine.node(f"{machine.offers[0].backend}/served") != before
     path = new if has_new else image

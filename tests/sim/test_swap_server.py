@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +20,9 @@ from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_operator import tool, values, xbbctl
 from tests.sim.test_pause import paused, resume
 from tests.sim.test_store import at_work, check_work, connected
-from tests.sim.test_swap import MOMENTS, copied, is_noted
-from tests.sim.test_takeover import LOAD, PATIENT, start
-from tests.waiting import GIVE_UP, eventually, patience
+from tests.sim.test_swap import MOMENTS, copied, dies_meanwhile, is_noted
+from tests.sim.test_takeover import LOAD, PATIENT
+from tests.waiting import eventually, patience
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer
 
@@ -223,21 +221,9 @@ def test_the_daemon_dies_meanwhile(
     guest = at_work(machine)
     pause(machine)
     new = copied(image)
-    before = machine.node(f"{machine.offers[0].backend}/served")
     servers["other"].start("file", str(new))
     name = "store:other" if to == "server" else str(new)
-    command = subprocess.Popen(
-        [sys.executable, "-m", "xbbd_bsd.xbbctl", "--host",
-         f"sim:{machine.chain.layout.directory}", "swap", "xbbd0", name],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    end = time.monotonic() + GIVE_UP
-    while not MOMENTS[moment](machine, before) and command.poll() is None:
-        assert time.monotonic() < end
-    machine.daemon.signal(signal.SIGKILL)
-    machine.daemon.wait()
-    command.wait()
-    start(machine)
+    before = dies_meanwhile(machine, name, moment)
     machine.log_line(r"(?s)serving .*serving .*(taken over|gone on)")
     has_new = machine.node(f"{machine.offers[0].backend}/served") != before
     path, disk = (name, new) if has_new else ("store:db", image)
