@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from tests.unit.net_bench import IDENTITY, NAME, NetBench
 from tests.unit.test_net_family import FRAME, HEADER, crosses
 from tests.unit.test_net_takeover import connected
+from tests.unit.test_passport import SPOILT
 from xbbd_bsd.charter import NODE
 from xbbd_bsd.config import Config, NetConfig
 from xbbd_bsd.errors import HostError
@@ -190,15 +190,7 @@ def test_what_is_about_to_end_gets_none(card: NetBench) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "[]",
-        "null",
-        '{"format": 2}',
-        '{"format": 1}',
-        "[" * 100000,
-        lambda text: re.sub(
-            r'"params": \{.*\},\s*"counters"', '"params": {}, "counters"', text, flags=re.S
-        ),
+        *SPOILT,
         lambda text: text.replace('"SG"', '"SAGA"'),
         lambda text: text.replace('"FULL"', '"FOOL"'),
         lambda text: text.replace('"source": null', '"source": "xx"'),

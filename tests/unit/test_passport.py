@@ -21,6 +21,20 @@ from xbbd_bsd.native import (
 estate = estates.estate
 
 
+# What is no passport of any family, or a change that makes one that.
+SPOILT: list[str | Callable[[str], str]] = [
+    "",
+    "[]",
+    "null",
+    '{"format": 2}',
+    '{"format": 1}',
+    "[" * 100000,
+    lambda text: re.sub(
+        r'"params": \{.*\},\s*"counters"', '"params": {}, "counters"', text, flags=re.S
+    ),
+]
+
+
 def of_another_version(estate: Estate, *, answered: bool = True, unit: int = 0) -> Served:
     """A segment that we cannot read, with its passport; what it would say."""
     segment = estate.make(unit)
@@ -157,15 +171,7 @@ def test_what_is_lost_or_ends_gets_none(estate: Estate) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "[]",
-        "null",
-        '{"format": 2}',
-        '{"format": 1}',
-        "[" * 100000,
-        lambda text: re.sub(
-            r'"params": \{.*\},\s*"counters"', '"params": {}, "counters"', text, flags=re.S
-        ),
+        *SPOILT,
         lambda text: text.replace("X86_64", "X86_63"),
         lambda text: text.replace('"domid": 5', '"domid": "5"'),
         lambda text: text.replace('"domid": 5', '"domid": -2'),
@@ -175,7 +181,7 @@ def test_what_is_lost_or_ends_gets_none(estate: Estate) -> None:
     ],
 )
 def test_a_passport_that_is_none(
-    estate: Estate, text: "str | Callable[[str], str]", tmp_path: Path
+    estate: Estate, text: str | Callable[[str], str], tmp_path: Path
 ) -> None:
     of_another_version(estate)
     file = tmp_path / "xbbd.0.left"
