@@ -79,7 +79,7 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/block/sweep.c",
-        ("sweep", "io", "order", "shortage"),
+        ("sweep", "bulk", "io", "order", "shortage"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(

@@ -347,7 +347,7 @@ bool	xbb_data_is_bounced(const struct xbb_queue *q);
 struct xbb_bulk *xbb_bulk_open(int disk_fd, uint32_t sector_size,
 	    int fence_fd, void *buffer, size_t size);
 void	xbb_bulk_close(struct xbb_bulk *bulk);
-void	xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
+bool	xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
 	    struct xbb_bulk_piece *pieces, uint32_t n);
 
 /* flush.c - flushes of a disk, one at a time; what is known to be lost. */

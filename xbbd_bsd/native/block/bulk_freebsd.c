@@ -25,7 +25,7 @@ xbb_bulk_close(struct xbb_bulk *bulk)
 	(void)bulk;
 }
 
-void
+bool
 xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
     struct xbb_bulk_piece *pieces, uint32_t n)
 {
@@ -34,4 +34,5 @@ xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
 	(void)to_disk;
 	(void)pieces;
 	(void)n;
+	return (false);
 }

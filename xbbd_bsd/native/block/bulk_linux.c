@@ -39,7 +39,6 @@
 
 struct xbb_bulk {
 	int		 fd;
-	bool		 broken;
 	void		*rings;		/* the kernel's too, as the next */
 	size_t		 rings_size;	/* bytes */
 	struct io_uring_sqe *sqes;
@@ -228,29 +227,21 @@ take_results(struct xbb_bulk *bulk, struct xbb_bulk_piece *pieces)
 	return (head - begin);
 }
 
-/* The kernel takes no more: what it has not taken is not there. */
-static void
-leave_pieces(struct xbb_bulk *bulk, uint32_t n)
-{
-
-	bulk->broken = true;
-	__atomic_store_n(bulk->sq_tail, *bulk->sq_tail - n, __ATOMIC_RELEASE);
-}
-
 /*
  * Move all pieces, at most XBB_SWEEP_MOST; which of them were moved as a whole
- * they say.  Of the others nothing is known, but that it is over.
+ * they say.  Of the others nothing is known, but that it is over.  False if the
+ * kernel did not take them all: then it is to be closed.
  */
-void
+bool
 xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
     struct xbb_bulk_piece *pieces, uint32_t n)
 {
 	uint32_t away, left;
+	bool refused;
 	int taken;
 
-	if (bulk->broken)
-		return;
 	put_pieces(bulk, to_disk, pieces, n);
+	refused = false;
 	away = 0;
 	for (left = n; left + away != 0; away -= take_results(bulk, pieces)) {
 		taken = enter_uring(bulk->fd, left, left + away);
@@ -258,11 +249,13 @@ xbb_bulk_move(struct xbb_bulk *bulk, bool to_disk,
 			left -= (uint32_t)taken;
 			away += (uint32_t)taken;
 		} else if (left != 0 && (taken == 0 || errno != EINTR)) {
-			leave_pieces(bulk, left);
+			/* What it has not taken by now is not there. */
+			refused = true;
 			left = 0;
 		} else if (taken < 0)
 			/* What is under way has our buffer: no way out. */
 			assert(errno == EINTR || errno == EAGAIN ||
 			    errno == EBUSY);
 	}
+	return (!refused);
 }

@@ -85,7 +85,7 @@ run_at_once(struct xbb_queue *q, struct xbb_sweep *sweep)
 	struct xbb_sweep_part *part;
 	uint64_t now, took;
 	uint32_t i;
-	bool waited;
+	bool moves, waited;
 
 	now = xbb_now_ns();
 	for (i = 0; i < sweep->n; i++) {
@@ -94,7 +94,7 @@ run_at_once(struct xbb_queue *q, struct xbb_sweep *sweep)
 		xbb_probe_dispatch(q, part->batch);
 		piece[i] = xbb_data_sweep_piece(q, part);
 	}
-	xbb_bulk_move(q->own.bulk, sweep->writes, piece, sweep->n);
+	moves = xbb_bulk_move(q->own.bulk, sweep->writes, piece, sweep->n);
 	took = xbb_now_ns() - now;
 	waited = xbb_speed_waited(q, 0, took);
 	for (i = 0; i < sweep->n; i++) {
@@ -105,6 +105,10 @@ run_at_once(struct xbb_queue *q, struct xbb_sweep *sweep)
 		part->ended = piece[i].moved;
 		part->batch->tally.io_bounced += part->ended;
 		xbb_speed_judge(q, took, part->waited);
+	}
+	if (!moves) {
+		xbb_bulk_close(q->own.bulk);
+		q->own.bulk = NULL;
 	}
 }
 
