@@ -52,8 +52,9 @@ elif HV is HvKind.SIM:
     TRANSPORTS = [Transport.MAP, Transport.COPY]
 else:
     TRANSPORTS = [Transport.MAP]
-# test_variants.py: a disk that takes its time, and a sanitizer that does.
+# test_variants.py: a disk that takes its time, a sanitizer that does, one ABI or all.
 SLOW_DISK = os.environ.get("XBBD_TEST_DISK") == "slow"
+ABIS = [Abi.X86_64] if os.environ.get("XBBD_TEST_ABIS") == "one" else list(Abi)
 # test_stores.py: a disk that is a server's, of NBD, or an image of Ceph.
 STORE = os.environ.get("XBBD_TEST_STORE", "local")
 SANITIZED = os.environ.get("XBBD_TEST_SANITIZED") == "yes"

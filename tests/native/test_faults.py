@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.native.ring import DEVICE, TRANSPORTS, Ring, ring
+from tests.native.ring import ABIS, DEVICE, TRANSPORTS, Ring, ring
 from tests.native.slots import RawRing, discard, indirect, request
 from xbbd_bsd.faults import GUEST_KINDS, SHRUNK, Faults
 from xbbd_bsd.native import Abi, Op, Transport
@@ -38,7 +38,7 @@ def guests(faults: Faults, **kinds: int) -> None:
     assert faults.last_disk is None
 
 
-@pytest.mark.parametrize("abi", list(Abi))
+@pytest.mark.parametrize("abi", ABIS)
 @pytest.mark.parametrize(
     ("fields", "status", "kind", "what"),
     [
