@@ -20,7 +20,8 @@ from tests.native.images import Image
 from tests.native.ring import ring
 from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.sim.test_operator import xbbctl
-from tests.sim.test_takeover import LOAD, PATIENT, kill, start
+from tests.sim.test_store import at_work
+from tests.sim.test_takeover import kill, start
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Op, RbdImage
@@ -48,16 +49,6 @@ def section(cluster: Cluster, name: str) -> str:
 def machine(cluster: Cluster, name: str) -> Iterator[Machine]:
     with running_machine(section(cluster, name)) as made:
         yield made
-
-
-def at_work(machine: Machine) -> Guest:
-    guest = machine.guest(1, *PATIENT)
-    machine.attach(DiskOffer(1, XVDA, "store:db"))
-    guest.event("connected")
-    guest.tell(LOAD)
-    guest.event("begun")
-    guest.event("progress")
-    return guest
 
 
 def check_work(machine: Machine, guest: Guest, cluster: Cluster, name: str) -> None:

@@ -13,9 +13,8 @@ import pytest
 
 from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
-from tests.sim.test_end import sha256
 from tests.sim.test_operator import xbbctl
-from tests.sim.test_takeover import LOAD, PATIENT, start
+from tests.sim.test_takeover import LOAD, PATIENT, check_work, start
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.sim.chain import Guest
@@ -62,14 +61,6 @@ def at_work(machine: Machine) -> Guest:
     guest.event("begun")
     guest.event("progress")
     return guest
-
-
-def check_work(machine: Machine, guest: Guest, image: Path) -> None:
-    assert machine.chain.detach(machine.offers[0])
-    done = guest.event("exercised", GIVE_UP)
-    wrong = ("errors", "mismatches", "bad_responses", "still_mapped")
-    assert {name: done[name] for name in wrong} == dict.fromkeys(wrong, 0)
-    assert done["model_sha256"] == sha256(image)
 
 
 def test_the_server_is_killed_under_load(machine: Machine, server: Server, image: Path) -> None:

@@ -15,8 +15,9 @@ from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, Machine, running_machine
 from tests.sim.test_operator import tool, values, xbbctl
 from tests.sim.test_pause import all_back, paused, resume, silent, wait_paused
-from tests.sim.test_store import at_work, check_work, connected, section
+from tests.sim.test_store import at_work, connected, section
 from tests.sim.test_swap import copied
+from tests.sim.test_takeover import check_work
 from tests.waiting import GIVE_UP, eventually
 
 pytestmark = pytest.mark.slow

@@ -19,9 +19,9 @@ from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_operator import tool, values, xbbctl
 from tests.sim.test_pause import paused, resume
-from tests.sim.test_store import at_work, check_work, connected
+from tests.sim.test_store import at_work, connected
 from tests.sim.test_swap import MOMENTS, copied, dies_meanwhile, is_noted
-from tests.sim.test_takeover import LOAD, PATIENT
+from tests.sim.test_takeover import LOAD, PATIENT, check_work
 from tests.waiting import eventually, patience
 from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer
