@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -131,11 +132,11 @@ class Soak:
         self.steps.append(step)
         self.counts[step.split()[0]] += 1
 
-    def run(self, seconds: float) -> None:
-        """Rounds until the time is over, then the last comparison."""
+    def run(self, seconds: float, deeds: Sequence[str]) -> None:
+        """Rounds until the time is over and these deeds are done, then the last comparison."""
         end = time.monotonic() + seconds
         try:
-            while time.monotonic() < end:
+            while time.monotonic() < end or not all(self.counts[deed] for deed in deeds):
                 self._round()
             self.set_faults()
             for disk in self.disks:
@@ -438,8 +439,11 @@ class Soak:
             self.counts[name] += result[name]
 
 
-def soak(seconds: float, seed: int) -> Counter[str]:
-    """Do it; what was done.  AssertionError or HostError when something is wrong."""
+def soak(seconds: float, seed: int, deeds: Sequence[str] = ()) -> Counter[str]:
+    """Do it, so long, and longer until these deeds are done; what was done.
+
+    AssertionError or HostError when something is wrong.
+    """
     directory = Path(tempfile.mkdtemp(prefix="soak-"))
     faults = directory / "faults"
     faults.write_bytes(bytes(mmap.PAGESIZE))
@@ -448,7 +452,7 @@ def soak(seconds: float, seed: int) -> Counter[str]:
     try:
         with running_machine("[disk]\nresize_interval = 1\n") as machine:
             run = Soak(machine, directory, faults, seed)
-            run.run(seconds)
+            run.run(seconds, deeds)
         return run.counts
     finally:
         os.environ.clear()
