@@ -126,8 +126,8 @@ def test_a_process_of_another_version_hands_over(another_version: Path) -> None:
             for one in (out, back):  # nobody waits
                 one.event("progress", GIVE_UP)
             start(net)
-            net.log_line("xnb.0: taken over: 3 queues")
-            net.log_line("xnb.1: taken over: 1 queue")
+            net.log_line(r"xnb0 \(vif/1/0\): taken over: 3 queues")
+            net.log_line(r"xnb1 \(vif/2/0\): taken over: 1 queue")
             for one in (out, back):
                 one.event("progress", GIVE_UP)
         eventually(lambda: not any(map(is_alive, pids)), "the old processes have ended")

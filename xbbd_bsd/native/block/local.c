@@ -121,9 +121,9 @@ run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
 }
 
 /*
- * Have a call that moves all of a sweep, the first time that there is enough for
- * it to do and the disk is quick, be it that nobody knows better yet: its buffer
- * stays in memory.
+ * Have a call that moves all of a sweep, the first time that there is enough
+ * for it to do and the disk is quick, be it that nobody knows better yet: its
+ * buffer stays in memory.
  */
 static void
 try_bulk(struct xbb_queue *q, const struct xbb_batch *batch)
