@@ -78,11 +78,9 @@ decode_segments(const uint8_t *from, struct xbb_req *req)
 	uint32_t i, nseg;
 
 	nseg = req->nseg <= XBB_MAX_SEGMENTS ? req->nseg : XBB_MAX_SEGMENTS;
-	for (i = 0; i < nseg; i++, from += SEG_SIZE) {
-		memcpy(&req->seg[i].gref, from + SEG_GREF,
-		    sizeof(req->seg[i].gref));
-		req->seg[i].first_sect = from[SEG_FIRST];
-		req->seg[i].last_sect = from[SEG_LAST];
+	/* In a slot they lie as in a list. */
+	for (i = 0; i < nseg; i++) {
+		memcpy(&req->seg[i], from + i * SEG_SIZE, SEG_SIZE);
 		req->seg[i].reserved = 0;
 	}
 }
@@ -169,8 +167,8 @@ xbb_request_encode(const struct xbb_layout *layout, const struct xbb_req *req,
  * A flush or barrier without segments is complete; one with segments carries
  * data that must reach the disk like any other.
  */
-enum xbb_refusal
-xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
+static inline enum xbb_refusal
+admit_request(const struct xbb_limits *limits, const struct xbb_req *req)
 {
 
 	if (req->indirect && limits->max_indirect_segments == 0)
@@ -213,6 +211,13 @@ xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
 	    XBB_REFUSED_SEGMENTS);
 }
 
+enum xbb_refusal
+xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
+{
+
+	return (admit_request(limits, req));
+}
+
 /* Sectors of the segments, or 0 if one is impossible. */
 static uint64_t
 count_sectors(const struct xbb_segment *seg, uint32_t nseg)
@@ -241,7 +246,7 @@ xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req,
 	enum xbb_refusal why;
 	uint32_t align;
 
-	why = xbb_request_admit(limits, req);
+	why = admit_request(limits, req);
 	if (why != XBB_REFUSED_NOT)
 		return (why);
 	if (req->operation != XBB_OP_DISCARD) {
@@ -252,7 +257,7 @@ xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req,
 	if (req->nsectors == 0)
 		return (XBB_REFUSED_SEGMENTS);
 	align = limits->sector_size / XBB_SECTOR_SIZE;
-	if (req->sector % align != 0 || req->nsectors % align != 0)
+	if (((req->sector | req->nsectors) & (align - 1)) != 0)
 		return (XBB_REFUSED_ALIGNMENT);
 	/* In this order nothing can wrap. */
 	if (req->nsectors > limits->sectors ||
