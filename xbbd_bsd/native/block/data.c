@@ -9,38 +9,69 @@
 
 #include "block/block.h"
 
+/* One more segment, in this page; neighbours become one vector. */
+static inline struct iovec *
+add_segment(const struct iovec *first, struct iovec *next, uint8_t *page,
+    const struct xbb_segment *seg)
+{
+	uint8_t *const data = page + seg->first_sect * XBB_SECTOR_SIZE;
+	const uint32_t n = xbb_segment_bytes(seg);
+
+	if (next != first && data ==
+	    (uint8_t *)next[-1].iov_base + next[-1].iov_len)
+		next[-1].iov_len += n;
+	else
+		*next++ = (struct iovec){ data, n };
+	return (next);
+}
+
 /*
- * Describe the segments of the batch in pages that are pinned, or mapped one
- * after the other from base on; neighbours become one vector.
+ * Describe the segments of a batch, in pages that are mapped one after the
+ * other from base on.  Says how many vectors that takes.
  */
 static int
-fill_iov(const struct xbb_queue *q, const struct xbb_batch *batch,
+list_mapped(const struct xbb_queue *q, const struct xbb_batch *batch,
     uint8_t *base, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
 {
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
-	uint8_t *data, *page;
-	int niov;
+	const struct xbb_segment *end, *seg;
+	struct iovec *next;
+	uint32_t left;
+	uint16_t r;
 
-	niov = 0;
-	page = base;
-	while (xbb_walk_next(&walk)) {
-		if (batch->persistent)
-			data = xbb_persist_base(&q->own.persist,
-			    xbb_pages_pinned(q, walk.r)[walk.i]);
-		else {
-			data = page;
-			page += XBB_PAGE_SIZE;
-		}
-		data += walk.seg->first_sect * XBB_SECTOR_SIZE;
-		if (niov == 0 || data != (uint8_t *)iov[niov - 1].iov_base +
-		    iov[niov - 1].iov_len) {
-			iov[niov].iov_base = data;
-			iov[niov].iov_len = 0;
-			niov++;
-		}
-		iov[niov - 1].iov_len += xbb_segment_bytes(walk.seg);
+	next = iov;
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
+		seg = xbb_req_segments(q, r);
+		end = seg + q->set.reqs[r].nseg;
+		for (; seg < end; seg++, base += XBB_PAGE_SIZE)
+			next = add_segment(iov, next, base, seg);
 	}
-	return (niov);
+	return ((int)(next - iov));
+}
+
+/* The same, in pages that are pinned. */
+static int
+list_pinned(const struct xbb_queue *q, const struct xbb_batch *batch,
+    struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
+{
+	const struct xbb_persist_page *pages = q->own.persist.page;
+	const struct xbb_segment *end, *seg;
+	const uint16_t *pinned;
+	struct iovec *next;
+	uint32_t left;
+	uint16_t r;
+
+	next = iov;
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
+		seg = xbb_req_segments(q, r);
+		end = seg + q->set.reqs[r].nseg;
+		pinned = xbb_pages_pinned(q, r);
+		for (; seg < end; seg++)
+			next = add_segment(iov, next, pages[*pinned++].base,
+			    seg);
+	}
+	return ((int)(next - iov));
 }
 
 static struct xbb_outcome
@@ -55,12 +86,12 @@ move_straight(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 
 	if (batch->persistent)
 		return (xbb_io_batch(q, batch, iov,
-		    fill_iov(q, batch, NULL, iov), offset, length, thread));
+		    list_pinned(q, batch, iov), offset, length, thread));
 	done = xbb_pages_map(q, batch, &map, refs);
 	if (done.error != 0)
 		return (done);
-	done = xbb_io_batch(q, batch, iov, fill_iov(q, batch, map.base, iov),
-	    offset, length, thread);
+	done = xbb_io_batch(q, batch, iov,
+	    list_mapped(q, batch, map.base, iov), offset, length, thread);
 	xbb_pages_unmap(q, batch, &map);
 	return (done);
 }
@@ -383,7 +414,7 @@ xbb_data_sweep_part(struct xbb_queue *q, const struct xbb_sweep *sweep,
 		iov[0] = (struct iovec){ sweep_buffer(q) + at, length };
 		batch->tally.io_bounced++;
 	} else
-		niov = fill_iov(q, batch, sweep->map.base + at, iov);
+		niov = list_mapped(q, batch, sweep->map.base + at, iov);
 	return (xbb_io_batch(q, batch, iov, niov,
 	    batch->sector * XBB_SECTOR_SIZE, length, 0));
 }
