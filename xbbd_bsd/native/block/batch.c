@@ -42,14 +42,14 @@ status_of_failure(const struct xbb_batch *batch, int error)
 	return (XBB_RSP_ERROR);
 }
 
-static void
+static inline void
 set_status(struct xbb_queue *q, const struct xbb_batch *batch, int16_t status)
 {
-	uint32_t n;
+	uint32_t left;
 	uint16_t r;
 
-	for (n = 0, r = batch->first; n < batch->nreq;
-	    n++, r = q->set.reqs[r].next) {
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
 		q->set.reqs[r].status = status;
 		xbb_may_die();
 		q->set.table[r].status = status;
@@ -303,14 +303,20 @@ bool
 xbb_batch_waited(struct xbb_queue *q, const struct xbb_batch *batch,
     uint64_t took, uint32_t thread)
 {
-	bool waited;
 
 	if (batch->nsectors == 0 || xbb_batch_flushes(batch))
 		return (false);
-	waited = xbb_speed_waited(q, thread, took);
-	if (batch->nseg != 0)
-		xbb_speed_judge(q, took, waited);
-	return (waited);
+	if (batch->nseg == 0)
+		return (xbb_speed_waited(q, thread, took));
+	return (xbb_speed_judge_own(q, thread, took));
+}
+
+/* It went well. */
+void
+xbb_batch_succeed(struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	set_status(q, batch, XBB_RSP_OKAY);
 }
 
 /* That is what the first attempt came to. */
@@ -319,8 +325,10 @@ xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
     struct xbb_outcome done, uint64_t took, bool waited, uint32_t thread)
 {
 
-	if (done.error == 0 || (batch->tally.shortage == XBB_SHORT_NONE &&
-	    (batch->nreq == 1 || batch->nsectors == 0)))
+	if (done.error == 0)
+		xbb_batch_succeed(q, batch);
+	else if (batch->tally.shortage == XBB_SHORT_NONE &&
+	    (batch->nreq == 1 || batch->nsectors == 0))
 		xbb_batch_set_outcome(q, batch, batch, done);
 	else
 		perform_again(q, batch, done, took, waited, thread);

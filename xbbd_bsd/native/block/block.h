@@ -368,6 +368,8 @@ bool	xbb_means_gone(int error);
 bool	xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took);
 bool	xbb_speed_stalled(uint64_t took);
 void	xbb_speed_judge(struct xbb_queue *q, uint64_t took, bool waited);
+bool	xbb_speed_judge_own(struct xbb_queue *q, uint32_t thread,
+	    uint64_t took);
 void	xbb_speed_judge_flush(struct xbb_queue *q, uint64_t took,
 	    uint32_t thread);
 bool	xbb_speed_flushes_slowly(const struct xbb_queue *q);
@@ -382,6 +384,7 @@ bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 	    uint32_t thread);
 bool	xbb_batch_waited(struct xbb_queue *q, const struct xbb_batch *batch,
 	    uint64_t took, uint32_t thread);
+void	xbb_batch_succeed(struct xbb_queue *q, const struct xbb_batch *batch);
 void	xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_outcome done, uint64_t took, bool waited,
 	    uint32_t thread);

@@ -24,17 +24,17 @@
 #define STALL_NS	5000000
 #define SLOW_ENOUGH	40
 
-/* Did the thread sleep in what took so long? */
-bool
-xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
+static inline bool
+thread_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
 {
 	struct xbb_sleeper *s = &q->shared.sleeper[thread];
-	const uint64_t before = s->count;
+	uint64_t before;
 
 	if (took < SLOW_NS + s->extra_ns) {
 		s->extra_ns -= s->extra_ns / 16;
 		return (false);
 	}
+	before = s->count;
 	s->count = xbb_thread_sleeps();
 	s->relaxed = !s->stale && s->count == before;
 	if (s->stale) {
@@ -45,6 +45,14 @@ xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
 	s->extra_ns = !s->relaxed ? 0 : (uint32_t)((took < UNASKED_NS ? took :
 	    UNASKED_NS) - SLOW_NS);
 	return (!s->relaxed);
+}
+
+/* Did the thread sleep in what took so long? */
+bool
+xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
+{
+
+	return (thread_waited(q, thread, took));
 }
 
 /* What comes now is to be judged by itself, be it the first that is slow. */
@@ -70,7 +78,7 @@ xbb_speed_slept_elsewhere(struct xbb_queue *q, uint32_t thread)
 		s->count = xbb_thread_sleeps();
 }
 
-static void
+static inline void
 add_sample(atomic_uint *slowness, uint64_t took, bool waited)
 {
 	unsigned int old, new;
@@ -92,6 +100,16 @@ xbb_speed_judge(struct xbb_queue *q, uint64_t took, bool waited)
 {
 
 	add_sample(&q->shared.slowness, took, waited);
+}
+
+/* Likewise, and this thread did it: has it waited for it? */
+bool
+xbb_speed_judge_own(struct xbb_queue *q, uint32_t thread, uint64_t took)
+{
+	const bool waited = thread_waited(q, thread, took);
+
+	add_sample(&q->shared.slowness, took, waited);
+	return (waited);
 }
 
 /* And a flush, which did nothing else. */
