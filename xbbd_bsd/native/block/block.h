@@ -304,8 +304,7 @@ struct xbb_outcome xbb_pages_copy(struct xbb_queue *q,
 	    struct xbb_batch *batch, uint8_t *buffer, bool to_guest);
 int	xbb_pages_map_all(struct xbb_queue *q, struct xbb_sweep *sweep,
 	    struct xbb_map *map, uint32_t refs[XBB_MAP_PAGES]);
-void	xbb_pages_unmap_all(struct xbb_queue *q, struct xbb_sweep *sweep,
-	    struct xbb_map *map);
+void	xbb_pages_unmap_all(struct xbb_queue *q, struct xbb_map *map);
 int	xbb_pages_copy_all(struct xbb_queue *q, struct xbb_sweep *sweep,
 	    uint8_t *buffer);
 int	xbb_pages_fetch(struct xbb_queue *q, const struct xbb_req *req,

@@ -371,7 +371,7 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 		    !sweep->writes);
 		page += (size_t)batch->nseg * XBB_PAGE_SIZE;
 	}
-	xbb_pages_unmap_all(q, sweep, &map);
+	xbb_pages_unmap_all(q, &map);
 	return (0);
 }
 
@@ -410,10 +410,9 @@ xbb_data_sweep_part(struct xbb_queue *q, const struct xbb_sweep *sweep,
 
 	length = batch->nsectors * XBB_SECTOR_SIZE;
 	niov = 1;
-	if (xbb_data_is_bounced(q)) {
+	if (xbb_data_is_bounced(q))
 		iov[0] = (struct iovec){ sweep_buffer(q) + at, length };
-		batch->tally.io_bounced++;
-	} else
+	else
 		niov = list_mapped(q, batch, sweep->map.base + at, iov);
 	return (xbb_io_batch(q, batch, iov, niov,
 	    batch->sector * XBB_SECTOR_SIZE, length, 0));
@@ -426,7 +425,7 @@ xbb_data_sweep_end(struct xbb_queue *q, struct xbb_sweep *sweep,
 {
 
 	if (!xbb_data_is_bounced(q)) {
-		xbb_pages_unmap_all(q, sweep, &sweep->map);
+		xbb_pages_unmap_all(q, &sweep->map);
 		return (0);
 	}
 	return (read == NULL || read->n == 0 ? 0 : exchange_all(q, read));

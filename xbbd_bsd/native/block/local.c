@@ -101,23 +101,24 @@ static void
 run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
 {
 	struct xbb_batch *batch;
-	uint32_t i;
+	uint32_t i, ninline;
 
 	if (sweep->n > 1 || (sweep->n == 1 && q->own.bulk != NULL)) {
 		xbb_answer_push(q);
 		xbb_sweep_run(q, sweep);
 	}
+	ninline = 0;
 	for (i = 0; i < sweep->n; i++) {
 		batch = sweep->part[i].batch;
 		if (sweep->part[i].ended) {
-			if (!batch->starved)
-				XBB_COUNT(q->set.rs->counters.io_inline, 1);
+			ninline += !batch->starved;
 			xbb_settle(q, batch);
 		} else if (xbb_speed_is_slow(q, batch))
 			xbb_pool_submit(&q->shared.pool, &batch->work);
 		else
 			run_here(q, batch);
 	}
+	XBB_COUNT(q->set.rs->counters.io_inline, ninline);
 }
 
 /*

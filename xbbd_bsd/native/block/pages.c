@@ -1,8 +1,8 @@
 /*
  * pages.c - the guest's pages that a batch is about, pinned (core/persist.c),
  * mapped or copied; and those in which a frontend lists the segments of a large
- * request.  Must not touch the ring.  Pinning and fetching on the ring's
- * thread, the rest on whichever carries the batch out.
+ * request.  Must not touch the ring.  Pinning, fetching and what is of a sweep
+ * on the ring's thread, the rest on whichever carries the batch out.
  */
 #include <assert.h>
 #include <string.h>
@@ -171,23 +171,18 @@ xbb_pages_map_all(struct xbb_queue *q, struct xbb_sweep *sweep,
 	map->npages = n;
 	map->refs = refs;
 	error = q->conn.ops->map(q->conn.hv, map, !sweep->writes);
-	for (i = 0; error == 0 && i < sweep->n; i++)
-		sweep->part[i].batch->tally.grants_mapped +=
-		    sweep->part[i].batch->nseg;
+	if (error == 0)
+		XBB_COUNT(q->conn.rc->counters.grants_mapped_total, n);
 	return (error);
 }
 
 void
-xbb_pages_unmap_all(struct xbb_queue *q, struct xbb_sweep *sweep,
-    struct xbb_map *map)
+xbb_pages_unmap_all(struct xbb_queue *q, struct xbb_map *map)
 {
-	uint32_t i;
+	const uint32_t n = map->npages;
 
-	if (!xbb_grants_unmap(&q->conn, map))
-		return;
-	for (i = 0; i < sweep->n; i++)
-		sweep->part[i].batch->tally.grants_unmapped +=
-		    sweep->part[i].batch->nseg;
+	if (xbb_grants_unmap(&q->conn, map))
+		XBB_COUNT(q->conn.rc->counters.grants_unmapped_total, n);
 }
 
 /* In the buffer each batch begins at its page. */
@@ -205,9 +200,8 @@ xbb_pages_copy_all(struct xbb_queue *q, struct xbb_sweep *sweep,
 		n += pieces_of_batch(q, sweep->part[i].batch, buffer +
 		    (size_t)sweep->part[i].page * XBB_PAGE_SIZE, pieces + n);
 	error = xbb_grants_copy(&q->conn, pieces, n, !sweep->writes, &shortage);
-	for (i = 0; error == 0 && i < sweep->n; i++)
-		sweep->part[i].batch->tally.grants_copied +=
-		    sweep->part[i].batch->nseg;
+	if (error == 0)
+		XBB_COUNT(q->conn.rc->counters.grants_copied_total, n);
 	return (error);
 }
 

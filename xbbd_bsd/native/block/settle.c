@@ -5,6 +5,20 @@
  */
 #include "block/block.h"
 
+/*
+ * Most batches leave nothing to count: of those of a sweep grants are counted
+ * together.
+ */
+static bool
+is_blank(const struct xbb_tally *tally)
+{
+
+	return ((tally->grants_mapped | tally->grants_unmapped |
+	    tally->grants_copied | tally->grant_errors | tally->flushes |
+	    tally->io_short | tally->io_errors | tally->io_bounced |
+	    tally->io_read_modify_write) == 0);
+}
+
 static void
 count_tally(struct xbb_queue *q, const struct xbb_tally *tally)
 {
@@ -74,7 +88,8 @@ finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
 	xbb_pages_unpin(q, batch);
 	xbb_order_ended(q, batch);
 	XBB_SET(q->set.rs->grants_mapped, q->own.started_segments);
-	count_tally(q, &batch->tally);
+	if (!is_blank(&batch->tally))
+		count_tally(q, &batch->tally);
 	if ((batch->tally.io_errors | batch->tally.grant_errors) != 0 ||
 	    batch->held)
 		judge_failures(q, batch);

@@ -51,8 +51,11 @@ xbb_sweep_add(const struct xbb_queue *q, struct xbb_sweep *sweep,
 	return (true);
 }
 
-/* The disk's part; once it was to be waited for the rest is not begun. */
-static void
+/*
+ * The disk's part; once it was to be waited for the rest is not begun.  How
+ * many it had.
+ */
+static uint32_t
 run_parts(struct xbb_queue *q, struct xbb_sweep *sweep)
 {
 	struct xbb_sweep_part *part;
@@ -70,21 +73,22 @@ run_parts(struct xbb_queue *q, struct xbb_sweep *sweep)
 		part->waited = xbb_batch_waited(q, part->batch, part->took, 0);
 		part->ended = true;
 		if (part->waited)
-			return;
+			return (i + 1);
 	}
+	return (i);
 }
 
 /*
  * The disk's part by one call.  If that was waited for it is said of one: how
  * long each took nobody knows.
  */
-static void
+static uint32_t
 run_at_once(struct xbb_queue *q, struct xbb_sweep *sweep)
 {
 	struct xbb_bulk_piece piece[XBB_SWEEP_MOST];
 	struct xbb_sweep_part *part;
 	uint64_t now, took;
-	uint32_t i;
+	uint32_t i, nmoved;
 	bool moves, waited;
 
 	now = xbb_now_ns();
@@ -97,19 +101,21 @@ run_at_once(struct xbb_queue *q, struct xbb_sweep *sweep)
 	moves = xbb_bulk_move(q->own.bulk, sweep->writes, piece, sweep->n);
 	took = xbb_now_ns() - now;
 	waited = xbb_speed_waited(q, 0, took);
+	nmoved = 0;
 	for (i = 0; i < sweep->n; i++) {
 		part = &sweep->part[i];
 		part->took = took;
 		part->waited = waited && i == 0;
 		part->done = XBB_WELL;
 		part->ended = piece[i].moved;
-		part->batch->tally.io_bounced += part->ended;
+		nmoved += part->ended;
 		xbb_speed_judge(q, took, part->waited);
 	}
 	if (!moves) {
 		xbb_bulk_close(q->own.bulk);
 		q->own.bulk = NULL;
 	}
+	return (nmoved);
 }
 
 /* What the disk has read, and the guest is to get. */
@@ -137,14 +143,14 @@ xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
 	struct xbb_sweep read;
 	struct xbb_sweep_part *part;
 	uint64_t ended;
-	uint32_t i;
+	uint32_t i, nended;
 
 	if (xbb_data_sweep_begin(q, sweep) != 0)
 		return;
-	if (q->own.bulk != NULL)
-		run_at_once(q, sweep);
-	else
-		run_parts(q, sweep);
+	nended = q->own.bulk != NULL ? run_at_once(q, sweep) :
+	    run_parts(q, sweep);
+	if (xbb_data_is_bounced(q))
+		XBB_COUNT(q->set.rs->counters.io_bounced, nended);
 	if (!sweep->writes)
 		list_read(sweep, &read);
 	if (xbb_data_sweep_end(q, sweep, sweep->writes ? NULL : &read) != 0)
