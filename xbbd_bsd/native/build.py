@@ -32,7 +32,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core": (
         "budget.c",
         "conn.c",
-        "devstat.c",
         "error.c",
         "grants.c",
         "kick.c",

@@ -129,6 +129,7 @@ struct xbb_pool {
 	pthread_t	 thread[XBB_MAX_WORKERS];
 };
 
+#include "core/devstat.h"
 #include "core/persist.h"
 
 /* error.c - what failed, in words. */
@@ -236,11 +237,6 @@ bool	xbb_mapping_damaged(const struct xbb_mapping *mapping);
 void	xbb_mapping_set_fence(struct xbb_mapping *mapping, int fd);
 int	xbb_mapping_fence(const struct xbb_mapping *mapping);
 void	*xbb_mapping_own(struct xbb_mapping *mapping);
-
-/* devstat.c - the records of devstat(9).  Ring thread. */
-void	xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns);
-void	xbb_devstat_end(struct xbb_devstat *stat, enum xbb_devstat_kind kind,
-	    bool ordered, uint64_t bytes, uint64_t begun_ns, uint64_t now_ns);
 
 /* latency.c - histograms of latencies. */
 void	xbb_latency_add(uint64_t histogram[XBB_LATENCY_BUCKETS], uint64_t ns);

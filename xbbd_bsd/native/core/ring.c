@@ -71,7 +71,7 @@ copy_pairs(word_pair *to, const word_pair *from, size_t n)
 #ifndef __SANITIZE_THREAD__
 typedef uint64_t __attribute__((may_alias, vector_size(16))) four_words;
 
-static void
+static inline void
 copy_fours(volatile four_words *to, const volatile four_words *from, size_t n)
 {
 

@@ -1,11 +1,13 @@
 /*
- * devstat.c - records as devstat(9) keeps them (subr_devstat.c of FreeBSD):
+ * devstat.h - records as devstat(9) keeps them (subr_devstat.c of FreeBSD):
  * begun and ended transactions, bytes and time by kind, and how long there was
- * anything to do.  Ring thread; others read.
+ * anything to do.  Ring thread; others read.  Inline, since each request comes
+ * here four times.
  */
-#include "core/core.h"
+#ifndef XBB_DEVSTAT_H
+#define XBB_DEVSTAT_H
 
-void
+static inline void
 xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns)
 {
 
@@ -15,7 +17,7 @@ xbb_devstat_start(struct xbb_devstat *stat, uint64_t now_ns)
 }
 
 /* Bytes: what was moved; what an error left out is the residual. */
-void
+static inline void
 xbb_devstat_end(struct xbb_devstat *stat, enum xbb_devstat_kind kind,
     bool ordered, uint64_t bytes, uint64_t begun_ns, uint64_t now_ns)
 {
@@ -35,3 +37,5 @@ xbb_devstat_end(struct xbb_devstat *stat, enum xbb_devstat_kind kind,
 	}
 	XBB_COUNT(stat->end_count, 1);
 }
+
+#endif /* XBB_DEVSTAT_H */
