@@ -293,8 +293,8 @@ struct xbb_rate_words *xbb_allowance_words(struct xbb_state *state,
  * pages.c - the pages of a batch and of a request's list of segments: pinned,
  * mapped, copied.  Pinning and fetching on the ring's thread.
  */
-bool	xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch);
-void	xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_pages_pin_kept(struct xbb_queue *q, struct xbb_batch *batch);
+void	xbb_pages_unpin_kept(struct xbb_queue *q, struct xbb_batch *batch);
 struct xbb_outcome xbb_pages_map(struct xbb_queue *q,
 	    struct xbb_batch *batch, struct xbb_map *map,
 	    uint32_t refs[XBB_MAP_PAGES]);
@@ -309,6 +309,23 @@ int	xbb_pages_copy_all(struct xbb_queue *q, struct xbb_sweep *sweep,
 	    uint8_t *buffer);
 int	xbb_pages_fetch(struct xbb_queue *q, const struct xbb_req *req,
 	    struct xbb_segment *to, enum xbb_shortage *shortage);
+
+/* All that it costs where grants do not stay mapped. */
+static inline void
+xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (q->own.persist.max != 0 && batch->nseg != 0)
+		xbb_pages_pin_kept(q, batch);
+}
+
+static inline void
+xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (batch->persistent)
+		xbb_pages_unpin_kept(q, batch);
+}
 
 /* io.c - what a batch has the disk do.  Any thread of the queue's. */
 int	xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov,

@@ -33,16 +33,14 @@ list_refs(const struct xbb_queue *q, const struct xbb_batch *batch,
 }
 
 /* Pin all pages of a batch: then it is persistent, else it does without. */
-bool
-xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch)
+void
+xbb_pages_pin_kept(struct xbb_queue *q, struct xbb_batch *batch)
 {
 	uint16_t pinned[XBB_MAX_BATCH_SEGMENTS];
 	uint32_t refs[XBB_MAX_BATCH_SEGMENTS];
 	const uint16_t *from;
 	uint16_t r;
 
-	if (q->own.persist.max == 0 || batch->nseg == 0)
-		return (false);
 	batch->persistent = xbb_persist_pin(&q->own.persist, refs,
 	    list_refs(q, batch, refs), pinned);
 	from = pinned;
@@ -50,16 +48,13 @@ xbb_pages_pin(struct xbb_queue *q, struct xbb_batch *batch)
 	    from += q->set.reqs[r].nseg, r = q->set.reqs[r].next)
 		memcpy(xbb_pages_pinned(q, r), from,
 		    q->set.reqs[r].nseg * sizeof(*from));
-	return (batch->persistent);
 }
 
 void
-xbb_pages_unpin(struct xbb_queue *q, struct xbb_batch *batch)
+xbb_pages_unpin_kept(struct xbb_queue *q, struct xbb_batch *batch)
 {
 	uint16_t r;
 
-	if (!batch->persistent)
-		return;
 	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
 		xbb_persist_unpin(&q->own.persist, xbb_pages_pinned(q, r),
 		    q->set.reqs[r].nseg);

@@ -140,6 +140,8 @@ list_read(const struct xbb_sweep *sweep, struct xbb_sweep *read)
 void
 xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
 {
+	const bool bounced = xbb_data_is_bounced(q);
+	const bool brings = bounced && !sweep->writes;
 	struct xbb_sweep read;
 	struct xbb_sweep_part *part;
 	uint64_t ended;
@@ -149,11 +151,11 @@ xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
 		return;
 	nended = q->own.bulk != NULL ? run_at_once(q, sweep) :
 	    run_parts(q, sweep);
-	if (xbb_data_is_bounced(q))
+	if (bounced)
 		XBB_COUNT(q->set.rs->counters.io_bounced, nended);
-	if (!sweep->writes)
+	if (brings)
 		list_read(sweep, &read);
-	if (xbb_data_sweep_end(q, sweep, sweep->writes ? NULL : &read) != 0)
+	if (xbb_data_sweep_end(q, sweep, brings ? &read : NULL) != 0)
 		for (i = 0; i < sweep->n; i++)
 			if (sweep->part[i].done.error == 0)
 				sweep->part[i].ended = false;
