@@ -14,13 +14,13 @@ count_answer(struct xbb_queue *q, const struct xbb_req *req)
 	const enum xbb_devstat_kind kind = xbb_request_kind(req->operation,
 	    req->nsectors);
 	const bool okay = req->status == XBB_RSP_OKAY;
-	struct xbb_counters *c = &q->set.rs->counters;
+	struct xbb_ring_state *rs = q->set.rs;
 	const uint64_t now = q->own.now_ns;
 
-	XBB_COUNT(c->reqs_queued_for_completion, 1);
+	XBB_COUNT(rs->counters.reqs_queued_for_completion, 1);
 	if (!okay)
-		XBB_COUNT(c->reqs_completed_with_error, 1);
-	xbb_devstat_end(&q->set.rs->received, kind,
+		XBB_COUNT(rs->counters.reqs_completed_with_error, 1);
+	xbb_devstat_end(&rs->received, kind,
 	    xbb_request_is_ordered(req->operation),
 	    okay ? req->nsectors * XBB_SECTOR_SIZE : 0, req->received_ns, now);
 	xbb_latency_add(q->set.latency[kind],

@@ -134,6 +134,7 @@ struct xbb_queue_own {
 	struct xbb_persist persist;
 	struct xbb_retry retry;		/* of what starves */
 	struct xbb_limits limits;
+	struct xbb_coalesce merging;
 	uint64_t	 now_ns;	/* when the ring was last read */
 	uint16_t	 free_req;	/* list of free table entries */
 	uint16_t	 answered;	/* and to free with the next push */
@@ -159,7 +160,6 @@ struct xbb_queue_own {
 	uint32_t	 flush_count;	/* of the flush_interval */
 	uint32_t	 pause_heard;	/* serial of what a round was for */
 	uint32_t	 pause_seen;	/* and of what was followed */
-	bool		 unmerged;	/* requests, each by itself */
 	uint64_t	 throttled_ns;	/* what is next, since; 0: not */
 	uint64_t	 turn_ns;	/* when to ask again; 0: never */
 	uint32_t	 pardon_seen;

@@ -29,7 +29,7 @@ add_segment(const struct iovec *first, struct iovec *next, uint8_t *page,
  * Describe the segments of a batch, in pages that are mapped one after the
  * other from base on.  Says how many vectors that takes.
  */
-static int
+static inline int
 list_mapped(const struct xbb_queue *q, const struct xbb_batch *batch,
     uint8_t *base, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
 {

@@ -30,7 +30,7 @@ flush_is_faked(struct xbb_queue *q)
 void
 xbb_start(struct xbb_queue *q, struct xbb_batch *batch)
 {
-	struct xbb_counters *c = &q->set.rs->counters;
+	struct xbb_ring_state *rs = q->set.rs;
 	uint16_t r;
 
 	for (r = batch->first; r != XBB_NONE; r = q->set.reqs[r].next)
@@ -38,16 +38,16 @@ xbb_start(struct xbb_queue *q, struct xbb_batch *batch)
 	if (xbb_batch_is_flush(batch))
 		batch->faked = flush_is_faked(q);
 	xbb_order_started(q, batch);
-	XBB_SET(q->set.rs->grants_mapped, q->own.started_segments);
+	XBB_SET(rs->grants_mapped, q->own.started_segments);
 	xbb_pages_pin(q, batch);
-	xbb_devstat_start(&q->set.rs->dispatched, q->own.now_ns);
+	xbb_devstat_start(&rs->dispatched, q->own.now_ns);
 
 	/* As the kernel counts: forced when something else already waits. */
 	if (q->own.pending.head != NULL)
-		XBB_COUNT(c->forced_dispatch, 1);
+		XBB_COUNT(rs->counters.forced_dispatch, 1);
 	else
-		XBB_COUNT(c->normal_dispatch, 1);
-	XBB_COUNT(c->total_dispatch, 1);
+		XBB_COUNT(rs->counters.normal_dispatch, 1);
+	XBB_COUNT(rs->counters.total_dispatch, 1);
 }
 
 /*

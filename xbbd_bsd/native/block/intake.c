@@ -42,15 +42,11 @@ count_request(struct xbb_counters *c, const struct xbb_req *req)
 static inline void
 enqueue_request(struct xbb_queue *q, uint16_t r)
 {
-	struct xbb_coalesce limits = {
-		.max_segments = q->set.params.max_batch_segments,
-		.disabled = q->own.unmerged,
-	};
 	struct xbb_batch *batch;
 
 	batch = xbb_batch_of(q->own.pending.tail);
 	if (batch != NULL &&
-	    xbb_batch_admits(batch, &q->set.reqs[r], &limits)) {
+	    xbb_batch_admits(batch, &q->set.reqs[r], &q->own.merging)) {
 		xbb_batch_append(batch, q->set.reqs, r);
 		return;
 	}
@@ -146,6 +142,7 @@ accept_request(struct xbb_queue *q, uint16_t r)
 {
 	enum xbb_shortage shortage = XBB_SHORT_NONE;
 	struct xbb_req *req = &q->set.reqs[r];
+	struct xbb_ring_state *rs = q->set.rs;
 	enum xbb_refusal why;
 
 	why = examine_request(q, req, r, &shortage);
@@ -154,15 +151,15 @@ accept_request(struct xbb_queue *q, uint16_t r)
 		return (false);
 	}
 	feed_ring(q);
-	XBB_COUNT(q->set.rs->counters.reqs_received, 1);
-	xbb_devstat_start(&q->set.rs->received, req->received_ns);
+	XBB_COUNT(rs->counters.reqs_received, 1);
+	xbb_devstat_start(&rs->received, req->received_ns);
 	take_entry(q, r, why);
 	if (why != XBB_REFUSED_NOT) {
 		refuse_request(q, r, why);
 		return (true);
 	}
-	count_request(&q->set.rs->counters, req);
-	XBB_SET(q->set.rs->inflight, ++q->own.inflight);
+	count_request(&rs->counters, req);
+	XBB_SET(rs->inflight, ++q->own.inflight);
 	enqueue_request(q, r);
 	return (true);
 }
@@ -184,8 +181,11 @@ prepare_intake(struct xbb_queue *q)
 
 	q->own.now_ns = xbb_now_ns();
 	q->own.limits.sectors = disk_sectors(q);
-	q->own.unmerged = XBB_GET(q->set.tunables->no_coalesce_reqs) != 0 ||
-	    (XBB_GET(*q->set.limited) != 0 && xbb_throttle_parts(q));
+	q->own.merging = (struct xbb_coalesce){
+		.max_segments = q->set.params.max_batch_segments,
+		.disabled = XBB_GET(q->set.tunables->no_coalesce_reqs) != 0 ||
+		    (XBB_GET(*q->set.limited) != 0 && xbb_throttle_parts(q)),
+	};
 }
 
 /*

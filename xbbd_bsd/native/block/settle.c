@@ -36,7 +36,19 @@ count_tally(struct xbb_queue *q, const struct xbb_tally *tally)
 	XBB_COUNT(c->io_errors, tally->io_errors);
 }
 
-/* Sectors of a batch that were really moved. */
+/*
+ * Has anything of it failed, be it that it went well in the end?  But for what
+ * is nobody's fault, which only a flush can be that has no data.
+ */
+static bool
+has_failed(const struct xbb_batch *batch)
+{
+
+	return ((batch->tally.io_errors | batch->tally.grant_errors) != 0 ||
+	    batch->held);
+}
+
+/* Sectors of a batch that were really moved, if something has failed. */
 static uint64_t
 sectors_done(const struct xbb_queue *q, const struct xbb_batch *batch)
 {
@@ -76,22 +88,23 @@ judge_failures(struct xbb_queue *q, const struct xbb_batch *batch)
 static void
 finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
 {
+	struct xbb_ring_state *rs = q->set.rs;
+	const bool failed = has_failed(batch);
 	uint16_t next, r;
 
 	if (q->own.now_ns < batch->ended_ns)
 		q->own.now_ns = batch->ended_ns;
-	xbb_devstat_end(&q->set.rs->dispatched,
+	xbb_devstat_end(&rs->dispatched,
 	    xbb_request_kind(batch->operation, batch->nsectors),
 	    xbb_request_is_ordered(batch->operation),
-	    sectors_done(q, batch) * XBB_SECTOR_SIZE, batch->begun_ns,
-	    batch->ended_ns);
+	    (failed ? sectors_done(q, batch) : batch->nsectors) *
+	    XBB_SECTOR_SIZE, batch->begun_ns, batch->ended_ns);
 	xbb_pages_unpin(q, batch);
 	xbb_order_ended(q, batch);
-	XBB_SET(q->set.rs->grants_mapped, q->own.started_segments);
+	XBB_SET(rs->grants_mapped, q->own.started_segments);
 	if (!is_blank(&batch->tally))
 		count_tally(q, &batch->tally);
-	if ((batch->tally.io_errors | batch->tally.grant_errors) != 0 ||
-	    batch->held)
+	if (failed)
 		judge_failures(q, batch);
 
 	for (r = batch->first; r != XBB_NONE; r = next) {
@@ -99,7 +112,7 @@ finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
 		xbb_answer(q, r);
 	}
 	q->own.inflight -= batch->nreq;
-	XBB_SET(q->set.rs->inflight, q->own.inflight);
+	XBB_SET(rs->inflight, q->own.inflight);
 	if (batch->has_starved)
 		xbb_shortage_passed(&q->own.retry);
 	batch->work.next = q->own.free_batch == NULL ? NULL :
