@@ -117,56 +117,61 @@ copy_bytes(uint8_t *to, const uint8_t *from, size_t n)
 	memcpy(to, from, n);
 }
 
-/*
- * What a request has in pages that are pinned, or are mapped one after the
- * other from base on; where in the buffer the next one's begins.
- */
-static uint8_t *
-copy_request(const struct xbb_queue *q, uint16_t r, const uint16_t *pinned,
-    uint8_t *base, uint8_t *buffer, bool to_guest)
+/* One segment, in this page; where in the buffer the next one's data begins. */
+static inline uint8_t *
+copy_segment(uint8_t *page, const struct xbb_segment *seg, uint8_t *buffer,
+    bool to_guest)
 {
-	const struct xbb_segment *seg = xbb_req_segments(q, r);
-	const struct xbb_segment *const end = seg + q->set.reqs[r].nseg;
-	const struct xbb_persist_page *pages = q->own.persist.page;
-	uint8_t *data;
-	uint32_t n;
+	uint8_t *const data = page + seg->first_sect * XBB_SECTOR_SIZE;
+	const uint32_t n = xbb_segment_bytes(seg);
 
-	for (; seg < end; seg++) {
-		if (pinned != NULL)
-			data = pages[*pinned++].base;
-		else {
-			data = base;
-			base += XBB_PAGE_SIZE;
-		}
-		data += seg->first_sect * XBB_SECTOR_SIZE;
-		n = xbb_segment_bytes(seg);
-		if (to_guest)
-			copy_bytes(data, buffer, n);
-		else
-			copy_bytes(buffer, data, n);
-		buffer += n;
-	}
-	return (buffer);
+	if (to_guest)
+		copy_bytes(data, buffer, n);
+	else
+		copy_bytes(buffer, data, n);
+	return (buffer + n);
 }
 
-/* The data of a batch between such pages and a buffer, in a row. */
+/*
+ * The data of a batch between a buffer, in a row, and pages that are mapped one
+ * after the other from base on.
+ */
 static void
-copy_pages(const struct xbb_queue *q, const struct xbb_batch *batch,
+copy_mapped(const struct xbb_queue *q, const struct xbb_batch *batch,
     uint8_t *base, uint8_t *buffer, bool to_guest)
 {
-	uint32_t n;
+	const struct xbb_segment *end, *seg;
+	uint32_t left;
 	uint16_t r;
 
-	for (n = 0, r = batch->first; n < batch->nreq;
-	    n++, r = q->set.reqs[r].next) {
-		if (batch->persistent)
-			buffer = copy_request(q, r, xbb_pages_pinned(q, r),
-			    NULL, buffer, to_guest);
-		else {
-			buffer = copy_request(q, r, NULL, base, buffer,
-			    to_guest);
-			base += (size_t)q->set.reqs[r].nseg * XBB_PAGE_SIZE;
-		}
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
+		seg = xbb_req_segments(q, r);
+		end = seg + q->set.reqs[r].nseg;
+		for (; seg < end; seg++, base += XBB_PAGE_SIZE)
+			buffer = copy_segment(base, seg, buffer, to_guest);
+	}
+}
+
+/* The same, with pages that are pinned. */
+static void
+copy_pinned(const struct xbb_queue *q, const struct xbb_batch *batch,
+    uint8_t *buffer, bool to_guest)
+{
+	const struct xbb_persist_page *pages = q->own.persist.page;
+	const struct xbb_segment *end, *seg;
+	const uint16_t *pinned;
+	uint32_t left;
+	uint16_t r;
+
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
+		seg = xbb_req_segments(q, r);
+		end = seg + q->set.reqs[r].nseg;
+		pinned = xbb_pages_pinned(q, r);
+		for (; seg < end; seg++)
+			buffer = copy_segment(pages[*pinned++].base, seg,
+			    buffer, to_guest);
 	}
 }
 
@@ -180,7 +185,7 @@ xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
 	struct xbb_outcome done;
 
 	if (batch->persistent) {
-		copy_pages(q, batch, NULL, buffer, to_guest);
+		copy_pinned(q, batch, buffer, to_guest);
 		return (XBB_WELL);
 	}
 	if (q->conn.copies)
@@ -188,7 +193,7 @@ xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
 	done = xbb_pages_map(q, batch, &map, refs);
 	if (done.error != 0)
 		return (done);
-	copy_pages(q, batch, map.base, buffer, to_guest);
+	copy_mapped(q, batch, map.base, buffer, to_guest);
 	xbb_pages_unmap(q, batch, &map);
 	return (XBB_WELL);
 }
@@ -353,7 +358,7 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 	buffer = sweep_buffer(q);
 	if (sweep->kept) {
 		for (i = 0; i < sweep->n; i++)
-			copy_pages(q, sweep->part[i].batch, NULL, buffer +
+			copy_pinned(q, sweep->part[i].batch, buffer +
 			    (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
 			    !sweep->writes);
 		return (0);
@@ -366,7 +371,7 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 	page = map.base;
 	for (i = 0; i < sweep->n; i++) {
 		batch = sweep->part[i].batch;
-		copy_pages(q, batch, page, buffer +
+		copy_mapped(q, batch, page, buffer +
 		    (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
 		    !sweep->writes);
 		page += (size_t)batch->nseg * XBB_PAGE_SIZE;
