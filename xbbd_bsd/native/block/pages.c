@@ -38,11 +38,17 @@ xbb_pages_pin_kept(struct xbb_queue *q, struct xbb_batch *batch)
 {
 	uint16_t pinned[XBB_MAX_BATCH_SEGMENTS];
 	uint32_t refs[XBB_MAX_BATCH_SEGMENTS];
+	const uint32_t n = list_refs(q, batch, refs);
 	const uint16_t *from;
 	uint16_t r;
 
-	batch->persistent = xbb_persist_pin(&q->own.persist, refs,
-	    list_refs(q, batch, refs), pinned);
+	/* Those of a single request are where they belong at once. */
+	if (batch->nreq == 1) {
+		batch->persistent = xbb_persist_pin(&q->own.persist, refs, n,
+		    xbb_pages_pinned(q, batch->first));
+		return;
+	}
+	batch->persistent = xbb_persist_pin(&q->own.persist, refs, n, pinned);
 	from = pinned;
 	for (r = batch->first; batch->persistent && r != XBB_NONE;
 	    from += q->set.reqs[r].nseg, r = q->set.reqs[r].next)

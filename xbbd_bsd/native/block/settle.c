@@ -6,16 +6,17 @@
 #include "block/block.h"
 
 /*
- * Most batches leave nothing to count: of those of a sweep grants are counted
+ * Most batches have nothing to count but that they went by a buffer: grants
+ * that stay mapped are no matter of theirs, those of a sweep are counted
  * together.
  */
 static bool
-is_blank(const struct xbb_tally *tally)
+is_plain(const struct xbb_tally *tally)
 {
 
 	return ((tally->grants_mapped | tally->grants_unmapped |
 	    tally->grants_copied | tally->grant_errors | tally->flushes |
-	    tally->io_short | tally->io_errors | tally->io_bounced |
+	    tally->io_short | tally->io_errors |
 	    tally->io_read_modify_write) == 0);
 }
 
@@ -25,13 +26,16 @@ count_tally(struct xbb_queue *q, const struct xbb_tally *tally)
 	struct xbb_common_counters *common = &q->conn.rc->counters;
 	struct xbb_counters *c = &q->set.rs->counters;
 
+	if (tally->io_bounced != 0)
+		XBB_COUNT(c->io_bounced, tally->io_bounced);
+	if (is_plain(tally))
+		return;
 	XBB_COUNT(common->grants_mapped_total, tally->grants_mapped);
 	XBB_COUNT(common->grants_unmapped_total, tally->grants_unmapped);
 	XBB_COUNT(common->grants_copied_total, tally->grants_copied);
 	XBB_COUNT(common->grant_errors, tally->grant_errors);
 	XBB_COUNT(c->flushes_done, tally->flushes);
 	XBB_COUNT(c->io_short, tally->io_short);
-	XBB_COUNT(c->io_bounced, tally->io_bounced);
 	XBB_COUNT(c->io_read_modify_write, tally->io_read_modify_write);
 	XBB_COUNT(c->io_errors, tally->io_errors);
 }
@@ -102,8 +106,7 @@ finish_batch(struct xbb_queue *q, struct xbb_batch *batch)
 	xbb_pages_unpin(q, batch);
 	xbb_order_ended(q, batch);
 	XBB_SET(rs->grants_mapped, q->own.started_segments);
-	if (!is_blank(&batch->tally))
-		count_tally(q, &batch->tally);
+	count_tally(q, &batch->tally);
 	if (failed)
 		judge_failures(q, batch);
 
