@@ -319,15 +319,13 @@ xbb_batch_succeed(struct xbb_queue *q, const struct xbb_batch *batch)
 	set_status(q, batch, XBB_RSP_OKAY);
 }
 
-/* That is what the first attempt came to. */
+/* It did not: that is what the first attempt came to. */
 void
-xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
+xbb_batch_fail(struct xbb_queue *q, struct xbb_batch *batch,
     struct xbb_outcome done, uint64_t took, bool waited, uint32_t thread)
 {
 
-	if (done.error == 0)
-		xbb_batch_succeed(q, batch);
-	else if (batch->tally.shortage == XBB_SHORT_NONE &&
+	if (batch->tally.shortage == XBB_SHORT_NONE &&
 	    (batch->nreq == 1 || batch->nsectors == 0))
 		xbb_batch_set_outcome(q, batch, batch, done);
 	else

@@ -401,7 +401,7 @@ bool	xbb_batch_run(struct xbb_queue *q, struct xbb_batch *batch,
 bool	xbb_batch_waited(struct xbb_queue *q, const struct xbb_batch *batch,
 	    uint64_t took, uint32_t thread);
 void	xbb_batch_succeed(struct xbb_queue *q, const struct xbb_batch *batch);
-void	xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
+void	xbb_batch_fail(struct xbb_queue *q, struct xbb_batch *batch,
 	    struct xbb_outcome done, uint64_t took, bool waited,
 	    uint32_t thread);
 struct xbb_batch xbb_batch_part(const struct xbb_queue *q,
@@ -411,6 +411,18 @@ void	xbb_batch_set_outcome(struct xbb_queue *q, struct xbb_batch *whole,
 void	xbb_batch_add_tally(struct xbb_tally *sum,
 	    const struct xbb_tally *tally);
 void	xbb_batch_give_up(struct xbb_queue *q, struct xbb_batch *batch);
+
+/* That is what the first attempt came to. */
+static inline void
+xbb_batch_conclude(struct xbb_queue *q, struct xbb_batch *batch,
+    struct xbb_outcome done, uint64_t took, bool waited, uint32_t thread)
+{
+
+	if (done.error == 0)
+		xbb_batch_succeed(q, batch);
+	else
+		xbb_batch_fail(q, batch, done, took, waited, thread);
+}
 
 /*
  * hold.c - what the disk has failed, and is not answered for that: whether any

@@ -103,7 +103,7 @@ xbb_retry_starved(struct xbb_queue *q)
 	struct xbb_batch *batch;
 	bool lasts;
 
-	if (retry->at_ns == 0 || !xbb_shortage_due(retry))
+	if (!xbb_shortage_due(retry))
 		return (false);
 	starved = q->own.starved;
 	lasts = xbb_shortage_lasts(retry, &q->conn);

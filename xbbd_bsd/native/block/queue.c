@@ -125,8 +125,10 @@ xbb_queue_main(void *arg)
 	for (;;) {
 		xbb_conn_check(conn);
 		busy = q->set.store->reap(q);
-		busy |= xbb_retry_starved(q);
-		busy |= xbb_hold_release(q);
+		if (q->own.retry.at_ns != 0)
+			busy |= xbb_retry_starved(q);
+		if (q->own.held.head != NULL)
+			busy |= xbb_hold_release(q);
 		busy |= take_in(q);
 		busy |= xbb_dispatch(q);
 		xbb_persist_trim_at_work(&q->own.persist,

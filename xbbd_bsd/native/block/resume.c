@@ -33,7 +33,7 @@ xbb_hold_release(struct xbb_queue *q)
 	uint64_t now;
 	bool any;
 
-	if (q->own.held.head == NULL || (xbb_pause_is_on(q) && !ends))
+	if (xbb_pause_is_on(q) && !ends)
 		return (false);
 	now = xbb_now_ns();
 	held = q->own.held;

@@ -165,10 +165,7 @@ xbb_sweep_run(struct xbb_queue *q, struct xbb_sweep *sweep)
 		if (!part->ended)
 			continue;
 		part->batch->ended_ns = ended;
-		if (part->done.error == 0)
-			xbb_batch_succeed(q, part->batch);
-		else
-			xbb_batch_conclude(q, part->batch, part->done,
-			    part->took, part->waited, 0);
+		xbb_batch_conclude(q, part->batch, part->done, part->took,
+		    part->waited, 0);
 	}
 }
