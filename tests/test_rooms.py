@@ -149,9 +149,9 @@ def test_nothing_goes_in_circles(platform: str) -> None:
         ("hv/hv.h", '#include "core/core.h"', "hv/hv.h includes core/core.h"),
         ("block/data.c", '#include "front/front.h"', "block/data.c includes front/front.h"),
         (
-            "core/work.c",
+            "core/kick.c",
             "int xbb_now = xbb_layout(1);",
-            "core/work.c uses xbb_layout of block/blkif.c",
+            "core/kick.c uses xbb_layout of block/blkif.c",
         ),
         ("hv/sim.c", "int x = xbb_kick(0);", "hv/sim.c uses xbb_kick of core/kick.c"),
     ],

@@ -44,7 +44,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "segment.c",
         "shortage.c",
         "thread.c",
-        "work.c",
         "workers.c",
     ),
     "block": (

@@ -50,7 +50,7 @@ flush_may_start(const struct xbb_queue *q, const struct xbb_batch *flush)
 }
 
 /* The first of a list, which may be started, unless a limit holds it back. */
-static struct xbb_batch *
+static inline struct xbb_batch *
 take_first(struct xbb_queue *q, struct xbb_work_list *list)
 {
 

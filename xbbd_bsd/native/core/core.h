@@ -21,6 +21,8 @@
 
 #include "hv/hv.h"
 
+#include "core/work.h"
+
 _Static_assert(XBB_MAP_PAGES >= XBB_MAX_RING_PAGES, "a map holds a ring");
 
 /* Indices at the head of a shared ring (ring.h). */
@@ -42,16 +44,6 @@ struct xbb_ring {
 	uint32_t	 req_cons;	/* next request to copy out */
 	uint32_t	 rsp_prod_pvt;	/* next response to fill in */
 	uint32_t	 rsp_prod;	/* what the frontend was told last */
-};
-
-/* A piece of a family's work; it lies in whatever struct that has for it. */
-struct xbb_work {
-	struct xbb_work *next;		/* on the list it is on */
-};
-
-struct xbb_work_list {
-	struct xbb_work *head, *tail;
-	uint32_t	 count;
 };
 
 /* What only a family knows of its ring; self is what its connection has. */
@@ -195,10 +187,6 @@ int	xbb_grants_fetch(struct xbb_conn *conn, const uint32_t *refs,
 	    enum xbb_shortage *shortage);
 void	xbb_grants_take_page(void *to, const uint8_t *page, uint32_t n,
 	    size_t bytes);
-
-/* work.c - lists of what there is to do; whoever owns one. */
-void	xbb_work_put(struct xbb_work_list *list, struct xbb_work *work);
-struct xbb_work *xbb_work_take(struct xbb_work_list *list);
 
 /* workers.c - the pool of I/O threads, their buffers, the bound of all. */
 int	xbb_pool_init(struct xbb_pool *pool, struct xbb_conn *conn);

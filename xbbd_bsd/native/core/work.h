@@ -1,12 +1,23 @@
 /*
- * work.c - lists of what there is to do, first in, first out.  Whoever owns one
- * calls; no lock.
+ * work.h - lists of what there is to do, first in, first out.  Whoever owns one
+ * calls; no lock.  Inline, as each batch is on two of them.
  */
+#ifndef XBB_WORK_H
+#define XBB_WORK_H
+
 #include <assert.h>
 
-#include "core/core.h"
+/* A piece of a family's work; it lies in whatever struct that has for it. */
+struct xbb_work {
+	struct xbb_work *next;		/* on the list it is on */
+};
 
-void
+struct xbb_work_list {
+	struct xbb_work *head, *tail;
+	uint32_t	 count;
+};
+
+static inline void
 xbb_work_put(struct xbb_work_list *list, struct xbb_work *work)
 {
 
@@ -19,7 +30,7 @@ xbb_work_put(struct xbb_work_list *list, struct xbb_work *work)
 	list->count++;
 }
 
-struct xbb_work *
+static inline struct xbb_work *
 xbb_work_take(struct xbb_work_list *list)
 {
 	struct xbb_work *work;
@@ -35,3 +46,5 @@ xbb_work_take(struct xbb_work_list *list)
 	}
 	return (work);
 }
+
+#endif /* XBB_WORK_H */
