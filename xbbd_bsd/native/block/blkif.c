@@ -44,7 +44,9 @@ static const struct xbb_layout layouts[] = {
 
 _Static_assert(sizeof(void *) == 8, "the native ABI is laid out for LP64");
 _Static_assert(sizeof(struct xbb_req) == 144, "the table is an ABI too");
-_Static_assert(sizeof(struct xbb_segment) == SEG_SIZE, "as in a list");
+_Static_assert(sizeof(struct xbb_segment) == SEG_SIZE &&
+    offsetof(struct xbb_segment, first_sect) == SEG_FIRST &&
+    offsetof(struct xbb_segment, last_sect) == SEG_LAST, "as in a list");
 
 const struct xbb_layout *
 xbb_layout(uint32_t abi)
@@ -78,7 +80,6 @@ decode_segments(const uint8_t *from, struct xbb_req *req)
 	uint32_t i, nseg;
 
 	nseg = req->nseg <= XBB_MAX_SEGMENTS ? req->nseg : XBB_MAX_SEGMENTS;
-	/* In a slot they lie as in a list. */
 	for (i = 0; i < nseg; i++) {
 		memcpy(&req->seg[i], from + i * SEG_SIZE, SEG_SIZE);
 		req->seg[i].reserved = 0;

@@ -2,8 +2,9 @@
  * data.c - a batch's data between the guest's pages and the disk: straight from
  * the pages, where they are mapped and the disk takes scattered memory, or by a
  * buffer, in which a disk with larger sectors than the guest sees gets whole
- * ones; and that of several batches at once.  Runs on an I/O thread or on the
- * ring's, and changes nothing of the queue but the batches' tallies.
+ * ones.  Runs on an I/O thread or on the ring's, and changes nothing of the
+ * queue but the batch's tally.  Likewise that of several batches at once, on
+ * the ring's thread, which counts for all of them what they map or copy.
  */
 #include <string.h>
 
