@@ -203,7 +203,11 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/block/heritage.py",
-        stages=(("tests/unit/test_heritage.py",), ("tests/unit/test_family_takeover.py",)),
+        stages=(
+            ("tests/unit/test_heritage.py",),
+            ("tests/unit/test_passport.py", "tests/unit/test_swap.py"),
+            ("tests/unit/test_family_takeover.py",),
+        ),
     ),
     Target(
         "xbbd_bsd/net/negotiate.py",
@@ -212,7 +216,7 @@ TARGETS = (
     Target(
         "xbbd_bsd/net/heritage.py",
         stages=(
-            ("tests/unit/test_net_takeover.py",),
+            ("tests/unit/test_net_takeover.py", "tests/unit/test_net_passport.py"),
             ("tests/unit/test_net_numbers.py", "tests/unit/test_net_family.py"),
         ),
     ),

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from tests.native.ring import Ring, ring
-from tests.native.slots import RawRing, request
+from tests.native.slots import RawRing, discard, request
 from tests.waiting import GIVE_UP, eventually, patience
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, Progress, State, Workload
 from xbbd_bsd.native._xbb import ffi
 from xbbd_bsd.native.rates import RATES, Level, SharedRates
 
-READ = 0
+READ, DISCARD = 0, 5
 NS = 1_000_000_000
 
 
@@ -102,6 +102,20 @@ def test_what_is_written(r: Ring) -> None:
     do(r, 20, read_percent=100, flush_every=2)
     assert held(r) == before
     assert do(r, 100, read_percent=0) >= 0.2
+
+
+def test_a_discard_moves_no_bytes(tmp_path: Path) -> None:
+    """It waits for none that were moved before it."""
+    with ring(tmp_path, discard=True) as r:
+        r.state.set_tunable("burst_ms", 10)
+        r.state.set_tunable("bytes_max", 512)
+        raw = RawRing(r.front, Abi.NATIVE)
+        raw.put(read_of(r, 0))
+        assert raw.responses(1) == [(0, READ, 0)]
+        assert debt(r, kind=1) > 1
+        raw.put(discard(Abi.NATIVE, id=1, sector=0, nsectors=4096))
+        assert raw.responses(1) == [(1, DISCARD, 0)]
+        assert held(r) == 0
 
 
 def test_a_burst_is_what_may_be_done_at_once(r: Ring) -> None:
@@ -184,9 +198,9 @@ def test_what_is_accepted_when_its_guest_closes_waits_for_no_limit(r: Ring) -> N
     raw.responses(1)
 
 
-def debt(r: Ring) -> float:
-    """Seconds that the first limit of the disk is ahead of the clock."""
-    due = int(r.state.handle.words[0].due_ns[0])
+def debt(r: Ring, kind: int = 0) -> float:
+    """Seconds that a limit of the disk is ahead of the clock: the first, of all operations."""
+    due = int(r.state.handle.words[0].due_ns[kind])
     return due / 1e9 - time.monotonic()
 
 

@@ -365,6 +365,20 @@ def test_what_it_said_first_stays(estate: Estate) -> None:
     segment.close()
 
 
+def test_what_it_said_is_forgotten_by_whoever_has_gone_on(estate: Estate) -> None:
+    """Whose process may die, too, and leave it anew."""
+    inheritance = inherited(estate)
+    left, segment = inheritance._left, inheritance.take(CONFIG)
+    assert left is not None
+    assert not inheritance.served(segment).ending
+    segment.handle.ring[0].common.status.state = QueueState.DRAINING
+    inheritance.taken()
+    inheritance.orphan(left)
+    assert inheritance.adoptable
+    assert inheritance.served(segment).ending
+    segment.close()
+
+
 def test_whoever_serves_it_is_waited_for(estate: Estate) -> None:
     inheritance = inherited(estate)
     held = State.take_over(str(estate.path(0)))

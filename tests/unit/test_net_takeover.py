@@ -190,6 +190,24 @@ def test_of_a_long_name_a_machine_is_known_by_what_a_segment_has_of_it(card: Net
     assert not left.adoptable
 
 
+def test_what_it_said_is_forgotten_by_whoever_has_gone_on(card: NetBench) -> None:
+    """Whose process may die, too, and leave it anew."""
+    connected(card)
+    card.die()
+    inheritance = card.backend._inheritance
+    left, segment = inheritance._left, inheritance.take()
+    assert left is not None
+    first = inheritance.served(segment)
+    draining(segment)
+    assert inheritance.served(segment) is first
+    inheritance.taken()
+    inheritance.orphan(left)
+    assert inheritance.adoptable
+    assert inheritance.served(segment).ending
+    segment.close()
+    card.follow()
+
+
 def test_what_cannot_be_taken_over_is_begun_anew(card: NetBench) -> None:
     connected(card)
     card.die()

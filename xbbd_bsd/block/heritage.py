@@ -83,10 +83,6 @@ class Inheritance(inheritance.Inheritance[Left, State]):
         self._served: Served | None = None  # as the segment had it before anybody went on
         super().__init__(left, former, who, woken)
 
-    def orphan(self, left: Left) -> None:
-        super().orphan(left)
-        self._served = None
-
     def take(self, config: DiskConfig) -> State:
         """The segment, which is the device's from now on; HostError.
 

@@ -107,10 +107,6 @@ class Inheritance(inheritance.Inheritance[Left, NetState]):
         """What its interface was called; "" if nothing is left, or it had none."""
         return self._left.interface if self._left is not None else ""
 
-    def orphan(self, left: Left) -> None:
-        super().orphan(left)
-        self._served = None
-
     def take(self) -> NetState:
         """The segment, which is the card's from now on; HostError, EBUSY: it is not free yet."""
         return self._take(_fresh)
