@@ -214,6 +214,30 @@ check_hand_over(uint32_t transport)
 }
 
 /*
+ * A guest that notifies while the host is short has no processor for that: it
+ * is looked at, and slept on, several times between two tries.
+ */
+static void
+check_sleeps_on(struct card *card, atomic_uint *calls)
+{
+	unsigned int n, seen, tries;
+	uint64_t sleeps;
+
+	tries = 0;
+	seen = atomic_load(calls);
+	for (n = 0; n < 8; n++) {
+		sleeps = CARD_COMMON(card, ring_sleeps);
+		card_notify(card);
+		WAIT_UNTIL(CARD_COMMON(card, ring_sleeps) != sleeps);
+		if (atomic_load(calls) != seen) {
+			CHECK(++tries < 100);
+			seen = atomic_load(calls);
+			n = 0;
+		}
+	}
+}
+
+/*
  * A host that is short: packets of the guest's wait on the ring, frames for it
  * are lost; and draining waits for nothing.
  */
@@ -238,6 +262,8 @@ check_shortage(uint32_t transport, int errnum, bool drain)
 	send_one(&card, 5);
 	WAIT_UNTIL(CARD_COMMON(&card, kva_shortages) > 0);
 	check_rests(&card);
+	check_sleeps_on(&card, transport == XBB_TRANSPORT_COPY ?
+	    &hypervisor.copy_calls : &hypervisor.map_calls);
 	card_take_answers(&card);
 	CHECK_EQ(card.tx_cons, n);
 	if (drain) {
@@ -259,24 +285,36 @@ check_shortage(uint32_t transport, int errnum, bool drain)
 	card_close(&card);
 }
 
-/* A copy that is no shortage either: packets are lost, nothing waits. */
+/* That fails, and is no shortage: all packets of a sweep are lost, none waits. */
 static void
-check_copy_fails(void)
+check_move_fails(uint32_t transport)
 {
-	const struct card_options options = {
-		.transport = XBB_TRANSPORT_COPY,
-	};
+	const struct card_options options = { .transport = transport };
 	struct card card;
+	uint32_t i;
 
 	card_open(&card, &options);
 	card_serve(&card, XBB_ADOPT_NOT);
-	atomic_store(&hypervisor.copy_errnum, EFAULT);
-	send_one(&card, 1);
+	card_post(&card, 100);
+	atomic_store(transport == XBB_TRANSPORT_COPY ?
+	    &hypervisor.copy_errnum : &hypervisor.map_errnum, EFAULT);
+	for (i = 0; i < 3; i++) {
+		frame_raw(&given, 100, i);
+		card_send(&card, &given, 60, 40);
+	}
+	card_publish(&card);
 	card_collect(&card);
-	CHECK_EQ(card.status[0], XBB_NETIF_DROPPED);
-	CHECK_EQ(CARD_COUNTER(&card, tx_dropped), 1);
+	for (i = 0; i < card.tx_cons; i++)
+		CHECK_EQ(card.status[i], XBB_NETIF_DROPPED);
+	CHECK_EQ(CARD_COUNTER(&card, tx_dropped), 3);
+	CHECK(!link_take(&card, &taken));
+	link_send(&card, &given);
+	WAIT_UNTIL(card_can_receive(&card));
+	CHECK_EQ(CARD_COUNTER(&card, rx_errors), 1);
+	CHECK_EQ(card_rx_slot(&card, 0)->response.status, XBB_NETIF_ERROR);
 	CHECK_EQ(CARD_COMMON(&card, grant_errors), 0);
 	hypervisor_reset();
+	card.rx_cons++;
 	card_check_works(&card);
 	card_close(&card);
 }
@@ -391,8 +429,8 @@ main(void)
 		check_hand_over(transports[i]);
 		check_shortage(transports[i], ENOMEM, false);
 		check_shortage(transports[i], EAGAIN, true);
+		check_move_fails(transports[i]);
 	}
-	check_copy_fails();
 	check_fails(&hypervisor.notify_errnum, XBB_TRANSPORT_COPY,
 	    XBB_STOP_EVENT);
 	check_fails(&hypervisor.take_errnum, XBB_TRANSPORT_COPY,

@@ -1,13 +1,37 @@
 /*
- * test_net_places.c - where frames of several pages lie in our memory: as in
- * the guest's, so that no piece is in two pages, which would be two for the
- * hypervisor.  What was moved last is looked at once the thread has ended.
+ * test_net_places.c - where frames lie in our memory: what follows the Ethernet
+ * header aligned, and those of several pages as in the guest's, so that no
+ * piece is in two pages, which would be two for the hypervisor.  What was moved
+ * last is looked at once the thread has ended.
  */
 #include "card.h"
 
 #define PAGES		4		/* slots of a frame, at least */
 
 static struct frame given, taken;
+
+/* Behind whatever is there, with room for a header of the link, and no more. */
+static void
+check_rules(void)
+{
+	static uint8_t arena[4 * XBB_PAGE_SIZE];
+	static struct xbb_net_queue queue = { .arena = arena };
+	uint32_t end, offset;
+	size_t at, least;
+
+	for (end = 0; end <= 2 * XBB_PAGE_SIZE; end++) {
+		least = end + XBB_NET_LINK_HEADER;
+		at = (size_t)(xbb_net_place(&queue, arena + end) - arena);
+		CHECK_EQ((at + XBB_ETHER_HEADER) % 16, 0);
+		CHECK(at >= least + 2 && at < least + 2 + 16);
+		for (offset = 0; offset < XBB_PAGE_SIZE; offset += 13) {
+			at = (size_t)(xbb_net_place_in_page(&queue,
+			    arena + end, offset) - arena);
+			CHECK_EQ(at % XBB_PAGE_SIZE, offset);
+			CHECK(at >= least && at < least + XBB_PAGE_SIZE);
+		}
+	}
+}
 
 /* But for those of headers, one in so many. */
 static void
@@ -80,6 +104,7 @@ main(void)
 	struct card_options options = { .accepts = CARD_ALL };
 	uint32_t i;
 
+	check_rules();
 	scratch_enter();
 	for (i = 0; i < COUNTOF(transports); i++) {
 		options.transport = transports[i];

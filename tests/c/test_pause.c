@@ -106,14 +106,19 @@ check_drain(uint32_t why, const struct pair_options *options)
 	rig_close(&rig);
 }
 
-/* One that waits for its next try, which nobody has time for. */
+/*
+ * One that waits for its next try, which nobody has time for: each wait was
+ * twice the last.
+ */
 static void
 check_drain_of_retry(void)
 {
+	const uint64_t begun = xbb_now_ns();
 	struct rig rig;
 
 	rig_open_failing(&rig, XBB_POLICY_RETRY);
 	WAIT_UNTIL(COUNTER(&rig.pair, io_retries) >= 3);
+	CHECK(xbb_now_ns() - begun >= (100 + 200 + 400) * 1000000ULL);
 	pair_drain(&rig.pair);
 	guest_collect(&rig.guest);
 	CHECK_EQ(rig.guest.status[0], XBB_RSP_ERROR);

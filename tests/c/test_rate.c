@@ -387,6 +387,21 @@ save_no_turns(void)
 	CHECK(xbb_turn_is_next(&words, 8, xbb_turn_of(&words, 0)));
 }
 
+/* A place that says what nobody can have had is where the others are. */
+static void
+judge_places(void)
+{
+	const uint64_t turn = UINT64_MAX - 5, most = 2 * 3600 * NS;
+	struct xbb_rate_words words = { .turn = turn };
+
+	words.sharer[2].had = turn + most - 1;
+	CHECK_EQ(xbb_turn_of(&words, 2), turn + most - 1);
+	words.sharer[2].had = turn + most;
+	CHECK_EQ(xbb_turn_of(&words, 2), turn);
+	words.sharer[2].had = turn - 1;
+	CHECK_EQ(xbb_turn_of(&words, 2), turn);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -399,6 +414,7 @@ main(int argc, char **argv)
 	judge_words();
 	leave_debts();
 	save_no_turns();
+	judge_places();
 	share_among_threads();
 	for (i = 0; i < rounds; i++) {
 		follow_model(&seed);

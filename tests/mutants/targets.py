@@ -47,6 +47,16 @@ FEATURES = "tests/native/test_features*.py"
 EVENTS = "tests/native/test_events.py"
 CARDS = "tests/native/test_netif.py"
 QUEUE_OF_CARD = "tests/native/test_net.py"
+CARD_PROGRAMS = (
+    "net_places",
+    "net",
+    "net_adopt",
+    "net_flipping",
+    "net_hostile",
+    "net_life",
+    "net_noise",
+    "net_takeover",
+)
 
 TARGETS = (
     Target(
@@ -159,22 +169,22 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/net/pieces.c",
-        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        CARD_PROGRAMS,
         ((QUEUE_OF_CARD,),),
     ),
     Target(
         "xbbd_bsd/native/net/queue.c",
-        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        CARD_PROGRAMS,
         ((QUEUE_OF_CARD,),),
     ),
     Target(
         "xbbd_bsd/native/net/receive.c",
-        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        CARD_PROGRAMS,
         ((QUEUE_OF_CARD,),),
     ),
     Target(
         "xbbd_bsd/native/net/transmit.c",
-        ("net", "net_adopt", "net_flipping", "net_hostile", "net_life", "net_takeover"),
+        CARD_PROGRAMS,
         ((QUEUE_OF_CARD,),),
     ),
     Target("xbbd_bsd/native/net/netif.c", ("netif", "fuzz_netif"), ((CARDS,),)),
