@@ -101,6 +101,13 @@ check_sums_out(const struct card_options *options, int version)
 	frame_tcp(&given, version, 1000, 7);
 	taken = given;
 	given.data[(version == 4 ? 34 : 54) + 16] ^= 0x55;	/* its sum */
+	/* A wrong one that it does not leave to anybody. */
+	card_send(&card, &given, 66, 500);
+	card_publish(&card);
+	link_receive(&card, &part);
+	card_collect(&card);
+	frame_check_same(&part, &given);
+	CHECK_EQ(CARD_COUNTER(&card, tx_summed), 0);
 	given.flags = XBB_TXF_CSUM_BLANK | XBB_TXF_DATA_VALIDATED;
 	card_send(&card, &given, 66, 500);
 	card_publish(&card);
@@ -311,6 +318,7 @@ check_nonsense_in(void)
 	card_receive(&card, &taken);
 	frame_check_same(&given, &taken);
 	CHECK_EQ(CARD_COUNTER(&card, rx_dropped), 4);
+	CHECK_EQ(CARD_COUNTER(&card, rx_sweeps), 1);
 	card_close(&card);
 }
 

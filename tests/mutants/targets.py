@@ -154,7 +154,7 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/block/adopt.c",
-        ("takeover",),
+        ("handed_over", "takeover"),
         (("tests/unit/test_family_takeover.py",),),
     ),
     Target(

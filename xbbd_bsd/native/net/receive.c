@@ -69,7 +69,6 @@ xbb_net_receive_ask(struct xbb_net_queue *q)
 	struct xbb_net_receive *rx = &q->rx;
 	const bool mute = is_mute(rx);
 
-	q->conn.rest.also_fd = -1;
 	if (rx->full && xbb_ring_want(&rx->ring, q->rx_room))
 		return (true);
 	if (!mute && (!rx->full ||
