@@ -320,7 +320,10 @@ check_shortage(uint32_t transport, int errnum, bool drain)
 	card_close(&card);
 }
 
-/* That fails, and is no shortage: all packets of a sweep are lost, none waits. */
+/*
+ * That fails, and is no shortage: all packets of a sweep are lost, of one that
+ * is as large as any, and none waits.
+ */
 static void
 check_move_fails(uint32_t transport)
 {
@@ -333,15 +336,16 @@ check_move_fails(uint32_t transport)
 	card_post(&card, 100);
 	atomic_store(transport == XBB_TRANSPORT_COPY ?
 	    &hypervisor.copy_errnum : &hypervisor.map_errnum, EFAULT);
-	for (i = 0; i < 3; i++) {
+	for (i = 0; i < XBB_NET_SWEEP; i++) {
 		frame_raw(&given, 100, i);
-		card_send(&card, &given, 60, 40);
+		card_send(&card, &given, 40, 20);
 	}
+	CHECK_EQ(card.tx_prod, CARD_SLOTS);
 	card_publish(&card);
 	card_collect(&card);
-	for (i = 0; i < card.tx_cons; i++)
+	for (i = 0; i < CARD_SLOTS; i++)
 		CHECK_EQ(card.status[i], XBB_NETIF_DROPPED);
-	CHECK_EQ(CARD_COUNTER(&card, tx_dropped), 3);
+	CHECK_EQ(CARD_COUNTER(&card, tx_dropped), XBB_NET_SWEEP);
 	CHECK(!link_take(&card, &taken));
 	link_send(&card, &given);
 	WAIT_UNTIL(card_can_receive(&card));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from dataclasses import replace
 from errno import EPROTO
 from pathlib import Path
 
@@ -14,15 +15,18 @@ from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import (
     Abi,
+    DiskKind,
+    HvKind,
     Op,
     Queue,
     QueueParams,
     QueueState,
     State,
     StopReason,
+    Transport,
 )
 from xbbd_bsd.native._xbb import ffi
-from xbbd_bsd.native.queue import c_params
+from xbbd_bsd.native.queue import c_params, queue_bytes
 
 OKAY, ERROR, EOPNOTSUPP = 0, -1, -2
 
@@ -155,3 +159,15 @@ def test_opening_fails_cleanly(tmp_path: Path) -> None:
             attempt(sector_size=1000)
         with pytest.raises(HostError, match="bind event channel"):
             attempt(event_fd=-1)
+
+
+def test_memory_of_a_queue_that_may_copy(tmp_path: Path) -> None:
+    """As much as one that is told to keep data of its own; one that only maps takes less."""
+    with ring(tmp_path) as r:
+        usual = replace(r.params, hv=HvKind.SIM, disk_kind=DiskKind.FILE, bounce=False)
+        mapped, best, copied = (
+            queue_bytes(replace(usual, transport=kind))
+            for kind in (Transport.MAP, Transport.BEST, Transport.COPY)
+        )
+        bounced = queue_bytes(replace(usual, transport=Transport.MAP, bounce=True))
+        assert mapped < best == copied == bounced

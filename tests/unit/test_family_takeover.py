@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.descriptors import open_descriptors
+from tests.native.slots import RawRing
 from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.accounts import Part
@@ -21,7 +22,7 @@ from xbbd_bsd.errors import HostError, OperatorError, XbbdError
 from xbbd_bsd.events import QueueStarted
 from xbbd_bsd.host import DiskGeometry
 from xbbd_bsd.limits import Limits, Need
-from xbbd_bsd.native import Op, QueueState, RequestState, State
+from xbbd_bsd.native import Abi, Op, QueueState, RequestState, State
 from xbbd_bsd.native._xbb import lib
 from xbbd_bsd.xenbus.states import Queue
 
@@ -85,21 +86,25 @@ def test_it_serves_as_it_was_served(bench: Bench) -> None:
     assert is_served(bench)
 
 
+def unanswered(bench: Bench, state: RequestState, status: int = 0) -> None:
+    """As if it had died before the last answer, that to the second request."""
+
+    def before(segment: State) -> None:
+        table = lib.xbb_state_table(segment.handle, 0)[0:32]
+        (request,) = (entry for entry in table if entry.ring_index == 1)
+        request.state, request.status, request.received_ns = state, status, 1
+        segment.handle.ring[0].common.rsp_prod = 1
+        bench.front.ring[8:12] = struct.pack("=I", 1)  # rsp_prod
+
+    spoil(bench, before)
+
+
 def test_a_request_that_had_no_answer_is_done_again(bench: Bench) -> None:
     """A flush, of which nobody minds another answer here."""
     served(bench)
     bench.front.transfer(Op.FLUSH_DISKCACHE, 0, 0, None, GIVE_UP)
     bench.die()
-
-    def unanswered(segment: State) -> None:
-        """As if it had died before the last answer."""
-        table = lib.xbb_state_table(segment.handle, 0)[0:32]
-        (request,) = (entry for entry in table if entry.ring_index == 1)
-        request.state, request.received_ns = RequestState.DISPATCHED, 1
-        segment.handle.ring[0].common.rsp_prod = 1
-        bench.front.ring[8:12] = struct.pack("=I", 1)  # rsp_prod
-
-    spoil(bench, unanswered)
+    unanswered(bench, RequestState.DISPATCHED)
     text = bench.adopt()
     assert text.startswith("1 ring, 1 request in flight, the oldest for ")
     numbers = bench.family.devices[0]
@@ -108,6 +113,21 @@ def test_a_request_that_had_no_answer_is_done_again(bench: Bench) -> None:
     bench.drained()
     counters = numbers.group("counters")
     assert (counters["flushes_done"], counters["reqs_completed"]) == (2, 2)
+
+
+@pytest.mark.parametrize("state", [RequestState.DONE, RequestState.ANSWERED])
+def test_what_was_done_is_answered_with_what_came_of_it(bench: Bench, state: RequestState) -> None:
+    """And not done again, though it might go well by now."""
+    served(bench)
+    bench.front.transfer(Op.FLUSH_DISKCACHE, 0, 0, None, GIVE_UP)
+    bench.die()
+    unanswered(bench, state, status=-1)
+    bench.adopt()
+    bench.backend.drain()
+    bench.drained()
+    counters = bench.family.devices[0].group("counters")
+    assert (counters["flushes_done"], counters["reqs_completed"]) == (1, 2)
+    assert RawRing(bench.front, Abi.NATIVE).responses(2)[1][2] == -1
 
 
 def test_it_is_resumed_while_it_is_adopted(bench: Bench) -> None:
