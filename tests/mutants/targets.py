@@ -159,7 +159,7 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/core/conn.c",
-        ("table", "counters", "hostile", "damage", "work*", "io"),
+        ("table", "counters", "hostile", "damage", "work*", "handed_over", "io", "net_life"),
         ((QUEUE, EVENTS), (FEATURES,)),
     ),
     Target(
