@@ -4,7 +4,6 @@
  * or fails, draining under load, and handing over.
  */
 #include <sys/resource.h>
-#include <sys/socket.h>
 
 #include <poll.h>
 #include <signal.h>
@@ -134,40 +133,6 @@ check_link_closed(void)
 	check_rests(&card);
 	xbb_net_queue_drain(card.queue);
 	card_wait_drained(&card, XBB_STOP_NONE);
-	card_close(&card);
-}
-
-/*
- * One that gives nothing, as if it were down, is left alone for a while, though
- * the guest sends meanwhile, and no longer.
- */
-static void
-check_link_back(void)
-{
-	struct card card;
-	uint64_t begun;
-	uint32_t i;
-
-	card_open(&card, &usual);
-	card_serve(&card, XBB_ADOPT_NOT);
-	card_post(&card, 10);
-	card_check_works(&card);
-	begun = xbb_now_ns();
-	CHECK_EQ(send(card.link[1], "", 0, 0), 0);
-	frame_raw(&given, 200, 7);
-	link_send(&card, &given);
-	for (i = 0; i < 10; i++) {
-		send_one(&card, i);
-		card_collect(&card);
-		link_receive(&card, &taken);
-		frame_check_same(&given, &taken);
-	}
-	CHECK_EQ(CARD_COUNTER(&card, tx_sweeps), 1 + i);
-	frame_raw(&given, 200, 7);
-	card_receive(&card, &taken);
-	frame_check_same(&given, &taken);
-	CHECK(xbb_now_ns() - begun >= XBB_NET_MUTE_MS * UINT64_C(1000000));
-	card_check_works(&card);
 	card_close(&card);
 }
 
@@ -463,7 +428,6 @@ main(void)
 	check_no_buffers(true);
 	check_link_full();
 	check_link_closed();
-	check_link_back();
 	for (i = 0; i < COUNTOF(transports); i++) {
 		check_drain(transports[i]);
 		check_hand_over(transports[i]);

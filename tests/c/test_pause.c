@@ -102,7 +102,8 @@ check_drain(uint32_t why, const struct pair_options *options)
 	CHECK_EQ(atomic_load(&disk.syncs), 0);
 	check_dispatched(&rig, 0);
 	CHECK_EQ(XBB_GET(rig.pair.rs->inflight), 0);
-	CHECK(rig.pair.rs->faults.last_disk.errnum != 0);
+	CHECK_EQ(rig.pair.rs->faults.last_disk.errnum, ECANCELED);
+	CHECK_EQ(rig.pair.rs->faults.last_disk.operation, XBB_DISK_OP_READ);
 	rig_close(&rig);
 }
 

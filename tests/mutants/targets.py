@@ -49,6 +49,7 @@ CARDS = "tests/native/test_netif.py"
 QUEUE_OF_CARD = "tests/native/test_net.py"
 CARD_PROGRAMS = (
     "net_places",
+    "net_link",
     "net",
     "net_adopt",
     "net_flipping",
@@ -135,7 +136,7 @@ TARGETS = (
     Target(
         "xbbd_bsd/native/block/resume.c",
         ("hold", "pause"),
-        (("tests/native/test_hold.py",),),
+        (("tests/native/test_hold.py",), ("tests/native/test_kept.py",)),
     ),
     Target(
         "xbbd_bsd/native/block/pause.c",
