@@ -216,6 +216,7 @@ judge_words(void)
 	const uint64_t now = 1000 * NS;
 	struct xbb_rate_words words = { 0 };
 	uint64_t *due = &words.due_ns[XBB_RATE_IOPS];
+	uint32_t i;
 
 	*due = now + 2 * NS;			/* the future */
 	CHECK_EQ(xbb_rate_wait(&words, &claim, now), 0);
@@ -230,8 +231,11 @@ judge_words(void)
 	*due = now + (1ULL << 63);		/* both at once */
 	CHECK(xbb_rate_take(&words, &claim, now));
 	CHECK_EQ(*due, now + MS);
-	*due = now + NS;
+	for (i = 0; i < XBB_RATE_KINDS; i++)
+		words.due_ns[i] = now + NS;
 	xbb_rate_forgive(&words, 100, now);	/* the limit was changed */
+	for (i = 0; i < XBB_RATE_KINDS; i++)
+		CHECK_EQ(words.due_ns[i], now + 100 * MS);
 	CHECK_EQ(xbb_rate_wait(&words, &claim, now), 0);
 	*due = now + 50 * MS;
 	xbb_rate_forgive(&words, 100, now);
