@@ -161,7 +161,7 @@ TARGETS = (
     Target(
         "xbbd_bsd/native/core/conn.c",
         ("table", "counters", "hostile", "damage", "work*", "handed_over", "io", "net_life"),
-        ((QUEUE, EVENTS), (FEATURES,)),
+        ((QUEUE, EVENTS, "tests/native/test_rings.py"), (FEATURES,)),
     ),
     Target(
         "xbbd_bsd/native/block/intake.c",

@@ -128,18 +128,47 @@ def test_another_connections_passport_is_not_believed(card: NetBench) -> None:
     assert os.listdir(card.run) == []
 
 
-def test_a_segment_that_says_enough_needs_none(card: NetBench) -> None:
-    connected(card)
+def leave_legibly(card: NetBench, change: Callable[[str], str] = str) -> None:
+    """As `leave`, but who follows can read the segment as well."""
     card.backend.leave()
     card.drained()
     card.family.leave()
-    text = (card.run / LEFT).read_bytes()
+    text = (card.run / LEFT).read_text()
     card.die()
-    (card.run / LEFT).write_bytes(text)
+    (card.run / LEFT).write_text(change(text))
     card.follow()
+
+
+def test_a_segment_that_says_enough_needs_none(card: NetBench) -> None:
+    connected(card)
+    leave_legibly(card)
     card.adopt()
     crosses(card)
     assert not (card.run / LEFT).exists()
+
+
+def test_beside_it_in_other_words_the_same_was_agreed(card: NetBench) -> None:
+    connected(card)
+    ours = card.backend_nodes[NODE]
+    card.backend_nodes[NODE] = b"0 digest"
+    leave_legibly(card, lambda text: text.replace(ours.decode(), "0 digest"))
+    card.adopt()
+    assert card.backend.news == {NODE: ours}
+    crosses(card)
+
+
+def test_beside_it_one_of_another_connection_says_nothing(card: NetBench) -> None:
+    connected(card)
+    ours = card.backend_nodes[NODE]
+    card.backend_nodes[NODE] = b"0 digest"
+    leave_legibly(
+        card,
+        lambda text: text.replace(ours.decode(), "0 digest").replace(
+            '"rx_polls": false', '"rx_polls": true'
+        ),
+    )
+    with pytest.raises(HostError, match="not as its guest was connected"):
+        card.adopt()
 
 
 def test_whoever_serves_another_version_hands_over_first(card: NetBench) -> None:
