@@ -171,6 +171,18 @@ def test_beside_it_one_of_another_connection_says_nothing(card: NetBench) -> Non
         card.adopt()
 
 
+def test_what_has_ended_after_its_daemon_left_was_not_served_then(card: NetBench) -> None:
+    """Its guest has closed it since; the passport is of before that."""
+    connected(card)
+    leave_legibly(card, lambda text: text.replace('"answered": true', '"answered": false'))
+    state = NetState.open(str(card.run / "xnb.0"), writable=True)
+    state.handle.ring[0].common.connected = 0
+    state.close()
+    card.follow()
+    assert not card.backend.adoptable
+    assert card.backend.lost == "it was not served then"
+
+
 def test_whoever_serves_another_version_hands_over_first(card: NetBench) -> None:
     connected(card)
     asked = asked_to_hand_over(card)

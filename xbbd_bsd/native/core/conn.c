@@ -328,7 +328,6 @@ xbb_conn_join(struct xbb_conn *conn)
 	xbb_conn_drain(conn);
 	if (conn->has_thread)
 		pthread_join(conn->thread, NULL);
-	conn->has_thread = false;
 }
 
 /* Give everything back, however far opening came; no thread is left. */
