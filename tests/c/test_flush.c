@@ -114,6 +114,7 @@ check_once(uint8_t first, int errnum)
 	    XBB_RSP_ERROR);
 	check_stopped(&twins.pair[1], XBB_STOP_LOST, errnum);
 	CHECK_EQ(atomic_load(&disk.syncs), 2);
+	CHECK_EQ(COUNTER(&twins.pair[1], flushes_done), 1);
 
 	/* One that connects once all are gone, to the same segment. */
 	pair_close(&twins.pair[0]);

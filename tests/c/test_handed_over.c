@@ -48,6 +48,8 @@ check_shortage(void)
 	CHECK_EQ(guest_answers(&rig.guest), BATCH);
 	CHECK_EQ(COUNTER(&rig.pair, reqs_completed_with_error), 0);
 	rig_close(&rig);
+	/* Not even the ring's page. */
+	CHECK_EQ(atomic_load(&hypervisor.mappings), 0);
 }
 
 /* A bad place costs whoever asked for it, as ever, and not those beside it. */

@@ -53,6 +53,33 @@ check_policies(void)
 	CHECK_EQ(last, 5000);
 }
 
+/* How long the thread may sleep: until the first of all tries, or less. */
+static void
+check_wait(void)
+{
+	struct xbb_pause none = { 0 };
+	static struct xbb_batch batch[2];
+	static struct xbb_queue queue;
+	uint32_t i;
+
+	queue.set.pause = &none;
+	CHECK_EQ(xbb_hold_wait(&queue, -1), -1);
+	for (i = 0; i < 2; i++) {
+		batch[i].again_ns = xbb_now_ns() +
+		    (60 - 10 * i) * 1000000000ULL;
+		xbb_work_put(&queue.own.held, &batch[i].work);
+	}
+	CHECK(xbb_hold_wait(&queue, -1) <= 50000);
+	CHECK(xbb_hold_wait(&queue, -1) > 10000);
+	CHECK_EQ(xbb_hold_wait(&queue, 7), 7);
+	CHECK_EQ(xbb_hold_wait(&queue, 0), 0);
+	batch[0].again_ns = 1;
+	CHECK_EQ(xbb_hold_wait(&queue, -1), 0);
+	CHECK_EQ(xbb_hold_wait(&queue, 7), 0);
+	none.why = XBB_PAUSE_ASKED;
+	CHECK_EQ(xbb_hold_wait(&queue, 7), 7);
+}
+
 /* As every kernel does it, unless somebody wants something else. */
 static void
 check_report(void)
@@ -340,6 +367,7 @@ main(void)
 
 	scratch_enter();
 	check_policies();
+	check_wait();
 	check_report();
 	for (i = 0; i < WAYS; i++) {
 		check_retry(&ways[i], XBB_OP_WRITE);

@@ -1,6 +1,6 @@
 /*
- * test_net_link.c - when a card's queue looks at its link, and when it tells its
- * guest: no more often than is asked for.
+ * test_net_link.c - when a card's queue looks at its link, and when it tells
+ * its guest: no more often than is asked for.
  */
 #include <sys/socket.h>
 

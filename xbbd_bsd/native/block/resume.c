@@ -7,6 +7,7 @@
 
 /*
  * Carry it out once more; of one that waited for an operator time begins anew.
+ * It stays held until somebody begins.
  */
 static void
 try_again(struct xbb_queue *q, struct xbb_batch *batch)
@@ -15,7 +16,6 @@ try_again(struct xbb_queue *q, struct xbb_batch *batch)
 	XBB_COUNT(q->set.rs->counters.io_retries, 1);
 	if (batch->until_resumed)
 		batch->held_ns = xbb_now_ns();
-	batch->held = batch->until_resumed = false;
 	xbb_pages_pin(q, batch);
 	(void)q->set.store->submit(q, batch);
 }
