@@ -68,6 +68,7 @@ check_retry_while_paused(void)
 static void
 check_drain(uint32_t why, const struct pair_options *options)
 {
+	const uint64_t begun = xbb_now_ns();
 	unsigned int transfers;
 	struct rig rig;
 	uint32_t i, n;
@@ -104,6 +105,8 @@ check_drain(uint32_t why, const struct pair_options *options)
 	CHECK_EQ(XBB_GET(rig.pair.rs->inflight), 0);
 	CHECK_EQ(rig.pair.rs->faults.last_disk.errnum, ECANCELED);
 	CHECK_EQ(rig.pair.rs->faults.last_disk.operation, XBB_DISK_OP_READ);
+	CHECK(rig.pair.rs->dispatched.duration_ns[XBB_DEVSTAT_READ] <=
+	    xbb_now_ns() - begun);
 	rig_close(&rig);
 }
 

@@ -120,7 +120,7 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/block/throttle.c",
-        ("rate", "hold", "pause"),
+        ("throttle", "rate", "hold", "pause"),
         (("tests/native/test_rates.py",), ("tests/sim/test_rates.py",)),
     ),
     Target(
@@ -145,7 +145,7 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/block/flush.c",
-        ("flush", "order", "counters", "hold"),
+        ("flush", "flush_shared", "order", "counters", "hold"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(
