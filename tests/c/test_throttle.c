@@ -1,7 +1,8 @@
 /*
  * test_throttle.c - the turn of others who share limits: it is left to them at
  * each level, for a moment; and the next one is waited for by whoever has more
- * to do.  A queue that has no ring, and words by hand.
+ * to do; and whether requests may be merged.  A queue that has no ring, and
+ * words by hand.
  */
 #include <string.h>
 
@@ -89,13 +90,27 @@ check_more(bool own, bool others)
 	CHECK_EQ(words[XBB_RATE_DISK].sharer[1].waits != 0, own);
 }
 
+/* Requests go each by itself where so many together are more than a burst. */
+static void
+check_parts(uint32_t level)
+{
+
+	open_queue(level);
+	queue.set.params.max_batch_segments = BURST / MS;
+	CHECK(!xbb_throttle_parts(&queue));
+	queue.set.params.max_batch_segments++;
+	CHECK(xbb_throttle_parts(&queue));
+}
+
 int
 main(void)
 {
 	uint32_t level;
 
-	for (level = 0; level < XBB_RATE_LEVELS; level++)
+	for (level = 0; level < XBB_RATE_LEVELS; level++) {
 		check_turns(level);
+		check_parts(level);
+	}
 	check_more(false, false);
 	check_more(true, false);
 	check_more(false, true);
