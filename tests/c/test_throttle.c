@@ -1,8 +1,8 @@
 /*
  * test_throttle.c - the turn of others who share limits: it is left to them at
  * each level, for a moment; and the next one is waited for by whoever has more
- * to do; and whether requests may be merged.  A queue that has no ring, and
- * words by hand.
+ * to do; whether requests may be merged; how long to sleep.  A queue that has
+ * no ring, and words by hand.
  */
 #include <string.h>
 
@@ -102,6 +102,28 @@ check_parts(uint32_t level)
 	CHECK(xbb_throttle_parts(&queue));
 }
 
+/* The thread sleeps until it is its turn, or as long as it would, or a look. */
+static void
+check_wait(void)
+{
+	static const struct { uint64_t ahead; int limit, most; } cases[] = {
+		{ 20 * MS, -1, 20 }, { 20 * MS, 1000, 20 }, { 20 * MS, 7, 7 },
+		{ 10000 * MS, -1, 50 }, { 10000 * MS, 1000, 50 },
+		{ 10000 * MS, 7, 7 }, { 0, -1, 0 }, { 0, 7, 0 },
+	};
+	uint32_t i;
+	int ms;
+
+	for (i = 0; i < COUNTOF(cases); i++) {
+		queue.own.turn_ns = xbb_now_ns() + cases[i].ahead;
+		ms = xbb_throttle_wait(&queue, cases[i].limit);
+		CHECK(ms >= 0 && ms <= cases[i].most);
+		CHECK(cases[i].ahead < 10000 * MS || ms == cases[i].most);
+		CHECK_EQ(xbb_throttle_wait(&queue, cases[i].limit),
+		    cases[i].limit);
+	}
+}
+
 int
 main(void)
 {
@@ -115,5 +137,6 @@ main(void)
 	check_more(true, false);
 	check_more(false, true);
 	check_more(true, true);
+	check_wait();
 	return (0);
 }
