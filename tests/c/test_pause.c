@@ -110,6 +110,28 @@ check_drain(uint32_t why, const struct pair_options *options)
 	rig_close(&rig);
 }
 
+/* What is refused is told as what it was. */
+static void
+check_refused_flush(void)
+{
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	disk_hold_range(BYTE(1), BYTE(2));
+	put_at(&rig.guest, XBB_OP_WRITE, PLACE(1));
+	put_flush(&rig.guest);
+	guest_publish(&rig.guest);
+	disk_wait_held(1);
+	WAIT_UNTIL(XBB_GET(rig.pair.rs->inflight) == 2);
+	pause_by_hand(&rig);
+	disk_release();
+	wait_followed(&rig);
+	pair_drain(&rig.pair);
+	CHECK_EQ(rig.pair.rs->faults.last_disk.errnum, ECANCELED);
+	CHECK_EQ(rig.pair.rs->faults.last_disk.operation, XBB_DISK_OP_FLUSH);
+	rig_close(&rig);
+}
+
 /*
  * One that waits for its next try, which nobody has time for: each wait was
  * twice the last.
@@ -325,6 +347,7 @@ main(void)
 	check_by_hand(true);
 	check_retry_while_paused();
 	check_drain(XBB_PAUSE_ASKED, &usual);
+	check_refused_flush();
 	check_drain_of_retry();
 	check_hand_over(XBB_POLICY_RETRY, &usual);
 	check_two_rings();
