@@ -7,6 +7,8 @@
 
 #define SECTORS		(2 * BATCH_SECTORS)
 #define AHEAD		BATCH_SECTORS	/* of a request that is held */
+#define STALL_NS	5000000		/* what is slow to fail (speed.c) */
+#define TRIES		1000
 
 static const struct pair_options usual = { .workers = 1 };
 static const struct pair_options mapping = {
@@ -52,13 +54,19 @@ check_shortage(void)
 	CHECK_EQ(atomic_load(&hypervisor.mappings), 0);
 }
 
-/* A bad place costs whoever asked for it, as ever, and not those beside it. */
-static void
-check_bad_place(bool hands_over)
+/*
+ * A bad place costs whoever asked for it, as ever, and not those beside it.
+ * False if the disk failed so late, on a busy machine, that none was to be
+ * tried again (speed.c).
+ */
+static bool
+show_bad_place(bool hands_over)
 {
 	struct xbb_segment seg;
 	struct rig rig;
+	uint64_t begun;
 	uint32_t i;
+	bool soon;
 
 	rig_open(&rig, SECTORS, &usual);
 	rig_teach_slowness(&rig);
@@ -78,20 +86,35 @@ check_bad_place(bool hands_over)
 		xbb_queue_hand_over(rig.pair.queue);
 	else
 		xbb_queue_drain(rig.pair.queue);
+	begun = xbb_now_ns();
 	disk_hold_range(0, AHEAD * XBB_SECTOR_SIZE);
 	/* What is behind it ends while the ring's thread ends the first one. */
 	WAIT_UNTIL(XBB_GET(rig.pair.rs->inflight) == BATCH);
 	disk_release();
 	guest_collect(&rig.guest);
+	soon = xbb_now_ns() - begun < STALL_NS;
 	for (i = 0; i <= BATCH; i++)
-		CHECK_EQ(rig.guest.status[i],
-		    i == 4 || (i > 0 && !hands_over) ?
-		    XBB_RSP_ERROR : XBB_RSP_OKAY);
+		if (soon || !hands_over || i == 0 || i == 4)
+			CHECK_EQ(rig.guest.status[i],
+			    i == 4 || (i > 0 && !hands_over) ?
+			    XBB_RSP_ERROR : XBB_RSP_OKAY);
 	if (hands_over)
 		check_is_left(&rig);
 	else
 		pair_wait_drained(&rig.pair, XBB_STOP_NONE);
 	rig_close(&rig);
+	return (soon || !hands_over);
+}
+
+static void
+check_bad_place(bool hands_over)
+{
+	int left;
+
+	for (left = TRIES; left > 0; left--)
+		if (show_bad_place(hands_over))
+			return;
+	CHECK(left > 0);
 }
 
 /*
