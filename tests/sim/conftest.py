@@ -14,10 +14,11 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from errno import ENOENT
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,9 @@ def temporary() -> Iterator[Path]:
         assert directory not in command_lines()
 
 
+LOGGING: list[Machine] = []  # whose log a failure shows
+
+
 class Machine:
     """A chain with a running daemon, and what the test did to it."""
 
@@ -65,12 +69,15 @@ class Machine:
 
     @contextmanager
     def log_in_failures(self) -> Iterator[None]:
-        """What fails meanwhile shows what the daemon has logged."""
+        """What fails meanwhile shows what the daemon has logged, also where this is a fixture's."""
+        LOGGING.append(self)
         try:
             yield
         except Exception as error:
             error.add_note(self.log())
             raise
+        finally:
+            LOGGING.remove(self)
 
     def log_line(self, pattern: str) -> None:
         """Wait for a line in the daemon's log."""
@@ -172,6 +179,14 @@ class Machine:
         for guest in self.guests:  # at once: one may wait for what nobody answers any more
             guest.signal(signal.SIGKILL)
             guest.wait()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
+    """A failure under which machines of fixtures still run shows their logs."""
+    report = (yield).get_result()
+    if report.failed:
+        report.sections += [("What a daemon has logged", machine.log()) for machine in LOGGING]
 
 
 @contextmanager
