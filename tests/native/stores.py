@@ -70,21 +70,27 @@ class Server:
         eventually(self.socket.exists, "nbdkit listens")
 
     def _launch(self) -> None:
-        with suppress(FileNotFoundError):
-            self.socket.unlink()
-        self._process = process = subprocess.Popen(
-            ["nbdkit", "-f", "-U", str(self.socket), *self._arguments],
-            stdin=subprocess.DEVNULL,
-        )
+        process = self._run()
         watch = threading.Thread(target=self._look_after, args=(process,))
         self._watches.append(watch)
         watch.start()
 
+    def _run(self) -> subprocess.Popen[bytes]:
+        with suppress(FileNotFoundError):
+            self.socket.unlink()
+        self._process = subprocess.Popen(
+            ["nbdkit", "-f", "-U", str(self.socket), *self._arguments],
+            stdin=subprocess.DEVNULL,
+        )
+        return self._process
+
     def _look_after(self, process: subprocess.Popen[bytes]) -> None:
-        status = process.wait()
-        with self._lock:
-            if self._process is process and status == -signal.SIGABRT:
-                self._launch()
+        """It stays with what it has begun: that ends with its parent, which is a thread."""
+        while process.wait() == -signal.SIGABRT:
+            with self._lock:
+                if self._process is not process:
+                    return
+                process = self._run()
 
     def signal(self, number: int) -> None:
         """To its process."""
