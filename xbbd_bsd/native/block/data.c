@@ -27,37 +27,16 @@ add_segment(const struct iovec *first, struct iovec *next, uint8_t *page,
 }
 
 /*
- * Describe the segments of a batch, in pages that are mapped one after the
- * other from base on.  Says how many vectors that takes.
+ * Describe the segments of a batch, in pages that are pinned, or mapped one
+ * after the other from base on.  Says how many vectors that takes.
  */
 static inline int
-list_mapped(const struct xbb_queue *q, const struct xbb_batch *batch,
-    uint8_t *base, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
-{
-	const struct xbb_segment *end, *seg;
-	struct iovec *next;
-	uint32_t left;
-	uint16_t r;
-
-	next = iov;
-	for (left = batch->nreq, r = batch->first; left > 0;
-	    left--, r = q->set.reqs[r].next) {
-		seg = xbb_req_segments(q, r);
-		end = seg + q->set.reqs[r].nseg;
-		for (; seg < end; seg++, base += XBB_PAGE_SIZE)
-			next = add_segment(iov, next, base, seg);
-	}
-	return ((int)(next - iov));
-}
-
-/* The same, in pages that are pinned. */
-static int
-list_pinned(const struct xbb_queue *q, const struct xbb_batch *batch,
-    struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
+list_segments(const struct xbb_queue *q, const struct xbb_batch *batch,
+    bool pinned, uint8_t *base, struct iovec iov[XBB_MAX_BATCH_SEGMENTS])
 {
 	const struct xbb_persist_page *pages = q->own.persist.page;
 	const struct xbb_segment *end, *seg;
-	const uint16_t *pinned;
+	const uint16_t *number;
 	struct iovec *next;
 	uint32_t left;
 	uint16_t r;
@@ -67,10 +46,13 @@ list_pinned(const struct xbb_queue *q, const struct xbb_batch *batch,
 	    left--, r = q->set.reqs[r].next) {
 		seg = xbb_req_segments(q, r);
 		end = seg + q->set.reqs[r].nseg;
-		pinned = xbb_pages_pinned(q, r);
-		for (; seg < end; seg++)
-			next = add_segment(iov, next, pages[*pinned++].base,
-			    seg);
+		number = pinned ? xbb_pages_pinned(q, r) : NULL;
+		for (; seg < end; seg++) {
+			next = add_segment(iov, next,
+			    pinned ? pages[*number++].base : base, seg);
+			if (!pinned)
+				base += XBB_PAGE_SIZE;
+		}
 	}
 	return ((int)(next - iov));
 }
@@ -87,12 +69,14 @@ move_straight(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 
 	if (batch->persistent)
 		return (xbb_io_batch(q, batch, iov,
-		    list_pinned(q, batch, iov), offset, length, thread));
+		    list_segments(q, batch, true, NULL, iov), offset, length,
+		    thread));
 	done = xbb_pages_map(q, batch, &map, refs);
 	if (done.error != 0)
 		return (done);
 	done = xbb_io_batch(q, batch, iov,
-	    list_mapped(q, batch, map.base, iov), offset, length, thread);
+	    list_segments(q, batch, false, map.base, iov), offset, length,
+	    thread);
 	xbb_pages_unmap(q, batch, &map);
 	return (done);
 }
@@ -133,35 +117,14 @@ copy_segment(uint8_t *page, const struct xbb_segment *seg, uint8_t *buffer,
 	return (buffer + n);
 }
 
-/*
- * The data of a batch between a buffer, in a row, and pages that are mapped one
- * after the other from base on.
- */
-static void
-copy_mapped(const struct xbb_queue *q, const struct xbb_batch *batch,
-    uint8_t *base, uint8_t *buffer, bool to_guest)
-{
-	const struct xbb_segment *end, *seg;
-	uint32_t left;
-	uint16_t r;
-
-	for (left = batch->nreq, r = batch->first; left > 0;
-	    left--, r = q->set.reqs[r].next) {
-		seg = xbb_req_segments(q, r);
-		end = seg + q->set.reqs[r].nseg;
-		for (; seg < end; seg++, base += XBB_PAGE_SIZE)
-			buffer = copy_segment(base, seg, buffer, to_guest);
-	}
-}
-
-/* The same, with pages that are pinned. */
-static void
-copy_pinned(const struct xbb_queue *q, const struct xbb_batch *batch,
-    uint8_t *buffer, bool to_guest)
+/* The data of a batch between such pages and a buffer, in a row. */
+static inline void
+copy_segments(const struct xbb_queue *q, const struct xbb_batch *batch,
+    bool pinned, uint8_t *base, uint8_t *buffer, bool to_guest)
 {
 	const struct xbb_persist_page *pages = q->own.persist.page;
 	const struct xbb_segment *end, *seg;
-	const uint16_t *pinned;
+	const uint16_t *number;
 	uint32_t left;
 	uint16_t r;
 
@@ -169,10 +132,13 @@ copy_pinned(const struct xbb_queue *q, const struct xbb_batch *batch,
 	    left--, r = q->set.reqs[r].next) {
 		seg = xbb_req_segments(q, r);
 		end = seg + q->set.reqs[r].nseg;
-		pinned = xbb_pages_pinned(q, r);
-		for (; seg < end; seg++)
-			buffer = copy_segment(pages[*pinned++].base, seg,
-			    buffer, to_guest);
+		number = pinned ? xbb_pages_pinned(q, r) : NULL;
+		for (; seg < end; seg++) {
+			buffer = copy_segment(pinned ? pages[*number++].base :
+			    base, seg, buffer, to_guest);
+			if (!pinned)
+				base += XBB_PAGE_SIZE;
+		}
 	}
 }
 
@@ -186,7 +152,7 @@ xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
 	struct xbb_outcome done;
 
 	if (batch->persistent) {
-		copy_pinned(q, batch, buffer, to_guest);
+		copy_segments(q, batch, true, NULL, buffer, to_guest);
 		return (XBB_WELL);
 	}
 	if (q->conn.copies)
@@ -194,7 +160,7 @@ xbb_data_exchange(struct xbb_queue *q, struct xbb_batch *batch, uint8_t *buffer,
 	done = xbb_pages_map(q, batch, &map, refs);
 	if (done.error != 0)
 		return (done);
-	copy_mapped(q, batch, map.base, buffer, to_guest);
+	copy_segments(q, batch, false, map.base, buffer, to_guest);
 	xbb_pages_unmap(q, batch, &map);
 	return (XBB_WELL);
 }
@@ -359,7 +325,8 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 	buffer = sweep_buffer(q);
 	if (sweep->kept) {
 		for (i = 0; i < sweep->n; i++)
-			copy_pinned(q, sweep->part[i].batch, buffer +
+			copy_segments(q, sweep->part[i].batch, true, NULL,
+			    buffer +
 			    (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
 			    !sweep->writes);
 		return (0);
@@ -372,7 +339,7 @@ exchange_all(struct xbb_queue *q, struct xbb_sweep *sweep)
 	page = map.base;
 	for (i = 0; i < sweep->n; i++) {
 		batch = sweep->part[i].batch;
-		copy_mapped(q, batch, page, buffer +
+		copy_segments(q, batch, false, page, buffer +
 		    (size_t)sweep->part[i].page * XBB_PAGE_SIZE,
 		    !sweep->writes);
 		page += (size_t)batch->nseg * XBB_PAGE_SIZE;
@@ -419,7 +386,8 @@ xbb_data_sweep_part(struct xbb_queue *q, const struct xbb_sweep *sweep,
 	if (xbb_data_is_bounced(q))
 		iov[0] = (struct iovec){ sweep_buffer(q) + at, length };
 	else
-		niov = list_mapped(q, batch, sweep->map.base + at, iov);
+		niov = list_segments(q, batch, false,
+		    sweep->map.base + at, iov);
 	return (xbb_io_batch(q, batch, iov, niov,
 	    batch->sector * XBB_SECTOR_SIZE, length, 0));
 }

@@ -117,17 +117,24 @@ static uint32_t
 pieces_of_batch(const struct xbb_queue *q, const struct xbb_batch *batch,
     uint8_t *buffer, struct xbb_copy *pieces)
 {
-	struct xbb_walk walk = xbb_walk_batch(q, batch);
-	uint32_t n;
+	const struct xbb_segment *end, *seg;
+	uint32_t left, n;
+	uint16_t r;
 
-	for (n = 0; xbb_walk_next(&walk); n++) {
-		assert(n < XBB_MAX_BATCH_SEGMENTS);
-		pieces[n].local = buffer;
-		pieces[n].ref = walk.seg->gref;
-		pieces[n].offset = (uint16_t)(walk.seg->first_sect *
-		    XBB_SECTOR_SIZE);
-		pieces[n].len = (uint16_t)xbb_segment_bytes(walk.seg);
-		buffer += pieces[n].len;
+	n = 0;
+	for (left = batch->nreq, r = batch->first; left > 0;
+	    left--, r = q->set.reqs[r].next) {
+		assert(n + q->set.reqs[r].nseg <= XBB_MAX_BATCH_SEGMENTS);
+		seg = xbb_req_segments(q, r);
+		end = seg + q->set.reqs[r].nseg;
+		for (; seg < end; seg++, n++) {
+			pieces[n].local = buffer;
+			pieces[n].ref = seg->gref;
+			pieces[n].offset = (uint16_t)(seg->first_sect *
+			    XBB_SECTOR_SIZE);
+			pieces[n].len = (uint16_t)xbb_segment_bytes(seg);
+			buffer += pieces[n].len;
+		}
 	}
 	return (n);
 }
