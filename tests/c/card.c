@@ -278,15 +278,23 @@ link_receive(struct card *card, struct frame *frame)
 	CHECK(link_take(card, frame));
 }
 
+/* A small one, made of that seed, and told of. */
+void
+card_send_one(struct card *card, struct frame *frame, uint64_t seed)
+{
+
+	frame_raw(frame, 100, seed);
+	card_send(card, frame, 100, 1);
+	card_publish(card);
+}
+
 /* Whatever befell it: nothing that is on its way but these. */
 void
 card_check_works(struct card *card)
 {
 	static struct frame given, taken;
 
-	frame_raw(&given, 100, 1);
-	card_send(card, &given, 100, 1);
-	card_publish(card);
+	card_send_one(card, &given, 1);
 	card_collect(card);
 	link_receive(card, &taken);
 	frame_check_same(&given, &taken);

@@ -75,6 +75,7 @@ void	card_put_extra(struct card *card, const struct xbb_extra *extra);
 uint32_t card_send(struct card *card, const struct frame *frame,
 	    uint32_t first, uint32_t chunk);
 void	card_publish(struct card *card);
+void	card_send_one(struct card *card, struct frame *frame, uint64_t seed);
 void	card_take_answers(struct card *card);
 void	card_collect(struct card *card);
 

@@ -17,15 +17,6 @@ static const uint32_t transports[] = { XBB_TRANSPORT_COPY, XBB_TRANSPORT_MAP };
 static const struct card_options usual = { 0 };
 static struct frame given, taken;
 
-static void
-send_one(struct card *card, uint64_t seed)
-{
-
-	frame_raw(&given, 100, seed);
-	card_send(card, &given, 100, 1);
-	card_publish(card);
-}
-
 static uint64_t
 process_cpu_us(void)
 {
@@ -69,7 +60,7 @@ check_no_buffers(bool rx_polls)
 		link_send(&card, &given);
 	}
 	for (i = 0; i < 100; i++) {
-		send_one(&card, i);
+		card_send_one(&card, &given, i);
 		link_receive(&card, &taken);
 		card_collect(&card);
 	}
@@ -127,7 +118,7 @@ check_link_closed(void)
 	card_check_works(&card);
 	close(card.link[1]);
 	card.link[1] = -1;
-	send_one(&card, 1);
+	card_send_one(&card, &given, 1);
 	card_collect(&card);
 	CHECK_EQ(CARD_COUNTER(&card, tx_dropped), 1);
 	check_rests(&card);
@@ -185,7 +176,7 @@ check_hand_over(uint32_t transport)
 	in = out = 0;
 	for (round = 0; round < 30; round++) {
 		for (i = 0; i < 10; i++) {
-			send_one(&card, out + i);
+			card_send_one(&card, &given, out + i);
 			frame_raw(&given, 200, in + i);
 			link_send(&card, &given);
 		}
@@ -259,7 +250,7 @@ check_shortage(uint32_t transport, int errnum, bool drain)
 	link_send(&card, &given);
 	WAIT_UNTIL(CARD_COUNTER(&card, rx_dropped) == 1);
 	n = card.tx_prod;
-	send_one(&card, 5);
+	card_send_one(&card, &given, 5);
 	WAIT_UNTIL(CARD_COMMON(&card, kva_shortages) > 0);
 	check_rests(&card);
 	check_sleeps_on(&card, transport == XBB_TRANSPORT_COPY ?
@@ -335,7 +326,7 @@ check_fails(atomic_int *fails, uint32_t transport, enum xbb_stop_reason reason)
 	card_serve(&card, XBB_ADOPT_NOT);
 	card_check_works(&card);
 	atomic_store(fails, EIO);
-	send_one(&card, 1);
+	card_send_one(&card, &given, 1);
 	card_notify(&card);
 	card_wait_drained(&card, reason);
 	xbb_net_queue_status(card.queue, &status);
@@ -355,7 +346,7 @@ check_damage(void)
 	card_serve(&card, XBB_ADOPT_NOT);
 	card_check_works(&card);
 	CHECK_EQ(ftruncate(card.state_fd, 0), 0);
-	send_one(&card, 1);
+	card_send_one(&card, &given, 1);
 	WAIT_UNTIL((xbb_net_queue_status(card.queue, &status),
 	    status.state == XBB_QUEUE_DRAINED));
 	CHECK_EQ(status.reason, XBB_STOP_SEGMENT);
@@ -395,7 +386,7 @@ check_indices(void)
 	card_serve(&card, XBB_ADOPT_NOT);
 	card_post(&card, 30);
 	for (i = 0; i < 200; i++) {
-		send_one(&card, i);
+		card_send_one(&card, &given, i);
 		xbb_net_queue_indices(card.queue, &at);
 		CHECK_EQ(at.tx.nr_ents, CARD_SLOTS);
 		CHECK_EQ(at.tx.req_prod, card.tx_prod);

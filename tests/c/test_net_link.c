@@ -9,15 +9,6 @@
 static const struct card_options usual = { 0 };
 static struct frame given, taken;
 
-static void
-send_one(struct card *card, uint64_t seed)
-{
-
-	frame_raw(&given, 100, seed);
-	card_send(card, &given, 100, 1);
-	card_publish(card);
-}
-
 /*
  * A link that gives nothing, as if it were down, is left alone for a while,
  * though the guest sends meanwhile, and no longer.
@@ -38,7 +29,7 @@ check_link_back(void)
 	frame_raw(&given, 200, 7);
 	link_send(&card, &given);
 	for (i = 0; i < 10; i++) {
-		send_one(&card, i);
+		card_send_one(&card, &given, i);
 		card_collect(&card);
 		link_receive(&card, &taken);
 		frame_check_same(&given, &taken);
@@ -72,7 +63,7 @@ check_told(bool rx)
 		if (rx)
 			link_send(&card, &given);
 		else
-			send_one(&card, i);
+			card_send_one(&card, &given, i);
 		WAIT_UNTIL(XBB_GET(sring->rsp_prod) == i);
 	}
 	WAIT_UNTIL(CARD_COMMON(&card, notifies_sent) == 1);

@@ -168,8 +168,8 @@ xbb_request_encode(const struct xbb_layout *layout, const struct xbb_req *req,
  * A flush or barrier without segments is complete; one with segments carries
  * data that must reach the disk like any other.
  */
-static inline enum xbb_refusal
-admit_request(const struct xbb_limits *limits, const struct xbb_req *req)
+inline enum xbb_refusal
+xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
 {
 
 	if (req->indirect && limits->max_indirect_segments == 0)
@@ -212,13 +212,6 @@ admit_request(const struct xbb_limits *limits, const struct xbb_req *req)
 	    XBB_REFUSED_SEGMENTS);
 }
 
-enum xbb_refusal
-xbb_request_admit(const struct xbb_limits *limits, const struct xbb_req *req)
-{
-
-	return (admit_request(limits, req));
-}
-
 /* Sectors of the segments, or 0 if one is impossible. */
 static uint64_t
 count_sectors(const struct xbb_segment *seg, uint32_t nseg)
@@ -247,7 +240,7 @@ xbb_request_validate(const struct xbb_limits *limits, struct xbb_req *req,
 	enum xbb_refusal why;
 	uint32_t align;
 
-	why = admit_request(limits, req);
+	why = xbb_request_admit(limits, req);
 	if (why != XBB_REFUSED_NOT)
 		return (why);
 	if (req->operation != XBB_OP_DISCARD) {

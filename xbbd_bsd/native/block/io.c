@@ -13,8 +13,8 @@
  * Returns 0 or a negative errno; -EIO when the disk ends early, for a size
  * that was checked against it.
  */
-static inline int
-transfer_all(int fd, bool to_disk, struct iovec *iov, int niov, off_t offset,
+inline int
+xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov, off_t offset,
     bool *was_short)
 {
 	ssize_t n;
@@ -42,14 +42,6 @@ transfer_all(int fd, bool to_disk, struct iovec *iov, int niov, off_t offset,
 		}
 	}
 	return (0);
-}
-
-int
-xbb_transfer(int fd, bool to_disk, struct iovec *iov, int niov, off_t offset,
-    bool *was_short)
-{
-
-	return (transfer_all(fd, to_disk, iov, niov, offset, was_short));
 }
 
 /* Is its end beyond that of the disk, which nobody checked it against? */
@@ -156,29 +148,21 @@ xbb_io_discard(struct xbb_queue *q, struct xbb_batch *batch)
 	return (note_error(q, batch, XBB_DISK_OP_DISCARD, error));
 }
 
-static inline struct xbb_outcome
-move_part(struct xbb_queue *q, struct xbb_batch *batch, bool to_disk,
+inline struct xbb_outcome
+xbb_io_part(struct xbb_queue *q, struct xbb_batch *batch, bool to_disk,
     struct iovec *iov, int niov, uint64_t offset)
 {
 	bool was_short;
 	int error;
 
 	was_short = false;
-	error = transfer_all(q->set.params.disk_fd, to_disk, iov, niov,
+	error = xbb_transfer(q->set.params.disk_fd, to_disk, iov, niov,
 	    (off_t)offset, &was_short);
 	batch->tally.io_short += was_short;
 	if (error == 0)
 		return (XBB_WELL);
 	return (note_error(q, batch,
 	    to_disk ? XBB_DISK_OP_WRITE : XBB_DISK_OP_READ, error));
-}
-
-struct xbb_outcome
-xbb_io_part(struct xbb_queue *q, struct xbb_batch *batch, bool to_disk,
-    struct iovec *iov, int niov, uint64_t offset)
-{
-
-	return (move_part(q, batch, to_disk, iov, niov, offset));
 }
 
 /*
@@ -219,7 +203,7 @@ read_disk(struct xbb_queue *q, struct xbb_batch *batch, struct iovec *iov,
 {
 	struct xbb_outcome done;
 
-	done = move_part(q, batch, false, iov, niov, offset);
+	done = xbb_io_part(q, batch, false, iov, niov, offset);
 	if (done.error == 0 && xbb_flushes_lost(q->set.flushes) == EFBIG)
 		done = note_error(q, batch, XBB_DISK_OP_READ, -EIO);
 	return (done);

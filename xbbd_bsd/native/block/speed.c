@@ -24,8 +24,9 @@
 #define STALL_NS	5000000
 #define SLOW_ENOUGH	40
 
-static inline bool
-thread_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
+/* Did the thread sleep in what took so long? */
+inline bool
+xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
 {
 	struct xbb_sleeper *s = &q->shared.sleeper[thread];
 	uint64_t before;
@@ -45,14 +46,6 @@ thread_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
 	s->extra_ns = !s->relaxed ? 0 : (uint32_t)((took < UNASKED_NS ? took :
 	    UNASKED_NS) - SLOW_NS);
 	return (!s->relaxed);
-}
-
-/* Did the thread sleep in what took so long? */
-bool
-xbb_speed_waited(struct xbb_queue *q, uint32_t thread, uint64_t took)
-{
-
-	return (thread_waited(q, thread, took));
 }
 
 /* What comes now is to be judged by itself, be it the first that is slow. */
@@ -106,7 +99,7 @@ xbb_speed_judge(struct xbb_queue *q, uint64_t took, bool waited)
 bool
 xbb_speed_judge_own(struct xbb_queue *q, uint32_t thread, uint64_t took)
 {
-	const bool waited = thread_waited(q, thread, took);
+	const bool waited = xbb_speed_waited(q, thread, took);
 
 	add_sample(&q->shared.slowness, took, waited);
 	return (waited);

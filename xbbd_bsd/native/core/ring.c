@@ -94,8 +94,8 @@ copy_fours(volatile four_words *to, const volatile four_words *from, size_t n)
  * (XSA-155).  Slots are multiples of 4 bytes at multiples of 4; those of all
  * but 32-bit x86 guests, and whatever lies in pages, of 8.
  */
-static inline void
-copy_words(uint32_t *to, const uint32_t *from, size_t bytes)
+inline void
+xbb_copy_words(uint32_t *to, const uint32_t *from, size_t bytes)
 {
 	const uintptr_t all = (uintptr_t)to | (uintptr_t)from | bytes;
 	size_t i;
@@ -115,13 +115,6 @@ copy_words(uint32_t *to, const uint32_t *from, size_t bytes)
 	}
 	for (i = 0; i < bytes / sizeof(*to); i++)
 		XBB_SET(to[i], XBB_GET(from[i]));
-}
-
-void
-xbb_copy_words(uint32_t *to, const uint32_t *from, size_t bytes)
-{
-
-	copy_words(to, from, bytes);
 }
 
 static uint32_t *
@@ -156,7 +149,7 @@ void
 xbb_ring_copy_request(struct xbb_ring *ring, uint32_t *slot)
 {
 
-	copy_words(slot, slot_at(ring, ring->req_cons), ring->slot_size);
+	xbb_copy_words(slot, slot_at(ring, ring->req_cons), ring->slot_size);
 	ring->req_cons++;
 }
 
@@ -174,7 +167,8 @@ xbb_ring_put(struct xbb_ring *ring, const uint32_t *words)
 {
 
 	assert(ring->rsp_prod_pvt != ring->req_cons);
-	copy_words(slot_at(ring, ring->rsp_prod_pvt), words, ring->rsp_size);
+	xbb_copy_words(slot_at(ring, ring->rsp_prod_pvt), words,
+	    ring->rsp_size);
 	ring->rsp_prod_pvt++;
 }
 
