@@ -99,14 +99,16 @@ card_put_extra(struct card *card, const struct xbb_extra *extra)
 
 /*
  * A frame in slots of so many bytes, the first of first bytes; flags, gso_type
- * and gso_size are those of the frame.  Returns its first slot.
+ * and gso_size are those of the frame.  If it has an extra that is not for that
+ * it is a hash.  Returns its first slot.
  */
 uint32_t
 card_send(struct card *card, const struct frame *frame, uint32_t first,
     uint32_t chunk)
 {
-	const struct xbb_extra gso = {
-		.type = XBB_EXTRA_GSO,
+	const struct xbb_extra extra = {
+		.type = frame->gso_type != XBB_GSO_NONE ? XBB_EXTRA_GSO :
+		    XBB_EXTRA_HASH,
 		.gso_type = frame->gso_type,
 		.gso_size = frame->gso_size,
 	};
@@ -132,7 +134,7 @@ card_send(struct card *card, const struct frame *frame, uint32_t first,
 		    (uint16_t)offset, flags,
 		    (uint16_t)(at == 0 ? (uint32_t)frame->size : len));
 		if ((flags & XBB_TXF_EXTRA_INFO) != 0)
-			card_put_extra(card, &gso);
+			card_put_extra(card, &extra);
 	}
 	return (start);
 }

@@ -69,7 +69,8 @@ check_answers(const union xbb_tx_slot *slots,
 	for (i = 0; i < packet->nslots; i++) {
 		extra = i >= 1 && i <= packet->nextras;
 		memset(&expected, 0, sizeof(expected));
-		expected.response.id = extra ? 0 :
+		expected.response.id = extra ?
+		    slots[packet->first + i].response.id :
 		    slots[packet->first + i].request.id;
 		expected.response.status = extra ? XBB_NETIF_NULL :
 		    packet->refusal != XBB_NET_FINE ? XBB_NETIF_ERROR :

@@ -198,6 +198,7 @@ check_life(uint32_t stores, uint32_t transport, uint32_t *deaths)
 	card_post(&life.card, 100);
 	for (i = 0; i < PACKETS; i++) {
 		make_numbered(i, packet_size(i));
+		given.flags = i % 3 == 0 ? XBB_TXF_EXTRA_INFO : 0;
 		card_send(&life.card, &given, 1 + i * 31 % 60, 500);
 		if (i % 5 == 4)
 			card_publish(&life.card);
@@ -212,7 +213,8 @@ check_life(uint32_t stores, uint32_t transport, uint32_t *deaths)
 	end_backend(&life);
 	CHECK_EQ(life.card.tx_cons, life.card.tx_prod);
 	for (i = 0; i < CARD_SLOTS && i < life.card.tx_prod; i++)
-		CHECK_EQ(life.card.status[i], XBB_NETIF_OKAY);
+		CHECK_EQ(life.card.status[i], life.card.is_extra[i] ?
+		    XBB_NETIF_NULL : XBB_NETIF_OKAY);
 	CHECK(life.twice <= PACKETS * life.deaths);
 	*deaths += life.deaths;
 	card_close(&life.card);

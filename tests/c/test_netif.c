@@ -56,7 +56,7 @@ check_bytes(void)
 		0x06, 0xff, 0xdc, 0x05,
 	}, answers[] = {
 		0x05, 0x00, 0x00, 0x00, 0, 0, 0, 0, 0, 0, 0, 0,
-		0x00, 0x00, 0x01, 0x00, 0, 0, 0, 0, 0, 0, 0, 0,
+		0x01, 0x00, 0x01, 0x00, 0, 0, 0, 0, 0, 0, 0, 0,
 		0x06, 0xff, 0x00, 0x00, 0, 0, 0, 0, 0, 0, 0, 0,
 	};
 	union xbb_tx_slot *slots = slots_of(wire, 3);
@@ -212,8 +212,12 @@ check_reasons(void)
 	xbb_netif_tx_answer(all, &packet, XBB_NETIF_DROPPED, all);
 	CHECK_EQ(all[0].response.status, XBB_NETIF_ERROR);
 	for (i = 1; i < RING_SLOTS; i++)
-		CHECK(all[i].response.status == XBB_NETIF_NULL &&
-		    all[i].response.id == 0);
+		CHECK(all[i].response.status == XBB_NETIF_NULL);
+	all[0].request.flags = XBB_TXF_EXTRA_INFO;
+	/* It is as long, seen by whoever finds it half answered. */
+	CHECK_EQ(xbb_netif_tx_packet(all, RING_SLOTS, 0, ALL, &packet),
+	    RING_SLOTS);
+	CHECK_EQ(packet.nextras, RING_SLOTS - 1);
 	free(all);
 }
 

@@ -115,7 +115,7 @@ def packet_of(slots: Sequence[bytes], offered: int) -> Packet | None:
     status = OKAY if refusal == FINE else ERROR
     answers = (
         TX_RESPONSE.pack(head[3], status),
-        *(TX_RESPONSE.pack(0, NULL) for _ in extras),
+        *(TX_RESPONSE.pack(kind | flags << 8, NULL) for kind, flags, *_ in extras),
         *(TX_RESPONSE.pack(ident, status) for _, _, _, ident, _ in others),
     )
     if refusal != FINE:

@@ -43,13 +43,19 @@ settle_tx(struct xbb_net_queue *q, uint32_t nslots)
 				.first = at, .nslots = 1,
 			};
 		}
+		/* That is told of what may be written over. */
+		packet.refusal = XBB_NET_FINE;
 		xbb_netif_tx_answer(tx->slot, &packet, XBB_NETIF_OKAY, answer);
 		for (i = 0; i < n; i++)
 			xbb_ring_put(&tx->ring, answer[i].words);
 	}
 }
 
-/* Whatever was to be told of them: the guest posts them anew. */
+/*
+ * Whatever was to be told of them: the guest posts them anew.  Where the size
+ * of segments was told there is no id left; a guest that is told of those has
+ * to go by places anyway.
+ */
 static void
 settle_rx(struct xbb_net_queue *q, uint32_t nslots)
 {

@@ -157,7 +157,8 @@ xbb_netif_tx_answer(const union xbb_tx_slot *slots,
 		status = XBB_NETIF_ERROR;
 	for (i = 0; i < packet->nslots; i++) {
 		extra = i > 0 && i <= packet->nextras;
-		id = extra ? 0 : slots[packet->first + i].request.id;
+		id = extra ? slots[packet->first + i].response.id :
+		    slots[packet->first + i].request.id;
 		memset(&answers[i], 0, sizeof(answers[i]));
 		answers[i].response.id = id;
 		answers[i].response.status = extra ? XBB_NETIF_NULL : status;

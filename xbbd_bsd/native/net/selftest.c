@@ -282,6 +282,7 @@ static bool
 tx_case_holds(const struct tx_case *test)
 {
 	union xbb_tx_slot answers[MOST_CASE_SLOTS], untouched;
+	const union xbb_tx_slot *slot;
 	struct xbb_net_packet packet;
 	uint32_t i;
 	bool extra;
@@ -302,10 +303,11 @@ tx_case_holds(const struct tx_case *test)
 	memset(&untouched, 0x5a, sizeof(untouched));
 	xbb_netif_tx_answer(test->slot, &packet, test->with, answers);
 	for (i = 0; i < test->nslots; i++) {
+		slot = &test->slot[test->first + i];
 		extra = test->status[i] == XBB_NETIF_NULL;
 		if (answers[i].response.status != test->status[i] ||
-		    answers[i].response.id != (extra ? 0 :
-		    test->slot[test->first + i].request.id))
+		    answers[i].response.id != (extra ? slot->response.id :
+		    slot->request.id))
 			return (false);
 	}
 	return (memcmp(&answers[i], &untouched, sizeof(untouched)) == 0);
