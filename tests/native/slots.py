@@ -70,7 +70,10 @@ def indirect(
 
 
 class RawRing:
-    """The shared ring of a frontend, written and read as plain bytes."""
+    """The shared ring of a frontend, written and read as plain bytes.
+
+    Its responses are those that come from now on.
+    """
 
     def __init__(self, front: Front, abi: Abi) -> None:
         self.front = front
@@ -79,7 +82,7 @@ class RawRing:
         self.words = self.bytes.cast("I")  # stores whole words, as a guest does
         entries = (len(self.bytes) - HEADER) // self.layout.slot
         self.slots = 1 << (entries.bit_length() - 1)
-        self.rsp_cons = 0
+        self.rsp_cons = self.index(RSP_PROD)
 
     def index(self, offset: int) -> int:
         """One of the four indices of the header."""

@@ -26,7 +26,6 @@ END = SIZE // 512
 def put(r: Ring, abi: Abi, *slots: bytes) -> list[int]:
     """The statuses of some requests, in the order of their ids, which are 0 and on."""
     raw = RawRing(r.front, abi)
-    raw.rsp_cons = raw.index(8)
     raw.put(*slots)
     return [status for _, _, status in sorted(raw.responses(len(slots)))]
 

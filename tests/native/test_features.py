@@ -298,7 +298,6 @@ def test_discard_makes_a_hole(tmp_path: Path, abi: Abi) -> None:
         r.front.transfer(Op.WRITE, 0, 2048, data)
         before = r.disk.stat().st_blocks
         raw = RawRing(r.front, abi)
-        raw.rsp_cons = raw.index(8)
         raw.put(discard(abi, id=7, sector=8, nsectors=1024))
         assert raw.responses(1) == [(7, Op.DISCARD, OKAY)]
         data[4096 : 4096 + 1024 * 512] = bytes(1024 * 512)
@@ -373,7 +372,6 @@ def test_devstat_records(tmp_path: Path) -> None:
         r.front.transfer(Op.WRITE_BARRIER, 0, 8, bytearray(4096))
         r.front.transfer(Op.DISCARD, 0, 16)
         raw = RawRing(r.front, Abi.NATIVE)
-        raw.rsp_cons = raw.index(8)
         raw.put(
             request(Abi.NATIVE, op=77, id=1),
             request(Abi.NATIVE, op=Op.READ, id=2, segments=[(16000, 0, 7)]),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from errno import EBADF, EBADMSG, EINVAL, ENOSPC
+from errno import EBADF, EBADMSG, ECANCELED, EINVAL, ENOSPC
 from pathlib import Path
 
 import pytest
@@ -178,6 +178,27 @@ def test_what_is_out_is_done_by_who_comes_next(tmp_path: Path) -> None:
         assert {status for _, _, status in raw.responses(4)} == {OKAY}
         connector.close()
         queue.close()
+
+
+def test_what_is_out_fails_when_the_ring_ends(tmp_path: Path) -> None:
+    """Of a disk that stays paused: for no fault of the guest's."""
+    with written(tmp_path) as (r, player, _):
+        gone(r, player)
+        raw = RawRing(r.front, Abi.NATIVE)
+        asked = (Op.READ, Op.WRITE, Op.FLUSH_DISKCACHE)
+        for i, op in enumerate(asked):
+            segments = [] if op is Op.FLUSH_DISKCACHE else [(r.front.page_ref(i), 0, 7)]
+            raw.put(request(Abi.NATIVE, op=op, id=i, sector=80 * i, segments=segments))
+        eventually(lambda: len(r.state.inflight()) == len(asked), "they are taken")
+        pause(r)
+        r.queue.drain()
+        answers = raw.responses(len(asked))
+        assert sorted(answers) == [(i, op, -1) for i, op in enumerate(asked)]
+        faults = r.state.faults()
+        told = {what: count for what, count in faults.disk.items() if count}
+        assert told == {(what, ECANCELED): 1 for what in ("read", "write", "flush")}
+        assert faults.of_guest == r.counter("grant_errors") == 0
+        r.wait_drained()
 
 
 def test_what_is_out_goes_on_when_it_is_resumed(tmp_path: Path) -> None:

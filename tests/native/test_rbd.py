@@ -19,7 +19,7 @@ import pytest
 from tests.native import images
 from tests.native.images import CONF, FLUSH, POOL, READ, WRITE, Image, fail, new_cluster, new_image
 from tests.native.ring import Ring, ring
-from tests.native.slots import RSP_PROD, RawRing, request
+from tests.native.slots import RawRing, request
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError, OperatorError
 from xbbd_bsd.native import (
@@ -56,7 +56,6 @@ def image_of(r: Ring) -> Image:
 def ask(r: Ring, op: Op, id: int = 7, sector: int = 0) -> RawRing:
     """A request of 4 KiB, or a flush."""
     raw = RawRing(r.front, Abi.NATIVE)
-    raw.rsp_cons = raw.index(RSP_PROD)
     segments = [] if op is Op.FLUSH_DISKCACHE else [(r.front.page_ref(0), 0, 7)]
     raw.put(request(Abi.NATIVE, op=op, id=id, sector=sector, segments=segments))
     return raw
