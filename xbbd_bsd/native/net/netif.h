@@ -133,10 +133,10 @@ uint32_t xbb_netif_tx_packet(const union xbb_tx_slot *slots, uint32_t n,
 
 /*
  * Responses to all of its slots, in order, with that status (of one that is
- * refused: ERROR), NULL to extras.  They may be put where these slots are.  With
- * a response over the first bytes of a slot it can still be told how many slots
- * and extras a packet has: where others have their id an extra keeps its kind
- * and flags, as Linux has it.  Why it was refused cannot be told any more.
+ * refused: ERROR), NULL to extras.  They may be put where these slots are.
+ * With a response over the first bytes of a slot it can still be told how many
+ * slots and extras a packet has: where others have their id an extra keeps its
+ * kind and flags, as Linux has it.  Why it was refused cannot be told any more.
  */
 void	xbb_netif_tx_answer(const union xbb_tx_slot *slots,
 	    const struct xbb_net_packet *packet, int16_t status,
