@@ -116,6 +116,8 @@ VARIANTS = [
     ("thread", "slow", "map"),
     ("thread", "slow", "copy"),
 ]
+# What others show too, as far as is known.
+LESS = [("none", "quick", "copy"), ("address,undefined", "slow", "copy"), ("thread", "slow", "map")]
 OTHERS = ("guests", "more")  # suites, by the best transport there is
 Variant = tuple[str, str, str]
 Done = subprocess.CompletedProcess[str]
@@ -203,7 +205,11 @@ def runs(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(v, marks=pytest.mark.more if v in LESS else ()) for v in VARIANTS],
+    ids="-".join,
+)
 def test_queue_suite(runs: dict[Variant, Future[Done]], variant: Variant) -> None:
     done = runs[variant].result()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import Machine, running_machine
 from tests.sim.test_operator import busy, end, values, xbbctl
 from tests.waiting import eventually
@@ -65,7 +66,6 @@ def test_who_may_read_and_who_may_write(image: Path) -> None:
         assert xbbctl(machine, "-n", name) == "0\n"
 
 
-MESSAGES = 100_000
 # Who follows the log is answered when something happens, which nobody here waits for.
 ANSWERED = [verb.value for verb in Verb if verb is not Verb.EVENTS]
 CLIENTS = 8
@@ -116,12 +116,13 @@ def _mad_client(path: str, seed: int, messages: int) -> None:
                 continue
 
 
-def test_mad_clients(machine: Machine, image: Path) -> None:
-    """10^5 messages of every kind, with a guest at work that must not notice."""
+@pytest.mark.parametrize("messages", [20_000, in_more(100_000)])
+def test_mad_clients(machine: Machine, image: Path, messages: int) -> None:
+    """Of every kind, with a guest at work that must not notice."""
     guest = busy(machine, image, "depth=4")
     path = control_path(machine.chain.layout.run)
     clients = [
-        threading.Thread(target=_mad_client, args=(path, seed, MESSAGES // CLIENTS))
+        threading.Thread(target=_mad_client, args=(path, seed, messages // CLIENTS))
         for seed in range(CLIENTS)
     ]
     for client in clients:

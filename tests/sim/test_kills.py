@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import PROCESSES, running_machine
 from tests.sim.kills import Kills
 
@@ -16,7 +17,7 @@ SCALE = int(os.environ.get("XBBD_TEST_SCALE", "1"))
 SEED = int(os.environ.get("XBBD_TEST_SEED", "1"))
 
 
-@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("here", [in_more(True), False])
 def test_a_short_run(tmp_path: Path, *, here: bool) -> None:
     config = "" if here else PROCESSES
     with running_machine(config) as machine:

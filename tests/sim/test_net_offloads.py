@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.netmachine import NetMachine, addresses, running_netmachine, section
 from tests.sim.wire import judge, total_of
 from tests.waiting import GIVE_UP
@@ -26,11 +27,16 @@ COMBINATIONS = [
     ",".join(filter(None, parts))
     for parts in [*PLAIN, *(("sg", *both) for both in itertools.product(FOUR, SIX))]
 ]
+CORNERS = (COMBINATIONS[0], COMBINATIONS[3], COMBINATIONS[4], COMBINATIONS[-1])
 WIRE = "10.0.0.77", "fd00::77"
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("offloads", COMBINATIONS, ids=lambda text: text or "none")
+@pytest.mark.parametrize(
+    "offloads",
+    [text if text in CORNERS else in_more(text) for text in COMBINATIONS],
+    ids=lambda text: text or "none",
+)
 def test_streams_with(offloads: str, mode: str) -> None:
     with running_netmachine(section(offload=mode)) as net:
         guest = net.netguest(1, "--offloads", offloads, "--skew", "66")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import PROCESSES, XVDA
 from tests.sim.netmachine import NetMachine, addresses, running_netmachine
 from tests.sim.test_net_takeover import PATIENT, kill, leave, start, streaming
@@ -72,7 +73,7 @@ def test_the_daemon_is_killed_and_nobody_waits(net: NetMachine) -> None:
     assert net.figures(guest)["backends_found"] == 0, "its backend was the same all the time"
 
 
-@pytest.mark.parametrize("queues", [1, 3])
+@pytest.mark.parametrize("queues", [in_more(1), 3])
 def test_its_process_is_killed_under_streams(net: NetMachine, queues: int) -> None:
     guest = net.online(1, *PATIENT, "--queues", str(queues))
     net.check_ping(guest, "10.0.0.254")

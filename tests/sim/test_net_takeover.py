@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.netmachine import NetMachine, addresses, net, running_netmachine
 from tests.waiting import GIVE_UP
 from xbbd_bsd.sim.chain import Guest
@@ -60,7 +61,7 @@ def streaming(
 
 
 @pytest.mark.parametrize("go", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize("queues", [1, 3])
+@pytest.mark.parametrize("queues", [in_more(1), 3])
 def test_under_streams(net: NetMachine, go: Callable[[NetMachine], None], queues: int) -> None:
     guest = net.online(1, *PATIENT, "--queues", str(queues))
     net.check_ping(guest, "10.0.0.254")

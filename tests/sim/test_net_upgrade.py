@@ -74,6 +74,7 @@ def test_after_a_death_another_version_is_an_obstacle_that_is_said() -> None:
         net.check_ping(guest, "10.0.0.254")
 
 
+@pytest.mark.more
 def test_a_process_of_another_build_with_the_same_segments_hands_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.small import Small
 from tests.sim.test_operator import scrape, tool, values, xbbctl
@@ -25,7 +26,6 @@ from xbbd_bsd.sim.chain import Guest
 from xbbd_bsd.toolstack import DiskOffer
 
 PAUSE = '[disk]\non_error = "pause"\nresize_interval = 1\n'
-BY = {"daemon": "", "process": PROCESSES}
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def silent(machine: Machine) -> None:
     eventually(rests, "it is silent")
 
 
-@pytest.fixture(params=[*BY.values()], ids=[*BY])
+@pytest.fixture(params=["", in_more(PROCESSES)], ids=["daemon", "process"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """One whose disks pause, served by the daemon or by a process."""
     with running_machine(request.param + PAUSE) as running:

@@ -16,7 +16,7 @@ from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_end import sha256, state_of
 from tests.sim.test_operator import tool
 from tests.sim.test_reload import written
-from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, kill, start
+from tests.sim.test_takeover import EACH_OPTIONS, PATIENT, at_work, check_work, kill, start
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd import xbbctl, xbbstat
 from xbbd_bsd.sim.chain import Guest
@@ -67,7 +67,7 @@ def shows_progress(guest: Guest) -> None:
     guest.event("progress")
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@EACH_OPTIONS
 def test_its_process_is_killed_under_load(
     machine: Machine,
     image: Path,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.rates import LARGE, MIXED, READS, begin, held, measured, totals, work
 from tests.sim.test_operator import tool, xbbctl
@@ -24,7 +25,7 @@ from xbbd_bsd.toolstack import DiskOffer, remove
 
 pytestmark = pytest.mark.slow
 
-WHERE = pytest.mark.parametrize("where", ["", PROCESSES], ids=["daemon", "process"])
+WHERE = pytest.mark.parametrize("where", ["", in_more(PROCESSES)], ids=["daemon", "process"])
 # A busy machine may have nobody run for longer than a burst.
 BURST = "burst_ms = 400\n"
 NEAR = 0.05

@@ -13,7 +13,7 @@ from tests.sim.conftest import PROCESSES, Machine, running_machine
 from tests.sim.silent_disks import StoppedServer, missing
 from tests.sim.test_end import state_of
 from tests.sim.test_operator import xbbctl
-from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, start
+from tests.sim.test_takeover import EACH_OPTIONS, PATIENT, at_work, check_work, start
 from tests.waiting import at_rest, patience
 from xbbd_bsd.sim.chain import Guest
 
@@ -32,7 +32,7 @@ def reads(guest: Guest) -> int:
     return int(str(guest.event("progress")["reads"]))
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@EACH_OPTIONS
 def test_guests_stay_at_work(machine: Machine, image: Path, options: tuple[str, ...]) -> None:
     """All that was taken is answered before it ends, so that there is nothing to do again."""
     guest = at_work(machine, image, *options)

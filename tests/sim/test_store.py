@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_operator import xbbctl
@@ -42,7 +43,7 @@ def section(server: Server, more: str = "") -> str:
     return f'[store.db]\nuri = "nbd+unix:///db?socket={server.socket}"\n{more}'
 
 
-@pytest.fixture(params=["", PROCESSES], ids=["daemon", "processes"])
+@pytest.fixture(params=["", in_more(PROCESSES)], ids=["daemon", "processes"])
 def machine(request: pytest.FixtureRequest, server: Server) -> Iterator[Machine]:
     with running_machine(request.param + section(server, "timeout = 5\n")) as made:
         yield made

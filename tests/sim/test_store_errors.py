@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, Machine, running_machine
 from tests.sim.test_operator import tool, values, xbbctl
@@ -76,7 +77,7 @@ def count(machine: Machine, name: str) -> int:
     return found
 
 
-@pytest.mark.parametrize("by", ["", PROCESSES], ids=["daemon", "process"])
+@pytest.mark.parametrize("by", ["", in_more(PROCESSES)], ids=["daemon", "process"])
 @pytest.mark.parametrize(
     ("what", "errno", "key", "words"),
     [

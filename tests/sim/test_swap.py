@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.small import Small
 from tests.sim.test_end import sha256
@@ -28,12 +29,11 @@ from xbbd_bsd.block.passport import NOTE
 from xbbd_bsd.toolstack import DiskOffer
 
 MIB = 1 << 20
-BY = {"daemon": "", "process": PROCESSES}
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(params=[*BY.values()], ids=[*BY])
+@pytest.fixture(params=["", in_more(PROCESSES)], ids=["daemon", "process"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """One whose disks pause, served by the daemon or by a process."""
     with running_machine(request.param + PAUSE) as running:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.native.stores import Server, require_nbdkit
 from tests.sim.conftest import PROCESSES, XVDA, Machine, running_machine
 from tests.sim.test_operator import tool, values, xbbctl
@@ -62,7 +63,7 @@ def machine_with(servers: dict[str, Server], by: str, more: str = "") -> Iterato
         yield made
 
 
-@pytest.fixture(params=[*BY])
+@pytest.fixture(params=["daemon", in_more("process")])
 def machine(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Iterator[Machine]:
     with machine_with(servers, request.param) as made:
         yield made

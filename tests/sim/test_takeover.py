@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.sim.test_end import sha256, state_of
 from tests.sim.test_operator import xbbctl
@@ -58,7 +59,14 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+EACH_OPTIONS = pytest.mark.parametrize(
+    "options",
+    [OPTIONS[name] if name in ("plain", "rings") else in_more(OPTIONS[name]) for name in OPTIONS],
+    ids=OPTIONS,
+)
+
+
+@EACH_OPTIONS
 def test_the_daemon_is_killed_under_load(
     machine: Machine, image: Path, options: tuple[str, ...]
 ) -> None:

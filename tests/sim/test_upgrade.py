@@ -144,6 +144,7 @@ def commit_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return earlier.of_commit(tmp_path_factory.mktemp("commit"), "HEAD~1")
 
 
+@pytest.mark.more
 @pytest.mark.skipif(not can_follow(), reason="there is no commit before that could be followed")
 @pytest.mark.parametrize("config", ["", PROCESSES], ids=["here", "processes"])
 def test_from_the_commit_before(
