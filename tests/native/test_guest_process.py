@@ -190,6 +190,32 @@ def test_drained_and_closed(process: Worker, tmp_path: Path) -> None:
         link.close()
 
 
+def test_whoever_waits_no_longer_may_ask_again(process: Worker, tmp_path: Path) -> None:
+    """How it ended is said once, and is about that time alone."""
+    with disk(tmp_path) as d:
+        link = process.connect()
+        for first, heard in ((True, True), (False, False), (False, True)):
+            device = d.serve(link, 5, adopt=not first)
+            with pytest.raises(HostError, match="no answer in time") as busy:
+                device.quiesce(limit=0)
+            assert busy.value.errno == ETIMEDOUT
+            eventually(lambda: lock_is_free(d.state.path), "it is handed over")
+            if heard:
+                device.quiesce(limit=GIVE_UP)
+            eventually(lambda: link.receive() or 5 not in link.reports, "it says that it is gone")
+        with pytest.raises(HostError) as refused:
+            device.quiesce(limit=GIVE_UP)
+        assert refused.value.errno == ENOENT
+        d.serve(link, 5, adopt=True)
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(HostError, match="no answer in time"):
+            device.quiesce(limit=0)
+        process.kill()
+        with pytest.raises(HostError, match="has ended"):
+            device.quiesce(limit=GIVE_UP)
+        link.close()
+
+
 def test_what_cannot_be_opened_leaves_nothing(process: Worker, tmp_path: Path) -> None:
     with disk(tmp_path, rings=2) as d:
         link = process.connect()

@@ -17,7 +17,7 @@ from tests.native.guests import BOUNDS, Disk, disk, lock_is_free, near
 from tests.native.ring import HV, SANITIZED
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.guests import service
+from xbbd_bsd.guests import outdated, service
 from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
 from xbbd_bsd.guests.outdated import Outdated
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
@@ -366,6 +366,25 @@ def test_one_of_another_build_hands_over_device_by_device(
             first.close(limit=GIVE_UP)
             second.close(limit=GIVE_UP)
             assert not later.devices(7)
+
+
+def test_one_of_another_build_that_takes_its_time_hands_over_all_the_same(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has by the time that it is asked again, and with nothing unanswered."""
+    with disk(tmp_path, patience=GIVE_UP) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 1)
+        with rebuilt(guests, monkeypatch) as later:
+            reach(later)
+            monkeypatch.setattr(outdated, "LIMIT", 0.0)
+            with pytest.raises(HostError, match="has not answered all requests") as busy:
+                later.hand_over(7, 1, limit=GIVE_UP)
+            assert busy.value.errno == EBUSY
+            eventually(lambda: lock_is_free(d.state.path), "it has handed over")
+            eventually(lambda: later.holder(7, 1, limit=GIVE_UP) is None, "and has said so")
+            assert later.hand_over(7, 1, limit=GIVE_UP)
+            assert not later.hand_over(7, 1, limit=GIVE_UP), "nobody has it any more"
+            assert sockets(later) == ["guest.7"]
 
 
 def test_a_daemon_that_dies_while_devices_are_handed_over(

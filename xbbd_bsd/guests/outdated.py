@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EALREADY, EBUSY, ECONNREFUSED, ENOENT, ETIMEDOUT
 from typing import Final
 
@@ -28,6 +28,7 @@ class _Process:
     link: Link
     path: str
     users: int = 0  # threads that wait for an answer of it
+    late: set[int] = field(default_factory=set)  # devices: how their hand-over ended is not heard
 
 
 class Outdated:
@@ -90,15 +91,19 @@ class Outdated:
                 return process
         return None
 
+    def _former(self, device: int) -> _Process | None:
+        """Whoever was asked to hand it over, and has not been heard.  The lock is held."""
+        return next((process for process in self._processes if device in process.late), None)
+
     @contextmanager
-    def _asked(self, device: int) -> Iterator[Link | None]:
-        """Whoever has a device, who stays until the answer is there; the others may end."""
+    def _asked(self, device: int) -> Iterator[_Process | None]:
+        """Whoever has a device, or had, who stays until it has been heard; the others may end."""
         with self._lock:
-            found = self._holder(device)
+            found = self._former(device) or self._holder(device)
             if found is not None:
                 found.users += 1
         try:
-            yield found.link if found is not None else None
+            yield found
         finally:
             with self._lock:
                 if found is not None:
@@ -108,27 +113,32 @@ class Outdated:
     def hand_over(self, device: int) -> bool:
         """Have a device given up, with nothing unanswered, by whoever has it, if anybody has.
 
-        Waits; HostError, EBUSY: its disk hangs.
+        Waits; HostError, EBUSY: its disk hangs.  It may have come to it when it is asked again.
         """
-        with self._asked(device) as link:
-            if link is None:
+        with self._asked(device) as process:
+            if process is None:
                 return False
+            process.late.discard(device)
             try:
-                link.quiesce(device, limit=LIMIT)
+                process.link.quiesce(device, limit=LIMIT)
             except HostError as error:
+                if error.errno == ETIMEDOUT:
+                    process.late.add(device)
                 if error.errno in (ETIMEDOUT, EALREADY):
                     text = "an earlier process has not answered all requests"
                     raise HostError(text, EBUSY) from None
-                if error.errno != ENOENT and link.lost is None:
+                if error.errno != ENOENT and process.link.lost is None:
                     raise
                 return False
             return True
 
     def drop(self, device: int, *, limit: float) -> None:
         """Have a device given back that nobody goes on with.  Waits; HostError."""
-        with self._asked(device) as link:
-            if link is not None:
-                link.close_device(device, limit=limit)
+        with self._asked(device) as process:
+            if process is not None:
+                process.late.discard(device)
+                if device in process.link.reports:
+                    process.link.close_device(device, limit=limit)
 
     @property
     def devices(self) -> frozenset[int]:
@@ -150,7 +160,9 @@ class Outdated:
             over = [
                 process
                 for process in self._processes
-                if process.users == 0 and (process.link.lost or not process.link.reports)
+                if process.users == 0
+                and not process.late
+                and (process.link.lost or not process.link.reports)
             ]
             self._processes = [process for process in self._processes if process not in over]
         for process in over:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +41,6 @@ BUILD: Final[int] = lib.xbb_build()
 MAX_DEVICES: Final[int] = lib.XBB_GUEST_DEVICES
 _LARGEST: Final[int] = ffi.sizeof("struct xbb_guest_devices")
 _MOST_GIVEN: Final = 1 + MAX_KEPT
-_INT: Final = ffi.sizeof("int")
 _AT_ONCE: Final = 64  # messages that are read in one go
 _SLICE: Final = 0.02  # seconds; somebody else may have read what is waited for
 
@@ -120,6 +118,7 @@ class Link:
         self._lock = threading.Lock()
         self._serial = 0
         self._awaited: dict[int, _Answer | None] = {}
+        self._late: dict[int, int] = {}  # by device: what it was asked to hand over by
         self._reports: dict[int, DeviceReport] = {}
         self._lost: HostError | None = None
         self.build = 0  # as it says
@@ -206,6 +205,8 @@ class Link:
         files of limits that it shares.  All descriptors stay the caller's.  A ring's
         `grant_fd` below 0: the process has its own.  Waits; HostError.
         """
+        with self._lock:  # how it was handed over before
+            self._await_no_more(self._late.pop(device, 0))
         message, descriptors = kind.addition(device, rings, segment=segment, kept=kept, rates=rates)
         try:
             self._ask("serve its rings", lib.XBB_GUEST_ADD, message, descriptors, limit)
@@ -243,9 +244,19 @@ class Link:
     def quiesce(self, device: int, *, limit: float) -> None:
         """Answer what was accepted, give everything back, unlock.  Waits; HostError.
 
-        The next that opens its segment finds nothing unanswered.
+        The next that opens its segment finds nothing unanswered.  If time is up it goes on,
+        and to ask again is to wait on: how it ended is said only once.
         """
-        self._ask_about("hand over its rings", lib.XBB_GUEST_QUIESCE, device, limit)
+        end, what = time.monotonic() + limit, "hand over its rings"
+        serial = self._late.pop(device, 0)
+        if not serial:
+            serial = self._post(lib.XBB_GUEST_QUIESCE, self._about(device), (), awaited=True)
+        with suppress(HostError):
+            self._wait(serial, what, end)
+        if self._lost is None and self._awaited[serial] is None:
+            self._late[device] = serial
+            raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
+        self._hear(serial, what, end)
 
     def close_device(self, device: int, *, limit: float) -> None:
         """Give everything back.  Waits, for I/O in flight too; HostError.
@@ -299,6 +310,8 @@ class Link:
         """Leave it alone; it serves on, and listens for the next daemon."""
         with self._lock:
             self._lose("it was left")
+            for serial in self._late.values():
+                self._await_no_more(serial)
             self._channel.close()
 
     # Requests.
@@ -314,18 +327,17 @@ class Link:
     ) -> _Answer:
         end = time.monotonic() + limit
         serial = self._post(kind, message, descriptors, awaited=True)
-        wanted = kind == lib.XBB_GUEST_GIVE
+        return self._hear(serial, what, end, wanted=kind == lib.XBB_GUEST_GIVE)
+
+    def _hear(self, serial: int, what: str, end: float, *, wanted: bool = False) -> _Answer:
+        """The answer, or that it is not waited for any longer; descriptors, if they are wanted."""
+        answer = None
         try:
             answer = self._wait(serial, what, end)
-            wanted = wanted and not answer.errno
-        except HostError:
-            wanted = False
-            raise
         finally:
             with self._lock:
-                said = self._awaited.pop(serial, None)
-            if said is not None and not wanted:
-                _close_all(said.descriptors)
+                fine = answer is not None and not answer.errno
+                self._await_no_more(serial, wanted=wanted and fine)
         if answer.errno:
             words = f": {answer.words}" if answer.words else ""
             text = f"unable to {what}{words}: {os.strerror(answer.errno)}"
@@ -382,6 +394,11 @@ class Link:
 
     # What is said: the lock is held.
 
+    def _await_no_more(self, serial: int, *, wanted: bool = False) -> None:
+        said = self._awaited.pop(serial, None)
+        if said is not None and not wanted:
+            _close_all(said.descriptors)
+
     def _end(self) -> HostError:
         """To be raised: one that is kept would keep us with all that called us, and the socket."""
         assert self._lost is not None
@@ -394,36 +411,20 @@ class Link:
             with suppress(OSError):
                 self._channel.shutdown(socket.SHUT_RDWR)
 
-    def _receive_raw(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
-        # Not by socket.recv_fds(), which leaves out its flags.
-        data, control, flags, _ = self._channel.recvmsg(
-            _LARGEST, socket.CMSG_SPACE(_MOST_GIVEN * _INT), socket.MSG_CMSG_CLOEXEC
-        )
-        return data, control, flags
-
     def _receive_one(self) -> bool:
         try:
-            try:
-                data, control, flags = self._receive_raw()
-            except ConnectionResetError:  # it has gone, and its last words come after that
-                data, control, flags = self._receive_raw()
+            data, descriptors, whole = packets.receive(self._channel, _LARGEST, _MOST_GIVEN)
         except BlockingIOError:
             return False
         except OSError as error:
             self._lose(error.strerror or "it has ended")
             return False
-        descriptors = [
-            int.from_bytes(rights[at : at + _INT], sys.byteorder)
-            for level, kind, rights in control
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for at in range(0, len(rights) - len(rights) % _INT, _INT)
-        ]
         if not data:
             _close_all(descriptors)
             self._lose("it has ended")
             return False
         fault = "it talks too much"
-        if not flags & socket.MSG_TRUNC:
+        if whole:
             fault = self._take(data, descriptors)
         _close_all(descriptors)  # which nobody has taken
         if fault:

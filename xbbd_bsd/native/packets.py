@@ -8,9 +8,13 @@ nothing of what is in one.  Any thread.
 from __future__ import annotations
 
 import socket
+import sys
 from array import array
 from collections.abc import Sequence
 from errno import EPIPE
+from typing import Final
+
+_INT: Final = array("i").itemsize
 
 
 def send(channel: socket.socket, packet: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -22,3 +26,23 @@ def send(channel: socket.socket, packet: bytes, descriptors: Sequence[int] = ())
     sent = channel.sendmsg([packet], [rights] if descriptors else [], socket.MSG_EOR)
     if sent != len(packet):
         raise OSError(EPIPE, "a packet went only in part")
+
+
+def receive(channel: socket.socket, largest: int, most: int) -> tuple[bytes, list[int], bool]:
+    """The next packet of at most so many bytes and descriptors, and whether that was all; OSError.
+
+    Descriptors are the caller's to close, and not for a program that is executed.
+    """
+    # Not by socket.recv_fds(), which leaves out its flags.
+    wanted = largest, socket.CMSG_SPACE(most * _INT), socket.MSG_CMSG_CLOEXEC
+    try:
+        data, control, flags, _ = channel.recvmsg(*wanted)
+    except ConnectionResetError:  # whoever sends has gone, and the last words come after that
+        data, control, flags, _ = channel.recvmsg(*wanted)
+    descriptors = [
+        int.from_bytes(rights[at : at + _INT], sys.byteorder)
+        for level, kind, rights in control
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for at in range(0, len(rights) - len(rights) % _INT, _INT)
+    ]
+    return data, descriptors, not flags & socket.MSG_TRUNC
