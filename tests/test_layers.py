@@ -89,7 +89,7 @@ RULES: list[tuple[str, list[str]]] = [
     ("segmentfiles", ["errors"]),
     ("charter", []),
     ("passportfiles", ["errors"]),
-    ("inheritance", ["errors", "native", "segmentfiles", "xenbus.family"]),
+    ("inheritance", ["errors", "native", "passportfiles", "segmentfiles", "xenbus.family"]),
     ("serving", ["errands", "errors", "host", "native", "oids", "remoterings", "ringset",
                  "segmentfiles", "xenbus.family"]),
     # A family joins them.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from errno import EBUSY
 from typing import Final, Generic, Protocol, Self, TypeVar
 
+from xbbd_bsd import passportfiles
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native.segment import MappedSegment
 from xbbd_bsd.segmentfiles import remove_file
@@ -141,6 +142,19 @@ class Inheritance(Generic[L, S_co]):
             self._woken()
 
         self._former.release(self._who, done)
+
+    def begin(self) -> None:
+        """Somebody is about to go on with it; HostError.
+
+        Should he die only a version that can read the segment knows what he has not answered.
+        """
+        if self._left is not None and self._left.answered:
+            passportfiles.begin(self._left.path)
+
+    def rest(self) -> None:
+        """After `begin`: nobody has, after all."""
+        if self._left is not None:
+            passportfiles.rest(self._left.path)
 
     def orphan(self, left: L) -> None:
         """Whoever served the device is gone while this daemon is not."""

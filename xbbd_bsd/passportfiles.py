@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar, get_args, get_type_hints
 from xbbd_bsd.errors import HostError, in_words
 
 SUFFIX: Final = ".left"  # of its name, after the segment's
+BEGUN: Final = ".begun"  # and once somebody has begun to serve what it says was answered
 _LARGEST: Final = 1 << 20  # bytes
 
 T = TypeVar("T")
@@ -55,9 +56,29 @@ def read(path: str, made: Callable[[Mapping[str, Any]], T], suffix: str = SUFFIX
         raise HostError(f"{path} is like none of ours: {in_words(error)}", EINVAL) from None
 
 
+def begin(path: str) -> None:
+    """Have it say nothing any more to a version that cannot read the segment; HostError."""
+    _rename(path + SUFFIX, path + BEGUN)
+
+
+def rest(path: str) -> None:
+    """After `begin`, and nobody serves it: have it say the same as ever."""
+    with suppress(HostError):
+        _rename(path + BEGUN, path + SUFFIX)
+
+
+def _rename(this: str, that: str) -> None:
+    try:
+        os.rename(this, that)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise HostError(f"{that}: {error.strerror}", error.errno or 0) from None
+
+
 def remove(path: str, *suffixes: str) -> None:
-    """Remove what lies beside the segment at `path`, if anything does."""
-    for suffix in suffixes or (SUFFIX,):
+    """Remove what lies beside the segment at `path`, if anything does; its passport anyway."""
+    for suffix in (SUFFIX, BEGUN, *suffixes):
         with suppress(OSError):
             os.unlink(path + suffix)
 

@@ -4,7 +4,7 @@ import os
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from errno import EBUSY, EINVAL, EIO, ENOENT, ESTALE
+from errno import EBUSY, EINVAL, EIO, ENOENT, ENOSPC, ESTALE
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.unit.family_bench import IDENTITY, PORT, Bench, at_once
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.accounts import Part
 from xbbd_bsd.block.marks import Marks
+from xbbd_bsd.block.served import note_passport
 from xbbd_bsd.config import Config, DiskConfig
 from xbbd_bsd.errands import Outcome, Pending
 from xbbd_bsd.errors import HostError, OperatorError, XbbdError
@@ -64,6 +65,32 @@ def test_it_goes_on(bench: Bench) -> None:
     assert bench.events == [QueueStarted("xbbd0 (vbd/5/51712)", PORT, refs)]
     assert bench.family.devices[0].group("takeovers")["takeovers"] == 1
     assert bench.family.devices[0].group("counters")["wr_req"] == 1, "counters go on"
+
+
+def test_nothing_is_said_to_be_answered_of_what_is_begun(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version would go by that, and not by the table, which it cannot read."""
+    served(bench)
+    segment = State.open(str(bench.die()))
+    note_passport(segment, answered=True, journal=bench.events.append)
+    segment.close()
+    bench.follow()
+    begun: list[list[str]] = []
+
+    def start(*_: object) -> None:
+        begun.append(sorted(os.listdir(bench.run)))
+        raise HostError("no room for a mapping", ENOSPC)
+
+    monkeypatch.setattr(bench.backend, "_start", start)
+    with pytest.raises(HostError, match="no room"):
+        bench.adopt()
+    assert begun == [["xbbd.0", "xbbd.0.begun"]]
+    assert sorted(os.listdir(bench.run)) == ["xbbd.0", "xbbd.0.left"]
+    monkeypatch.undo()
+    bench.adopt()
+    assert is_served(bench)
+    assert not [name for name in os.listdir(bench.run) if name.startswith("xbbd.0.")]
 
 
 def test_again_and_again(bench: Bench) -> None:

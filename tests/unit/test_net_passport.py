@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from errno import ENOSPC
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,44 @@ def test_both_rings_go_on_under_another_version(card: NetBench) -> None:
     crosses(card)
 
 
+def test_nothing_is_said_to_be_answered_of_what_is_begun(
+    card: NetBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one who dies at that; who cannot begin it just now leaves it as it was."""
+    connected(card)
+    leave(card)
+    begun: list[list[str]] = []
+
+    def start(*_: object) -> None:
+        begun.append(sorted(os.listdir(card.run)))
+        raise HostError("no room for a mapping", ENOSPC)
+
+    monkeypatch.setattr(card.backend, "_start", start)
+    with pytest.raises(HostError, match="no room"):
+        card.adopt()
+    assert begun == [["xnb.0", "xnb.0.begun", "xnb.0.interface"]]
+    assert sorted(os.listdir(card.run)) == ["xnb.0", "xnb.0.interface", LEFT]
+    monkeypatch.undo()
+    card.adopt()
+    crosses(card)
+    assert sorted(os.listdir(card.run)) == ["xnb.0", "xnb.0.interface"]
+
+
+def test_another_version_does_not_go_on_with_what_is_begun(card: NetBench) -> None:
+    """It cannot read off the segment what was read off the rings; all goes with the card."""
+    connected(card)
+    leave(card)
+    card.backend._inheritance.begin()
+    family = card.make(Config())
+    assert family.unit_of("vif", 5, 0, card.backend_nodes.get) == 0
+    backend = family.create(IDENTITY, card.wake, card.events.append)
+    assert not backend.adoptable
+    assert os.listdir(card.run) == []
+    backend.forget()
+    card.turn()
+    assert card.fakes.names == []
+
+
 def test_in_other_words_the_same_was_agreed(card: NetBench) -> None:
     """A version says in our node what it knows of; who goes on says it in his own words."""
     connected(card)
@@ -152,6 +191,19 @@ def test_beside_it_in_other_words_the_same_was_agreed(card: NetBench) -> None:
     ours = card.backend_nodes[NODE]
     card.backend_nodes[NODE] = b"0 digest"
     leave_legibly(card, lambda text: text.replace(ours.decode(), "0 digest"))
+    card.adopt()
+    assert card.backend.news == {NODE: ours}
+    crosses(card)
+
+
+def test_beside_one_that_is_begun_too(card: NetBench) -> None:
+    """Whoever began had not come to say it in his own words."""
+    connected(card)
+    ours = card.backend_nodes[NODE]
+    card.backend_nodes[NODE] = b"0 digest"
+    leave_legibly(card, lambda text: text.replace(ours.decode(), "0 digest"))
+    card.backend._inheritance.begin()
+    card.follow()
     card.adopt()
     assert card.backend.news == {NODE: ours}
     crosses(card)
@@ -214,6 +266,7 @@ def test_one_that_dies_before_it_has_gone_on_leaves_it_to_the_next(card: NetBenc
     leave(card)
     fresh = card.backend._inheritance.take()
     assert fresh.connection_rings == 1
+    card.backend._inheritance.begin()
     fresh.close()
     card.follow()
     card.adopt()

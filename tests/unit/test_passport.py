@@ -106,6 +106,61 @@ def test_one_that_dies_before_it_has_taken_it_leaves_it_to_the_next(estate: Esta
     assert again.served(again.take(CONFIG)).answered
 
 
+@pytest.mark.parametrize("served", [(), (0, 1)])
+def test_nothing_is_said_to_be_answered_of_what_is_begun(
+    estate: Estate, served: tuple[int, ...]
+) -> None:
+    """By one who dies at that: another version cannot know what he has read off the rings."""
+    of_another_version(estate)
+    inheritance = passed_on(estate)
+    segment = inheritance.take(CONFIG)
+    inheritance.begin()
+    for ring in served:
+        estates.serve(segment, ring)
+    segment.close()
+    again = passed_on(estate)  # of the version that has begun
+    assert again.adoptable
+    segment = again.take(CONFIG)
+    assert again.served(segment).answered == (not served)
+    again.begin()
+    segment.close()
+    with open(estate.path(0), "r+b") as file:
+        file.seek(4)
+        file.write(b"\xff")
+    assert not passed_on(estate).adoptable
+    assert estate.files() == []
+
+
+def test_what_could_not_be_begun_after_all_is_there_for_any_version(estate: Estate) -> None:
+    of_another_version(estate)
+    inheritance = passed_on(estate)
+    inheritance.take(CONFIG).close()
+    inheritance.rest()
+    inheritance.begin()
+    inheritance.begin()
+    assert estate.files() == ["xbbd.0", "xbbd.0.begun"]
+    inheritance.rest()
+    assert estate.files() == ["xbbd.0", "xbbd.0.left"]
+    inheritance.begin()
+    inheritance.taken()
+    assert estate.files() == ["xbbd.0"]
+
+
+def test_a_process_is_there_to_hand_over_as_long_as_it_serves(estate: Estate) -> None:
+    """What is unanswered its passport says, whoever goes on."""
+    of_another_version(estate, answered=False)
+    passed_on(estate).begin()
+    assert estate.files() == ["xbbd.0", "xbbd.0.left"]
+
+
+def test_what_cannot_be_taken_back_is_not_begun(estate: Estate) -> None:
+    of_another_version(estate)
+    inheritance = passed_on(estate)
+    estate.path(0).with_suffix(".0.begun").mkdir()
+    with pytest.raises(HostError, match="begun"):
+        inheritance.begin()
+
+
 def test_whoever_serves_another_version_hands_over_first(estate: Estate) -> None:
     inheritance, former = asked_to_hand_over(estate)
     with pytest.raises(HostError):

@@ -241,6 +241,7 @@ class BlockBackend:
             return self._adopt(backend)
         except XbbdError as error:
             if error.passes and not isinstance(error, MarkedError):
+                self._inheritance.rest()
                 raise
             self._keep_loss()
             self._inheritance.give_up(str(error))
@@ -258,6 +259,7 @@ class BlockBackend:
         make = served.maker(disk.fd)
         self._share.keep(Part.CONNECTION, need_of(served.rings, make))
         served.resize(disk, segment)
+        self._inheritance.begin()
         found = self._start(served.rings, make, served)
         self._news = {**self._info.size_news(backend), **served.news(segment, make)}
         self._inheritance.taken()

@@ -26,7 +26,7 @@ from xbbd_bsd.errors import HostError, XbbdError, in_words
 from xbbd_bsd.events import Event, WritesLost
 from xbbd_bsd.inheritance import Former
 from xbbd_bsd.native import SegmentIdentity, State, max_requests
-from xbbd_bsd.passportfiles import SUFFIX
+from xbbd_bsd.passportfiles import BEGUN, SUFFIX
 from xbbd_bsd.segmentfiles import remove_file
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
@@ -148,16 +148,18 @@ class Heritage:
             segment.close()
         if not served and self._goes_by_passport(path, unit, answered=True):
             return  # one that was to be served in place of another version's
-        passport = self._passport(path)
+        passport = self._passport(path, legible=True)
         left = Left(path, unit, self._key(who), who.machine, refusal, passport)
         if left.refusal or who.unit != unit:
             remove_left(path)
         if who.unit == unit:
             self._left[unit] = left
 
-    def _passport(self, path: str) -> Passport | None:
+    def _passport(self, path: str, *, legible: bool) -> Passport | None:
+        """What is not of use without the segment only beside one that says something to us."""
         try:
-            return passport_file.read(path)
+            found = passport_file.read(path)
+            return found or passport_file.read(path, BEGUN) if legible else found
         except HostError as error:
             self._journal(SegmentLeft(path, str(error)))
             return None
@@ -165,9 +167,9 @@ class Heritage:
     def _goes_by_passport(self, path: str, unit: int, *, answered: bool = False) -> bool:
         """Of a segment that says nothing to us: whether something else does.
 
-        `answered`: it has to say that nothing is left unanswered.
+        `answered`: it is one that we have made, and that has to say that nothing is unanswered.
         """
-        passport = self._passport(path)
+        passport = self._passport(path, legible=answered)
         if passport is None or passport.identity.unit != unit:
             return False
         if answered and not passport.answered:

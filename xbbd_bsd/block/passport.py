@@ -47,7 +47,7 @@ def read(path: str, suffix: str = SUFFIX) -> Passport | None:
 
 def remove(path: str) -> None:
     """Remove it, if there is one, and what was noted of an exchange."""
-    passportfiles.remove(path, SUFFIX, NOTE)
+    passportfiles.remove(path, NOTE)
 
 
 def _passport(found: Mapping[str, Any]) -> Passport:

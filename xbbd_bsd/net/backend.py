@@ -292,6 +292,7 @@ class NetBackend:
             return self._adopt(backend)
         except XbbdError as error:
             if error.passes:
+                self._inheritance.rest()
                 raise
             self._inheritance.give_up(str(error))
             self._forget_segment()
@@ -311,6 +312,7 @@ class NetBackend:
         with suppress(OperatorError):  # it is as it was, whatever nodes say by now
             self._card = Card.from_nodes(backend, self._identity.number)
         self._share.keep(Part.CONNECTION, need_of(served.asked))
+        self._inheritance.begin()
         found = self._start(served.asked, segment, interface)
         self._interface, self._open, self._told = interface, True, True
         segment.guest = self._guest

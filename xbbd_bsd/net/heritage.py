@@ -29,7 +29,7 @@ from xbbd_bsd.net.segments import (
     named_interface,
     remove_left,
 )
-from xbbd_bsd.passportfiles import SUFFIX
+from xbbd_bsd.passportfiles import BEGUN, SUFFIX
 from xbbd_bsd.segmentfiles import segment_path
 from xbbd_bsd.takeovers import SegmentLeft
 from xbbd_bsd.xenbus.family import Identity
@@ -161,7 +161,7 @@ class Heritage:
             segment.close()
         if not served and self._goes_by_passport(path, unit, answered=True):
             return  # one that was to be served in place of another version's
-        passport = self._passport(path)
+        passport = self._passport(path, legible=True)
         left = Left(path, unit, key_of(who), found.machine, interface, refusal, passport)
         if who.unit != unit:
             self._journal(SegmentLeft(path, "it is about another card"))
@@ -171,9 +171,11 @@ class Heritage:
             remove_left(path)
         self._left[unit] = left
 
-    def _passport(self, path: str) -> Passport | None:
+    def _passport(self, path: str, *, legible: bool) -> Passport | None:
+        """What is not of use without the segment only beside one that says something to us."""
         try:
-            return passport_file.read(path)
+            found = passport_file.read(path)
+            return found or passport_file.read(path, BEGUN) if legible else found
         except HostError as error:
             self._journal(SegmentLeft(path, str(error)))
             return None
@@ -181,9 +183,9 @@ class Heritage:
     def _goes_by_passport(self, path: str, unit: int, *, answered: bool = False) -> bool:
         """Of a segment that says nothing to us: whether something else does.
 
-        `answered`: it has to say that nothing is left unanswered.
+        `answered`: it is one that we have made, and that has to say that nothing is unanswered.
         """
-        passport, interface = self._passport(path), interface_beside(path)
+        passport, interface = self._passport(path, legible=answered), interface_beside(path)
         if passport is None or passport.identity.unit != unit or not interface:
             return False
         if answered and not passport.answered:

@@ -14,7 +14,7 @@ from xbbd_bsd.events import Event
 from xbbd_bsd.native import NetParams, NetState, SegmentIdentity
 from xbbd_bsd.net.queues import all_in, charter
 from xbbd_bsd.net.segments import named_interface
-from xbbd_bsd.passportfiles import check_format, counters_of, dataclass_of, rings_of
+from xbbd_bsd.passportfiles import SUFFIX, check_format, counters_of, dataclass_of, rings_of
 from xbbd_bsd.takeovers import SegmentLeft
 
 FORMAT: Final = 1  # a higher one has what must not be left out
@@ -40,9 +40,9 @@ def write(path: str, passport: Passport) -> None:
     passportfiles.write(path, {"format": FORMAT, **asdict(passport)})
 
 
-def read(path: str) -> Passport | None:
+def read(path: str, suffix: str = SUFFIX) -> Passport | None:
     """The one beside the segment at `path`, None if there is none; HostError if it is none."""
-    return passportfiles.read(path, _passport)
+    return passportfiles.read(path, _passport, suffix)
 
 
 def passport_of(segment: NetState, *, answered: bool) -> Passport | None:
