@@ -241,6 +241,53 @@ check_from_link(const struct sample *sample)
 }
 
 /* Frames of the link that nothing is to be done with, or nothing can be. */
+/*
+ * Several segments in one, whose sum is as good as complete (Linux has such of
+ * cards that join segments and have looked at their sums): whoever is to split
+ * it wants that of the pseudo header, and what is none too large is as it is.
+ */
+static void
+check_joined(const struct sample *sample)
+{
+	const bool version4 = sample->version == 4;
+	struct xbb_link_header header = { .flags = XBB_LINK_DATA_VALID,
+	    .gso_type = version4 ? XBB_LINK_GSO_TCPV4 : XBB_LINK_GSO_TCPV6,
+	    .gso_size = 1400 };
+	struct xbb_net_frame made;
+	struct xbb_headers h;
+	uint8_t frame[4096], whole[4096];
+	uint32_t size;
+	uint16_t sum;
+
+	size = large_of(whole, sample, 3000);
+	CHECK(xbb_headers_find(whole, size, &h) &&
+	    xbb_sum_fill(whole, size, &h));
+	memcpy(frame, whole, size);
+	CHECK_EQ(xbb_offload_from_link(frame, size, &header, 0, &made),
+	    XBB_OFFLOAD_SPLIT);
+	CHECK(memcmp(frame, whole, size) == 0);
+	if (sample->l3 == 14) {
+		CHECK_EQ(xbb_offload_from_link(frame, size, &header, ANYTHING,
+		    &made), XBB_OFFLOAD_SUMMED);
+		CHECK_EQ(made.flags, XBB_RXF_CSUM_BLANK |
+		    XBB_RXF_DATA_VALIDATED);
+		CHECK_EQ(made.gso_size, 1400);
+		memcpy(&sum, frame + sample->sum, 2);
+		CHECK_EQ(sum, xbb_sum_pseudo(whole, &h));
+		memcpy(frame + sample->sum, whole + sample->sum, 2);
+	}
+	header.gso_size = 3000;
+	CHECK_EQ(xbb_offload_from_link(frame, size, &header, ANYTHING, &made),
+	    XBB_OFFLOAD_AS_IS);
+	CHECK_EQ(made.flags, XBB_RXF_DATA_VALIDATED);
+	CHECK_EQ(made.gso_type, XBB_GSO_NONE);
+	header.flags = 0;
+	CHECK_EQ(xbb_offload_from_link(frame, size, &header, ANYTHING, &made),
+	    XBB_OFFLOAD_AS_IS);
+	CHECK_EQ(made.flags, 0);
+	CHECK(memcmp(frame, whole, size) == 0);
+}
+
 static void
 check_link_alone(void)
 {
@@ -311,6 +358,7 @@ main(void)
 			continue;
 		check_split(&samples[i]);
 		check_gso_to_link(&samples[i]);
+		check_joined(&samples[i]);
 	}
 	check_fragments(&samples[TCP4_OPTIONS]);
 	check_unsplittable();

@@ -82,10 +82,26 @@ sums_itself(const struct xbb_headers *h, uint32_t accepts)
 	    XBB_NET_CSUM_IPV6)) != 0);
 }
 
-/* A frame that is to be split, by the guest or for it. */
+/* Nothing is to be filled in; somebody may have looked at what there is. */
 static enum xbb_offload_verdict
-gso_from_link(const struct xbb_headers *h, uint8_t gso_type,
-    uint16_t gso_size, uint32_t accepts, struct xbb_net_frame *made)
+summed_from_link(const struct xbb_link_header *header,
+    struct xbb_net_frame *made)
+{
+
+	if ((header->flags & XBB_LINK_DATA_VALID) != 0)
+		made->flags = XBB_RXF_DATA_VALIDATED;
+	return (XBB_OFFLOAD_AS_IS);
+}
+
+/*
+ * A frame that is to be split, by the guest or for it.  If its sum is complete,
+ * as of what a card joined, that is none of its parts': the guest wants the
+ * pseudo header's.
+ */
+static enum xbb_offload_verdict
+gso_from_link(uint8_t *frame, const struct xbb_headers *h, bool summed,
+    uint8_t gso_type, uint16_t gso_size, uint32_t accepts,
+    struct xbb_net_frame *made)
 {
 	uint32_t needed;
 
@@ -98,7 +114,10 @@ gso_from_link(const struct xbb_headers *h, uint8_t gso_type,
 	made->flags = XBB_RXF_CSUM_BLANK | XBB_RXF_DATA_VALIDATED;
 	made->gso_type = gso_type;
 	made->gso_size = gso_size;
-	return (XBB_OFFLOAD_AS_IS);
+	if (!summed)
+		return (XBB_OFFLOAD_AS_IS);
+	sum_put(frame + h->l4 + sum_offset(h), xbb_sum_pseudo(frame, h));
+	return (XBB_OFFLOAD_SUMMED);
 }
 
 /*
@@ -124,6 +143,7 @@ xbb_offload_from_link(uint8_t *frame, uint32_t size,
     const struct xbb_link_header *header, uint32_t accepts,
     struct xbb_net_frame *made)
 {
+	const bool summed = (header->flags & XBB_LINK_NEEDS_CSUM) == 0;
 	struct xbb_headers h;
 	uint8_t gso_type;
 	bool known;
@@ -132,12 +152,8 @@ xbb_offload_from_link(uint8_t *frame, uint32_t size,
 	made->size = size;
 	if (size < XBB_ETHER_HEADER || size > XBB_NET_MAX_FRAME)
 		return (XBB_OFFLOAD_BAD);
-	if (header->gso_type == XBB_LINK_GSO_NONE &&
-	    (header->flags & XBB_LINK_NEEDS_CSUM) == 0) {
-		if ((header->flags & XBB_LINK_DATA_VALID) != 0)
-			made->flags = XBB_RXF_DATA_VALIDATED;
-		return (XBB_OFFLOAD_AS_IS);
-	}
+	if (header->gso_type == XBB_LINK_GSO_NONE && summed)
+		return (summed_from_link(header, made));
 	known = xbb_headers_find(frame, size, &h) && h.l4 != 0;
 	switch (header->gso_type & ~XBB_LINK_GSO_ECN) {
 	case XBB_LINK_GSO_NONE:
@@ -157,8 +173,10 @@ xbb_offload_from_link(uint8_t *frame, uint32_t size,
 		    header->gso_size == 0 || h.end != size)
 			return (XBB_OFFLOAD_BAD);
 		if (h.end - h.payload > header->gso_size)
-			return (gso_from_link(&h, gso_type, header->gso_size,
-			    accepts, made));
+			return (gso_from_link(frame, &h, summed, gso_type,
+			    header->gso_size, accepts, made));
+		if (summed)
+			return (summed_from_link(header, made));
 	}
 	if (known && header->csum_start == h.l4 &&
 	    header->csum_offset == sum_offset(&h) && sums_itself(&h, accepts)) {

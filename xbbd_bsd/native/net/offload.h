@@ -90,7 +90,7 @@ bool	xbb_offload_to_link(uint8_t *frame, uint32_t size, uint16_t flags,
 enum xbb_offload_verdict {
 	XBB_OFFLOAD_BAD		= 0,	/* it is not what its header says */
 	XBB_OFFLOAD_AS_IS	= 1,
-	XBB_OFFLOAD_SUMMED	= 2,	/* its sum was filled in */
+	XBB_OFFLOAD_SUMMED	= 2,	/* its sum was filled in, or begun */
 	XBB_OFFLOAD_SPLIT	= 3	/* the guest takes only its parts */
 };
 
