@@ -131,6 +131,8 @@ __wrap_writev(int fd, const struct iovec *iov, int niov)
 	kernel_must(fd, CAP_WRITE, "writev");
 	if (evtchn_is(fd))
 		kernel_panic("writev of an evtchn");
+	if (tap_is(fd))
+		return (tap_writev(fd, iov, niov));
 	return (__real_writev(fd, iov, niov));
 }
 

@@ -78,6 +78,7 @@ bool	evtchn_may_wait(int fd);
 bool	tap_is(int fd);
 bool	tap_close(int fd);	/* it was one */
 int	tap_ioctl(int fd, unsigned long cmd, void *arg);
+ssize_t	tap_writev(int fd, const struct iovec *iov, int niov);
 bool	interface_is_asked(unsigned long cmd);
 int	interface_ioctl(unsigned long cmd, void *arg);
 

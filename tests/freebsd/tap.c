@@ -1,6 +1,6 @@
 /*
  * tap.c - taps and their interfaces: /dev/tap, the name that devfs has for one,
- * ioctls of both.  Frames are not played: a descriptor of a tap never has any.
+ * ioctls of both.  Frames go nowhere, and a descriptor of a tap never has any.
  * One thread sets; any thread asks.
  */
 #include <sys/sockio.h>
@@ -20,6 +20,7 @@
 #define MOST		8
 #define LEAST_MTU	72
 #define MOST_MTU	65535
+#define MOST_FRAME	65535
 
 int	__wrap_open(const char *path, int flags, ...);
 unsigned int __wrap_if_nametoindex(const char *name);
@@ -222,6 +223,32 @@ tap_ioctl(int fd, unsigned long cmd, void *arg)
 	default:
 		return (fail(ENOTTY));
 	}
+}
+
+/*
+ * A frame behind its header.  To an interface that is down it is no error, but
+ * nothing of it is taken.
+ */
+ssize_t
+tap_writev(int fd, const struct iovec *iov, int niov)
+{
+	struct interface *t;
+	size_t size;
+	uint32_t flags;
+	int i, header;
+
+	for (size = 0, i = 0; i < niov; i++)
+		size += iov[i].iov_len;
+	pthread_mutex_lock(&lock);
+	t = tap_of(fd);
+	flags = t->flags;
+	header = t->header;
+	pthread_mutex_unlock(&lock);
+	if ((flags & IFF_UP) == 0)
+		return (0);
+	if (size > MOST_FRAME + (size_t)header)
+		return (fail(EIO));
+	return ((ssize_t)size);
 }
 
 /* devfs has the new name too, unless something else is called so there. */

@@ -49,6 +49,24 @@ check_life(void)
 	CHECK_EQ(xbb_link_is_up("tap0"), -ENXIO);
 }
 
+/* What an interface that is down is given is lost, and it says no errno. */
+static void
+check_frames(void)
+{
+	static uint8_t frame[XBB_NET_LINK_HEADER + 60];
+	static struct xbb_net_queue q;
+	struct iovec iov = { .iov_base = frame, .iov_len = sizeof(frame) };
+
+	CHECK_EQ(xbb_link_open(NAME, 0, &q.params.link_fd, &why), 0);
+	errno = ENXIO;	/* somebody else's */
+	CHECK(!xbb_net_write(&q, &iov, 1));
+	CHECK_EQ(atomic_load(&q.conn.reason), XBB_STOP_NONE);
+	CHECK_EQ(xbb_link_up(NAME, &why), 0);
+	CHECK(xbb_net_write(&q, &iov, 1));
+	CHECK_EQ(close(q.params.link_fd), 0);
+	CHECK_EQ(xbb_link_remove(NAME, &why), 0);
+}
+
 /* None that is no tap, and no name that is none, which leaves nothing. */
 static void
 check_others(void)
@@ -85,6 +103,7 @@ check_links(void)
 {
 
 	check_life();
+	check_frames();
 	check_others();
 	check_hidden();
 }

@@ -31,16 +31,18 @@ check_gone(struct xbb_net_queue *q, int errnum)
 
 /*
  * False if the frame is lost: no buffers, an interface that is down, a header
- * that the kernel does not like.
+ * that the kernel does not like.  FreeBSD takes nothing of one that is for an
+ * interface that is down, and says no errno (read in its tunwrite(), not seen).
  */
 bool
 xbb_net_write(struct xbb_net_queue *q, struct iovec *iov, int n)
 {
+	ssize_t taken;
 
-	if (writev(q->params.link_fd, iov, n) >= 0)
-		return (true);
-	check_gone(q, errno);
-	return (false);
+	taken = writev(q->params.link_fd, iov, n);
+	if (taken < 0)
+		check_gone(q, errno);
+	return (taken > 0);
 }
 
 /*
