@@ -12,6 +12,8 @@ import os
 import resource
 from collections.abc import Iterator
 
+import pytest
+
 
 def open_descriptors() -> set[int]:
     """The descriptors below 256 that are open."""
@@ -23,6 +25,25 @@ def open_descriptors() -> set[int]:
             continue
         found.add(number)
     return found
+
+
+@contextlib.contextmanager
+def descriptors_taken(*, below: int) -> Iterator[None]:
+    """Those that this process opens have numbers from there on; skips where they may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = below + 200
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"no more than {hard} descriptors allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    taken: list[int] = []
+    try:
+        while not taken or taken[-1] < below - 1:
+            taken.append(os.dup(0 if not taken else taken[0]))
+        yield
+    finally:
+        for number in taken:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from errno import EALREADY, EBUSY, EEXIST, EINVAL, ENOENT, EPIPE, ETIMEDOUT
@@ -450,3 +451,11 @@ def test_a_process_that_cannot_begin_says_so(
 def test_how_a_process_ended() -> None:
     assert how_it_ended(signal.SIGKILL) == "killed by signal 9"
     assert how_it_ended(71 << 8) == "left with status 71"
+
+
+def test_nobody_waits_for_news_of_a_server_that_was_left() -> None:
+    with server() as s:
+        s.processes.close()
+        began = time.monotonic()
+        s.processes.wait(GIVE_UP)
+        assert time.monotonic() - began < GIVE_UP / 2

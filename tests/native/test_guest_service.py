@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import open_descriptors
+from tests.descriptors import descriptors_taken, open_descriptors
 from tests.native.guests import BOUNDS, Disk, disk, lock_is_free, near
 from tests.native.ring import HV, SANITIZED
 from tests.waiting import GIVE_UP, eventually
@@ -110,6 +110,13 @@ def test_one_a_guest(guests: GuestProcesses) -> None:
     assert guests.reach(7, "web", limit=GIVE_UP) is first
     assert guests.reach(8, "db", limit=GIVE_UP) is not first
     assert pid_of(guests, 7) != pid_of(guests, 8)
+    assert guests.look() == []
+
+
+def test_descriptors_from_1024_on(guests: GuestProcesses) -> None:
+    """As a daemon with many disks has them, whose server of processes is not its first one."""
+    with descriptors_taken(below=1024):
+        guests.reach(7, "web", limit=GIVE_UP)
     assert guests.look() == []
 
 

@@ -3,8 +3,6 @@ such fault that we mend, and for packets that no sound server sends.
 """
 
 import errno
-import os
-import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from pyxs.client import Client as PyxsClient
 
+from tests.descriptors import descriptors_taken
 from tests.store.scripted import (
     ERROR,
     HEADER,
@@ -61,25 +60,14 @@ def connect(path: str, driver: Driver) -> Iterator[Connect]:
 
 
 def test_descriptors_from_1024_on(serve: Serve, connect: Connect, driver: Driver) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < 1200:
-        pytest.skip(f"no more than {hard} descriptors allowed")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
-    taken: list[int] = []
-    try:
+    with descriptors_taken(below=1024):
         server = serve(lambda request: answer(request, b"OK\0"))
-        while not taken or taken[-1] < 1023:
-            taken.append(os.dup(0 if not taken else taken[0]))
         store = connect()
         assert store.read("a") == b"OK\0"
         lost: list[StoreLost] = []
         store._on_lost = driver.note(lost)
         server.hang_up()
         driver.until(lambda: lost)
-    finally:
-        for number in taken:
-            os.close(number)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_request_ids_wrap_at_32_bits(serve: Serve, path: str) -> None:

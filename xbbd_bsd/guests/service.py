@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import threading
 import time
@@ -380,8 +379,7 @@ class GuestProcesses:
             left = end - time.monotonic()
             if left <= 0 or processes is None:
                 raise HostError("no process: its server does not answer", ETIMEDOUT)
-            with suppress(HostError):
-                select.select([processes], [], [], min(left, _SLICE))
+            processes.wait(min(left, _SLICE))
 
     def _server(self) -> Processes:
         """The lock is held.  OSError."""

@@ -12,8 +12,9 @@ import os
 import select
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from errno import EAGAIN, EINVAL, EPIPE, ETIMEDOUT
+from errno import EAGAIN, EINVAL, EPIPE
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -190,12 +191,15 @@ class Processes:
                 continue
             self._take(found[-1])
 
-    def wait(self, limit: float) -> list[Started | Ended]:
-        """As `news`, once there is some; HostError if there is none for `limit` seconds."""
-        ready, _, _ = select.select([self._channel], [], [], limit)
-        if not ready:
-            raise HostError("the server of the guests' processes says nothing", ETIMEDOUT)
-        return self.news()
+    def wait(self, limit: float) -> None:
+        """Until there is news, or for `limit` seconds; no longer if another thread closes it.
+
+        By poll, as select cannot name descriptors from 1024 on.
+        """
+        poll = select.poll()
+        with suppress(ValueError):  # closed already
+            poll.register(self._channel, select.POLLIN)
+            poll.poll(limit * 1000)
 
     def close(self) -> None:
         """Let the server go; processes stay, and so do places that have one."""
