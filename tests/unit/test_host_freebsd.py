@@ -397,6 +397,44 @@ def test_an_open_disk_is_not_asked_for_its_kind_again(monkeypatch: pytest.Monkey
         assert PLATFORM.disk_size(0) == 8 << 30
 
 
+@pytest.mark.parametrize(
+    ("sector", "stripe", "physical"),
+    [
+        (512, 0, 512),
+        (512, 4096, 4096),
+        (4096, 512, 4096),
+        (512, 3 << 16, 1 << 16),
+        (512, 24 * 4096, 8 * 4096),
+        (4096, 6144, 4096),
+    ],
+)
+def test_a_physical_sector_is_a_power_of_two(
+    monkeypatch: pytest.MonkeyPatch, sector: int, stripe: int, physical: int
+) -> None:
+    """GEOM's stripes need not be: of an NVMe drive they are what it likes to write at once.
+
+    A Linux guest of 2025 would refuse the disk (blk_validate_limits()).
+    """
+    answers = {
+        freebsd.DIOCGMEDIASIZE: (8 << 30).to_bytes(8, sys.byteorder),
+        freebsd.DIOCGSECTORSIZE: sector.to_bytes(4, sys.byteorder),
+        freebsd.DIOCGSTRIPESIZE: stripe.to_bytes(8, sys.byteorder),
+    }
+
+    def ioctl(fd: int, request: int, argument: bytes | bytearray) -> bytes | None:
+        if request != freebsd.DIOCGATTR:
+            return answers[request]
+        assert isinstance(argument, bytearray)
+        argument[72:76] = (1).to_bytes(4, sys.byteorder)
+        return None
+
+    with open(os.devnull) as device, monkeypatch.context() as played:
+        played.setattr(fcntl, "ioctl", ioctl)
+        found = PLATFORM.prepare_disk(device.fileno())
+    assert (found.sector_size, found.physical_sector_size) == (sector, physical)
+    assert found.discard == (physical, 0)
+
+
 def test_a_mounted_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """GEOM lets nobody write to what somebody has exclusively, and says EPERM."""
 

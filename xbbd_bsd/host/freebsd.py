@@ -37,7 +37,7 @@ from xbbd_bsd.native import DiskKind, HvKind, can_flush, kernel_environment
 # sys/disk.h, the same on amd64 and arm64.
 DIOCGSECTORSIZE: Final = 0x40046480  # u_int: logical sector, bytes
 DIOCGMEDIASIZE: Final = 0x40086481  # off_t: bytes
-DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: physical sector, bytes; 0 if not known
+DIOCGSTRIPESIZE: Final = 0x4008648B  # off_t: what is best written at once; 0 if not known
 
 DIOCGATTR: Final = 0xC148648E  # struct diocgattr_arg: name, length, value
 _ATTRIBUTE: Final = struct.Struct("@64sii256s")  # the value begins at 72
@@ -109,14 +109,15 @@ class FreeBSD:
             stripe = _ask(fd, DIOCGSTRIPESIZE, "q")
         except (HostError, OperatorError):
             stripe = 0  # only a hint, and not every class of provider gives it
+        physical = _physical_sector(sector_size, stripe)
         return DiskGeometry(
             Medium.DEVICE,
             size,
             sector_size,
-            max(stripe, sector_size),
+            physical,
             flushes=not writable or can_flush(fd, DiskKind.DEVICE),
             aligned=True,
-            discard=(max(stripe, sector_size), 0) if _can_delete(fd) else None,
+            discard=(physical, 0) if _can_delete(fd) else None,
         )
 
     def disk_size(self, fd: int) -> int:
@@ -329,6 +330,15 @@ def _status(fd: int) -> os.stat_result:
 def _gone() -> HostError:
     """Of a provider that was destroyed, whatever errno its dead vnode has for that."""
     return HostError("the device is gone", errno.ENXIO)
+
+
+def _physical_sector(sector_size: int, stripe: int) -> int:
+    """The largest power of two that stripes consist of, which need not be powers of two.
+
+    Of an NVMe drive they may be 24 sectors, say, and new Linux guests refuse a disk with such
+    a physical sector.
+    """
+    return max(stripe & -stripe, sector_size)
 
 
 def _makes_holes(fd: int) -> bool:
