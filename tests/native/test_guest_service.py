@@ -462,6 +462,39 @@ def test_one_that_has_not_noticed_that_it_was_left_is_met_later(
             ours_too.close()
 
 
+def test_one_that_hangs_is_tried_often_and_not_taken_for_gone(
+    guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries that were given up wait to be accepted.  Once there are too many, connect(2) says on
+    FreeBSD what it says where nobody listens.
+    """
+    with disk(tmp_path) as d:
+        d.serve(guests.reach(7, "web", limit=GIVE_UP), 1)
+        pid = pid_of(guests, 7)
+        with rebuilt(guests, monkeypatch) as dies:
+            reach(dies)
+            left = Outdated(dies.path(7))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                for _ in range(40):
+                    Link.connect(f"{dies.path(7)}.1").close()
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            dies.leave()
+
+            def is_met() -> bool:
+                left.find(GIVE_UP)
+                return left.holder(1) is not None
+
+            eventually(is_met, "it is met")
+            left.drop(1, limit=GIVE_UP)
+            eventually(lambda: ended(pid), "the old one has ended")
+            ours_too = Link.connect(dies.path(7))
+            ours_too.meet(limit=GIVE_UP)
+            ours_too.bye(limit=GIVE_UP)
+            ours_too.close()
+
+
 def test_what_nobody_goes_on_with_is_given_back_by_whoever_has_it(
     guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,8 @@ MAX_DEVICES: Final[int] = lib.XBB_GUEST_DEVICES
 _LARGEST: Final[int] = ffi.sizeof("struct xbb_guest_devices")
 _MOST_GIVEN: Final = 1 + MAX_KEPT
 _AT_ONCE: Final = 64  # messages that are read in one go
+# Where more wait that were given up FreeBSD says that nobody listens (uipc_usrreq.c; not seen).
+_BACKLOG: Final = 64  # forkserver.py
 _SLICE: Final = 0.02  # seconds; somebody else may have read what is waited for
 
 
@@ -92,7 +94,7 @@ def listen_at(path: str) -> socket.socket:
     try:
         listener.bind(path)
         os.chmod(path, 0o600)
-        listener.listen(2)
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
