@@ -61,11 +61,18 @@ def test_descriptors_go_along_and_stay(pair: Pair) -> None:
 
 
 def test_a_part_of_a_packet_is_none(pair: Pair) -> None:
-    ours, _ = pair
+    """And the last that is sent: the next one would belong to it."""
+    ours, theirs = pair
     ours.takes = 3
     with pytest.raises(OSError, match="in part") as raised:
         packets.send(ours, b"packet")
     assert raised.value.errno == EPIPE
+    ours.takes = None
+    with pytest.raises(BrokenPipeError):
+        packets.send(ours, b"packet")
+    assert [theirs.recv(100) for _ in range(2)] == [b"pac", b""]
+    packets.send(theirs, b"answer")
+    assert ours.recv(100) == b"answer"
 
 
 def test_what_is_said_to_a_process(pair: Pair) -> None:
@@ -88,6 +95,23 @@ def test_what_is_said_to_the_server_of_processes(pair: Pair) -> None:
     processes.start("vm", theirs, hv=HvKind.SIM, idle_seconds=1)
     processes.kill(1)
     assert ours.flags == [socket.MSG_EOR] * 2
+
+
+def test_a_server_that_got_a_part_of_a_request_is_asked_no_more(pair: Pair) -> None:
+    """It ends once it has done what it was asked before; the next one may be asked then."""
+    ours, theirs = pair
+    processes = object.__new__(Processes)
+    processes.__dict__.update(_channel=ours, _serial=0, _asked={}, _placed={})
+    ours.takes = 3
+    for _ in range(2):
+        with pytest.raises(HostError) as raised:
+            processes.kill(1)
+        assert raised.value.passes
+        ours.takes = None
+    assert [len(theirs.recv(1000)) for _ in range(2)] == [3, 0]
+    theirs.close()
+    with pytest.raises(HostError, match="has gone"):
+        processes.news()
 
 
 def test_what_the_server_reports(pair: Pair) -> None:

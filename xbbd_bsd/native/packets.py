@@ -11,6 +11,7 @@ import socket
 import sys
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from errno import EPIPE
 from typing import Final
 
@@ -20,11 +21,14 @@ _INT: Final = array("i").itemsize
 def send(channel: socket.socket, packet: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send a packet, and descriptors, which stay the caller's; OSError.
 
-    EPIPE if only a part of it went: what is sent after that would belong to it.
+    EPIPE if only a part of it went: what is sent after that would belong to it, so that nothing
+    can be; what the other end says is heard until it has closed.
     """
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))
     sent = channel.sendmsg([packet], [rights] if descriptors else [], socket.MSG_EOR)
     if sent != len(packet):
+        with suppress(OSError):  # it has gone
+            channel.shutdown(socket.SHUT_WR)
         raise OSError(EPIPE, "a packet went only in part")
 
 

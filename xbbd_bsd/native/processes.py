@@ -235,6 +235,8 @@ class Processes:
             packets.send(self._channel, bytes(ffi.buffer(request)), descriptors)
         except BlockingIOError:
             raise HostError("the server of the guests' processes is busy", EAGAIN) from None
+        except BrokenPipeError:  # there will be another one, once this has gone
+            raise HostError("the server of the guests' processes is about to end", EAGAIN) from None
         except OSError as error:
             text = f"the server of the guests' processes: {error.strerror}"
             raise HostError(text, error.errno or EPIPE) from None
