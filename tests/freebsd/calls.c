@@ -3,6 +3,7 @@
  * or to the real one.  Any thread.
  */
 #include <sys/capsicum.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -26,7 +27,9 @@ ssize_t	__wrap_writev(int fd, const struct iovec *iov, int niov);
 int	__wrap_poll(struct pollfd *pfd, nfds_t n, int timeout);
 ssize_t	__wrap_preadv(int fd, const struct iovec *iov, int niov, off_t at);
 ssize_t	__wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at);
+ssize_t	__wrap_pread(int fd, void *buf, size_t len, off_t at);
 ssize_t	__wrap_pwrite(int fd, const void *buf, size_t len, off_t at);
+int	__wrap_flock(int fd, int operation);
 int	__wrap_fdatasync(int fd);
 int	__wrap_fsync(int fd);
 int	__wrap_accept(int fd, struct sockaddr *address, socklen_t *sizep);
@@ -88,7 +91,7 @@ void *
 __wrap_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
 
-	kernel_must(fd, (prot & PROT_WRITE) != 0 ? CAP_MMAP_RW : CAP_MMAP,
+	kernel_must(fd, (prot & PROT_WRITE) != 0 ? CAP_MMAP_RW : CAP_MMAP_R,
 	    "mmap");
 	if (type_of(fd) == S_IFDIR)
 		return (gntdev_mmap(fd, addr, len, prot, flags, offset));
@@ -211,6 +214,15 @@ __wrap_pwritev(int fd, const struct iovec *iov, int niov, off_t at)
 	return (__real_pwritev(fd, iov, niov, at));
 }
 
+/* Of small files of ours; nothing reads a disk so. */
+ssize_t
+__wrap_pread(int fd, void *buf, size_t len, off_t at)
+{
+
+	kernel_must(fd, CAP_PREAD, "pread");
+	return (__real_pread(fd, buf, len, at));
+}
+
 ssize_t
 __wrap_pwrite(int fd, const void *buf, size_t len, off_t at)
 {
@@ -244,6 +256,14 @@ __wrap_fsync(int fd)
 }
 
 /* What is accepted has the rights of whom it came to (uipc_syscalls.c). */
+int
+__wrap_flock(int fd, int operation)
+{
+
+	kernel_must(fd, CAP_FLOCK, "flock");
+	return (__real_flock(fd, operation));
+}
+
 int
 __wrap_accept(int fd, struct sockaddr *address, socklen_t *sizep)
 {

@@ -29,9 +29,9 @@ KERNEL = sorted(name for name in HERE.glob("*.c") if not name.name.startswith("t
 PRODUCT = [HERE.parents[1] / name for name in sources("freebsd")]
 BUILD = ("-O1", "-g1", "-U_FORTIFY_SOURCE", "-fPIC")  # -g1: what a report names, and no more
 WRAPPED = (
-    "ioctl", "mmap", "munmap", "read", "write", "writev", "poll", "preadv", "pwritev", "pwrite",
-    "fdatasync", "fsync", "open", "close", "fstat", "accept", "recvmsg", "sendmsg", "getsockopt",
-    "clock_gettime", "if_nametoindex",
+    "ioctl", "mmap", "munmap", "read", "write", "writev", "poll", "preadv", "pwritev", "pread",
+    "pwrite", "flock", "fdatasync", "fsync", "open", "close", "fstat", "accept", "recvmsg",
+    "sendmsg", "getsockopt", "clock_gettime", "if_nametoindex",
 )  # fmt: skip
 LINK = [f"-Wl,--wrap={name}" for name in WRAPPED]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]

@@ -4,6 +4,7 @@
  * (mdconfig -d -o force); and fspacectl(2) of a file of tmpfs, which goes a
  * little way at a time, if it comes back at all.  Any thread; one lock.
  */
+#include <sys/capsicum.h>
 #include <sys/stat.h>
 
 #include <errno.h>
@@ -285,6 +286,7 @@ fspacectl(int fd, int cmd, const struct spacectl_range *rqsr, int flags,
 	if (cmd != SPACECTL_DEALLOC || flags != 0 || range.r_offset < 0 ||
 	    range.r_len <= 0 || range.r_offset > INT64_MAX - range.r_len)
 		return (fail(EINVAL));
+	kernel_must(fd, CAP_PWRITE, "fspacectl");
 	if (provider_is(fd))
 		return (fail(ENODEV));
 	if (!is_writable(fd))

@@ -125,6 +125,14 @@ FORGOTTEN = {
         f"{GUESTS}::test_two_disks_with_two_rings_each",
         "fdatasync",
     ),
+    "capsicum: a right that a segment must have": (
+        "guest/confine_freebsd.c",
+        "CAP_FLOCK, CAP_FSTAT,",
+        "CAP_FSTAT,",
+        "file",
+        f"{GUESTS}::test_two_disks_with_two_rings_each",
+        "flock",
+    ),
     "capsicum: a right that an interface must have": (
         "guest/confine_freebsd.c",
         "CAP_READ, CAP_WRITE, CAP_EVENT);",
