@@ -37,7 +37,7 @@ FOREIGN = {
     ("errno", "2"),
     *((name, "4") for name in ("ipfw", "pf", "rctl", "tap")),
     *((name, "3") for name in ("pidfile", "syslog")),
-    ("flock", "2"),
+    *((name, "2") for name in ("flock", "fsync")),
     *((name, "5") for name in ("loader.conf", "periodic.conf", "rc.conf", "xl.cfg")),
     ("xen-vbd-interface", "7"),
     *(
