@@ -34,7 +34,8 @@ from xbbd_bsd.native import (
     sim_mapped,
 )
 from xbbd_bsd.native.addition import DISKS
-from xbbd_bsd.native.link import Bounds, Link, listen_at
+from xbbd_bsd.native.link import Bounds, Link
+from xbbd_bsd.native.packets import listen_at
 from xbbd_bsd.native.processes import Confinement, Ended, Processes, Started
 from xbbd_bsd.native.remote import RemoteDevice
 

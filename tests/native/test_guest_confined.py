@@ -18,7 +18,8 @@ from tests.native.guests import BOUNDS, Server, disk, near, worker
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import HvKind, QueueState
-from xbbd_bsd.native.link import Link, listen_at
+from xbbd_bsd.native.link import Link
+from xbbd_bsd.native.packets import listen_at
 from xbbd_bsd.native.processes import Confinement
 
 pytestmark = [

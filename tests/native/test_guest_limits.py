@@ -16,7 +16,7 @@ from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.host.cgroups import mounted_at
 from xbbd_bsd.native import HvKind
-from xbbd_bsd.native.link import listen_at
+from xbbd_bsd.native.packets import listen_at
 from xbbd_bsd.native.processes import Confinement, how_it_ended
 
 pytestmark = [

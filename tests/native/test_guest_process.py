@@ -25,7 +25,8 @@ from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import Abi, HvKind, Op, QueueState, StopReason
 from xbbd_bsd.native.addition import DISKS
-from xbbd_bsd.native.link import DeviceState, Link, listen_at
+from xbbd_bsd.native.link import DeviceState, Link
+from xbbd_bsd.native.packets import listen_at
 from xbbd_bsd.native.processes import how_it_ended
 from xbbd_bsd.native.remote import RemoteDevice
 

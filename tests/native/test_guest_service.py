@@ -21,7 +21,8 @@ from xbbd_bsd.guests import outdated, service
 from xbbd_bsd.guests.deaths import FIRST_WAIT, MOST
 from xbbd_bsd.guests.outdated import Outdated
 from xbbd_bsd.guests.service import GuestProcesses, Loss, Terms
-from xbbd_bsd.native.link import BUILD, DeviceState, Link, listen_at
+from xbbd_bsd.native.link import BUILD, DeviceState, Link
+from xbbd_bsd.native.packets import listen_at
 from xbbd_bsd.native.processes import Confinement
 from xbbd_bsd.native.remote import RemoteDevice
 

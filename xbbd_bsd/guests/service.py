@@ -26,7 +26,8 @@ from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests.deaths import Deaths
 from xbbd_bsd.guests.outdated import NOBODY, Outdated
 from xbbd_bsd.native import HvKind, IoUse
-from xbbd_bsd.native.link import BUILD, Bounds, Link, listen_at, listens
+from xbbd_bsd.native.link import BUILD, Bounds, Link, listens
+from xbbd_bsd.native.packets import listen_at
 from xbbd_bsd.native.processes import Confinement, Ended, Place, Processes, Started, how_it_ended
 from xbbd_bsd.native.vitals import Process
 

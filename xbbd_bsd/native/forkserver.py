@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CHANNEL = 3  # of the daemon; of a guest's process, the socket that it listens on
 OWN_GRANTS = 4  # of a guest's process, if it has a grant device of its own
-BACKLOG = 64  # link.py
+BACKLOG = 64  # packets.py
 SCM_RIGHTS = _socket.SCM_RIGHTS
 FAILED = 71  # EX_OSERR: of a process that could not begin
 

@@ -42,8 +42,6 @@ MAX_DEVICES: Final[int] = lib.XBB_GUEST_DEVICES
 _LARGEST: Final[int] = ffi.sizeof("struct xbb_guest_devices")
 _MOST_GIVEN: Final = 1 + MAX_KEPT
 _AT_ONCE: Final = 64  # messages that are read in one go
-# Where more wait that were given up FreeBSD says that nobody listens (uipc_usrreq.c; not seen).
-_BACKLOG: Final = 64  # forkserver.py
 _SLICE: Final = 0.02  # seconds; somebody else may have read what is waited for
 
 
@@ -84,21 +82,6 @@ class _Answer:
     errno: int
     words: str
     descriptors: list[int]
-
-
-def listen_at(path: str) -> socket.socket:
-    """Where a guest's process will listen, in place of what is there; OSError."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def listens(path: str) -> bool:

@@ -7,6 +7,7 @@ nothing of what is in one.  Any thread.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from array import array
@@ -16,6 +17,23 @@ from errno import EPIPE
 from typing import Final
 
 _INT: Final = array("i").itemsize
+# Where more wait that were given up FreeBSD says that nobody listens (uipc_usrreq.c; not seen).
+_BACKLOG: Final = 64  # forkserver.py
+
+
+def listen_at(path: str) -> socket.socket:
+    """Where a guest's process will listen, in place of what is there; OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def send(channel: socket.socket, packet: bytes, descriptors: Sequence[int] = ()) -> None:
