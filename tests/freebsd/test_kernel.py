@@ -48,6 +48,7 @@ def test_queue_suite_on_a_file(tmp_path: Path, plain: Extension) -> None:
     assert status == 0, words
 
 
+@pytest.mark.more
 def test_queue_suite_on_a_provider_under_sanitizers(tmp_path: Path, sanitized: Extension) -> None:
     sanitized.link(tmp_path)
     status, words = run(tmp_path, "address,undefined", "device", *SUITE, INSIDE)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.conftest import XVDA, Machine, running_machine
 from tests.waiting import eventually
 from xbbd_bsd.sim.chain import Guest
@@ -36,7 +37,7 @@ def sha256(image: Path) -> str:
 EVERYTHING = ("--queues", "4", "--max-segments", "64", "--persistent", "--ring-order", "2")
 
 
-@pytest.mark.parametrize("abi", ["native", "x86_32", "x86_64"])
+@pytest.mark.parametrize("abi", ["native", "x86_32", in_more("x86_64")])
 def test_all_features_at_once(machine: Machine, image: Path, abi: str) -> None:
     guest = machine.connected(image, "--abi", abi, *EVERYTHING)
     machine.log_line(r"connected: 4 rings of 4 pages, \w+ layout, persistent grants")

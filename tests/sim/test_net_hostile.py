@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim.netmachine import NetMachine, addresses, net
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.native import NetRefusal
@@ -50,7 +51,7 @@ def unharmed(net: NetMachine, guest: Guest) -> None:
     net.check_figures(guest)
 
 
-@pytest.mark.parametrize("way", [*REFUSED, "noise", "flood", "storm"])
+@pytest.mark.parametrize("way", [*map(in_more, REFUSED), "noise", "flood", "storm"])
 def test_nonsense(net: NetMachine, way: str) -> None:
     hostile, other = net.online(1), honest(net)
     before = rss_kb(net)

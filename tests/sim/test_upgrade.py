@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.circumstances import in_more
 from tests.sim import earlier
 from tests.sim.conftest import PROCESSES, Machine, running_machine
 from tests.sim.test_end import state_of
@@ -51,7 +52,7 @@ def pid_of_server(machine: Machine, unit: int = 0) -> int:
 
 
 @pytest.mark.usefixtures("before")
-@pytest.mark.parametrize("options", [OPTIONS["rings"], OPTIONS["persistent"]])
+@pytest.mark.parametrize("options", [OPTIONS["rings"], in_more(OPTIONS["persistent"])])
 def test_another_version_goes_on_after_a_clean_hand_over(
     image: Path, options: tuple[str, ...], another_version: Path
 ) -> None:
@@ -87,7 +88,7 @@ def test_after_a_death_another_version_is_an_obstacle_that_is_said(image: Path) 
 
 
 @pytest.mark.usefixtures("before")
-@pytest.mark.parametrize("rings", ["1", "4"])
+@pytest.mark.parametrize("rings", [in_more("1"), "4"])
 def test_processes_of_another_version_hand_over(
     image: Path, rings: str, another_version: Path
 ) -> None:
