@@ -71,6 +71,13 @@ def test_what_every_store_does(cluster: Cluster) -> None:
     assert " skipped" not in done.stdout
 
 
+def test_one_thread_has_the_answers(machine: Machine) -> None:
+    """And not two, which librados would have."""
+    at_work(machine)
+    threads = Path(f"/proc/{machine.daemon.pid}/task").glob("*/comm")
+    assert [comm.read_text() for comm in threads].count("io_context_pool\n") == 1
+
+
 def test_an_osd_that_stands_still(machine: Machine, cluster: Cluster, name: str) -> None:
     """It is seen, and hurts nobody else."""
     guest = at_work(machine)

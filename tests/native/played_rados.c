@@ -106,16 +106,29 @@ rados_conf_read_file(void *self, const char *path)
 	return (0);
 }
 
+/* As of Ceph 15, which does not have all that later ones have. */
 int
 rados_conf_set(void *self, const char *option, const char *value)
 {
+	static const char *const others[] = {
+		"log_to_stderr", "err_to_stderr", "client_mount_timeout",
+		"rados_mon_op_timeout",
+	};
 	struct cluster *cluster = self;
+	size_t i;
 
-	if (strcmp(option, "rbd_cache") == 0)
+	if (strcmp(option, "rbd_cache") == 0) {
 		cluster->caches = strcmp(value, "false") != 0;
-	else if (strcmp(option, "keyring") == 0)
+		return (0);
+	}
+	if (strcmp(option, "keyring") == 0) {
 		cluster->keyless = access(value, R_OK) != 0;
-	return (0);
+		return (0);
+	}
+	for (i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (strcmp(option, others[i]) == 0)
+			return (0);
+	return (-ENOENT);
 }
 
 int
