@@ -129,6 +129,39 @@ check_retry(const struct pair_options *options, uint8_t operation)
 	rig_close(&rig);
 }
 
+/*
+ * What is held, and not due yet, is no work: the thread sleeps again when others
+ * have had it look.
+ */
+static void
+check_held_is_no_work(void)
+{
+	uint64_t retries, sleeps;
+	uint32_t tries;
+	struct rig rig;
+
+	rig_open(&rig, SECTORS, &usual);
+	set_policy(&rig, XBB_POLICY_RETRY, XBB_POLICY_AUTO);
+	fail_range(BYTE(1), BYTE(2), EIO);
+	put_at(&rig.guest, XBB_OP_READ, PLACE(1));
+	guest_publish(&rig.guest);
+	WAIT_UNTIL(COUNTER(&rig.pair, io_retries) >= 2);
+	tries = 0;
+	do {
+		CHECK(tries++ < 6);
+		retries = COUNTER(&rig.pair, io_retries);
+		sleeps = COMMON(&rig.pair, ring_sleeps);
+		put_at(&rig.guest, XBB_OP_READ, PLACE(3));
+		guest_publish(&rig.guest);
+		WAIT_UNTIL(COMMON(&rig.pair, ring_sleeps) > sleeps ||
+		    COUNTER(&rig.pair, io_retries) != retries);
+	} while (COUNTER(&rig.pair, io_retries) != retries);
+	atomic_store(&disk.errnum, 0);
+	guest_collect(&rig.guest);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
 /* One that lasts is told in the end; a bad place costs who asked for it. */
 static void
 check_retry_ends(void)
@@ -376,6 +409,7 @@ main(void)
 	}
 	check_retry(&usual, XBB_OP_READ);
 	check_retry(&usual, XBB_OP_WRITE_BARRIER);
+	check_held_is_no_work();
 	check_retry_ends();
 	check_full(&usual, ENOSPC, XBB_POLICY_RETRY);
 	check_full(&usual, EIO, XBB_POLICY_PAUSE);

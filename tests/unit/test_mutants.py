@@ -268,7 +268,8 @@ def test_a_mutant_is_built_and_tried_in_a_copy(
 ) -> None:
     target = Target(BY_NAME["block/coalesce.c"].file, ("coalesce",))
     source = (ROOT / target.file).read_text()
-    scratch = Scratch(tmp_path, {})
+    scratch = Scratch(tmp_path, {("test_coalesce",): 60.0})
+    scratch.check(target)  # another copy has run it, and this one has nothing yet
     killed = first(made["block/coalesce.c"], "batch->nseg += reqs[req].nseg;".replace("+", "-"))
     assert scratch.judge(target, killed) is Verdict.KILLED
 
