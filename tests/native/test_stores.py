@@ -182,8 +182,9 @@ def test_what_was_not_flushed_survives_a_crash_of_the_server(tmp_path: Path) -> 
         r.front.transfer(Op.WRITE, 8, 8, bytearray(b"z" * 4096))
         assert r.state.link().unflushed == SIZE + 4096
         assert player.durable == bytes(SIZE)
-        player.crash()
+        player.kill()
         assert player.cached == bytes(SIZE)
+        player.start()
         flush(r)
         assert player.durable == data
         assert r.state.link().unflushed == 0
