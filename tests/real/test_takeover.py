@@ -20,12 +20,12 @@ from tests.real.conftest import Guests
 from tests.real.service import Service, active_grants, eventually
 from tests.real.test_moves import XL_DISK
 from tests.real.work import (
-    ENDED,
     FILE_SYSTEM,
     FIO,
     RAW,
     Bench,
     begin,
+    end_fio,
     goes_on,
     process,
     progress,
@@ -186,9 +186,7 @@ def test_a_guest_whose_root_is_our_disk(service: Service, rooted: DomU, root_dis
         service.start()
         service.log_line("taken over: ")
         assert rooted.run(PROGRAMS, 120, check=True)[1] == programs
-    rooted.run(f"killall -INT fio; {ENDED}", 130, check=True)
-    _, said = rooted.run("cat /tmp/status; cat /tmp/fio")
-    assert "verify" not in said, said
+    end_fio(service, rooted)
     rooted.run(f"sync; echo u >/proc/sysrq-trigger; {READ_ONLY}", 60, check=True)
     rooted.shutdown()
     sh("e2fsck", "-fn", root_disk)
