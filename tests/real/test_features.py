@@ -20,7 +20,7 @@ from tests.real.conftest import Guests
 from tests.real.service import Service, Toolstack, eventually
 from tests.real.test_attach import check_same_bytes
 from tests.real.test_io import VERIFY, attached, check_fio
-from tests.real.work import ENDED
+from tests.real.work import ENDED, INTERRUPT
 from xbbd_bsd.native import State
 
 holes = pytest.mark.skipif(
@@ -165,7 +165,7 @@ def test_resize_is_seen_by_the_guest(
                 timeout=60,
                 check=True,
             )
-        guest.run(f"kill -INT $(pgrep -o -x fio); {ENDED}", timeout=130, check=True)
+        guest.run(f"{INTERRUPT}; {ENDED}", timeout=130, check=True)
         assert "err= 0" in guest.run("cat /tmp/load; rm /tmp/status /tmp/load")[1]
         check_fio(guest, f"{VERIFY} --bs=16k --offset=64M --size=24M")
         check_same_bytes(guest, "xvda", image)

@@ -15,7 +15,7 @@ import pytest
 from tests.lab.domu import DomU, sh
 from tests.real.conftest import Guests
 from tests.real.service import Service, Toolstack, eventually
-from xbbd_bsd.native import InflightRequest, State
+from xbbd_bsd.native import State
 from xbbd_bsd.toolstack import DiskOffer
 
 FIO = (
@@ -29,7 +29,9 @@ FILE_SYSTEM = (
     f" {FIO} --filename=/mnt/file; status=$?; umount /mnt; (exit $status)"
 )
 
-READS = "fio --name=r --readonly --direct=1 --rw=read --bs=64k --size=4M --filename=/dev/xvda"
+# The one that was started: a job of its that hears of it by itself, too, may hang (fio 3.33,
+# with nothing under way, 4 times of 12).
+INTERRUPT = "kill -INT $(for p in $(pidof fio); do echo $p; done | sort -n | head -1)"
 ENDED = (
     "n=0; until [ -e /tmp/status ]; do n=$((n+1)); [ $n -gt 1000 ] && exit 1; usleep 100000; done"
 )
@@ -71,34 +73,26 @@ def bench(toolstack: Toolstack, guests: Guests, image: Path) -> Bench:
 
 
 def end_fio(service: Service, guest: DomU) -> None:
-    """It is asked to end, and has found nothing wrong.
-
-    Asked so it may hang, with nothing under way (fio's issue 1934; seen with 3.33): then no
-    request is missing at either end, and the disk is read before it is killed.
-    """
-    fine = {"0", "128"}  # 128: as it was asked to end
-    late, _ = guest.run(f"kill -INT $(pgrep -o -x fio); {ENDED}", timeout=130)
-    if late:
-        _, theirs = guest.run("cat /sys/block/xvda/inflight", check=True)
-        ours = unanswered(service)
-        missing = theirs.split()[-2:] != ["0", "0"] or any(ours.values())
-        assert not missing, f"fio does not end; there: {theirs}\nhere: {ours}"
-        guest.run(f"{READS} && killall -9 fio; {ENDED}", timeout=130, check=True)
-        fine.add("137")
+    """It is asked to end, and has found nothing wrong."""
+    late, _ = guest.run(f"{INTERRUPT}; {ENDED}", timeout=130)
+    if late:  # whose requests are they, if any are missing?
+        _, theirs = guest.run("cat /sys/block/xvda/inflight /tmp/fio; ps")
+        text = f"fio does not end; there: {theirs}\nhere: {unanswered(service)}"
+        raise AssertionError(text)
     _, said = guest.run("cat /tmp/status; cat /tmp/fio")
     assert "verify" not in said, said
-    assert said.split()[0] in fine, said
+    assert said.split()[0] in ("0", "128"), said  # 128: as it was asked to end
 
 
-def unanswered(service: Service) -> dict[str, list[InflightRequest]]:
-    """What the table of each ring has."""
-    found = {}
+def unanswered(service: Service) -> str:
+    """What each disk's table has, and where its rings are."""
+    found = []
     for name in service.devices():
         state = State.open(str(service.directory / "run" / name))
         for ring in state.served:
-            found[f"{name}, ring {ring}"] = state.inflight(ring)
+            found.append(f"{name}: {state.ring(ring)}, {state.inflight(ring)}")
         state.close()
-    return found
+    return "\n".join(found)
 
 
 def begin(service: Service, guest: DomU, job: str) -> None:
