@@ -233,14 +233,16 @@ class Link:
         and to ask again is to wait on: how it ended is said only once.
         """
         end, what = time.monotonic() + limit, "hand over its rings"
-        serial = self._late.pop(device, 0)
+        with self._lock:
+            serial = self._late.pop(device, 0)
         if not serial:
             serial = self._post(lib.XBB_GUEST_QUIESCE, self._about(device), (), awaited=True)
         with suppress(HostError):
             self._wait(serial, what, end)
-        if self._lost is None and self._awaited[serial] is None:
-            self._late[device] = serial
-            raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
+        with self._lock:
+            if self._lost is None and self._awaited[serial] is None:
+                self._late[device] = serial
+                raise HostError(f"unable to {what}: no answer in time", ETIMEDOUT)
         self._hear(serial, what, end)
 
     def close_device(self, device: int, *, limit: float) -> None:
