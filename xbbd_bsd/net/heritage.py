@@ -175,7 +175,9 @@ class Heritage:
         """What is not of use without the segment only beside one that says something to us."""
         try:
             found = passport_file.read(path)
-            return found or passport_file.read(path, BEGUN) if legible else found
+            if found is None and legible:
+                found = passport_file.read(path, BEGUN)
+            return found
         except HostError as error:
             self._journal(SegmentLeft(path, str(error)))
             return None
