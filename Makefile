@@ -45,15 +45,15 @@ demo-net:
 
 # Most tests of whole machines are starts of Python: those it may cost only once what
 # compiling its modules costs, whatever the environment says.
-PYTEST_ALL=	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+PYTESTS=	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 test:
 	@sh bootstrap.sh test
-	$(PYTEST_ALL) -m "not more"
+	$(PYTESTS) -m "not more"
 
 # What that leaves out, since others show it too.
 test-more:
 	@sh bootstrap.sh test
-	$(PYTEST_ALL) -m more
+	$(PYTESTS) -m more
 
 test-all: test test-more
 
