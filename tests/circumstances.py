@@ -6,8 +6,12 @@ which has to end soon; CI runs both.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from _pytest.mark.structures import ParameterSet
+
+if TYPE_CHECKING:
+    from _pytest.mark.structures import ParameterSet  # which has no public name
 
 
 def in_more(*values: object) -> ParameterSet:

@@ -27,7 +27,8 @@ SUITE = tuple(
 )
 # In processes of their own; with sanitizers these are not confined.
 GUESTS = tuple(
-    f"tests/native/test_guest_{name}.py" for name in ("process", "messages", "service", "rings")
+    f"tests/native/test_guest_{name}.py"
+    for name in ("process", "messages", "service", "outdated", "rings")
 )
 # No disk makes a difference to a card, nor transport to its other end.
 CARDS = tuple(f"tests/native/test_{name}.py" for name in ("netfront", "net", "guest_cards"))
