@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import payload, profile
+from tests.lab.bench import BACKENDS
 from tests.lab.figures import RECORDS
 from tests.lab.images import LabError, build, cache, libc_version, say
 from tests.lab.initramfs import BadTree
@@ -43,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(icount=2)
     command.add_argument(
         "words", nargs=1, metavar="ROW", help='of either bench: "128k read, depth 8"'
+    )
+    command.add_argument(
+        "--backend", choices=BACKENDS[:2], default=BACKENDS[0], help="whose, in a row of disks"
     )
     return parser
 
@@ -78,7 +82,8 @@ def _boot(options: argparse.Namespace) -> int:
         "bench-net": payload.NET_BENCH_JOB,
         "profile": payload.PROFILE_JOB,
     }[options.command]
-    with payload.job(script, options.words, libc_version(images.tree)) as job:
+    words = [*options.words, *(["--backend", options.backend] if counted else [])]
+    with payload.job(script, words, libc_version(images.tree)) as job:
         status = run(images, job, out, boot)
         if status == 0 and counted:
             profile.show(out, options.words[0], next((job / "xbbd_bsd/native").glob("_xbb*.so")))

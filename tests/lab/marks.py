@@ -71,16 +71,17 @@ def _run(marker: Marker, pid: int, units: Callable[[float], float]) -> list[dict
     return found
 
 
-def _disk(row: str) -> list[dict[str, float]]:
+def _disk(row: str, backend: str) -> list[dict[str, float]]:
     size = 128
     sh("modprobe", "brd", "rd_nr=1", f"rd_size={size * 1024}")
     sh("dd", "if=/dev/urandom", f"of={bench.RAM}", "bs=1M", f"count={size}")
+    sh("modprobe", "xen-blkback")
     configure(bench.KINDS)
-    turn = bench.Turn("ram", "xbbd", 0)
+    turn = bench.Turn("ram", backend, 0)
     with (
         daemon() as child,
         DomU("bench", tsc="native") as guest,
-        bench.attached(guest, "xbbd", bench.RAM),
+        bench.attached(guest, backend, bench.RAM),
     ):
 
         def units(seconds: float) -> float:
@@ -110,8 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The row that is named; exit status."""
     parser = argparse.ArgumentParser(prog="profile")
     parser.add_argument("row", choices=[*bench.ROWS, *netbench.STREAMS])
+    parser.add_argument("--backend", choices=bench.BACKENDS[:2], default=bench.BACKENDS[0])
     options = parser.parse_args(arguments)
-    found = _disk(options.row) if options.row in bench.ROWS else _card(options.row)
+    found = _disk(options.row, options.backend) if options.row in bench.ROWS else _card(options.row)
     (Path(os.environ["RESULTS"]) / "marks.json").write_text(json.dumps(found))
     return 0
 
