@@ -1,8 +1,11 @@
 /*
  * test_rest.c - the thread of a ring at rest, with a family and a hypervisor that
- * are played: what it asks of them before it sleeps, what wakes it, and the one
- * more descriptor that a family may wait for.  One thread.
+ * are played: what it asks of them before it sleeps, how it does, what wakes it,
+ * and the one more descriptor that a family may wait for.  One thread, but for
+ * who kicks it.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,11 +16,18 @@ static struct {
 	bool		 has_work;
 	uint32_t	 looks;		/* how often that was asked */
 	bool		 asked_in_time;	/* something came while it was asked */
+	bool		 kicked_in_time;	/* likewise, by another */
 	int		 may_sleep;
+	bool		 awaits;	/* the frontend, and nobody else */
 	uint32_t	 asks;
+	unsigned int	 sleep;		/* how it is about to, then */
 	int		 take;		/* of the next event */
 	uint32_t	 unmasks;
 } played;
+
+static struct xbb_conn conn;
+static struct xbb_ring_common rc;
+static int32_t poll_max_us;
 
 static bool
 played_has_work(void *self)
@@ -34,6 +44,9 @@ played_ask(void *self)
 
 	(void)self;
 	played.asks++;
+	played.sleep = atomic_load(&conn.rest.sleeping);
+	if (played.kicked_in_time)
+		xbb_kick(&conn.rest);
 	return (played.asked_in_time);
 }
 
@@ -45,11 +58,20 @@ played_may_sleep(void *self)
 	return (played.may_sleep);
 }
 
+static bool
+played_awaits(void *self)
+{
+
+	(void)self;
+	return (played.awaits);
+}
+
 static const struct xbb_family family = {
 	.driver = "test",
 	.has_work = played_has_work,
 	.ask = played_ask,
 	.may_sleep = played_may_sleep,
+	.awaits_frontend = played_awaits,
 };
 
 static int event_pipe[2];
@@ -68,8 +90,10 @@ played_take(struct xbb_hv *hv)
 	char byte;
 
 	(void)hv;
-	CHECK_EQ(read(event_pipe[0], &byte, 1), 1);
-	return (played.take);
+	if (read(event_pipe[0], &byte, 1) == 1)
+		return (played.take);
+	CHECK(errno == EAGAIN || errno == EINTR);
+	return (0);
 }
 
 static int
@@ -84,12 +108,9 @@ played_unmask(struct xbb_hv *hv)
 static const struct xbb_hv_ops ops = {
 	.event_fd = played_event_fd,
 	.take = played_take,
+	.take_waits = true,
 	.unmask = played_unmask,
 };
-
-static struct xbb_conn conn;
-static struct xbb_ring_common rc;
-static int32_t poll_max_us;
 
 static void
 begin(void)
@@ -113,6 +134,7 @@ static void
 end(void)
 {
 
+	xbb_tick_leave(&conn.rest);
 	xbb_kick_close(&conn.rest);
 	close(event_pipe[0]);
 	close(event_pipe[1]);
@@ -167,12 +189,13 @@ check_event(void)
 
 /* Too many that bring nothing, and it is not listened to for a moment. */
 static void
-check_storm(void)
+check_storm(bool awaits)
 {
 	uint32_t i;
 
 	begin();
 	played.may_sleep = -1;
+	played.awaits = awaits;
 	for (i = 0; i < 8; i++) {
 		put_byte(event_pipe[1]);
 		CHECK(xbb_rest_now(&conn));
@@ -209,6 +232,108 @@ check_kick(void)
 	played.may_sleep = 1;
 	CHECK(xbb_rest_now(&conn));
 	end();
+}
+
+/* An event is there: how the thread has slept for it. */
+static unsigned int
+sleep_for_event(void)
+{
+	const uint64_t before = rc.counters.notifies_received;
+
+	put_byte(event_pipe[1]);
+	conn.rest.idle_events = 0;	/* it has brought something */
+	CHECK(xbb_rest_now(&conn));
+	CHECK_EQ(rc.counters.notifies_received, before + 1);
+	return (played.sleep);
+}
+
+/*
+ * Whose frontend is at work, and nobody else is, waits in a read of the event
+ * channel; unless there is to be another look soon.
+ */
+static void
+check_wait(void)
+{
+
+	begin();
+	played.may_sleep = -1;
+	played.awaits = true;
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	CHECK(conn.rest.masked);
+	CHECK_EQ(played.unmasks, 1);
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	CHECK_EQ(played.unmasks, 2);
+	played.awaits = false;
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	played.awaits = true;
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	played.may_sleep = XBB_TICK_MS - 1;
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	played.may_sleep = XBB_TICK_MS;
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	CHECK(!atomic_load(&conn.rest.sleeping));
+	CHECK_EQ(rc.counters.ring_sleeps, 7);
+	end();
+}
+
+/* A kick ends a wait, before it has begun too, and spoils none after it. */
+static void
+check_wait_kicked(void)
+{
+	pthread_t thread;
+	uint32_t i;
+
+	begin();
+	played.may_sleep = -1;
+	played.awaits = true;
+	for (i = 0; i < 50; i++) {
+		(void)sleep_for_event();
+		CHECK_EQ(sleep_for_event(), XBB_WAITS);
+		played.kicked_in_time = i % 2 != 0;
+		if (!played.kicked_in_time)
+			CHECK_EQ(pthread_create(&thread, NULL, kick_it, NULL),
+			    0);
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.sleep, XBB_WAITS);
+		if (!played.kicked_in_time)
+			CHECK_EQ(pthread_join(thread, NULL), 0);
+		played.kicked_in_time = false;
+	}
+	CHECK_EQ(rc.counters.notifies_received, 100);
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	CHECK_EQ(fcntl(event_pipe[0], F_GETFL) & O_NONBLOCK, 0);
+	end();
+}
+
+/*
+ * A wait that is to end some time does, whose thread polls then, by the time;
+ * and who is closed meanwhile is none to wake.
+ */
+static void
+check_tick(void)
+{
+	uint32_t i;
+
+	for (i = 0; i < 2; i++) {
+		begin();
+		played.may_sleep = XBB_TICK_MS;
+		played.awaits = true;
+		(void)sleep_for_event();
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.sleep, XBB_WAITS);
+		CHECK(!atomic_load(&conn.rest.ticks));
+		played.may_sleep = 1;
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.sleep, XBB_POLLS);
+		CHECK_EQ(rc.counters.notifies_received, 1);
+		played.may_sleep = XBB_TICK_MS;
+		(void)sleep_for_event();
+		CHECK_EQ(sleep_for_event(), XBB_WAITS);
+		CHECK(atomic_load(&conn.rest.ticks));
+		end();
+	}
 }
 
 /* How many sleeps until the thread looks around once more, asking often. */
@@ -293,8 +418,12 @@ main(void)
 
 	check_awake();
 	check_event();
-	check_storm();
+	check_storm(false);
+	check_storm(true);
 	check_kick();
+	check_wait();
+	check_wait_kicked();
+	check_tick();
 	check_looking();
 	check_also();
 	return (0);

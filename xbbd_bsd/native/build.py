@@ -44,6 +44,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "segment.c",
         "shortage.c",
         "thread.c",
+        "tick.c",
         "workers.c",
     ),
     "block": (

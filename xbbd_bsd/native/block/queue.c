@@ -54,11 +54,21 @@ block_may_sleep(void *self)
 	    xbb_shortage_wait(&q->own.retry, ms))));
 }
 
+/* A store that waits for something has more to wait for. */
+static bool
+block_awaits_frontend(void *self)
+{
+	struct xbb_queue *q = self;
+
+	return (q->own.nstarted == 0 && q->set.store->wait == NULL);
+}
+
 const struct xbb_family xbb_block_family = {
 	.driver = "xbbd",
 	.has_work = block_has_work,
 	.ask = block_ask,
 	.may_sleep = block_may_sleep,
+	.awaits_frontend = block_awaits_frontend,
 	.work = xbb_local_work,
 };
 

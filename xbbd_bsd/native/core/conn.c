@@ -340,5 +340,6 @@ xbb_conn_close(struct xbb_conn *conn)
 		(void)conn->ops->unmap(conn->hv, &conn->ring_map);
 	if (conn->hv != NULL)
 		conn->ops->close(conn->hv);
+	xbb_tick_leave(&conn->rest);
 	xbb_kick_close(&conn->rest);
 }

@@ -13,11 +13,13 @@
  * Locks.  pool.lock, for the run queue and the idle count; and one of the
  * process, for who has a budget (budget.c), under which rings are kicked.  None
  * is held across I/O, a hypervisor call or another lock.  hv/freebsd.c has one
- * of its own, for its port, inside hypervisor calls, and mapping.c one for who
- * maps segments.
+ * of its own, for its port, inside hypervisor calls, mapping.c one for who maps
+ * segments, and tick.c one for who waits.
  */
 #ifndef XBB_CORE_H
 #define XBB_CORE_H
+
+#include <sys/queue.h>
 
 #include "hv/hv.h"
 
@@ -53,18 +55,39 @@ struct xbb_family {
 	bool	(*has_work)(void *self);
 	/* Ask for an event; is there such a reason after all? */
 	bool	(*ask)(void *self);
-	/* Milliseconds that the ring's thread may sleep, -1 for any time. */
+	/*
+	 * Milliseconds that the ring's thread may sleep, -1 for any time.
+	 * Asked once for each sleep.
+	 */
 	int	(*may_sleep)(void *self);
+	/*
+	 * Is the frontend the only one that anything is expected of?  NULL if
+	 * that is never known.
+	 */
+	bool	(*awaits_frontend)(void *self);
 	/* Do a piece of work, and hand it back.  Worker 1, 2, ... */
 	void	(*work)(void *self, struct xbb_work *work, uint32_t worker);
+};
+
+/* What ends a sleep (kick.c). */
+enum xbb_sleep {
+	XBB_AWAKE,
+	XBB_POLLS,	/* in poll(2), for the kick too */
+	XBB_WAITS,	/* in read(2) of the event channel */
 };
 
 /* How the ring's thread sleeps, and is woken (rest.c). */
 struct xbb_rest {
 	/* Any thread. */
-	atomic_bool	 sleeping;	/* it is about to poll */
+	atomic_uint	 sleeping;	/* enum xbb_sleep; it is about to */
 	int		 kick;		/* what ends the poll */
+	_Atomic(pthread_t) thread;	/* who waits, */
+	atomic_int	 waits_for;	/* in a read of that descriptor */
+	atomic_bool	 ticks;		/* in the list of tick.c, with this */
+	LIST_ENTRY(xbb_rest) tick;
 	/* Ring thread. */
+	bool		 blocks;	/* which was told to */
+	bool		 notified;	/* the last sleep was ended by it */
 	bool		 masked;	/* event channel awaits unmask */
 	uint32_t	 idle_events;	/* in a row, that brought nothing */
 	uint64_t	 poll_ns;	/* how long looking for work pays */
@@ -168,6 +191,13 @@ void	xbb_wake(int fd);
 int	xbb_kick_open(struct xbb_rest *rest);
 void	xbb_kick_close(struct xbb_rest *rest);
 void	xbb_kick(struct xbb_rest *rest);
+void	xbb_kick_set_blocking(int fd, bool blocks);
+#define XBB_WAIT_SIGNAL	SIGURG	/* which does nothing where it is not caught */
+
+/* tick.c - ends waits, in which a ring's thread has no time, within a while. */
+#define XBB_TICK_MS	1000
+bool	xbb_tick_ask(struct xbb_rest *rest);
+void	xbb_tick_leave(struct xbb_rest *rest);
 
 /* rest.c - the ring's thread with nothing to do. */
 bool	xbb_rest_now(struct xbb_conn *conn);

@@ -1,12 +1,15 @@
 /*
- * kick.c - how one who sleeps in poll(2) is woken by another thread of ours: by
- * an eventfd(2), which FreeBSD has too, and is one descriptor where a pipe is
- * two.  A ring's is opened and closed by whoever opens the ring, and kicked by
- * any thread.
+ * kick.c - how one who sleeps is woken by another thread of ours.  In poll(2)
+ * by an eventfd(2), which FreeBSD has too, and is one descriptor where a pipe
+ * is two; a ring's is opened and closed by whoever opens the ring.  In read(2)
+ * by a signal, and by having the descriptor block no more: a read that has
+ * begun ends by the one, and one that has not by the other.  Any thread.
  */
 #include <sys/eventfd.h>
 
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "core/core.h"
@@ -34,11 +37,30 @@ xbb_wake(int fd)
 	/* EAGAIN: what is full wakes as well. */
 }
 
+static void
+end_wait(int signo)
+{
+
+	(void)signo;	/* that there is one is all that it takes */
+}
+
+static void
+catch_signal(void)
+{
+	const struct sigaction action = {
+		.sa_handler = end_wait, .sa_flags = SA_RESTART,
+	};
+
+	(void)sigaction(XBB_WAIT_SIGNAL, &action, NULL);
+}
+
 int
 xbb_kick_open(struct xbb_rest *rest)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	int fd;
 
+	(void)pthread_once(&once, catch_signal);
 	rest->also_fd = -1;
 	rest->also_events = POLLIN;
 	fd = xbb_wake_open();
@@ -54,12 +76,30 @@ xbb_kick_close(struct xbb_rest *rest)
 		close(rest->kick);
 }
 
-/* End the ring thread's poll, if it is in one.  Any thread. */
+/* Have a read of the descriptor wait, or not. */
+void
+xbb_kick_set_blocking(int fd, bool blocks)
+{
+
+	(void)fcntl(fd, F_SETFL, blocks ? 0 : O_NONBLOCK);
+}
+
+/*
+ * End the ring thread's sleep, if it is in one.  One that has ended by itself
+ * meanwhile makes this of no use, and the next one short.  Any thread.
+ */
 void
 xbb_kick(struct xbb_rest *rest)
 {
+	unsigned int sleep;
 
-	if (atomic_load(&rest->sleeping) &&
-	    atomic_exchange(&rest->sleeping, false))
+	if (atomic_load(&rest->sleeping) == XBB_AWAKE)
+		return;
+	sleep = atomic_exchange(&rest->sleeping, XBB_AWAKE);
+	if (sleep == XBB_POLLS)
 		xbb_wake(rest->kick);
+	if (sleep != XBB_WAITS)
+		return;
+	xbb_kick_set_blocking(atomic_load(&rest->waits_for), false);
+	(void)pthread_kill(atomic_load(&rest->thread), XBB_WAIT_SIGNAL);
 }

@@ -91,7 +91,8 @@ look_around(struct xbb_conn *conn)
 	return (false);
 }
 
-static void
+/* False if there was none. */
+static bool
 take_event(struct xbb_conn *conn)
 {
 	int n;
@@ -99,11 +100,19 @@ take_event(struct xbb_conn *conn)
 	n = conn->ops->take(conn->hv);
 	if (n < 0)
 		xbb_conn_stop(conn, XBB_STOP_EVENT, -n);
-	if (n > 0) {
-		conn->rest.masked = true;
-		conn->rest.idle_events++;
-		XBB_COUNT(conn->rc->counters.notifies_received, 1);
-	}
+	if (n <= 0)
+		return (false);
+	conn->rest.masked = conn->rest.notified = true;
+	conn->rest.idle_events++;
+	XBB_COUNT(conn->rc->counters.notifies_received, 1);
+	return (true);
+}
+
+static bool
+may_unmask(const struct xbb_rest *rest)
+{
+
+	return (rest->idle_events < IDLE_EVENTS);
 }
 
 static void
@@ -117,18 +126,9 @@ unmask_channel(struct xbb_conn *conn)
 		xbb_conn_stop(conn, XBB_STOP_EVENT, -error);
 }
 
-/* How long to sleep at most, milliseconds; -1 for any time. */
-static int
-longest_sleep(const struct xbb_conn *conn)
-{
-	const int ms = conn->family->may_sleep(conn->self);
-
-	return (conn->rest.masked && (ms < 0 || ms > IDLE_EVENTS_MS) ?
-	    IDLE_EVENTS_MS : ms);
-}
-
+/* For so many milliseconds at most, -1 for any time. */
 static void
-poll_all(struct xbb_conn *conn)
+poll_all(struct xbb_conn *conn, int ms)
 {
 	struct xbb_rest *rest = &conn->rest;
 	struct pollfd pfd[3] = {
@@ -140,8 +140,10 @@ poll_all(struct xbb_conn *conn)
 	uint64_t drop;
 	int n;
 
-	n = poll(pfd, rest->also_fd < 0 ? 2 : 3, longest_sleep(conn));
-	atomic_store(&rest->sleeping, false);
+	if (rest->masked && (ms < 0 || ms > IDLE_EVENTS_MS))
+		ms = IDLE_EVENTS_MS;
+	n = poll(pfd, rest->also_fd < 0 ? 2 : 3, ms);
+	atomic_store(&rest->sleeping, XBB_AWAKE);
 	rest->also_ready = n > 0 && pfd[2].revents != 0;
 	if (n == 0 && rest->masked)
 		rest->idle_events = 0;
@@ -150,7 +152,55 @@ poll_all(struct xbb_conn *conn)
 	if (pfd[0].revents != 0)
 		(void)!read(rest->kick, &drop, sizeof(drop));
 	if (pfd[1].revents != 0)
-		take_event(conn);
+		(void)take_event(conn);
+}
+
+/*
+ * May the thread sleep in a read of the event channel, which is one system call
+ * less than to poll for it?  That knows of nothing else and of no time, and is
+ * dear to end for a kick: so only while the frontend is at work, and nobody
+ * else is.
+ */
+static bool
+may_wait(struct xbb_conn *conn)
+{
+	const struct xbb_family *family = conn->family;
+
+	return (conn->ops->take_waits && conn->rest.notified &&
+	    may_unmask(&conn->rest) &&
+	    conn->ops->event_fd(conn->hv) >= 0 &&
+	    family->awaits_frontend != NULL &&
+	    family->awaits_frontend(conn->self));
+}
+
+/*
+ * Prepare such a sleep, if it may be that long: from now on a kick ends it.
+ */
+static bool
+prepare_wait(struct xbb_conn *conn, int ms)
+{
+	const int fd = conn->ops->event_fd(conn->hv);
+	struct xbb_rest *rest = &conn->rest;
+
+	if (ms >= 0 && ms < XBB_TICK_MS)
+		return (false);
+	if (!rest->blocks)
+		xbb_kick_set_blocking(fd, true);
+	rest->blocks = true;
+	atomic_store_explicit(&rest->thread, pthread_self(),
+	    memory_order_relaxed);
+	atomic_store_explicit(&rest->waits_for, fd, memory_order_relaxed);
+	atomic_store(&rest->sleeping, XBB_WAITS);
+	return (ms < 0 || xbb_tick_ask(rest));
+}
+
+/* If nothing came of it the descriptor may be one that does not block. */
+static void
+wait_for_event(struct xbb_conn *conn)
+{
+
+	conn->rest.blocks = take_event(conn);
+	atomic_store(&conn->rest.sleeping, XBB_AWAKE);
 }
 
 /*
@@ -161,18 +211,31 @@ static bool
 sleep_unless_work(struct xbb_conn *conn)
 {
 	struct xbb_rest *rest = &conn->rest;
+	bool asked, waits;
+	int ms;
 
-	atomic_store(&rest->sleeping, true);
+	ms = 0;
+	asked = may_wait(conn);
+	if (asked)
+		ms = conn->family->may_sleep(conn->self);
+	waits = asked && prepare_wait(conn, ms);
+	if (!waits)
+		atomic_store(&rest->sleeping, XBB_POLLS);
 	/* Whoever makes work for us looks at sleeping afterwards. */
 	if (conn->family->has_work(conn->self) ||
 	    conn->family->ask(conn->self)) {
-		atomic_store(&rest->sleeping, false);
+		atomic_store(&rest->sleeping, XBB_AWAKE);
 		return (false);
 	}
-	if (rest->masked && rest->idle_events < IDLE_EVENTS)
+	if (rest->masked && may_unmask(rest))
 		unmask_channel(conn);
 	XBB_COUNT(conn->rc->counters.ring_sleeps, 1);
-	poll_all(conn);
+	rest->notified = false;
+	if (waits)
+		wait_for_event(conn);
+	else
+		poll_all(conn, asked ? ms :
+		    conn->family->may_sleep(conn->self));
 	return (true);
 }
 

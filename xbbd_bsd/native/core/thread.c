@@ -54,7 +54,8 @@ xbb_thread_sleeps(void)
 
 /*
  * A thread that no signal reaches: those belong to the control plane.  But for
- * a fault, which kills if it is blocked, whoever handles it (mapping.c).
+ * a fault, which kills if it is blocked, whoever handles it (mapping.c), and
+ * for what ends a wait (kick.c).
  */
 int
 xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
@@ -64,6 +65,7 @@ xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
 
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS);
+	sigdelset(&all, XBB_WAIT_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	error = pthread_create(thread, NULL, main, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

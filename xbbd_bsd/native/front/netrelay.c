@@ -124,10 +124,10 @@ sleep_until_news(struct xbb_netfront *front)
 	uint64_t drop;
 	int error, fds[2], i, n;
 
-	atomic_store(&front->rest.sleeping, true);
+	atomic_store(&front->rest.sleeping, XBB_POLLS);
 	if (atomic_load(&front->stop) || ask_front(&front->rx, 1) ||
 	    ask_front(&front->tx, may_send ? sent + 1 : sent / 2 + 1)) {
-		atomic_store(&front->rest.sleeping, false);
+		atomic_store(&front->rest.sleeping, XBB_AWAKE);
 		return (0);
 	}
 	pfd[0] = (struct pollfd){ .fd = front->rest.kick, .events = POLLIN };
@@ -139,7 +139,7 @@ sleep_until_news(struct xbb_netfront *front)
 	for (i = 0; i < n; i++)
 		pfd[2 + i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
 	error = poll(pfd, 2 + (nfds_t)n, front->gone_ns != 0 ? GONE_MS : -1);
-	atomic_store(&front->rest.sleeping, false);
+	atomic_store(&front->rest.sleeping, XBB_AWAKE);
 	if (error < 0)
 		return (errno == EINTR ? 0 : -errno);
 	if (pfd[0].revents != 0)

@@ -54,6 +54,8 @@ struct xbb_hv_ops {
 	 * after it.
 	 */
 	int	(*take)(struct xbb_hv *hv);
+	/* Of a descriptor that blocks, take() waits, until a signal ends that. */
+	bool	take_waits;
 	int	(*unmask)(struct xbb_hv *hv);
 	int	(*notify)(struct xbb_hv *hv);
 

@@ -269,6 +269,7 @@ static const struct xbb_hv_ops linux_ops = {
 	.bind = linux_bind,
 	.event_fd = linux_event_fd,
 	.take = linux_take,
+	.take_waits = true,
 	.unmask = linux_unmask,
 	.notify = linux_notify,
 	.map = linux_map,

@@ -309,6 +309,7 @@ const struct xbb_hv_ops xbb_hv_sim = {
 	.bind = sim_bind,
 	.event_fd = sim_event_fd,
 	.take = sim_take,
+	.take_waits = true,
 	.unmask = sim_unmask,
 	.notify = sim_notify,
 	.map = sim_map,
