@@ -6,8 +6,9 @@
  */
 #include "block/block.h"
 
-/* Of a batch that is worth a sweep alone. */
+/* Of a batch that is worth a sweep alone; and so many are, one by one. */
 #define ENOUGH_SEGMENTS	8
+#define ENOUGH_BATCHES	64
 
 /* What a worker has done. */
 
@@ -132,7 +133,8 @@ try_bulk(struct xbb_queue *q, const struct xbb_batch *batch)
 	const struct xbb_queue_params *p = &q->set.params;
 
 	if (q->own.bulk_tried || !xbb_speed_is_quick(q) ||
-	    (q->own.pending.head == NULL && batch->nseg < ENOUGH_SEGMENTS))
+	    (q->own.pending.head == NULL && batch->nseg < ENOUGH_SEGMENTS &&
+	    q->own.starts < ENOUGH_BATCHES))
 		return;
 	q->own.bulk_tried = true;
 	if (p->disk_kind == XBB_DISK_DEVICE && xbb_data_is_bounced(q) &&
