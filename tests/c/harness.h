@@ -207,6 +207,9 @@ struct hypervisor {
 	atomic_uint	 most_pages;	/* of one of them; 0: any */
 	atomic_bool	 hold_notify;	/* calls begin and stay */
 	atomic_bool	 hold_map;
+	/* Of the host: for how long others waited, or that it says nothing. */
+	_Atomic(uint64_t) host_waited_ns;
+	atomic_int	 host_errnum;
 	/* What has happened. */
 	atomic_uint	 held;		/* calls that stay now */
 	atomic_uint	 mappings;	/* there are now */

@@ -3,7 +3,8 @@
  * be made to fail, or to take long, and which can be short of mappings, of memory for
  * large ones, or of everything: it counts each map as one mapping of the process, as a gntdev
  * does.  The linker puts __wrap_xbb_hv_lookup() in the place of the function of
- * that name (test_native.py).  And threads that cannot be made.  Any thread.
+ * that name (test_native.py).  And threads that cannot be made, and how long others
+ * have waited for a processor.  Any thread.
  */
 #include "harness.h"
 
@@ -158,6 +159,8 @@ hypervisor_reset(void)
 	atomic_store(&hypervisor.most_pages, 0);
 	atomic_store(&hypervisor.hold_notify, false);
 	atomic_store(&hypervisor.hold_map, false);
+	atomic_store(&hypervisor.host_waited_ns, 0);
+	atomic_store(&hypervisor.host_errnum, 0);
 }
 
 /* A stack for which there is no room anywhere. */
@@ -175,4 +178,14 @@ threads_forbid(bool forbid)
 	if (forbid)
 		CHECK_EQ(pthread_attr_setstacksize(&attr, (size_t)1 << 56), 0);
 	CHECK_EQ(pthread_setattr_default_np(&attr), 0);
+}
+
+int	__wrap_xbb_host_waited(uint64_t *nsp);
+
+int
+__wrap_xbb_host_waited(uint64_t *nsp)
+{
+
+	*nsp = atomic_load(&hypervisor.host_waited_ns);
+	return (-atomic_load(&hypervisor.host_errnum));
 }

@@ -44,7 +44,7 @@ SANITIZER_OPTIONS = {
     "TSAN_OPTIONS": f"halt_on_error=1 suppressions={HERE / 'thread.supp'}",
 }
 
-LINKING = ["-Wl,--wrap=xbb_hv_lookup"]  # hypervisor.c
+LINKING = ["-Wl,--wrap=xbb_hv_lookup", "-Wl,--wrap=xbb_host_waited"]  # hypervisor.c
 
 SCALE = int(os.environ.get("XBBD_TEST_SCALE", "1"))
 SEED = os.environ.get("XBBD_TEST_SEED", "1")

@@ -21,6 +21,8 @@ static struct {
 	bool		 awaits;	/* the frontend, and nobody else */
 	uint32_t	 asks;
 	unsigned int	 sleep;		/* how it is about to, then */
+	bool		 comes;		/* a request, while it dozes */
+	atomic_bool	 doze_ended;	/* by a kick */
 	int		 take;		/* of the next event */
 	uint32_t	 unmasks;
 } played;
@@ -104,6 +106,36 @@ played_unmask(struct xbb_hv *hv)
 	played.unmasks++;
 	return (0);
 }
+
+/* Until there is something, or it is to end. */
+static int
+played_doze(struct xbb_hv *hv)
+{
+
+	(void)hv;
+	if (!played.comes)
+		WAIT_UNTIL(atomic_load(&played.doze_ended));
+	atomic_store(&played.doze_ended, false);
+	played.has_work = played.comes;
+	return (0);
+}
+
+static void
+played_end_doze(struct xbb_hv *hv)
+{
+
+	(void)hv;
+	atomic_store(&played.doze_ended, true);
+}
+
+static const struct xbb_hv_ops dozing = {
+	.event_fd = played_event_fd,
+	.take = played_take,
+	.take_waits = true,
+	.unmask = played_unmask,
+	.doze = played_doze,
+	.end_doze = played_end_doze,
+};
 
 static const struct xbb_hv_ops ops = {
 	.event_fd = played_event_fd,
@@ -308,6 +340,56 @@ check_wait_kicked(void)
 }
 
 /*
+ * A doze leaves the event unread, but not too many of them, and does not wait
+ * for those.  If it was for nothing the next sleep is another one.
+ */
+static void
+check_doze(void)
+{
+	pthread_t thread;
+	uint32_t i;
+
+	begin();
+	conn.ops = &dozing;
+	conn.rest.ops = conn.ops;
+	poll_max_us = 1000000;
+	played.may_sleep = -1;
+	played.awaits = true;
+	played.has_work = true;		/* it is not for looking around */
+	CHECK(!xbb_rest_now(&conn));
+	played.has_work = false;
+	conn.rest.also_awaited = true;
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	CHECK_EQ(played.unmasks, 0);
+	played.comes = true;
+	for (i = 1; i <= 100; i++) {
+		if (i != 64)	/* one whose event is late */
+			put_byte(event_pipe[1]);
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.sleep, XBB_DOZES);
+		CHECK_EQ(played.unmasks, i);
+		CHECK(conn.rest.masked);
+		CHECK_EQ(rc.counters.notifies_received, 1 + i);
+		conn.rest.idle_events = 0;
+		played.has_work = false;
+	}
+	played.comes = false;
+	for (i = 0; i < 2; i++) {
+		played.kicked_in_time = i != 0;
+		if (i == 0)
+			CHECK_EQ(pthread_create(&thread, NULL, kick_it, NULL),
+			    0);
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.sleep, XBB_DOZES);
+		if (i == 0)
+			CHECK_EQ(pthread_join(thread, NULL), 0);
+		played.kicked_in_time = false;
+		CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	}
+	end();
+}
+
+/*
  * A wait that is to end some time does, whose thread polls then, by the time;
  * and who is closed meanwhile is none to wake.
  */
@@ -424,6 +506,7 @@ main(void)
 	check_wait();
 	check_wait_kicked();
 	check_tick();
+	check_doze();
 	check_looking();
 	check_also();
 	return (0);

@@ -111,6 +111,14 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def ram_disk() -> Iterator[str]:
+    """One that never has to be waited for."""
+    sh("modprobe", "brd", "rd_nr=1", f"rd_size={32 * 1024}")
+    yield "/dev/ram0"
+    sh("rmmod", "brd")
+
+
+@pytest.fixture
 def loop_device(image: Path) -> Iterator[str]:
     """The image as a block device, which is what xl wants of a backendtype=phy."""
     with DOM0.disk(image) as device:

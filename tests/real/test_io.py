@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.dom0 import DOM0
-from tests.lab.domu import DomU, sh
+from tests.lab.domu import DomU
 from tests.real.service import Service, Toolstack, eventually
 from xbbd_bsd.toolstack import DiskOffer
 
@@ -65,14 +65,6 @@ def test_fio_on_a_block_device(toolstack: Toolstack, guest: DomU, loop_device: s
     """Where the daemon's I/O goes past the page cache."""
     with attached(toolstack, guest, loop_device):
         check_fio(guest, f"{VERIFY} --bs=16k")
-
-
-@pytest.fixture
-def ram_disk() -> Iterator[str]:
-    """One that never has to be waited for."""
-    sh("modprobe", "brd", "rd_nr=1", f"rd_size={32 * 1024}")
-    yield "/dev/ram0"
-    sh("rmmod", "brd")
 
 
 @pytest.mark.skipif(DOM0.name != "linux", reason="there is no such call")

@@ -28,6 +28,7 @@ from xbbd_bsd.host.linux import (
 )
 from xbbd_bsd.native import DiskKind, can_flush, kernel_environment, pseudo_file_system
 from xbbd_bsd.native import can_punch as linux_can_punch
+from xbbd_bsd.native._xbb import ffi, lib
 
 Play = Callable[[int, dict[int, bytes | int]], None]
 
@@ -472,3 +473,23 @@ def test_linux_without_xen_and_linux_without_drivers(
         with pytest.raises(OperatorError, match="modprobe xen-gntdev") as raised:
             LINUX.xen()
         assert isinstance(raised.value, NoXen) != xen
+
+
+def pressure() -> int | None:
+    """Microseconds that somebody waited for a processor; a kernel may not count that."""
+    try:
+        text = Path("/proc/pressure/cpu").read_text()
+    except OSError:
+        return None
+    return int(text.split()[4].removeprefix("total="))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no other system says it")
+def test_how_long_others_waited_for_a_processor() -> None:
+    found = ffi.new("uint64_t *")
+    first, result, last = pressure(), lib.xbb_host_waited(found), pressure()
+    if first is None or last is None:
+        assert result < 0
+    else:
+        assert result == 0
+        assert first * 1000 <= found[0] <= last * 1000

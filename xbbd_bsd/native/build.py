@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core": (
         "budget.c",
         "conn.c",
+        "doze.c",
         "error.c",
         "grants.c",
         "kick.c",

@@ -262,7 +262,9 @@ uint32_t xbb_conn_descriptors(const struct xbb_conn_params *params);
  * is not set, ENOSYS where there is no such thing.  peer: which process is at
  * the other end of a connected local socket, and whose; of one that listened,
  * who called listen(2) last.  process_look: what a process has; ESRCH if it has
- * ended.  thread_name: tell it what the calling thread is, for top(1); what is
+ * ended.  host_waited: how long some thread of the system has waited for a
+ * processor, since it began; or a negative errno, where it does not say.
+ * thread_name: tell it what the calling thread is, for top(1); what is
  * too long for it is cut off.
  */
 int	xbb_pseudo_file_system(int fd, char name[XBB_FILE_SYSTEM_NAME]);
@@ -270,6 +272,7 @@ int	xbb_kernel_environment(const char *variable,
 	    char value[XBB_KERNEL_VALUE]);
 int	xbb_peer(int fd, int32_t *pidp, uint32_t *uidp);
 int	xbb_process_look(int32_t pid, struct xbb_process *process);
+int	xbb_host_waited(uint64_t *nsp);
 void	xbb_thread_name(const char *name);
 
 /*

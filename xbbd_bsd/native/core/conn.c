@@ -101,6 +101,8 @@ xbb_conn_open(struct xbb_conn *conn, const struct xbb_conn_params *params,
 	    params->domid);
 	if (e != 0)
 		return (xbb_fail(error, "open grant device", -e));
+	conn->rest.ops = conn->ops;
+	conn->rest.hv = conn->hv;
 	e = choose_transport(conn);
 	return (e != 0 ? xbb_fail(error, "prepare to copy grants", -e) : 0);
 }

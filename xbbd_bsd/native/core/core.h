@@ -74,6 +74,20 @@ enum xbb_sleep {
 	XBB_AWAKE,
 	XBB_POLLS,	/* in poll(2), for the kick too */
 	XBB_WAITS,	/* in read(2) of the event channel */
+	XBB_DOZES,	/* in the hypervisor */
+};
+
+/* How the ring's thread dozes (doze.c); it alone. */
+struct xbb_doze {
+	bool		 never;		/* it cannot */
+	uint32_t	 left;		/* other sleeps before the next */
+	uint32_t	 retry;		/* how many they were */
+	uint32_t	 unread;	/* events, that it left */
+	uint64_t	 begun_ns;
+	uint64_t	 judged_ns;	/* when others were looked at */
+	uint64_t	 waited_ns;	/* how long they had waited */
+	uint64_t	 away_ns;	/* of how long it kept from it, last */
+	uint64_t	 until_ns;	/* and until when */
 };
 
 /* How the ring's thread sleeps, and is woken (rest.c). */
@@ -81,7 +95,9 @@ struct xbb_rest {
 	/* Any thread. */
 	atomic_uint	 sleeping;	/* enum xbb_sleep; it is about to */
 	int		 kick;		/* what ends the poll */
-	_Atomic(pthread_t) thread;	/* who waits, */
+	const struct xbb_hv_ops *ops;	/* and with hv a doze */
+	struct xbb_hv	*hv;
+	_Atomic(pthread_t) thread;	/* who waits, or dozes */
 	atomic_int	 waits_for;	/* in a read of that descriptor */
 	atomic_bool	 ticks;		/* in the list of tick.c, with this */
 	LIST_ENTRY(xbb_rest) tick;
@@ -99,6 +115,7 @@ struct xbb_rest {
 	short		 also_events;	/* and for what */
 	bool		 also_ready;	/* it has something */
 	bool		 also_awaited;	/* which looking around does not see */
+	struct xbb_doze	 doze;
 };
 
 /* A ring's connection to its frontend, and how that ends (conn.c). */
@@ -198,6 +215,11 @@ void	xbb_kick_set_blocking(int fd, bool blocks);
 #define XBB_TICK_MS	1000
 bool	xbb_tick_ask(struct xbb_rest *rest);
 void	xbb_tick_leave(struct xbb_rest *rest);
+
+/* doze.c - waits for the frontend in the hypervisor. */
+bool	xbb_doze_wanted(struct xbb_conn *conn);
+bool	xbb_doze_now(struct xbb_conn *conn);
+bool	xbb_doze_overflows(struct xbb_conn *conn);
 
 /* rest.c - the ring's thread with nothing to do. */
 bool	xbb_rest_now(struct xbb_conn *conn);

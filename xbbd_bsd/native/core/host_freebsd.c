@@ -115,6 +115,15 @@ xbb_process_look(int32_t pid, struct xbb_process *process)
 	return (0);
 }
 
+/* There is no such count. */
+int
+xbb_host_waited(uint64_t *nsp)
+{
+
+	(void)nsp;
+	return (-ENOSYS);
+}
+
 void
 xbb_thread_name(const char *name)
 {

@@ -147,6 +147,29 @@ xbb_process_look(int32_t pid, struct xbb_process *process)
 	return (0);
 }
 
+/* "some avg10=0.00 avg60=0.00 avg300=0.00 total=MICROSECONDS" */
+int
+xbb_host_waited(uint64_t *nsp)
+{
+	unsigned long long us;
+	char text[256];
+	ssize_t n;
+	int fd;
+
+	fd = open("/proc/pressure/cpu", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return (-errno);
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n <= 0)	/* a kernel that was told not to count */
+		return (-EOPNOTSUPP);
+	text[n] = '\0';
+	if (sscanf(text, "some %*s %*s %*s total=%llu", &us) != 1)
+		return (-EINVAL);
+	*nsp = us * 1000;
+	return (0);
+}
+
 /* What is longer than the kernel's comm is not cut off there but refused. */
 void
 xbb_thread_name(const char *name)

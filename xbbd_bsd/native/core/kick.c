@@ -3,7 +3,8 @@
  * by an eventfd(2), which FreeBSD has too, and is one descriptor where a pipe
  * is two; a ring's is opened and closed by whoever opens the ring.  In read(2)
  * by a signal, and by having the descriptor block no more: a read that has
- * begun ends by the one, and one that has not by the other.  Any thread.
+ * begun ends by the one, and one that has not by the other.  In the hypervisor
+ * likewise.  Any thread.
  */
 #include <sys/eventfd.h>
 
@@ -98,8 +99,11 @@ xbb_kick(struct xbb_rest *rest)
 	sleep = atomic_exchange(&rest->sleeping, XBB_AWAKE);
 	if (sleep == XBB_POLLS)
 		xbb_wake(rest->kick);
-	if (sleep != XBB_WAITS)
-		return;
-	xbb_kick_set_blocking(atomic_load(&rest->waits_for), false);
-	(void)pthread_kill(atomic_load(&rest->thread), XBB_WAIT_SIGNAL);
+	if (sleep == XBB_WAITS)
+		xbb_kick_set_blocking(atomic_load(&rest->waits_for), false);
+	if (sleep == XBB_DOZES)
+		rest->ops->end_doze(rest->hv);
+	if (sleep == XBB_WAITS || sleep == XBB_DOZES)
+		(void)pthread_kill(atomic_load(&rest->thread),
+		    XBB_WAIT_SIGNAL);
 }

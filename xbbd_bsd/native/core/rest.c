@@ -91,6 +91,16 @@ look_around(struct xbb_conn *conn)
 	return (false);
 }
 
+/* One has come: the channel is masked. */
+static void
+note_event(struct xbb_conn *conn)
+{
+
+	conn->rest.masked = conn->rest.notified = true;
+	conn->rest.idle_events++;
+	XBB_COUNT(conn->rc->counters.notifies_received, 1);
+}
+
 /* False if there was none. */
 static bool
 take_event(struct xbb_conn *conn)
@@ -102,9 +112,8 @@ take_event(struct xbb_conn *conn)
 		xbb_conn_stop(conn, XBB_STOP_EVENT, -n);
 	if (n <= 0)
 		return (false);
-	conn->rest.masked = conn->rest.notified = true;
-	conn->rest.idle_events++;
-	XBB_COUNT(conn->rc->counters.notifies_received, 1);
+	conn->rest.doze.unread = 0;
+	note_event(conn);
 	return (true);
 }
 
@@ -177,30 +186,60 @@ may_wait(struct xbb_conn *conn)
  * Prepare such a sleep, if it may be that long: from now on a kick ends it.
  */
 static bool
-prepare_wait(struct xbb_conn *conn, int ms)
+prepare_wait(struct xbb_conn *conn, int ms, unsigned int sleep)
 {
 	const int fd = conn->ops->event_fd(conn->hv);
 	struct xbb_rest *rest = &conn->rest;
 
 	if (ms >= 0 && ms < XBB_TICK_MS)
 		return (false);
-	if (!rest->blocks)
+	if (sleep == XBB_WAITS && !rest->blocks) {
+		rest->blocks = true;
 		xbb_kick_set_blocking(fd, true);
-	rest->blocks = true;
+	}
 	atomic_store_explicit(&rest->thread, pthread_self(),
 	    memory_order_relaxed);
 	atomic_store_explicit(&rest->waits_for, fd, memory_order_relaxed);
-	atomic_store(&rest->sleeping, XBB_WAITS);
+	atomic_store(&rest->sleeping, sleep);
 	return (ms < 0 || xbb_tick_ask(rest));
 }
 
 /* If nothing came of it the descriptor may be one that does not block. */
 static void
-wait_for_event(struct xbb_conn *conn)
+wait_in_read(struct xbb_conn *conn)
 {
 
 	conn->rest.blocks = take_event(conn);
 	atomic_store(&conn->rest.sleeping, XBB_AWAKE);
+}
+
+/*
+ * Or the thread dozes, and sleeps after that if it was for nothing.  What it
+ * leaves unread is read in time, if it is there by now: no matter what the
+ * frontend does, this is not to wait.
+ */
+static void
+doze_a_while(struct xbb_conn *conn)
+{
+	struct xbb_rest *rest = &conn->rest;
+	bool came;
+	int n;
+
+	came = xbb_doze_now(conn);
+	atomic_store(&rest->sleeping, XBB_AWAKE);
+	rest->notified = true;
+	if (!came)
+		return;
+	note_event(conn);
+	if (!xbb_doze_overflows(conn))
+		return;
+	if (rest->blocks)
+		xbb_kick_set_blocking(conn->ops->event_fd(conn->hv), false);
+	rest->blocks = false;
+	rest->doze.unread = 0;
+	n = conn->ops->take(conn->hv);
+	if (n < 0)
+		xbb_conn_stop(conn, XBB_STOP_EVENT, -n);
 }
 
 /*
@@ -211,15 +250,20 @@ static bool
 sleep_unless_work(struct xbb_conn *conn)
 {
 	struct xbb_rest *rest = &conn->rest;
-	bool asked, waits;
+	unsigned int sleep;
+	bool asked;
 	int ms;
 
 	ms = 0;
+	sleep = XBB_POLLS;
 	asked = may_wait(conn);
-	if (asked)
+	if (asked) {
 		ms = conn->family->may_sleep(conn->self);
-	waits = asked && prepare_wait(conn, ms);
-	if (!waits)
+		sleep = xbb_doze_wanted(conn) ? XBB_DOZES : XBB_WAITS;
+		if (!prepare_wait(conn, ms, sleep))
+			sleep = XBB_POLLS;
+	}
+	if (sleep == XBB_POLLS)
 		atomic_store(&rest->sleeping, XBB_POLLS);
 	/* Whoever makes work for us looks at sleeping afterwards. */
 	if (conn->family->has_work(conn->self) ||
@@ -231,8 +275,10 @@ sleep_unless_work(struct xbb_conn *conn)
 		unmask_channel(conn);
 	XBB_COUNT(conn->rc->counters.ring_sleeps, 1);
 	rest->notified = false;
-	if (waits)
-		wait_for_event(conn);
+	if (sleep == XBB_DOZES)
+		doze_a_while(conn);
+	else if (sleep == XBB_WAITS)
+		wait_in_read(conn);
 	else
 		poll_all(conn, asked ? ms :
 		    conn->family->may_sleep(conn->self));

@@ -50,13 +50,21 @@ struct xbb_hv_ops {
 	/* Descriptor for poll(2), -1 once no event can ever come. */
 	int	(*event_fd)(struct xbb_hv *hv);
 	/*
-	 * Take what is pending: 1 if there was an event.  The channel is masked
-	 * after it.
+	 * Take all that is pending: 1 if there was an event.  The channel is
+	 * masked after it.
 	 */
 	int	(*take)(struct xbb_hv *hv);
-	/* Of a descriptor that blocks, take() waits, until a signal ends that. */
+	/* If the descriptor blocks take() waits, until a signal ends that. */
 	bool	take_waits;
 	int	(*unmask)(struct xbb_hv *hv);
+	/*
+	 * Let other domains have this processor until an event is pending, or
+	 * something else comes up in the host, at the next tick of its clock at
+	 * the latest; or, of another thread, until end_doze() was called and a
+	 * signal came.  NULL where nobody can.
+	 */
+	int	(*doze)(struct xbb_hv *hv);
+	void	(*end_doze)(struct xbb_hv *hv);
 	int	(*notify)(struct xbb_hv *hv);
 
 	/*

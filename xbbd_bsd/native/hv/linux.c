@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -24,11 +25,31 @@ typedef uint16_t	domid_t;
 #define GNTCOPY_SOURCE_GREF	1
 #define GNTCOPY_DEST_GREF	2
 
+/* xen/privcmd.h, which wants headers of the kernel's own. */
+struct privcmd_hypercall {
+	uint64_t	 op;
+	uint64_t	 arg[5];
+};
+#define PRIVCMD_HYPERCALL \
+	_IOC(_IOC_NONE, 'P', 0, sizeof(struct privcmd_hypercall))
+
+#define HYPERVISOR_SCHED_OP	29	/* xen.h */
+#define SCHEDOP_POLL		3	/* sched.h, as the next two */
+#define POLL_MOST_PORTS		128
+
+struct sched_poll {
+	uint64_t	 ports;
+	atomic_uint	 nr_ports;
+	uint64_t	 timeout;
+};
+
 struct xbb_hv {
 	int		 grant_fd;	/* the caller's, as is the next */
 	int		 event_fd;
 	uint32_t	 domid;
 	uint32_t	 port;		/* ours, 0 while not bound */
+	struct sched_poll poll;		/* Xen's too, and end_doze()'s */
+	bool		 dozes;		/* it has a part in privcmd_fd */
 	bool		 can_copy;
 };
 
@@ -53,8 +74,44 @@ linux_open(struct xbb_hv **hvp, int grant_fd, int event_fd, uint32_t domid)
 	hv->event_fd = event_fd;
 	hv->domid = domid;
 	hv->can_copy = has_copy(grant_fd);
+	hv->poll.ports = (uint64_t)(uintptr_t)&hv->port;
+	atomic_store(&hv->poll.nr_ports, 1);
 	*hvp = hv;
 	return (0);
+}
+
+/*
+ * The device that takes any hypercall, for all objects of the process that ever
+ * doze.  One that is confined opens no such thing.
+ */
+static pthread_mutex_t privcmd_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint32_t privcmd_users;		/* lock */
+static int privcmd_fd;			/* lock; of those */
+
+static int
+open_privcmd(void)
+{
+	int error;
+
+	error = 0;
+	pthread_mutex_lock(&privcmd_lock);
+	if (privcmd_users == 0) {
+		privcmd_fd = open("/dev/xen/privcmd", O_RDWR | O_CLOEXEC);
+		error = privcmd_fd < 0 ? -errno : 0;
+	}
+	privcmd_users += error == 0;
+	pthread_mutex_unlock(&privcmd_lock);
+	return (error);
+}
+
+static void
+close_privcmd(void)
+{
+
+	pthread_mutex_lock(&privcmd_lock);
+	if (--privcmd_users == 0)
+		close(privcmd_fd);
+	pthread_mutex_unlock(&privcmd_lock);
 }
 
 static void
@@ -62,6 +119,8 @@ linux_close(struct xbb_hv *hv)
 {
 	struct ioctl_evtchn_unbind unbind = { .port = hv->port };
 
+	if (hv->dozes)
+		close_privcmd();
 	if (hv->port != 0)
 		(void)ioctl(hv->event_fd, IOCTL_EVTCHN_UNBIND, &unbind);
 	free(hv);
@@ -93,16 +152,16 @@ linux_event_fd(struct xbb_hv *hv)
 static int
 linux_take(struct xbb_hv *hv)
 {
-	uint32_t port;
+	uint32_t ports[64];
 	ssize_t n;
 
-	n = read(hv->event_fd, &port, sizeof(port));
-	if (n == (ssize_t)sizeof(port))
+	n = read(hv->event_fd, ports, sizeof(ports));
+	if (n > 0)
 		return (1);
 	if (n < 0 && errno == EFBIG)	/* events were lost, so look */
 		return (ioctl(hv->event_fd, IOCTL_EVTCHN_RESET) == 0 ? 1 :
 		    -errno);
-	return (n >= 0 || errno == EAGAIN || errno == EINTR ? 0 : -errno);
+	return (n == 0 || errno == EAGAIN || errno == EINTR ? 0 : -errno);
 }
 
 static int
@@ -111,6 +170,38 @@ linux_unmask(struct xbb_hv *hv)
 
 	return (write(hv->event_fd, &hv->port, sizeof(hv->port)) ==
 	    (ssize_t)sizeof(hv->port) ? 0 : -errno);
+}
+
+/*
+ * SCHEDOP_poll blocks this virtual processor, whether the port is masked or
+ * not; any interrupt of it ends that.  More ports than Xen takes are an error,
+ * which is how it is ended that did not begin yet.
+ */
+static int
+linux_doze(struct xbb_hv *hv)
+{
+	struct privcmd_hypercall call = {
+		.op = HYPERVISOR_SCHED_OP,
+		.arg = { SCHEDOP_POLL, (uint64_t)(uintptr_t)&hv->poll },
+	};
+	int error;
+
+	if (!hv->dozes) {
+		error = open_privcmd();
+		if (error != 0)
+			return (error);
+		hv->dozes = true;
+	}
+	error = ioctl(privcmd_fd, PRIVCMD_HYPERCALL, &call) < 0 ? errno : 0;
+	atomic_store(&hv->poll.nr_ports, 1);
+	return (error == EINVAL || error == EINTR ? 0 : -error);
+}
+
+static void
+linux_end_doze(struct xbb_hv *hv)
+{
+
+	atomic_store(&hv->poll.nr_ports, POLL_MOST_PORTS + 1);
 }
 
 static int
@@ -271,6 +362,8 @@ static const struct xbb_hv_ops linux_ops = {
 	.take = linux_take,
 	.take_waits = true,
 	.unmask = linux_unmask,
+	.doze = linux_doze,
+	.end_doze = linux_end_doze,
 	.notify = linux_notify,
 	.map = linux_map,
 	.unmap = linux_unmap,
