@@ -278,7 +278,7 @@ check_order(bool slow, bool discard)
 	guest_collect(guest);
 	guest_check_okay(guest, 4);
 	CHECK_EQ(atomic_load(&disk.syncs), 1);
-	CHECK_EQ(rig.pair.rs->received.tag_ordered, ordered + 1);
+	CHECK_EQ(XBB_GET(rig.pair.rs->received.tag_ordered), ordered + 1);
 	pair_drain(&rig.pair);
 	CHECK_EQ(rig.pair.rs->dispatched.tag_ordered, ordered + 1);
 	rig_close(&rig);

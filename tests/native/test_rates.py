@@ -215,12 +215,12 @@ def test_a_ring_that_ends_leaves_all_as_a_debt(r: Ring) -> None:
 def test_flushes_and_barriers_keep_their_order_and_count(r: Ring) -> None:
     """With a model: what is read is what was written before it."""
     model = bytearray(1024 * 512)
-    r.state.set_tunable("iops_max", 2000)
+    r.state.set_tunable("iops_max", 600)
     load = Workload(
         seed=3,
         sectors=1024,
         depth=32,
-        operations=1500,
+        operations=900,
         flush_every=5,
         barrier_every=7,
         max_sectors=88,
