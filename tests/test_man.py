@@ -31,7 +31,7 @@ OURS = {(path.stem, path.suffix[1:]) for path in PAGES}
 
 # Pages of FreeBSD and of Xen that ours name; a name that is not here is looked at twice.
 FOREIGN = {
-    *((name, "1") for name in ("cpuset", "dd", "dtrace", "head", "kenv", "protect", "ps")),
+    *((name, "1") for name in ("cpuset", "dd", "dtrace", "head", "kenv", "protect", "ps", "top")),
     *((name, "1") for name in ("taskset", "truncate", "xl")),
     ("netstat", "1"),
     ("errno", "2"),

@@ -25,7 +25,7 @@ typedef uint16_t	domid_t;
 #define GNTCOPY_SOURCE_GREF	1
 #define GNTCOPY_DEST_GREF	2
 
-/* xen/privcmd.h, which wants headers of the kernel's own. */
+/* As Linux has it, in a header that wants others of its own. */
 struct privcmd_hypercall {
 	uint64_t	 op;
 	uint64_t	 arg[5];
