@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -89,10 +90,10 @@ played_event_fd(struct xbb_hv *hv)
 static int
 played_take(struct xbb_hv *hv)
 {
-	char byte;
+	char bytes[64];
 
 	(void)hv;
-	if (read(event_pipe[0], &byte, 1) == 1)
+	if (read(event_pipe[0], bytes, sizeof(bytes)) > 0)
 		return (played.take);
 	CHECK(errno == EAGAIN || errno == EINTR);
 	return (0);
@@ -339,6 +340,16 @@ check_wait_kicked(void)
 	end();
 }
 
+static atomic_uint signals;
+
+static void
+count_signal(int signo)
+{
+
+	(void)signo;
+	atomic_fetch_add(&signals, 1);
+}
+
 /*
  * A doze leaves the event unread, but not too many of them, and does not wait
  * for those.  If it was for nothing the next sleep is another one.
@@ -350,42 +361,75 @@ check_doze(void)
 	uint32_t i;
 
 	begin();
-	conn.ops = &dozing;
-	conn.rest.ops = conn.ops;
-	poll_max_us = 1000000;
+	poll_max_us = 10000;
 	played.may_sleep = -1;
 	played.awaits = true;
-	played.has_work = true;		/* it is not for looking around */
-	CHECK(!xbb_rest_now(&conn));
-	played.has_work = false;
-	conn.rest.also_awaited = true;
+	conn.rest.also_awaited = true;	/* it is not for looking around */
 	CHECK_EQ(sleep_for_event(), XBB_POLLS);
-	CHECK_EQ(played.unmasks, 0);
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	CHECK_EQ(played.unmasks, 1);
+	conn.ops = &dozing;
+	conn.rest.ops = conn.ops;
 	played.comes = true;
 	for (i = 1; i <= 100; i++) {
-		if (i != 64)	/* one whose event is late */
+		/* The first ones tell nobody that they come. */
+		if (i > 40)
 			put_byte(event_pipe[1]);
+		conn.rest.doze.left = 0;	/* the machine may be busy */
 		CHECK(xbb_rest_now(&conn));
 		CHECK_EQ(played.sleep, XBB_DOZES);
-		CHECK_EQ(played.unmasks, i);
+		CHECK_EQ(played.unmasks, 1 + i);
 		CHECK(conn.rest.masked);
-		CHECK_EQ(rc.counters.notifies_received, 1 + i);
+		CHECK_EQ(rc.counters.notifies_received, 2 + i);
 		conn.rest.idle_events = 0;
 		played.has_work = false;
 	}
+	CHECK(conn.rest.doze.unread < 32);
 	played.comes = false;
+	CHECK_EQ(signal(XBB_WAIT_SIGNAL, count_signal) == SIG_ERR, false);
 	for (i = 0; i < 2; i++) {
 		played.kicked_in_time = i != 0;
 		if (i == 0)
 			CHECK_EQ(pthread_create(&thread, NULL, kick_it, NULL),
 			    0);
+		conn.rest.doze.left = 0;
 		CHECK(xbb_rest_now(&conn));
 		CHECK_EQ(played.sleep, XBB_DOZES);
 		if (i == 0)
 			CHECK_EQ(pthread_join(thread, NULL), 0);
+		WAIT_UNTIL(atomic_load(&signals) == i + 1);
 		played.kicked_in_time = false;
+		CHECK_EQ(rc.counters.notifies_received, 102 + i);
 		CHECK_EQ(sleep_for_event(), XBB_WAITS);
 	}
+	end();
+}
+
+static void *
+finish_kick(void *arg)
+{
+	atomic_bool *finished = arg;
+
+	WAIT_UNTIL(atomic_load(&conn.rest.kicks) == 1);
+	atomic_store(finished, true);
+	atomic_store(&conn.rest.kicks, 0);
+	return (NULL);
+}
+
+/* Nobody ends while somebody may be about to send him a signal. */
+static void
+check_settling(void)
+{
+	atomic_bool finished = false;
+	pthread_t thread;
+
+	begin();
+	xbb_kick_settle(&conn.rest);
+	CHECK_EQ(pthread_create(&thread, NULL, finish_kick, &finished), 0);
+	atomic_store(&conn.rest.kicks, 1);
+	xbb_kick_settle(&conn.rest);
+	CHECK(atomic_load(&finished));
+	CHECK_EQ(pthread_join(thread, NULL), 0);
 	end();
 }
 
@@ -507,6 +551,7 @@ main(void)
 	check_wait_kicked();
 	check_tick();
 	check_doze();
+	check_settling();
 	check_looking();
 	check_also();
 	return (0);

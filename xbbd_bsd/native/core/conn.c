@@ -306,6 +306,7 @@ xbb_conn_drained(struct xbb_conn *conn)
 {
 
 	xbb_conn_check(conn);
+	xbb_kick_settle(&conn->rest);
 	if (!is_kept(conn))
 		hide_conn(conn);
 	atomic_store(&conn->state, XBB_QUEUE_DRAINED);
@@ -337,11 +338,11 @@ void
 xbb_conn_close(struct xbb_conn *conn)
 {
 
+	xbb_tick_leave(&conn->rest);
 	if (conn->ring_map.base != NULL)
 		/* What cannot be unmapped goes with close. */
 		(void)conn->ops->unmap(conn->hv, &conn->ring_map);
 	if (conn->hv != NULL)
 		conn->ops->close(conn->hv);
-	xbb_tick_leave(&conn->rest);
 	xbb_kick_close(&conn->rest);
 }

@@ -57,7 +57,7 @@ struct xbb_family {
 	bool	(*ask)(void *self);
 	/*
 	 * Milliseconds that the ring's thread may sleep, -1 for any time.
-	 * Asked once for each sleep.
+	 * Asked at most once for each sleep, and maybe for none.
 	 */
 	int	(*may_sleep)(void *self);
 	/*
@@ -95,7 +95,8 @@ struct xbb_rest {
 	/* Any thread. */
 	atomic_uint	 sleeping;	/* enum xbb_sleep; it is about to */
 	int		 kick;		/* what ends the poll */
-	const struct xbb_hv_ops *ops;	/* and with hv a doze */
+	atomic_uint	 kicks;		/* under way */
+	const struct xbb_hv_ops *ops;	/* with hv, what ends a doze */
 	struct xbb_hv	*hv;
 	_Atomic(pthread_t) thread;	/* who waits, or dozes */
 	atomic_int	 waits_for;	/* in a read of that descriptor */
@@ -208,6 +209,7 @@ void	xbb_wake(int fd);
 int	xbb_kick_open(struct xbb_rest *rest);
 void	xbb_kick_close(struct xbb_rest *rest);
 void	xbb_kick(struct xbb_rest *rest);
+void	xbb_kick_settle(struct xbb_rest *rest);
 void	xbb_kick_set_blocking(int fd, bool blocks);
 #define XBB_WAIT_SIGNAL	SIGURG	/* which does nothing where it is not caught */
 
@@ -223,6 +225,7 @@ bool	xbb_doze_overflows(struct xbb_conn *conn);
 
 /* rest.c - the ring's thread with nothing to do. */
 bool	xbb_rest_now(struct xbb_conn *conn);
+uint64_t xbb_rest_look_ns(const struct xbb_rest *rest);
 
 /*
  * grants.c - pages of the guest's that are mapped or copied for a moment.  Any

@@ -16,7 +16,7 @@
 /* A doze may take so many times as long as looking around (poll_max_us). */
 #define LOOKS		10
 
-/* After how many other sleeps to try again; that doubles. */
+/* After how many other sleeps, about, to try again; that doubles. */
 #define RETRY		16
 #define RETRY_LAST	1024
 
@@ -64,7 +64,7 @@ xbb_doze_wanted(struct xbb_conn *conn)
 	struct xbb_doze *doze = &conn->rest.doze;
 
 	if (conn->ops->doze == NULL || doze->never ||
-	    XBB_GET(*conn->rest.poll_max_us) <= 0)
+	    xbb_rest_look_ns(&conn->rest) == 0)
 		return (false);
 	if (doze->left != 0) {
 		doze->left--;
@@ -82,10 +82,9 @@ static void
 judge_doze(struct xbb_conn *conn)
 {
 	struct xbb_doze *doze = &conn->rest.doze;
-	const uint64_t most = (uint64_t)XBB_GET(*conn->rest.poll_max_us) *
-	    1000 * LOOKS;
+	const uint64_t most = LOOKS * xbb_rest_look_ns(&conn->rest);
 
-	if (xbb_now_ns() - doze->begun_ns <= most) {
+	if (xbb_now_ns() <= doze->begun_ns + most) {
 		doze->retry = 0;
 		return;
 	}
@@ -95,8 +94,8 @@ judge_doze(struct xbb_conn *conn)
 }
 
 /*
- * Doze; rest->sleeping says so already.  True if the frontend has something:
- * its event is not read, though that has masked the channel.
+ * Doze; rest->sleeping says so already.  True if there is work: if it is the
+ * frontend's, its event is not read, though that has masked the channel.
  */
 bool
 xbb_doze_now(struct xbb_conn *conn)

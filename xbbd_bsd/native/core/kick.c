@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -96,6 +97,7 @@ xbb_kick(struct xbb_rest *rest)
 
 	if (atomic_load(&rest->sleeping) == XBB_AWAKE)
 		return;
+	atomic_fetch_add(&rest->kicks, 1);
 	sleep = atomic_exchange(&rest->sleeping, XBB_AWAKE);
 	if (sleep == XBB_POLLS)
 		xbb_wake(rest->kick);
@@ -106,4 +108,17 @@ xbb_kick(struct xbb_rest *rest)
 	if (sleep == XBB_WAITS || sleep == XBB_DOZES)
 		(void)pthread_kill(atomic_load(&rest->thread),
 		    XBB_WAIT_SIGNAL);
+	atomic_fetch_sub(&rest->kicks, 1);
+}
+
+/*
+ * Before the ring's thread ends, awake: nobody is left who is about to send it
+ * a signal.
+ */
+void
+xbb_kick_settle(struct xbb_rest *rest)
+{
+
+	while (atomic_load(&rest->kicks) != 0)
+		sched_yield();
 }

@@ -39,17 +39,24 @@ look_for_work(struct xbb_conn *conn, uint64_t ns)
 	return (false);
 }
 
+/* How long it may be, as the segment has it. */
+uint64_t
+xbb_rest_look_ns(const struct xbb_rest *rest)
+{
+	int32_t us;
+
+	us = XBB_GET(*rest->poll_max_us);
+	if (us > POLL_MOST_US)
+		us = POLL_MOST_US;
+	return (us > 0 ? (uint64_t)us * 1000 : 0);
+}
+
 /* How long may be looked; another answer than before, and all begins anew. */
 static uint64_t
 longest_look(struct xbb_rest *rest)
 {
-	uint64_t most;
-	int32_t most_us;
+	const uint64_t most = xbb_rest_look_ns(rest);
 
-	most_us = XBB_GET(*rest->poll_max_us);
-	if (most_us > POLL_MOST_US)
-		most_us = POLL_MOST_US;
-	most = most_us > 0 ? (uint64_t)most_us * 1000 : 0;
 	if (most != rest->poll_most_ns) {
 		rest->poll_most_ns = most;
 		rest->poll_ns = 0;
@@ -226,7 +233,8 @@ doze_a_while(struct xbb_conn *conn)
 	int n;
 
 	came = xbb_doze_now(conn);
-	atomic_store(&rest->sleeping, XBB_AWAKE);
+	/* A kick has its reasons; if there was an event too it is unread. */
+	came &= atomic_exchange(&rest->sleeping, XBB_AWAKE) == XBB_DOZES;
 	rest->notified = true;
 	if (!came)
 		return;

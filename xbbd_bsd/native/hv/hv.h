@@ -59,9 +59,9 @@ struct xbb_hv_ops {
 	int	(*unmask)(struct xbb_hv *hv);
 	/*
 	 * Let other domains have this processor until an event is pending, or
-	 * something else comes up in the host, at the next tick of its clock at
-	 * the latest; or, of another thread, until end_doze() was called and a
-	 * signal came.  NULL where nobody can.
+	 * something else comes up in the host, as the next tick of its clock,
+	 * where there is one; or until end_doze() was called, by any thread,
+	 * and a signal sent.  NULL where nobody can.
 	 */
 	int	(*doze)(struct xbb_hv *hv);
 	void	(*end_doze)(struct xbb_hv *hv);

@@ -37,6 +37,7 @@ struct privcmd_hypercall {
 #define SCHEDOP_POLL		3	/* sched.h, as the next two */
 #define POLL_MOST_PORTS		128
 
+#define LAYOUT_IS_XENS		(sizeof(void *) == 8)
 struct sched_poll {
 	uint64_t	 ports;
 	atomic_uint	 nr_ports;
@@ -175,7 +176,8 @@ linux_unmask(struct xbb_hv *hv)
 /*
  * SCHEDOP_poll blocks this virtual processor, whether the port is masked or
  * not; any interrupt of it ends that.  More ports than Xen takes are an error,
- * which is how it is ended that did not begin yet.
+ * which is how it is ended that did not begin yet.  Xen may find a page of ours
+ * away that the kernel is just moving.
  */
 static int
 linux_doze(struct xbb_hv *hv)
@@ -194,7 +196,8 @@ linux_doze(struct xbb_hv *hv)
 	}
 	error = ioctl(privcmd_fd, PRIVCMD_HYPERCALL, &call) < 0 ? errno : 0;
 	atomic_store(&hv->poll.nr_ports, 1);
-	return (error == EINVAL || error == EINTR ? 0 : -error);
+	return (error == EINVAL || error == EINTR || error == EFAULT ? 0 :
+	    -error);
 }
 
 static void
@@ -362,7 +365,7 @@ static const struct xbb_hv_ops linux_ops = {
 	.take = linux_take,
 	.take_waits = true,
 	.unmask = linux_unmask,
-	.doze = linux_doze,
+	.doze = LAYOUT_IS_XENS ? linux_doze : NULL,
 	.end_doze = linux_end_doze,
 	.notify = linux_notify,
 	.map = linux_map,
