@@ -41,7 +41,7 @@ static const struct xbb_hv_ops dozing = { .doze = played_doze };
 static const struct xbb_hv_ops other = { 0 };
 
 static struct xbb_conn conn;
-static int32_t poll_max_us;
+static uint64_t look_ns;
 
 static struct xbb_doze *
 begin(void)
@@ -50,11 +50,17 @@ begin(void)
 	memset(&played, 0, sizeof(played));
 	memset(&conn, 0, sizeof(conn));
 	hypervisor_reset();
-	poll_max_us = 50;
+	look_ns = 50000;
 	conn.family = &family;
 	conn.ops = &dozing;
-	conn.rest.poll_max_us = &poll_max_us;
 	return (&conn.rest.doze);
+}
+
+static bool
+wanted(void)
+{
+
+	return (xbb_doze_wanted(&conn, look_ns));
 }
 
 /* However long it takes here. */
@@ -72,29 +78,29 @@ check_where(void)
 	struct xbb_doze *doze;
 
 	(void)begin();
-	CHECK(xbb_doze_wanted(&conn));
-	poll_max_us = 0;
-	CHECK(!xbb_doze_wanted(&conn));
-	poll_max_us = 1;
-	CHECK(xbb_doze_wanted(&conn));
+	CHECK(wanted());
+	look_ns = 0;
+	CHECK(!wanted());
+	look_ns = 1000;
+	CHECK(wanted());
 	conn.ops = &other;
-	CHECK(!xbb_doze_wanted(&conn));
+	CHECK(!wanted());
 
 	/* Of a host that does not say whether others wait. */
 	(void)begin();
 	atomic_store(&hypervisor.host_errnum, ENOENT);
-	CHECK(!xbb_doze_wanted(&conn));
+	CHECK(!wanted());
 	atomic_store(&hypervisor.host_errnum, 0);
-	CHECK(!xbb_doze_wanted(&conn));
+	CHECK(!wanted());
 
 	/* Of a process that may not. */
 	doze = begin();
 	played.error = -EPERM;
 	played.has_work = true;
-	CHECK(xbb_doze_wanted(&conn));
+	CHECK(wanted());
 	CHECK(!doze_shortly());
 	CHECK_EQ(doze->unread, 0);
-	CHECK(!xbb_doze_wanted(&conn));
+	CHECK(!wanted());
 }
 
 /* What ends it is an event, which stays unread, or something else. */
@@ -107,18 +113,18 @@ check_end(void)
 	played.has_work = true;
 	for (i = 1; i <= 32; i++) {
 		CHECK(!xbb_doze_overflows(&conn));
-		CHECK(xbb_doze_wanted(&conn));
+		CHECK(wanted());
 		CHECK(doze_shortly());
 		CHECK_EQ(doze->unread, i);
 	}
 	CHECK(xbb_doze_overflows(&conn));
 	played.has_work = false;
-	CHECK(xbb_doze_wanted(&conn));
+	CHECK(wanted());
 	CHECK(!doze_shortly());
 	CHECK_EQ(doze->unread, 32);
 	/* Then another sleep lets others have the processor. */
-	CHECK(!xbb_doze_wanted(&conn));
-	CHECK(xbb_doze_wanted(&conn));
+	CHECK(!wanted());
+	CHECK(wanted());
 }
 
 /* How many sleeps are none, until the next. */
@@ -127,7 +133,7 @@ others(void)
 {
 	uint32_t n;
 
-	for (n = 0; !xbb_doze_wanted(&conn); n++)
+	for (n = 0; !wanted(); n++)
 		CHECK(n < 2000);
 	return (n);
 }
@@ -140,7 +146,7 @@ check_long(bool has_work)
 
 	(void)begin();
 	played.has_work = has_work;
-	poll_max_us = 1;
+	look_ns = 1000;
 	played.ns = 20000;
 	for (i = 0, n = 16; i < 9; i++, n = n < 1024 ? 2 * n : n) {
 		CHECK_EQ(xbb_doze_now(&conn), has_work);
@@ -163,9 +169,9 @@ pass(struct xbb_doze *doze, uint64_t waited_ns)
 	doze->judged_ns -= 3 * S / 2;
 	doze->until_ns = 0;
 	atomic_fetch_add(&hypervisor.host_waited_ns, waited_ns);
-	if (xbb_doze_wanted(&conn))
+	if (wanted())
 		return (0);
-	CHECK(!xbb_doze_wanted(&conn));
+	CHECK(!wanted());
 	return (doze->until_ns - doze->judged_ns);
 }
 
@@ -176,7 +182,7 @@ check_others(void)
 	uint64_t s;
 
 	atomic_store(&hypervisor.host_waited_ns, 3600 * S);
-	CHECK(xbb_doze_wanted(&conn));
+	CHECK(wanted());
 	CHECK_EQ(pass(doze, S / 7), 0);
 	for (s = 10; s < 640; s *= 2)
 		CHECK_EQ(pass(doze, S / 6), s * S);
@@ -191,7 +197,7 @@ check_others(void)
 	doze->until_ns = 0;
 	doze->judged_ns -= 60 * S;
 	atomic_fetch_add(&hypervisor.host_waited_ns, 60 * S);
-	CHECK(xbb_doze_wanted(&conn));
+	CHECK(wanted());
 }
 
 int

@@ -84,6 +84,7 @@ struct xbb_doze {
 	uint32_t	 retry;		/* how many they were */
 	uint32_t	 unread;	/* events, that it left */
 	uint64_t	 begun_ns;
+	uint64_t	 most_ns;	/* that it may take */
 	uint64_t	 judged_ns;	/* when others were looked at */
 	uint64_t	 waited_ns;	/* how long they had waited */
 	uint64_t	 away_ns;	/* of how long it kept from it, last */
@@ -219,13 +220,12 @@ bool	xbb_tick_ask(struct xbb_rest *rest);
 void	xbb_tick_leave(struct xbb_rest *rest);
 
 /* doze.c - waits for the frontend in the hypervisor. */
-bool	xbb_doze_wanted(struct xbb_conn *conn);
+bool	xbb_doze_wanted(struct xbb_conn *conn, uint64_t look_ns);
 bool	xbb_doze_now(struct xbb_conn *conn);
 bool	xbb_doze_overflows(struct xbb_conn *conn);
 
 /* rest.c - the ring's thread with nothing to do. */
 bool	xbb_rest_now(struct xbb_conn *conn);
-uint64_t xbb_rest_look_ns(const struct xbb_rest *rest);
 
 /*
  * grants.c - pages of the guest's that are mapped or copied for a moment.  Any

@@ -57,14 +57,14 @@ judge_host(struct xbb_doze *doze, uint64_t now)
 	doze->waited_ns = waited_ns;
 }
 
-/* Is the next sleep to be a doze? */
+/* Is the next sleep to be a doze?  look_ns: how long looking around may be. */
 bool
-xbb_doze_wanted(struct xbb_conn *conn)
+xbb_doze_wanted(struct xbb_conn *conn, uint64_t look_ns)
 {
 	struct xbb_doze *doze = &conn->rest.doze;
 
-	if (conn->ops->doze == NULL || doze->never ||
-	    xbb_rest_look_ns(&conn->rest) == 0)
+	doze->most_ns = LOOKS * look_ns;
+	if (conn->ops->doze == NULL || doze->never || look_ns == 0)
 		return (false);
 	if (doze->left != 0) {
 		doze->left--;
@@ -82,9 +82,8 @@ static void
 judge_doze(struct xbb_conn *conn)
 {
 	struct xbb_doze *doze = &conn->rest.doze;
-	const uint64_t most = LOOKS * xbb_rest_look_ns(&conn->rest);
 
-	if (xbb_now_ns() <= doze->begun_ns + most) {
+	if (xbb_now_ns() <= doze->begun_ns + doze->most_ns) {
 		doze->retry = 0;
 		return;
 	}

@@ -40,8 +40,8 @@ look_for_work(struct xbb_conn *conn, uint64_t ns)
 }
 
 /* How long it may be, as the segment has it. */
-uint64_t
-xbb_rest_look_ns(const struct xbb_rest *rest)
+static uint64_t
+allowed_look(const struct xbb_rest *rest)
 {
 	int32_t us;
 
@@ -55,7 +55,7 @@ xbb_rest_look_ns(const struct xbb_rest *rest)
 static uint64_t
 longest_look(struct xbb_rest *rest)
 {
-	const uint64_t most = xbb_rest_look_ns(rest);
+	const uint64_t most = allowed_look(rest);
 
 	if (most != rest->poll_most_ns) {
 		rest->poll_most_ns = most;
@@ -267,7 +267,8 @@ sleep_unless_work(struct xbb_conn *conn)
 	asked = may_wait(conn);
 	if (asked) {
 		ms = conn->family->may_sleep(conn->self);
-		sleep = xbb_doze_wanted(conn) ? XBB_DOZES : XBB_WAITS;
+		sleep = xbb_doze_wanted(conn, allowed_look(rest)) ?
+		    XBB_DOZES : XBB_WAITS;
 		if (!prepare_wait(conn, ms, sleep))
 			sleep = XBB_POLLS;
 	}
