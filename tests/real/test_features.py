@@ -110,7 +110,9 @@ def test_two_queues(service: Service, toolstack: Toolstack, guests: Guests, imag
             assert [segment.ring(n).connected for n in range(3)] == [True, True, False]
             assert service.base is not None
             held = service.holdings().descriptors - service.base.descriptors
-            assert held == 8  # segment, file, grants, what wakes us; a channel and a kick a ring
+            # Segment, file, grants, what wakes us; a channel and a kick a ring; and that by which
+            # all rings doze, once any has.
+            assert held in (8, 9)
             check_fio(guest, f"{VERIFY} --bs=16k --numjobs=2 --size=8M --offset_increment=8M")
             served = [segment.counters(n)["reqs_completed"] for n in range(2)]
             segment.close()
