@@ -83,11 +83,13 @@ class Ring:
     connector: Connector | None = None
 
     def wait_drained(self, limit: float = GIVE_UP) -> None:
-        """Wait for the queue's own word that it has drained."""
-        ready, _, _ = select.select([self.wake_fd], [], [], limit)
-        assert ready, "the queue did not drain"
-        os.read(self.wake_fd, 8)
-        assert self.queue.status().state == QueueState.DRAINED
+        """Wait for the queue's own word that it has drained; it may have others before that."""
+        drained = False
+        while not drained:
+            ready, _, _ = select.select([self.wake_fd], [], [], limit)
+            assert ready, "the queue did not drain"
+            os.read(self.wake_fd, 8)
+            drained = self.queue.status().state == QueueState.DRAINED
 
     def stored(self, sector: int, nsectors: int) -> bytes:
         """What the disk has there, of sectors of 512 bytes."""
