@@ -13,7 +13,7 @@
 
 static const struct pair_options ways[] = {
 	{ .transport = XBB_TRANSPORT_COPY },
-	{ .transport = XBB_TRANSPORT_COPY, .persistent = 256 },
+	{ .transport = XBB_TRANSPORT_COPY, .persistent = 256, .device = true },
 	{ .block_size = 1024 },
 	{ .block_size = 4096 },
 	{ .block_size = 65536, .transport = XBB_TRANSPORT_COPY },
@@ -76,6 +76,30 @@ check_way(const struct pair_options *way, bool slow)
 	rig_close(&rig);
 }
 
+/* Between a file's cache and pages that stay mapped the kernel copies: once. */
+static void
+check_file(bool slow)
+{
+	const struct pair_options way = {
+		.transport = XBB_TRANSPORT_COPY, .persistent = 256,
+	};
+	struct rig rig;
+	uint32_t n;
+	uint8_t skip, value;
+
+	rig_open(&rig, SECTORS, &way);
+	if (slow)
+		rig_teach_slowness(&rig);
+	value = 1;
+	for (n = 1; n <= MOST; n += 5)
+		for (skip = 0; skip < 8; skip += 3, value++)
+			check_one(&rig, 200 + 3 * value, n, skip, value);
+	CHECK_EQ(COUNTER(&rig.pair, io_bounced), 0);
+	CHECK_EQ(COUNTER(&rig.pair, io_read_modify_write), 0);
+	pair_drain(&rig.pair);
+	rig_close(&rig);
+}
+
 int
 main(void)
 {
@@ -86,6 +110,8 @@ main(void)
 		check_way(&ways[i], false);
 		check_way(&ways[i], true);
 	}
+	check_file(false);
+	check_file(true);
 	scratch_leave();
 	return (0);
 }

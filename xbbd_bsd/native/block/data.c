@@ -285,6 +285,18 @@ xbb_data_is_bounced(const struct xbb_queue *q)
 }
 
 /*
+ * Does the kernel copy the data of such a batch anyhow, from and to wherever it
+ * is to be?  A file's, between its cache and pages that stay mapped.
+ */
+static bool
+is_copied_anyhow(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	return (batch->persistent && !q->set.params.bounce &&
+	    q->set.params.disk_kind == XBB_DISK_FILE);
+}
+
+/*
  * Move the data of a batch that has some.  0 or a negative errno.  Where
  * copying is preferred pages that stay mapped are copied too: Linux has to look
  * up each page of a guest's that the disk is to work on, the slow way, which
@@ -294,7 +306,7 @@ struct xbb_outcome
 xbb_data_move(struct xbb_queue *q, struct xbb_batch *batch, uint32_t thread)
 {
 
-	if (xbb_data_is_bounced(q))
+	if (xbb_data_is_bounced(q) && !is_copied_anyhow(q, batch))
 		return (move_bounced(q, batch, thread));
 	return (move_straight(q, batch, thread));
 }
