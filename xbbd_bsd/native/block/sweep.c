@@ -17,17 +17,26 @@ xbb_sweep_begin(struct xbb_sweep *sweep, bool writes)
 	sweep->kept = false;
 }
 
+/* Would calls be saved that map or copy?  No page is mapped already. */
+static bool
+saves_calls(const struct xbb_queue *q, const struct xbb_batch *batch)
+{
+
+	return (!batch->persistent &&
+	    (q->conn.copies || !q->conn.ops->maps_singly));
+}
+
 /*
- * Is a batch that is started one for a sweep?  It has no page that is mapped
- * already, unless it is the disk's call that is saved, and no part of a block,
- * for which there is more to do.
+ * Is a batch that is started one for a sweep?  It saves calls that map or copy,
+ * or those of the disk; and it has no part of a block, for which there is more
+ * to do.
  */
 bool
 xbb_sweep_admits(const struct xbb_queue *q, const struct xbb_batch *batch)
 {
 
 	return (batch->nseg != 0 &&
-	    (!batch->persistent || q->own.bulk != NULL) &&
+	    (saves_calls(q, batch) || q->own.bulk != NULL) &&
 	    (batch->operation == XBB_OP_READ ||
 	    batch->operation == XBB_OP_WRITE) &&
 	    q->set.params.block_size == q->set.params.sector_size);
