@@ -58,6 +58,24 @@ def ended(pid: int) -> bool:
     return not os.path.exists(f"/proc/{pid}")
 
 
+def wait_met(left: Outdated) -> None:
+    """Until the one that was left talks to us, and says that it has device 1."""
+
+    def is_met() -> bool:
+        left.find(GIVE_UP)
+        return left.holder(1) is not None
+
+    eventually(is_met, "it is met")
+
+
+def end_process(died: GuestProcesses) -> None:
+    """Guest 7's, of a daemon that is gone."""
+    link = Link.connect(died.path(7))
+    link.meet(limit=GIVE_UP)
+    link.bye(limit=GIVE_UP)
+    link.close()
+
+
 def test_one_of_another_build_hands_over_device_by_device(
     guests: GuestProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,20 +172,12 @@ def test_one_that_has_not_noticed_that_it_was_left_is_met_later(
             left.find(GIVE_UP)
             assert left.holder(1) is None
             dies.leave()
-
-            def is_met() -> bool:
-                left.find(GIVE_UP)
-                return left.holder(1) is not None
-
-            eventually(is_met, "it is met")
+            wait_met(left)
             left.find(GIVE_UP)
             left.drop(1, limit=GIVE_UP)
             assert not left.devices
             eventually(lambda: sockets(dies) == ["guest.7"], "it is sent away")
-            ours_too = Link.connect(dies.path(7))
-            ours_too.meet(limit=GIVE_UP)
-            ours_too.bye(limit=GIVE_UP)
-            ours_too.close()
+            end_process(dies)
 
 
 def test_one_that_hangs_is_tried_often_and_not_taken_for_gone(
@@ -189,18 +199,10 @@ def test_one_that_hangs_is_tried_often_and_not_taken_for_gone(
             finally:
                 os.kill(pid, signal.SIGCONT)
             dies.leave()
-
-            def is_met() -> bool:
-                left.find(GIVE_UP)
-                return left.holder(1) is not None
-
-            eventually(is_met, "it is met")
+            wait_met(left)
             left.drop(1, limit=GIVE_UP)
             eventually(lambda: ended(pid), "the old one has ended")
-            ours_too = Link.connect(dies.path(7))
-            ours_too.meet(limit=GIVE_UP)
-            ours_too.bye(limit=GIVE_UP)
-            ours_too.close()
+            end_process(dies)
 
 
 def test_what_nobody_goes_on_with_is_given_back_by_whoever_has_it(
