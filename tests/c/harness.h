@@ -221,6 +221,7 @@ struct hypervisor {
 extern struct hypervisor hypervisor;
 
 void	hypervisor_reset(void);		/* it works, and is not short */
+void	hypervisor_map_singly(bool singly);	/* while no ring is open */
 void	threads_forbid(bool forbid);	/* none can be made */
 
 /*

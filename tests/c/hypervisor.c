@@ -146,6 +146,15 @@ __wrap_xbb_hv_lookup(uint32_t kind)
 	return (&ops);
 }
 
+/* Does each page take a mapping?  Rings to come are told. */
+void
+hypervisor_map_singly(bool singly)
+{
+
+	pthread_once(&made, make);
+	ops.maps_singly = singly;
+}
+
 void
 hypervisor_reset(void)
 {
