@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab import payload, profile
-from tests.lab.bench import BACKENDS
+from tests.lab.bench import BACKENDS, STORES
 from tests.lab.figures import RECORDS
 from tests.lab.images import LabError, build, cache, libc_version, say
 from tests.lab.initramfs import BadTree
@@ -48,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--backend", choices=BACKENDS[:2], default=BACKENDS[0], help="whose, in a row of disks"
     )
+    command.add_argument(
+        "--store", choices=STORES, default=STORES[0], help="on what, in a row of disks"
+    )
     return parser
 
 
@@ -82,7 +85,10 @@ def _boot(options: argparse.Namespace) -> int:
         "bench-net": payload.NET_BENCH_JOB,
         "profile": payload.PROFILE_JOB,
     }[options.command]
-    words = [*options.words, *(["--backend", options.backend] if counted else [])]
+    words = [
+        *options.words,
+        *(["--backend", options.backend, "--store", options.store] if counted else []),
+    ]
     with payload.job(script, words, libc_version(images.tree)) as job:
         status = run(images, job, out, boot)
         if status == 0 and counted:

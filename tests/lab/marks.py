@@ -1,6 +1,7 @@
 """Rows of a bench between marks that the emulator notices (blocks.c), for a profile.
 
     python -m tests.lab profile "4k random read, depth 1"
+    python -m tests.lab profile "4k write + fsync, depth 1" --store file --backend blkback
     python -m tests.lab profile "TCP, guest to dom0"
 
 Each row runs for a short and for a long while, so that what it takes to begin and end
@@ -71,17 +72,18 @@ def _run(marker: Marker, pid: int, units: Callable[[float], float]) -> list[dict
     return found
 
 
-def _disk(row: str, backend: str) -> list[dict[str, float]]:
+def _disk(row: str, store: str, backend: str) -> list[dict[str, float]]:
     size = 128
     sh("modprobe", "brd", "rd_nr=1", f"rd_size={size * 1024}")
     sh("dd", "if=/dev/urandom", f"of={bench.RAM}", "bs=1M", f"count={size}")
     sh("modprobe", "xen-blkback")
     configure(bench.KINDS)
-    turn = bench.Turn("ram", backend, 0)
+    turn = bench.Turn(store, backend, 0)
+    medium = bench.media(store, size)[backend]
     with (
         daemon() as child,
         DomU("bench", tsc="native") as guest,
-        bench.attached(guest, backend, bench.RAM),
+        bench.attached(guest, backend, medium),
     ):
 
         def units(seconds: float) -> float:
@@ -112,8 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="profile")
     parser.add_argument("row", choices=[*bench.ROWS, *netbench.STREAMS])
     parser.add_argument("--backend", choices=bench.BACKENDS[:2], default=bench.BACKENDS[0])
+    parser.add_argument("--store", choices=bench.STORES, default=bench.STORES[0])
     options = parser.parse_args(arguments)
-    found = _disk(options.row, options.backend) if options.row in bench.ROWS else _card(options.row)
+    if options.row in bench.ROWS:
+        found = _disk(options.row, options.store, options.backend)
+    else:
+        found = _card(options.row)
     (Path(os.environ["RESULTS"]) / "marks.json").write_text(json.dumps(found))
     return 0
 
