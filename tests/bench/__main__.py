@@ -70,8 +70,8 @@ def compile_program(directory: Path) -> Path:
     includes = [f"-I{ROOT / 'xbbd_bsd' / 'native'}", f"-I{TESTS_C}"]
     files = [*FILES, *(ROOT / name for name in sources())]
     compiler = os.environ.get("CC", "cc")
-    command: list[str | Path] = [compiler, *CFLAGS, *includes, "-o", program, *files, "-lpthread"]
-    subprocess.run(command, check=True)
+    command: list[str | Path] = [compiler, *CFLAGS, *includes, "-o", program, *files]
+    subprocess.run([*command, "-Wl,--wrap=xbb_hv_lookup", "-lpthread"], check=True)
     return program
 
 

@@ -35,6 +35,20 @@ static const struct {
 
 static long slow_us;
 
+const struct xbb_hv_ops *__real_xbb_hv_lookup(uint32_t kind);
+const struct xbb_hv_ops *__wrap_xbb_hv_lookup(uint32_t kind);
+
+/* As Xen's, and not the simulator's, it maps many pages as one. */
+const struct xbb_hv_ops *
+__wrap_xbb_hv_lookup(uint32_t kind)
+{
+	static struct xbb_hv_ops ops;
+
+	ops = *__real_xbb_hv_lookup(kind);
+	ops.maps_singly = false;
+	return (&ops);
+}
+
 static ssize_t
 move_nothing(const struct iovec *iov, int niov)
 {

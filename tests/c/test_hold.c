@@ -9,6 +9,8 @@
 
 #include "pauses.h"
 
+#define TRIES	20	/* of what a busy thread does not show each time */
+
 /* What is done about which error. */
 static void
 check_policies(void)
@@ -253,6 +255,30 @@ check_pause_within_batch(const struct pair_options *options)
 	rig_close_mended(&rig, BATCH);
 }
 
+/*
+ * A turn of what a quick disk does at once ends where the disk is paused,
+ * unless it ends by itself, as that took long.
+ */
+static void
+check_pause_within_turn(void)
+{
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, SECTORS, &ways[2]);
+	set_policy(&rig, XBB_POLICY_PAUSE, XBB_POLICY_AUTO);
+	for (i = 0; i < 100; i++)
+		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
+	fail_range(BYTE(1), BYTE(2), EIO);
+	for (i = 1; i <= 8; i++)
+		put_at(&rig.guest, XBB_OP_READ, PLACE(i));
+	guest_publish(&rig.guest);
+	WAIT_UNTIL(why_paused(&rig) != 0);
+	check_silence(&rig);
+	check_dispatched(&rig, 1);
+	rig_close_mended(&rig, 8);
+}
+
 /* Who changes his mind has the next try go by that. */
 static void
 check_change_of_mind(void)
@@ -413,6 +439,8 @@ main(void)
 	check_retry_ends();
 	check_full(&usual, ENOSPC, XBB_POLICY_RETRY);
 	check_full(&usual, EIO, XBB_POLICY_PAUSE);
+	for (i = 0; i < TRIES; i++)
+		check_pause_within_turn();
 	check_change_of_mind();
 	check_not_the_disks();
 	for (i = XBB_POLICY_REPORT; i <= XBB_POLICY_STOP; i++) {

@@ -10,6 +10,9 @@
 #define ENOUGH_SEGMENTS	8
 #define ENOUGH_BATCHES	64
 
+/* So long what is ready may wait to be published, with others like it. */
+#define TURN_NS		20000
+
 /* What a worker has done. */
 
 static void
@@ -76,27 +79,47 @@ local_is_full(const struct xbb_queue *q)
 	    2 * q->set.params.conn.workers);
 }
 
+/* Carry a batch out on this thread.  False if the rest is a worker's. */
+static bool
+run_one(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (!xbb_batch_run(q, batch, 0)) {
+		xbb_pool_submit(&q->shared.pool, &batch->work);
+		return (false);
+	}
+	if (!batch->starved)
+		XBB_COUNT(q->set.rs->counters.io_inline, 1);
+	xbb_settle(q, batch);
+	return (true);
+}
+
 /*
- * Carry a batch out on this thread.  What is ready is published first: nobody
- * knows how long this will take.
+ * Likewise.  What is ready is published first: nobody knows how long this will
+ * take.
  */
 static void
 run_here(struct xbb_queue *q, struct xbb_batch *batch)
 {
 
 	xbb_answer_push(q);
-	if (!xbb_batch_run(q, batch, 0)) {
+	(void)run_one(q, batch);
+}
+
+/* By itself: on this thread, or a worker's if the disk has turned out slow. */
+static void
+run_singly(struct xbb_queue *q, struct xbb_batch *batch)
+{
+
+	if (xbb_speed_is_slow(q, batch))
 		xbb_pool_submit(&q->shared.pool, &batch->work);
-		return;
-	}
-	if (!batch->starved)
-		XBB_COUNT(q->set.rs->counters.io_inline, 1);
-	xbb_settle(q, batch);
+	else
+		run_here(q, batch);
 }
 
 /*
  * Carry batches out whose grants go by one call.  Of what could not be done so
- * each is done by itself, or handed over if the disk has turned out slow.
+ * each is done by itself.
  */
 static void
 run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
@@ -114,10 +137,8 @@ run_sweep(struct xbb_queue *q, struct xbb_sweep *sweep)
 		if (sweep->part[i].ended) {
 			ninline += !batch->starved;
 			xbb_settle(q, batch);
-		} else if (xbb_speed_is_slow(q, batch))
-			xbb_pool_submit(&q->shared.pool, &batch->work);
-		else
-			run_here(q, batch);
+		} else
+			run_singly(q, batch);
 	}
 	XBB_COUNT(q->set.rs->counters.io_inline, ninline);
 }
@@ -191,19 +212,38 @@ run_swept(struct xbb_queue *q, struct xbb_batch *batch)
 	}
 	run_sweep(q, &reads);
 	run_sweep(q, &writes);
-	if (batch == NULL)
-		return;
-	if (xbb_speed_is_slow(q, batch))
-		xbb_pool_submit(&q->shared.pool, &batch->work);
-	else
-		run_here(q, batch);
+	if (batch != NULL)
+		run_singly(q, batch);
+}
+
+/*
+ * From this batch on, which is started, each by itself: as many as may be, and
+ * as are over soon, before the first is answered, and the ring is looked at.
+ * To tell a guest of each takes longer than all else that we do for it.
+ */
+static void
+run_turn(struct xbb_queue *q, struct xbb_batch *batch)
+{
+	const uint64_t end = q->own.now_ns + TURN_NS;
+	uint32_t left;
+
+	left = longest_sweep(q);
+	xbb_answer_push(q);
+	while (run_one(q, batch) && --left != 0 && q->own.now_ns < end &&
+	    !xbb_pause_is_on(q) && (batch = xbb_order_next(q)) != NULL) {
+		xbb_start(q, batch);
+		if (xbb_batch_flushes(batch) || xbb_speed_is_slow(q, batch)) {
+			run_singly(q, batch);
+			return;
+		}
+	}
 }
 
 /*
  * What will be over before another thread would be awake this thread does
- * itself, one at a time, and comes back; or a sweep of such batches, if grants
- * are mapped or copied for each, or one call moves them all.  What may take
- * long is handed over, lest the ring waits behind the disk.
+ * itself, and comes back; in a sweep of such batches, if grants are mapped or
+ * copied for each, or one call moves them all.  What may take long is handed
+ * over, lest the ring waits behind the disk.
  */
 static bool
 local_submit(struct xbb_queue *q, struct xbb_batch *batch)
@@ -214,10 +254,12 @@ local_submit(struct xbb_queue *q, struct xbb_batch *batch)
 		return (false);
 	}
 	try_bulk(q, batch);
-	if (!batch->starved && xbb_sweep_admits(q, batch))
+	if (batch->starved)
+		run_here(q, batch);
+	else if (xbb_sweep_admits(q, batch))
 		run_swept(q, batch);
 	else
-		run_here(q, batch);
+		run_turn(q, batch);
 	return (true);
 }
 
