@@ -121,6 +121,13 @@ check_damaged(void)
 	reqs[0].operation = XBB_OP_DISCARD;
 	reqs[0].nseg = 1;
 	CHECK_EQ(recover(reqs, 10, 9, 9), -EINVAL);
+	/* But for one that was refused: so a guest may have written it. */
+	put(&reqs[0], XBB_REQ_DONE, 9, 0);
+	reqs[0].status = XBB_RSP_ERROR;
+	CHECK_EQ(recover(reqs, 10, 9, 9), 0);
+	put(&reqs[0], XBB_REQ_FREE, 9, 0);
+	CHECK_EQ(recover(reqs, 10, 10, 10), 0);
+	CHECK_EQ(found.nowed + found.npublished, 0);
 }
 
 /* What holds of whatever is let through, be it as it may. */

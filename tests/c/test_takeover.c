@@ -241,10 +241,23 @@ put_discard(struct life *life)
 	    (const uint8_t *)&nsectors, sizeof(nsectors));
 }
 
+/* Refused, and yet of an operation that there is, by fields that it has not. */
+static void
+put_odd_discard(struct life *life)
+{
+	const struct pair_options *options = life->options;
+	const struct xbb_segment none = { 0 };
+
+	life->wish[life->guest.ntags].status = options->discard &&
+	    options->max_indirect_segments != 0 ? XBB_RSP_ERROR :
+	    XBB_RSP_EOPNOTSUPP;
+	put_indirect(life, XBB_OP_DISCARD, 0, &none);
+}
+
 static void
 put_request(struct life *life)
 {
-	const uint64_t kind = random_below(&life->random, 16);
+	const uint64_t kind = random_below(&life->random, 17);
 	struct wish *wish = &life->wish[life->guest.ntags];
 
 	wish->operation = XBB_OP_FLUSH_DISKCACHE;
@@ -262,7 +275,9 @@ put_request(struct life *life)
 	else if (kind < 15) {
 		wish->status = XBB_RSP_ERROR;
 		guest_put(&life->guest, XBB_OP_READ, SECTORS, NULL, 1);
-	} else {
+	} else if (kind < 16)
+		put_odd_discard(life);
+	else {
 		wish->status = XBB_RSP_EOPNOTSUPP;
 		guest_put(&life->guest, REFUSED, 0, NULL, 200);
 	}

@@ -30,11 +30,16 @@ is_settled(uint8_t state)
 	return (state == XBB_REQ_DONE || state == XBB_REQ_ANSWERED);
 }
 
-/* Could we have written this? */
+/*
+ * Could we have written this?  A free entry still has what its last request
+ * was, or its next one is: refused or not, that is the guest's word.
+ */
 static bool
 is_possible(const struct xbb_req *req)
 {
 
+	if (req->state == XBB_REQ_FREE)
+		return (true);
 	if (req->state > XBB_REQ_ANSWERED)
 		return (false);
 	if (req->operation == XBB_OP_DISCARD && req->nseg != 0 &&
