@@ -103,6 +103,30 @@ check_where(void)
 	CHECK(!wanted());
 }
 
+/* A host that is short of descriptors, or memory, for a while: later. */
+static void
+check_short_of(int errnum)
+{
+	struct xbb_doze *doze = begin();
+
+	atomic_store(&hypervisor.host_errnum, errnum);
+	CHECK(!wanted());
+	atomic_store(&hypervisor.host_errnum, 0);
+	CHECK(!wanted());
+	doze->until_ns = 0;
+	CHECK(wanted());
+
+	played.error = -errnum;
+	played.has_work = true;
+	CHECK(!doze_shortly());
+	CHECK_EQ(doze->unread, 0);
+	played.error = 0;
+	CHECK(!wanted());
+	doze->until_ns = 0;
+	CHECK(wanted());
+	CHECK(doze_shortly());
+}
+
 /* What ends it is an event, which stays unread, or something else. */
 static void
 check_end(void)
@@ -205,6 +229,9 @@ main(void)
 {
 
 	check_where();
+	check_short_of(EMFILE);
+	check_short_of(ENFILE);
+	check_short_of(ENOMEM);
 	check_end();
 	check_long(false);
 	check_long(true);

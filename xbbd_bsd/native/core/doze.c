@@ -32,17 +32,30 @@
 /* Events that may be left unread: the device's list of them is not endless. */
 #define UNREAD		32
 
+/* It cannot be; but a host is short of descriptors, or memory, for a while. */
+static void
+give_up(struct xbb_doze *doze, int error)
+{
+
+	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
+		doze->until_ns = xbb_now_ns() + AWAY_NS;
+	else
+		doze->never = true;
+}
+
 /* How long others waited until now; away if that is too much. */
 static void
 judge_host(struct xbb_doze *doze, uint64_t now)
 {
 	const uint64_t since = now - doze->judged_ns;
 	uint64_t waited_ns;
+	int error;
 
 	if (since < JUDGE_NS)
 		return;
-	if (xbb_host_waited(&waited_ns) != 0) {
-		doze->never = true;
+	error = xbb_host_waited(&waited_ns);
+	if (error != 0) {
+		give_up(doze, error);
 		return;
 	}
 	if (since < 2 * JUDGE_NS &&
@@ -100,9 +113,11 @@ bool
 xbb_doze_now(struct xbb_conn *conn)
 {
 	struct xbb_doze *doze = &conn->rest.doze;
+	int error;
 
-	if (conn->ops->doze(conn->hv) != 0) {
-		doze->never = true;
+	error = conn->ops->doze(conn->hv);
+	if (error != 0) {
+		give_up(doze, error);
 		return (false);
 	}
 	judge_doze(conn);
