@@ -86,6 +86,7 @@ played_unmask(struct xbb_hv *hv)
 
 	(void)hv;
 	played.unmasks++;
+	played.has_work |= played.comes_early;
 	return (0);
 }
 
@@ -95,6 +96,7 @@ played_doze(struct xbb_hv *hv)
 {
 
 	(void)hv;
+	played.dozes++;
 	if (!played.comes)
 		WAIT_UNTIL(atomic_load(&played.doze_ended));
 	atomic_store(&played.doze_ended, false);

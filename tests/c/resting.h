@@ -18,6 +18,8 @@ struct played {
 	uint32_t	 asks;
 	unsigned int	 sleep;		/* how it is about to, then */
 	bool		 comes;		/* a request, while it dozes */
+	bool		 comes_early;	/* or when the channel is unmasked */
+	uint32_t	 dozes;
 	atomic_bool	 doze_ended;	/* by a kick */
 	int		 take;		/* of the next event */
 	uint32_t	 unmasks;

@@ -146,6 +146,40 @@ check_doze(void)
 	resting_end();
 }
 
+/*
+ * A request whose event the host had before the doze began, which that would not
+ * end any more.
+ */
+static void
+check_doze_missed(void)
+{
+
+	resting_begin();
+	poll_max_us = 10000;
+	played.may_sleep = -1;
+	played.awaits = true;
+	conn.rest.also_awaited = true;
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	conn.ops = &dozing_ops;
+	conn.rest.ops = conn.ops;
+	played.comes = true;
+	played.comes_early = true;
+	CHECK(xbb_rest_now(&conn));
+	CHECK_EQ(played.sleep, XBB_DOZES);
+	CHECK_EQ(played.dozes, 0);
+	CHECK_EQ(atomic_load(&conn.rest.sleeping), XBB_AWAKE);
+
+	/* Its event is left unread, as that of another doze. */
+	played.has_work = played.comes_early = false;
+	conn.rest.doze.left = 0;
+	CHECK(xbb_rest_now(&conn));
+	CHECK_EQ(played.sleep, XBB_DOZES);
+	CHECK_EQ(played.dozes, 1);
+	CHECK(conn.rest.masked);
+	resting_end();
+}
+
 static void *
 finish_kick(void *arg)
 {
@@ -211,6 +245,7 @@ main(void)
 	check_wait_kicked();
 	check_tick();
 	check_doze();
+	check_doze_missed();
 	check_settling();
 	return (0);
 }

@@ -221,9 +221,13 @@ wait_in_read(struct xbb_conn *conn)
 }
 
 /*
- * Or the thread dozes, and sleeps after that if it was for nothing.  What it
- * leaves unread is read in time, if it is there by now: no matter what the
- * frontend does, this is not to wait.
+ * Or the thread dozes, and sleeps after that if it was for nothing.  An event
+ * that the host has had is not pending any more, and ends no doze: so there is
+ * a last look, as it may have come while the channel was unmasked.  What is
+ * later than that ends with the host's next tick.
+ *
+ * What it leaves unread is read in time, if it is there by now: no matter what
+ * the frontend does, this is not to wait.
  */
 static void
 doze_a_while(struct xbb_conn *conn)
@@ -232,7 +236,7 @@ doze_a_while(struct xbb_conn *conn)
 	bool came;
 	int n;
 
-	came = xbb_doze_now(conn);
+	came = !conn->family->has_work(conn->self) && xbb_doze_now(conn);
 	/* A kick has its reasons; if there was an event too it is unread. */
 	came &= atomic_exchange(&rest->sleeping, XBB_AWAKE) == XBB_DOZES;
 	rest->notified = true;
