@@ -18,6 +18,9 @@
 
 #define DOMAIN_SIZE	1024		/* pages */
 #define SOCKET_BYTES	(4 << 20)
+#ifndef SO_SNDBUFFORCE
+#define SO_SNDBUFFORCE	SO_SNDBUF	/* FreeBSD: root has no more than others */
+#endif
 
 static void
 open_domain(struct card *card)

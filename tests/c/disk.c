@@ -1,32 +1,26 @@
 /*
  * disk.c - the disk of the tests.  It defines the system calls that the data
  * plane makes on a disk, so that a test can make them slow, partial,
- * failing or waiting; otherwise they are the system's own.  Any thread; what
- * is set counts for calls that begin later.
+ * failing or waiting; otherwise they are the system's own.  Those that discard
+ * are in discards_*.c.  Any thread; what is set counts for calls that begin
+ * later.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <linux/fs.h>
 
 #include "harness.h"
 
 typedef ssize_t	transfer_call(int fd, const struct iovec *iov, int niov,
 		    off_t at);
 typedef int	sync_call(int fd);
-typedef int	control_call(int fd, unsigned long request, ...);
-typedef int	allocate_call(int fd, int mode, off_t at, off_t size);
 
 struct disk disk;
 
 static transfer_call *real_preadv, *real_pwritev;
 static sync_call *real_fdatasync;
-static allocate_call *real_fallocate;
-static control_call *real_ioctl;
 static pthread_once_t found = PTHREAD_ONCE_INIT;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -42,11 +36,8 @@ find(void)
 	real_preadv = (transfer_call *)dlsym(RTLD_NEXT, "preadv");
 	real_pwritev = (transfer_call *)dlsym(RTLD_NEXT, "pwritev");
 	real_fdatasync = (sync_call *)dlsym(RTLD_NEXT, "fdatasync");
-	real_fallocate = (allocate_call *)dlsym(RTLD_NEXT, "fallocate");
-	real_ioctl = (control_call *)dlsym(RTLD_NEXT, "ioctl");
-	CHECK(real_ioctl != NULL);
 	CHECK(real_preadv != NULL && real_pwritev != NULL &&
-	    real_fdatasync != NULL && real_fallocate != NULL);
+	    real_fdatasync != NULL);
 }
 
 void
@@ -319,38 +310,26 @@ fdatasync(int fd)
 	return (atomic_load(&disk.sync_nothing) ? 0 : real_fdatasync(fd));
 }
 
+/* Of a discard: the errno that it fails with, 0 if it is to be done. */
 int
-fallocate(int fd, int mode, off_t at, off_t size)
+disk_discards(uint64_t at, uint64_t size)
 {
 
-	pthread_once(&found, find);
 	atomic_fetch_add(&disk.discards, 1);
-	stay_while_held((uint64_t)at, (uint64_t)size);
-	errno = atomic_load(&disk.discard_errnum);
-	if (errno != 0)
-		return (-1);
-	return (real_fallocate(fd, mode, at, size));
+	stay_while_held(at, size);
+	return (atomic_load(&disk.discard_errnum));
 }
 
+/* Likewise of a secure one, but that it is never done. */
 int
-ioctl(int fd, unsigned long request, ...)
+disk_erases(uint64_t at, uint64_t size)
 {
-	const uint64_t *range;
-	va_list ap;
-	void *arg;
+	int errnum;
 
-	pthread_once(&found, find);
-	va_start(ap, request);
-	arg = va_arg(ap, void *);
-	va_end(ap);
-	if (request != BLKSECDISCARD)
-		return (real_ioctl(fd, request, arg));
-	range = arg;
 	atomic_fetch_add(&disk.erasures, 1);
-	stay_while_held(range[0], range[1]);
-	errno = atomic_load(&disk.erase_errnum);
-	if (errno != 0)
-		return (-1);
-	atomic_fetch_add(&disk.erased, range[1]);
-	return (0);
+	stay_while_held(at, size);
+	errnum = atomic_load(&disk.erase_errnum);
+	if (errnum == 0)
+		atomic_fetch_add(&disk.erased, size);
+	return (errnum);
 }

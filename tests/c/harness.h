@@ -225,8 +225,8 @@ void	hypervisor_map_singly(bool singly);	/* while no ring is open */
 void	threads_forbid(bool forbid);	/* none can be made */
 
 /*
- * disk.c - preadv(2), pwritev(2), fdatasync(2), fallocate(2) and ioctl(2) of the program:
- * the real ones, unless told otherwise.  Any thread.
+ * disk.c, discards_*.c - preadv(2), pwritev(2), fdatasync(2) of the program, and
+ * what its system discards by: the real ones, unless told otherwise.  Any thread.
  */
 struct disk {
 	atomic_uint	 delay_us;	/* each call takes longer, by up to */
@@ -263,6 +263,9 @@ void	disk_hold_range(uint64_t from, uint64_t to);	/* only these bytes' */
 void	disk_hold_syncs(void);		/* fdatasync */
 void	disk_wait_held(uint32_t n);	/* until n are */
 void	disk_release(void);		/* all, and hold no more */
+/* For discards_*.c: bytes that a call is about; the errno it fails with. */
+int	disk_discards(uint64_t at, uint64_t size);
+int	disk_erases(uint64_t at, uint64_t size);
 
 /*
  * crash.c - this process dies before a store that whoever comes next goes by.

@@ -172,21 +172,26 @@ hypervisor_reset(void)
 	atomic_store(&hypervisor.host_errnum, 0);
 }
 
-/* A stack for which there is no room anywhere. */
+static atomic_bool no_threads;
+
 void
 threads_forbid(bool forbid)
 {
-	static pthread_attr_t usual;
-	static bool known;
-	pthread_attr_t attr;
 
-	if (!known)
-		CHECK_EQ(pthread_getattr_default_np(&usual), 0);
-	known = true;
-	attr = usual;
-	if (forbid)
-		CHECK_EQ(pthread_attr_setstacksize(&attr, (size_t)1 << 56), 0);
-	CHECK_EQ(pthread_setattr_default_np(&attr), 0);
+	atomic_store(&no_threads, forbid);
+}
+
+int	__real_xbb_thread_start(pthread_t *thread, void *(*main)(void *),
+	    void *arg);
+int	__wrap_xbb_thread_start(pthread_t *thread, void *(*main)(void *),
+	    void *arg);
+
+int
+__wrap_xbb_thread_start(pthread_t *thread, void *(*main)(void *), void *arg)
+{
+
+	return (atomic_load(&no_threads) ? -EAGAIN :
+	    __real_xbb_thread_start(thread, main, arg));
 }
 
 int	__wrap_xbb_host_waited(uint64_t *nsp);

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,8 +30,21 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NATIVE = ROOT / "xbbd_bsd" / "native"
-PROGRAMS = sorted([*HERE.glob("test_*.c"), *HERE.glob("fuzz_*.c")])
-SHARED = [*(ROOT / name for name in sources()), *sorted(set(HERE.glob("*.c")) - set(PROGRAMS))]
+
+
+def files(directory: Path, system: str = sys.platform) -> list[Path]:
+    """The C files there, but for those that are of another system alone."""
+    other = "linux" if system.startswith("freebsd") else "freebsd"
+    return sorted(path for path in directory.glob("*.c") if not path.stem.endswith(f"_{other}"))
+
+
+def is_program(path: Path) -> bool:
+    """Whether a C file is one, and does not go into all of them."""
+    return path.stem.startswith(("test_", "fuzz_"))
+
+
+PROGRAMS = [path for path in files(HERE) if is_program(path)]
+SHARED = [ROOT / name for name in sources()] + [p for p in files(HERE) if not is_program(p)]
 
 CFLAGS = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g1", "-O1"]
 CFLAGS += ["-DXBB_CRASH_POINTS"]  # crash.c
@@ -44,7 +58,8 @@ SANITIZER_OPTIONS = {
     "TSAN_OPTIONS": f"halt_on_error=1 suppressions={HERE / 'thread.supp'}",
 }
 
-LINKING = ["-Wl,--wrap=xbb_hv_lookup", "-Wl,--wrap=xbb_host_waited"]  # hypervisor.c
+WRAPPED = ("xbb_hv_lookup", "xbb_host_waited", "xbb_thread_start")  # hypervisor.c
+LINKING = [f"-Wl,--wrap={name}" for name in WRAPPED]
 
 SCALE = int(os.environ.get("XBBD_TEST_SCALE", "1"))
 SEED = os.environ.get("XBBD_TEST_SEED", "1")

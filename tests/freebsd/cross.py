@@ -2,10 +2,11 @@
 
 For each target all C files as FreeBSD builds them become one library in which
 nothing may be undefined, and with what cffi generates one module in which only
-Python's own symbols are.  Headers of the compiler (the wheel ziglang) are of the
-newest FreeBSD whatever the target; the linker knows what each version's libc
-has.  Python's headers are this computer's: they prove types and names, not a
-module for some FreeBSD's Python.
+Python's own symbols are.  For the newest, the tests in C are compiled too, and what
+they share is linked.  Headers of the compiler (the wheel ziglang) are of the newest
+FreeBSD whatever the target; the linker knows what each version's libc has.  Python's
+headers are this computer's: they prove types and names, not a module for some
+FreeBSD's Python.
 
 What Python hard-codes of FreeBSD's headers is compared with them too.
 """
@@ -15,13 +16,17 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.c.test_native import CFLAGS as TEST_CFLAGS
+from tests.c.test_native import files, is_program
 from xbbd_bsd.host import freebsd
 from xbbd_bsd.native.build import CFLAGS, ffibuilder, sources
 
@@ -32,7 +37,8 @@ TARGETS = tuple(
     for version in ("14.0", "15.0")
 )
 # The compiler would link its sanitizer's runtime otherwise.
-FLAGS = (*CFLAGS, "-Werror", "-fno-sanitize=undefined", "-fPIC", "-shared")
+PLAIN = "-fno-sanitize=undefined"
+FLAGS = (*CFLAGS, "-Werror", PLAIN, "-fPIC", "-shared")
 
 
 class CrossError(Exception):
@@ -90,6 +96,25 @@ def check(target: str, directory: Path) -> None:
         raise CrossError(f"undefined: {' '.join(lacking)}\n")
 
 
+def check_tests(target: str, directory: Path) -> None:
+    """CrossError if the programs of tests/c are nothing for that target.
+
+    Its linker cannot wrap, so that what is wrapped is still undefined then.
+    """
+    cc = [sys.executable, "-m", "ziglang", "cc", "-target", target, *TEST_CFLAGS, PLAIN, "-fPIC"]
+    cc += ["-O0", "-Ixbbd_bsd/native", "-Itests/c"]
+    paths = [*map(Path, sources("freebsd")), *files(ROOT / "tests/c", "freebsd")]
+    objects = {path: directory / f"{number}.o" for number, path in enumerate(paths)}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda made: run([*cc, "-c", "-o", *map(str, made[::-1])]), objects.items()))
+    shared = [str(made) for path, made in objects.items() if not is_program(path)]
+    library = directory / "library.so"
+    run([*cc, "-shared", "-o", str(library), *shared, "-lpthread"])
+    lacking = [name for name in undefined(library) if not name.startswith("__real_")]
+    if lacking:
+        raise CrossError(f"undefined: {' '.join(lacking)}\n")
+
+
 def main() -> int:
     """The command; its exit status."""
     if sys.platform.startswith("freebsd"):
@@ -105,6 +130,13 @@ def main() -> int:
             print(f"cross: {target}:\n{error}", file=sys.stderr)
             return 1
         print(f"cross: {target}: compiles and links")
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            check_tests(TARGETS[1], Path(directory))
+    except CrossError as error:
+        print(f"cross: tests/c for {TARGETS[1]}:\n{error}", file=sys.stderr)
+        return 1
+    print(f"cross: {TARGETS[1]}: so do the tests in C")
     return 0
 
 

@@ -20,7 +20,7 @@ from enum import Enum
 from importlib.util import cache_from_source
 from pathlib import Path
 
-from tests.c.test_native import AMOUNTS, LINKING
+from tests.c.test_native import AMOUNTS, LINKING, files
 from tests.mutants.mutant import Mutant
 from tests.mutants.targets import Stage, Target
 from xbbd_bsd.native.build import sources
@@ -113,7 +113,7 @@ class Scratch:
         if self._run([sys.executable, "-c", f"{make}({str(generated)!r})"]) != 0:
             raise TargetError("cffi does not make its file")
         include = f"-I{sysconfig.get_path('include')}"
-        paths = [generated, *map(Path, sources()), *(self.root / "tests/c").glob("*.c")]
+        paths = [generated, *map(Path, sources()), *files(self.root / "tests/c")]
         for path in paths:
             to = self._out / f"{_name(path)}.o"
             if self._compile(path, to, include) != 0:
@@ -140,7 +140,7 @@ class Scratch:
         return found
 
     def _link_program(self, program: str) -> Path:
-        own = {path.stem for path in (self.root / "tests/c").glob("*.c")}
+        own = {path.stem for path in files(self.root / "tests/c")}
         shared = [
             self._objects[f"c-{name}"] for name in own if not name.startswith(("test_", "fuzz_"))
         ]

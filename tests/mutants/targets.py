@@ -90,7 +90,7 @@ TARGETS = (
     ),
     Target(
         "xbbd_bsd/native/block/sweep.c",
-        ("sweep", "bulk", "io", "order", "shortage"),
+        ("sweep", "bulk_linux", "io", "order", "shortage"),
         ((QUEUE,), (FEATURES,)),
     ),
     Target(

@@ -1,7 +1,7 @@
 """A device whose requests go by one system call, through the Python handles (Linux).
 
 That it is used at all, with the lock that the segment's file has; what it does is shown by
-`tests/c/test_bulk.c`.
+`tests/c/test_bulk_linux.c`.
 """
 
 from __future__ import annotations

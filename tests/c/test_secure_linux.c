@@ -1,6 +1,6 @@
 /*
- * test_secure.c - secure discards: a promise, unlike others.  What a device
- * erases is counted by disk.c; the file that it is here says of any other
+ * test_secure_linux.c - secure discards: a promise, unlike others.  What a
+ * device erases is counted by disk.c; the file that it is here says of any other
  * discard that it is no device.
  */
 #include <string.h>

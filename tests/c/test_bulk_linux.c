@@ -1,7 +1,7 @@
 /*
- * test_bulk.c - a device that is quick has all of a sweep by one system call,
- * where there is such a one: what it leaves undone is done the ordinary way, and
- * the lock that says who serves is not free before the kernel is done.
+ * test_bulk_linux.c - a device that is quick has all of a sweep by one system
+ * call, where there is such a one: what it leaves undone is done the ordinary
+ * way, and the lock that says who serves is not free before the kernel is done.
  */
 #include <sys/file.h>
 #include <sys/mman.h>
