@@ -39,7 +39,7 @@ FOREIGN = {
         "sysctl.c",
         "vm_fault.c",
     ),
-    *("uipc_usrreq.c", "xenbusb.c", "xenbusb_back.c"),
+    *("procstat_threads.c", "uipc_usrreq.c", "xenbusb.c", "xenbusb_back.c"),
     # Frontends of several systems
     *("blkfront.c", "frontend.c", "pvblock.c", "xbd_xenbus.c", "xbf.c"),
     *("BlockFront.c", "src/xenvbd/ring.c", "xen-blkfront.c", "xendisk.c"),

@@ -36,6 +36,15 @@ def eventually(holds: Callable[[], bool], what: str, limit: float = LIMIT) -> No
         select.select([], [], [], 0.005)
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process, or what nobody has waited for yet of one."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _sleeps(pid: int) -> str:
     """How often a process has gone to sleep, if it sleeps now; "" if it works."""
     status = Path(f"/proc/{pid}/status")

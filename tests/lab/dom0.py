@@ -1,8 +1,8 @@
 """What differs between the dom0s that tests/real runs in: the lab's Linux, and a FreeBSD.
 
 Chosen once, at the end of this file.  Guests are the same in both, and so is what xl
-and xenstored do.  Nothing of the product is known here.  Run in dom0; the console's
-followers are threads of their own.
+and xenstored do.  What a system says of a process other tests ask here too.  Nothing of
+the product is known here.  Run in dom0; the console's followers are threads of their own.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ class Dom0(Protocol):
 
     def threads(self, pid: int) -> int:
         """How many it has."""
+
+    def thread_names(self, pid: int) -> list[str]:
+        """What they are called."""
+
+    def mappings(self, pid: int) -> list[str]:
+        """A line for each in its address space, with the file that is mapped."""
 
     def grant_mappings(self, pid: int) -> int:
         """How many mappings of grants it has."""
@@ -143,6 +149,16 @@ class Linux:
 
     def threads(self, pid: int) -> int:
         return len(os.listdir(f"/proc/{pid}/task"))
+
+    def thread_names(self, pid: int) -> list[str]:
+        names = []
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has just ended
+                names.append((task / "comm").read_text().strip())
+        return names
+
+    def mappings(self, pid: int) -> list[str]:
+        return Path(f"/proc/{pid}/maps").read_text().splitlines()
 
     def grant_mappings(self, pid: int) -> int:
         return Path(f"/proc/{pid}/maps").read_text().count("/dev/xen/gntdev")
@@ -225,6 +241,12 @@ class FreeBSD:
     def threads(self, pid: int) -> int:
         return len(_output("procstat", "-h", "-t", str(pid)).splitlines())
 
+    def thread_names(self, pid: int) -> list[str]:
+        return names_of_threads(_output("procstat", "-h", "-t", str(pid)))
+
+    def mappings(self, pid: int) -> list[str]:
+        return _output("procstat", "-h", "-v", str(pid)).splitlines()
+
     def grant_mappings(self, pid: int) -> int:
         return managed_mappings(_output("procstat", "-h", "-v", str(pid)))
 
@@ -241,6 +263,11 @@ def _at_once(address: str) -> list[str]:
 def managed_mappings(table: str) -> int:
     """Mappings of memory that a device driver manages, as gntdev's is (procstat -v: type md)."""
     return len(re.findall(r"^\s*\d+\s.*\smd\s*(?:/\S*)?$", table, re.M))
+
+
+def names_of_threads(table: str) -> list[str]:
+    """By procstat -t, in columns of 19 characters (procstat_threads.c; read there, not seen)."""
+    return [name.strip() for name in re.findall(r"^ *\d+ +\d+ .{19} (.{19}) ", table, re.M)]
 
 
 class XlConsole:

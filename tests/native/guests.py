@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tests.lab.dom0 import DOM0
 from tests.native.ring import DEVICE, DOMAIN_PAGES, HV, SANITIZED
 from tests.waiting import GIVE_UP, eventually
 from xbbd_bsd.errors import HostError
@@ -125,7 +126,12 @@ class Worker:
     @property
     def descriptors(self) -> int:
         """How many it has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return DOM0.descriptors(self.pid)
+
+    @property
+    def threads(self) -> list[str]:
+        """The names of all."""
+        return DOM0.thread_names(self.pid)
 
 
 @contextmanager

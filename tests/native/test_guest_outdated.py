@@ -22,7 +22,7 @@ from tests.native.test_guest_service import (
     sockets,
     terms,
 )
-from tests.waiting import GIVE_UP, eventually
+from tests.waiting import GIVE_UP, eventually, lives
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.guests import outdated, service
 from xbbd_bsd.guests.outdated import Outdated
@@ -55,7 +55,7 @@ def two_disks(guests: GuestProcesses, tmp_path: Path) -> Iterator[tuple[Disk, Di
 
 
 def ended(pid: int) -> bool:
-    return not os.path.exists(f"/proc/{pid}")
+    return not lives(pid)
 
 
 def wait_met(left: Outdated) -> None:

@@ -8,9 +8,9 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import replace
 from errno import EALREADY, EBUSY, EEXIST, EINVAL, ENOENT, EPIPE, ETIMEDOUT
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.descriptors import open_descriptors
+from tests.lab.dom0 import DOM0
 from tests.native.guests import Server, Worker, disk, lock_is_free, near, server, wait_lost, worker
 from tests.native.slots import REQ_PROD, RawRing
 from tests.sim.soak import build_faulty_disk
@@ -58,13 +59,10 @@ def test_two_disks_with_two_rings_each(process: Worker, tmp_path: Path) -> None:
 
 def threads_of_devices(process: Worker) -> list[str]:
     """Those that serve, open or close one: a sanitizer has threads of its own."""
-    names = []
-    for task in Path(f"/proc/{process.pid}/task").iterdir():
-        with suppress(OSError):  # it has just ended
-            names.append((task / "comm").read_text())
-    return [name for name in names if re.match(r"xbbd\d", name)]
+    return [name for name in process.threads if re.match(r"xbbd\d", name)]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it is looked up in /proc")
 def test_it_is_named_for_who_looks(served: Server, tmp_path: Path) -> None:
     with worker(served, tmp_path / "guest", name="web\u00e41") as made:
         made.connect().close()
@@ -254,7 +252,7 @@ def test_a_device_that_comes_and_goes_leaves_no_memory(process: Worker, tmp_path
         def mappings_after(times: int) -> int:
             for _ in range(times):
                 d.serve(link).close(limit=GIVE_UP)
-            return len(Path(f"/proc/{process.pid}/maps").read_text().splitlines())
+            return len(DOM0.mappings(process.pid))
 
         before = mappings_after(5)
         # Threads that nobody waits for would leave forty stacks, each with its guard.

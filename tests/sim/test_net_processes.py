@@ -15,7 +15,7 @@ from tests.sim.conftest import PROCESSES, XVDA
 from tests.sim.netmachine import NetMachine, addresses, running_netmachine
 from tests.sim.test_net_takeover import PATIENT, kill, leave, start, streaming
 from tests.sim.test_operator import xbbctl
-from tests.waiting import GIVE_UP, eventually
+from tests.waiting import GIVE_UP, eventually, lives
 from xbbd_bsd.toolstack import DiskOffer
 
 pytestmark = pytest.mark.slow
@@ -201,7 +201,7 @@ def test_a_segment_that_nobody_can_read(net: NetMachine) -> None:
     start(net)
     net.log_line(r"must connect again \(.*map state segment .*: Invalid argument\)")
     eventually(lambda: net.mapped() == 0, "nobody serves it")
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), "its process ends")
+    eventually(lambda: not lives(pid), "its process ends")
     guest.signal(signal.SIGKILL)
     guest.wait()
     net.guests.remove(guest)

@@ -14,8 +14,8 @@ from tests.sim.netmachine import NetMachine, addresses, running_netmachine
 from tests.sim.test_net_processes import files, process, sockets
 from tests.sim.test_net_takeover import PATIENT, kill, leave, start, streaming
 from tests.sim.test_operator import xbbctl
-from tests.sim.test_upgrade import EARLIER, another_version, before, build_of, is_alive
-from tests.waiting import GIVE_UP, eventually
+from tests.sim.test_upgrade import EARLIER, another_version, before, build_of
+from tests.waiting import GIVE_UP, eventually, lives
 
 __all__ = ["another_version", "before"]  # fixtures
 
@@ -91,7 +91,7 @@ def test_a_process_of_another_build_with_the_same_segments_hands_over(
             net.log_line(r"(?s)(taken over: 1 queue.*){2}")
             out.event("progress", GIVE_UP)
         assert not set(pids) & {process(net, name) for name in ("xnb.0", "xnb.1")}
-        eventually(lambda: not any(map(is_alive, pids)), "the old processes have ended")
+        eventually(lambda: not any(map(lives, pids)), "the old processes have ended")
         net.check_ping(other, "10.0.0.254")
         net.check_figures(guest, other)
 
@@ -131,7 +131,7 @@ def test_a_process_of_another_version_hands_over(another_version: Path) -> None:
             net.log_line(r"xnb1 \(vif/2/0\): taken over: 1 queue")
             for one in (out, back):
                 one.event("progress", GIVE_UP)
-        eventually(lambda: not any(map(is_alive, pids)), "the old processes have ended")
+        eventually(lambda: not any(map(lives, pids)), "the old processes have ended")
         assert str(earlier.ROOT) in build_of(process(net))
         net.check_ping(None, addresses(2)[0])
         net.check_figures(guest)

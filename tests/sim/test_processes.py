@@ -17,7 +17,7 @@ from tests.sim.test_end import sha256, state_of
 from tests.sim.test_operator import tool
 from tests.sim.test_reload import written
 from tests.sim.test_takeover import EACH_OPTIONS, PATIENT, at_work, check_work, kill, start
-from tests.waiting import GIVE_UP, eventually
+from tests.waiting import GIVE_UP, eventually, lives
 from xbbd_bsd import xbbctl, xbbstat
 from xbbd_bsd.sim.chain import Guest
 
@@ -247,7 +247,7 @@ def test_a_segment_that_nobody_can_read(
     start(machine)
     machine.log_line(r"must connect again \(map state segment .*: Invalid argument\)")
     eventually(lambda: machine.mapped() == 0, "nobody serves it")
-    eventually(lambda: not Path(f"/proc/{pid}").exists(), "its process ends")
+    eventually(lambda: not lives(pid), "its process ends")
     guest.signal(signal.SIGKILL)
     guest.wait()
     assert machine.chain.detach(machine.offers.pop())

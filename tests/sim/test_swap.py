@@ -24,7 +24,7 @@ from tests.sim.test_end import sha256
 from tests.sim.test_operator import tool, values, xbbctl
 from tests.sim.test_pause import PAUSE, paused, resume, wait_paused
 from tests.sim.test_takeover import PATIENT, at_work, check_work, start
-from tests.waiting import GIVE_UP, eventually
+from tests.waiting import GIVE_UP, eventually, lives
 from xbbd_bsd.block.passport import NOTE
 from xbbd_bsd.toolstack import DiskOffer
 
@@ -191,7 +191,7 @@ def test_whoever_goes_on_has_the_new_one(machine: Machine, image: Path) -> None:
     assert paused(machine) == "operator"
     resume(machine)
     guest.event("progress")
-    if pid != machine.daemon.pid and os.path.exists(f"/proc/{pid}"):
+    if pid != machine.daemon.pid and lives(pid):
         os.kill(pid, signal.SIGKILL)
         guest.event("progress")
     machine.daemon.signal(signal.SIGUSR1)

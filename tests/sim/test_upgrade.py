@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.circumstances import in_more
+from tests.lab.dom0 import DOM0
 from tests.sim import earlier
 from tests.sim.conftest import PROCESSES, Machine, running_machine
 from tests.sim.test_end import state_of
 from tests.sim.test_operator import xbbctl
 from tests.sim.test_restart import leave, reads
 from tests.sim.test_takeover import OPTIONS, PATIENT, at_work, check_work, kill, start
-from tests.waiting import eventually
+from tests.waiting import eventually, lives
 
 pytestmark = pytest.mark.slow
 
@@ -41,8 +42,7 @@ def start_other(machine: Machine) -> None:
 
 def build_of(pid: int) -> str:
     """The extension that a process has loaded."""
-    maps = Path(f"/proc/{pid}/maps").read_text()
-    found = re.search(r"\S*/xbbd_bsd/native/_xbb\S*", maps)
+    found = re.search(r"\S*/xbbd_bsd/native/_xbb\S*", "\n".join(DOM0.mappings(pid)))
     assert found is not None
     return found[0]
 
@@ -105,15 +105,11 @@ def test_processes_of_another_version_hand_over(
         machine.log_line(r"(?s)(taken over: \d rings?, 0 requests in flight\n.*){2}")
         reads(guest)
         reads(other)
-        eventually(lambda: not any(map(is_alive, pids)), "the old processes have ended")
+        eventually(lambda: not any(map(lives, pids)), "the old processes have ended")
         assert str(earlier.ROOT) in build_of(pid_of_server(machine))
         check_work(machine, guest, image, 0)
         check_work(machine, other, second, 1)
         assert not list(Path(machine.chain.layout.run).glob("*.left"))
-
-
-def is_alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
 
 
 @pytest.mark.usefixtures("before")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.dom0 import FreeBSD, managed_mappings
+from tests.lab.dom0 import FreeBSD, managed_mappings, names_of_threads
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,13 @@ MAPPINGS = """\
  4711     0x31f2a4000000     0x31f2a4001000 rw-    1    1   1   0 ----- md
  4711     0x31f2a4001000     0x31f2a4041000 rw-    0   64   2   0 ----- md
  4711     0x7ffffffdf000     0x7ffffffff000 rw-   18   18   1   0 ---D- sw
+"""
+
+# procstat -h -t of a guest's process; likewise.
+THREADS = """\
+ 4712 100321 python3.11          xbbd: guest web       0  120 sleep   select   \x20
+ 4712 100340 python3.11          xbbd3 ring0           1  120 sleep   select   \x20
+ 4712 100341 python3.11          xbbd12 io0.2         -1  152 run     -        \x20
 """
 
 # As in dom0, where the tests are; nothing of them is run.
@@ -40,6 +47,10 @@ sys.exit(pytest.main(["-q", "--collect-only", "-pno:cacheprovider", "tests/real"
 
 def test_mappings_of_grants_are_told_from_others() -> None:
     assert managed_mappings(MAPPINGS) == 2
+
+
+def test_names_of_threads_have_spaces() -> None:
+    assert names_of_threads(THREADS) == ["xbbd: guest web", "xbbd3 ring0", "xbbd12 io0.2"]
 
 
 @pytest.mark.parametrize("platform", ["linux", "freebsd15"])
