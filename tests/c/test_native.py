@@ -23,6 +23,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.native.wires import need_frames
 from xbbd_bsd.native.build import sources
 
 pytestmark = pytest.mark.slow
@@ -190,6 +191,8 @@ def shows_no_more(variant: str, name: str) -> bool:
 def test_program(
     variant_of: Callable[[str], Variant], variant_name: str, program: Path, tmp_path: Path
 ) -> None:
+    if '"card.h"' in program.read_text():
+        need_frames()
     variant = variant_of(variant_name)
     binary = variant.directory / program.stem
     linked = call([*variant.cc, *LINKING, "-o", binary, program, *variant.objects, "-lpthread"])

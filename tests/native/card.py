@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.native.ring import DOMAIN_PAGES
+from tests.native.wires import wire
 from tests.waiting import GIVE_UP
 from xbbd_bsd.native import (
     PLAIN_FRAMES,
@@ -121,7 +122,7 @@ class Card:
 
 
 def _link(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ends = wire()
     for end in ends:
         stack.enter_context(end)
         end.setblocking(False)

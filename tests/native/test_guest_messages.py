@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.native.guests import BOUNDS, Disk, Worker, disk, server, worker
 from tests.waiting import GIVE_UP, eventually
-from xbbd_bsd.native import MAX_RINGS, HvKind, NetParams, NetState, QueueState
+from xbbd_bsd.native import MAX_RINGS, HvKind, NetParams, NetState, QueueState, packets
 from xbbd_bsd.native._xbb import ffi, lib
 from xbbd_bsd.native.addition import CARDS, DISKS
 from xbbd_bsd.native.net import c_params
@@ -83,7 +83,7 @@ class Rig:
     def say(self, data: bytes, descriptors: list[int] | None = None) -> bytes | None:
         """The first answer, None if there is none any more."""
         try:
-            socket.send_fds(self.channel, [data], descriptors or [])
+            packets.send(self.channel, data, descriptors or [])
             return self.channel.recv(4096) or None
         except (BrokenPipeError, ConnectionResetError):
             return None
@@ -339,7 +339,7 @@ def test_a_daemon_that_does_not_listen_is_none(rig: Rig) -> None:
     def is_dropped() -> bool:
         try:
             while True:
-                rig.channel.send(message)
+                packets.send(rig.channel, message)
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
@@ -391,7 +391,7 @@ def speak(rig: Rig, messages: list[tuple[bytes, int]]) -> None:
     """Say it on a connection of its own, with so many descriptors each; then all is well."""
     for data, count in messages:
         try:
-            socket.send_fds(rig.channel, [data], [0] * count)
+            packets.send(rig.channel, data, [0] * count)
         except (BrokenPipeError, ConnectionResetError):
             break
     rig.channel.close()

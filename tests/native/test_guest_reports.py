@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import re
 import socket
 import struct
 import weakref
@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.descriptors import open_descriptors
 from tests.native.guests import BOUNDS
 from tests.native.test_guest_messages import EXAMPLES, head
 from tests.waiting import GIVE_UP
 from xbbd_bsd.errors import HostError
-from xbbd_bsd.native import QueueState, State
+from xbbd_bsd.native import QueueState, State, packets
 from xbbd_bsd.native._xbb import ffi
 from xbbd_bsd.native.link import DeviceState, Link
 from xbbd_bsd.native.remote import RemoteDevice
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 def test_what_it_says_is_understood_of_any_version() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = Link(ours)
-    theirs.send(head(66, 32, version=77) + struct.pack("=IIII", 3, 1, 0, 0))
+    packets.send(theirs, head(66, 32, version=77) + struct.pack("=IIII", 3, 1, 0, 0))
     link.receive()
     assert link.reports[3].state == DeviceState.RUNNING
     theirs.close()
@@ -42,7 +43,7 @@ def test_a_device_that_another_daemon_wanted_is_waited_for() -> None:
     link = Link(ours)
 
     def say(state: DeviceState) -> None:
-        theirs.send(head(66, 32) + struct.pack("=IIII", 3, state, 0, 0))
+        packets.send(theirs, head(66, 32) + struct.pack("=IIII", 3, state, 0, 0))
 
     assert link.wait_open(3, limit=0) is None
     say(DeviceState.OPENING)
@@ -86,7 +87,7 @@ def test_whatever_it_says_is_a_value_or_a_host_error(said: list[bytes]) -> None:
     link = Link(ours)
     with theirs:
         for packet in said:
-            theirs.send(packet)
+            packets.send(theirs, packet)
         with suppress(HostError):
             link.hello(BOUNDS, idle_seconds=1, limit=0)
         link.receive()
@@ -105,17 +106,17 @@ def test_whatever_it_says_is_a_value_or_a_host_error(said: list[bytes]) -> None:
         (head(66, 31) + bytes(16), "nonsense"),  # which is of another size
         (head(66, 32) + bytes(15), "nonsense"),
         (head(67, 32) + bytes(16), "nonsense"),
-        (bytes(5000), "too much"),
+        (bytes(5000), "too much|nonsense"),  # FreeBSD 15 gives a part, and does not say so
         (head(65, ffi.sizeof("struct xbb_guest_devices")) + b"\xff" * 1040, "more devices"),
     ],
 )
 def test_what_is_no_report_is_the_end_of_it(said: bytes, words: str) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = Link(ours)
-    theirs.send(said)
+    packets.send(theirs, said)
     link.receive()
     assert link.lost is not None
-    assert words in str(link.lost)
+    assert re.search(words, str(link.lost))
     assert theirs.recv(1) == b"", "it is told"
     theirs.close()
     link.close()
@@ -145,10 +146,10 @@ def test_a_connection_that_is_lost_stays_with_nobody() -> None:
 def test_descriptors_that_it_sends_are_closed(said: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     link = Link(ours)
-    before = len(os.listdir("/proc/self/fd"))
-    socket.send_fds(theirs, [said], [0, 1, 2])
+    before = open_descriptors()
+    packets.send(theirs, said, [0, 1, 2])
     link.receive()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     theirs.close()
     link.close()
 

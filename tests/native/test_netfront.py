@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.native.wires import wire
 from tests.waiting import eventually
 from xbbd_bsd.errors import HostError
 from xbbd_bsd.native import PAGE_SIZE, HvKind, sim_format
@@ -64,7 +65,7 @@ class Backend:
         self.listener.setblocking(False)
         self.listener.bind(str(directory / "port"))
         self.listener.listen()
-        self.link, self.own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.link, self.own = wire()
         self.own.setblocking(False)
         self.link.settimeout(30)
         self.events: socket.socket | None = None
