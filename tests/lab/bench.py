@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.lab.domu import DomU, scratch, sh
+from tests.lab.dom0 import DOM0
+from tests.lab.domu import DomU, sh
 from tests.lab.subject import CONTROL, configure, counted, daemon, dom0_seconds, read_again
 
 OTHERS = ("blkback", "qdisk")
@@ -128,7 +129,7 @@ def media(store: str, size: int) -> dict[str, str]:
     """The medium for each backend: one RAM disk, or one file and a loop device on it."""
     if store == "ram":
         return dict.fromkeys(BACKENDS, RAM)
-    path = scratch() / "disk.img"
+    path = DOM0.scratch() / "disk.img"
     sh("dd", "if=/dev/urandom", f"of={path}", "bs=1M", f"count={size}", "conv=fsync")
     loop = sh("losetup", "--direct-io=on", "--show", "-f", str(path))
     return {"xbbd": str(path), "blkback": loop, "qdisk": str(path)}
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sh("dd", "if=/dev/urandom", f"of={RAM}", "bs=1M", f"count={options.size}")
     sh("modprobe", "xen-blkback")
     # libxl starts a guest's QEMU only at its creation, if a disk asks for it.
-    small = scratch() / "small.img"
+    small = DOM0.scratch() / "small.img"
     sh("truncate", "-s", "1M", str(small))
     qdisk = f"format=raw,vdev=xvdz,access=rw,backendtype=qdisk,target={small}"
     guest = DomU("bench", [qdisk], tsc="native")

@@ -13,6 +13,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,12 @@ class Dom0(Protocol):
     def kernel_backend(self) -> str:
         """Why the kernel's own backend would be first at disks of kind vbd, "" if it is not."""
 
+    def kernel_cards(self) -> str:
+        """Why there can be no cards of kind vif, "" if there can."""
+
+    def scratch(self) -> Path:
+        """Where there is room for large files, and direct I/O; made when asked."""
+
     def follow_console(self, guest: str, log: Path) -> None:
         """See to it that what a guest's console prints gets into `log`; any number of times."""
 
@@ -62,6 +69,12 @@ class Dom0(Protocol):
 
     def bridge(self, name: str, *addresses: str) -> contextlib.AbstractContextManager[None]:
         """A bridge with addresses of dom0's, for the length of a block."""
+
+    queues: bool
+    """Whether a card can have several."""
+
+    def listens(self, port: int) -> bool:
+        """Whether somebody takes connections of TCP there."""
 
     def interfaces(self) -> set[str]:
         """The names of all network interfaces."""
@@ -105,9 +118,23 @@ class Linux:
     devices: tuple[str, ...] = ("gntdev", "gntalloc", "evtchn")
     store = "/run/xenstored/socket"
     card = "vif"
+    queues = True
 
     def kernel_backend(self) -> str:
         return "xen_blkback is loaded" if os.path.exists("/sys/module/xen_blkback") else ""
+
+    def kernel_cards(self) -> str:
+        return "xen-netback is loaded" if os.path.exists("/sys/module/xen_netback") else ""
+
+    def scratch(self) -> Path:
+        """A disk of its own as ext4, since tmpfs takes no direct I/O."""
+        if not os.path.ismount("/scratch"):
+            disk = os.environ["SCRATCH_DISK"]
+            _output("modprobe", "-a", "ext4", "crc32c_generic")
+            lazily = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+            _output("mkfs.ext4", "-q", "-E", lazily, "-O", "^has_journal", disk)
+            _output("mount", disk, "/scratch")
+        return Path("/scratch")
 
     def follow_console(self, guest: str, log: Path) -> None:
         """Nothing: xenconsoled logs them (its option --log=guest)."""
@@ -140,6 +167,9 @@ class Linux:
             yield
         finally:
             _output("ip", "link", "del", name)
+
+    def listens(self, port: int) -> bool:
+        return f":{port}" in _output("ss", "-Hltn")
 
     def interfaces(self) -> set[str]:
         return set(os.listdir("/sys/class/net"))
@@ -177,18 +207,22 @@ class FreeBSD:
     devices: tuple[str, ...] = ("gntdev", "evtchn")
     store = "/var/run/xenstored/socket"
     card = "xnb"
+    queues = False
 
     def __init__(self) -> None:
         """Nothing is followed yet."""
         self._followers: dict[str, XlConsole] = {}
 
     def kernel_backend(self) -> str:
-        done = subprocess.run(
-            ["kenv", "-q", "hint.xbbd.0.disabled"], capture_output=True, text=True, check=False
-        )
-        if done.stdout.strip().strip('"') == "1":
-            return ""
-        return "run: kenv hint.xbbd.0.disabled=1"
+        return _hint("xbbd")
+
+    def kernel_cards(self) -> str:
+        if not _succeeds("sysctl", "-n", "net.link.tap.devfs_cloning"):
+            return "run: kldload if_tuntap"
+        return _hint("xnb")
+
+    def scratch(self) -> Path:
+        return Path(tempfile.gettempdir())
 
     def follow_console(self, guest: str, log: Path) -> None:
         follower = self._followers.get(guest)
@@ -231,6 +265,9 @@ class FreeBSD:
         finally:
             _output("ifconfig", name, "destroy")
 
+    def listens(self, port: int) -> bool:
+        return f":{port}" in _output("sockstat", "-46l", "-P", "tcp", "-p", str(port))
+
     def interfaces(self) -> set[str]:
         return set(_output("ifconfig", "-l").split())
 
@@ -253,6 +290,13 @@ class FreeBSD:
     def ports(self) -> int:
         """None: no tool tells whose they are.  Each has a descriptor of its own, though."""
         return 0
+
+
+def _hint(driver: str) -> str:
+    """What to run, unless the kernel's own driver leaves its devices alone."""
+    variable = f"hint.{driver}.0.disabled"
+    done = subprocess.run(["kenv", "-q", variable], capture_output=True, text=True, check=False)
+    return "" if done.stdout.strip().strip('"') == "1" else f"run: kenv {variable}=1"
 
 
 def _at_once(address: str) -> list[str]:

@@ -59,17 +59,6 @@ def wait_for(what: str, look: Callable[[], T], limit: float, step: float = 0.1) 
     return answer
 
 
-def scratch() -> Path:
-    """The scratch disk as ext4, which takes direct I/O where tmpfs does not; made when asked."""
-    if not os.path.ismount("/scratch"):
-        disk = os.environ["SCRATCH_DISK"]
-        sh("modprobe", "-a", "ext4", "crc32c_generic")
-        lazily = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-        sh("mkfs.ext4", "-q", "-E", lazily, "-O", "^has_journal", disk)
-        sh("mount", disk, "/scratch")
-    return Path("/scratch")
-
-
 class DomU:
     """A PV guest with the lab's kernel and initramfs."""
 

@@ -100,7 +100,13 @@ class Service:
                 stderr=log,
                 cwd=tree,  # where "-m" looks first
             )
-        eventually(lambda: "serving" in self.log()[before:], "the daemon serves", START_LIMIT)
+        child = self.child
+        eventually(
+            lambda: "serving" in self.log()[before:] or child.poll() is not None,
+            "the daemon serves",
+            START_LIMIT,
+        )
+        assert child.poll() is None, self.log()[before:]
         if self.base is None:
             self.base = at_rest(self.pid, self.holdings)
 
@@ -114,10 +120,15 @@ class Service:
     def begin_anew(self, daemon: str) -> None:
         """Another one in its place, with that text for [daemon]; no disk is attached."""
         assert self.signal(signal.SIGTERM) == 0, self.log()
-        self._daemon = daemon
+        before, self._daemon = self._daemon, daemon
         self._write("")
         self.base = None
-        self.start()
+        try:
+            self.start()
+        except Exception:  # whoever comes next wants one that begins
+            self._daemon = before
+            self._write("")
+            raise
 
     def _write(self, config: str) -> None:
         self.config.write_text(

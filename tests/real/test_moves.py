@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domu import DomU, scratch
+from tests.lab.dom0 import DOM0
+from tests.lab.domu import DomU
 from tests.real.conftest import Guests
 from tests.real.service import Service, Toolstack, eventually
 from tests.real.test_attach import check_same_bytes
@@ -53,7 +54,7 @@ def traveller(guests: Guests, loop_device: str) -> Iterator[DomU]:
 @pytest.fixture
 def image_of_memory() -> Iterator[Path]:
     """Where a guest is saved; it would not fit into dom0's memory."""
-    path = scratch() / "saved"
+    path = DOM0.scratch() / "saved"
     yield path
     path.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.dom0 import DOM0
-from tests.lab.domu import DomU, scratch, sh
+from tests.lab.domu import DomU, sh
 from tests.real import work
 from tests.real.conftest import Guests
 from tests.real.service import Service, active_grants, eventually
@@ -30,6 +30,7 @@ from tests.real.work import (
     process,
     progress,
 )
+from tests.waiting import lives
 from xbbd_bsd.guests.deaths import MOST, WINDOW
 
 bench = work.bench
@@ -142,17 +143,13 @@ def test_upgrades_under_load(by_processes: Service, bench: Bench) -> None:
             by_processes.start(tree)
             by_processes.log_line("taken over: 1 ring, 0 requests in flight")
             goes_on(guest)
-            eventually(lambda old=before: not alive(old), "the old process has ended")  # type: ignore[misc]
-
-
-def alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
+            eventually(lambda old=before: not lives(old), "the old process has ended")  # type: ignore[misc]
 
 
 @pytest.fixture
 def root_disk() -> Iterator[str]:
     """Room for all that a guest has."""
-    image = scratch() / "root.img"
+    image = DOM0.scratch() / "root.img"
     image.touch()
     os.truncate(image, 512 << 20)
     with DOM0.disk(image) as device:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lab.dom0 import FreeBSD, managed_mappings, names_of_threads
+from tests.real.service import Service
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -96,3 +99,59 @@ def test_a_console_is_followed_over_all_lives_of_a_guest(xl: Path) -> None:
     eventually(lambda: dom0._followers["g1"].ended(), "xl has ended")
     eventually(lambda: lives() > 1, "the next life is seen")
     eventually(lambda: dom0._followers["g1"].ended(), "xl has ended again")
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Programs of FreeBSD's, by name and what they do."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def make(name: str, does: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return make
+
+
+def test_cards_want_a_hint_of_their_own(tools: Callable[[str, str], None]) -> None:
+    """Without it the daemon would not begin, nor any after it."""
+    tools("sysctl", "echo 1")
+    tools("kenv", '[ "$2" = hint.xbbd.0.disabled ] && echo 1')
+    assert FreeBSD().kernel_backend() == ""
+    assert FreeBSD().kernel_cards() == "run: kenv hint.xnb.0.disabled=1"
+    tools("kenv", "echo '\"1\"'")
+    assert FreeBSD().kernel_cards() == ""
+    tools("sysctl", "exit 1")
+    assert FreeBSD().kernel_cards() == "run: kldload if_tuntap"
+
+
+def test_who_listens(tools: Callable[[str, str], None]) -> None:
+    tools("sockstat", "echo 'USER COMMAND PID FD PROTO LOCAL ADDRESS FOREIGN ADDRESS'")
+    assert not FreeBSD().listens(5201)
+    tools("sockstat", "echo 'root iperf3 4711 3 tcp46 *:5201 *:*'")
+    assert FreeBSD().listens(5201)
+
+
+def test_a_daemon_that_cannot_begin_is_no_heritage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noticed at once, and the next one has the configuration that did."""
+    begins = "import sys, time; print('serving', flush=True); time.sleep(600)"
+    real, programs = subprocess.Popen, ["", begins]
+
+    def spawn(_: object, **options: Any) -> subprocess.Popen[bytes]:
+        options.pop("cwd")
+        return real([sys.executable, "-c", programs.pop(0)], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", spawn)
+    monkeypatch.setattr(Service, "holdings", lambda _: None)
+    monkeypatch.setattr(Service, "signal", lambda *_: 0)
+    service = Service(tmp_path)
+    good = service.config.read_text()
+    with pytest.raises(AssertionError):
+        service.begin_anew('kinds = ["vif"]')
+    assert service.config.read_text() == good
+    service.start()
+    assert service.child is not None
+    service.child.kill()
+    service.child.wait()
