@@ -106,6 +106,7 @@ check_doze(void)
 	played.may_sleep = -1;
 	played.awaits = true;
 	conn.rest.also_awaited = true;	/* it is not for looking around */
+	atomic_store(&conn.rest.ticks, true);	/* nor is there a tick here */
 	CHECK_EQ(sleep_for_event(), XBB_POLLS);
 	CHECK_EQ(sleep_for_event(), XBB_WAITS);
 	CHECK_EQ(played.unmasks, 1);
@@ -143,6 +144,30 @@ check_doze(void)
 		CHECK_EQ(rc.counters.notifies_received, 102 + i);
 		CHECK_EQ(sleep_for_event(), XBB_WAITS);
 	}
+	atomic_store(&conn.rest.ticks, false);
+	resting_end();
+}
+
+/* One that nothing of the host's ends, since its event was gone, ends too. */
+static void
+check_doze_tick(void)
+{
+	uint32_t i;
+
+	resting_begin();
+	poll_max_us = 10000;
+	played.may_sleep = -1;
+	played.awaits = true;
+	conn.rest.also_awaited = true;
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	conn.ops = &dozing_ops;
+	conn.rest.ops = conn.ops;
+	for (i = 0; i < 2; i++) {
+		conn.rest.doze.left = 0;
+		CHECK(xbb_rest_now(&conn));
+		CHECK_EQ(played.sleep, XBB_DOZES);
+	}
+	CHECK_EQ(played.dozes, 2);
 	resting_end();
 }
 
@@ -246,6 +271,7 @@ main(void)
 	check_tick();
 	check_doze();
 	check_doze_missed();
+	check_doze_tick();
 	check_settling();
 	return (0);
 }

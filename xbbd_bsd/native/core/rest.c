@@ -190,7 +190,8 @@ may_wait(struct xbb_conn *conn)
 }
 
 /*
- * Prepare such a sleep, if it may be that long: from now on a kick ends it.
+ * Prepare such a sleep, if it may be that long: from now on a kick ends it.  A
+ * doze may miss its event, so that it never goes without the tick.
  */
 static bool
 prepare_wait(struct xbb_conn *conn, int ms, unsigned int sleep)
@@ -208,7 +209,7 @@ prepare_wait(struct xbb_conn *conn, int ms, unsigned int sleep)
 	    memory_order_relaxed);
 	atomic_store_explicit(&rest->waits_for, fd, memory_order_relaxed);
 	atomic_store(&rest->sleeping, sleep);
-	return (ms < 0 || xbb_tick_ask(rest));
+	return ((ms < 0 && sleep != XBB_DOZES) || xbb_tick_ask(rest));
 }
 
 /* If nothing came of it the descriptor may be one that does not block. */
@@ -224,7 +225,7 @@ wait_in_read(struct xbb_conn *conn)
  * Or the thread dozes, and sleeps after that if it was for nothing.  An event
  * that the host has had is not pending any more, and ends no doze: so there is
  * a last look, as it may have come while the channel was unmasked.  What is
- * later than that ends with the host's next tick.
+ * later than that ends with the host's next tick, or ours.
  *
  * What it leaves unread is read in time, if it is there by now: no matter what
  * the frontend does, this is not to wait.

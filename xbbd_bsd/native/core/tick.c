@@ -8,7 +8,7 @@
 #include "core/core.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t cond;		/* the next three have changed */
+static pthread_cond_t cond;		/* the next four have changed */
 static LIST_HEAD(, xbb_rest) waiting = LIST_HEAD_INITIALIZER(waiting);
 static bool runs;			/* the thread, until it is joined */
 static bool ends;			/* it shall, and somebody joins it */
@@ -47,6 +47,10 @@ tick_main(void *arg)
 	xbb_thread_is("xbbd tick");
 	pthread_mutex_lock(&lock);
 	while (!ends) {
+		if (LIST_EMPTY(&waiting)) {
+			pthread_cond_wait(&cond, &lock);
+			continue;
+		}
 		clock_gettime(CLOCK_MONOTONIC, &at);
 		at.tv_sec += XBB_TICK_MS / 1000;
 		while (!ends && pthread_cond_timedwait(&cond, &lock, &at) == 0)
@@ -87,6 +91,8 @@ xbb_tick_ask(struct xbb_rest *rest)
 	error = have_thread();
 	if (error == 0) {
 		atomic_store(&rest->ticks, true);
+		if (LIST_EMPTY(&waiting))
+			pthread_cond_broadcast(&cond);
 		LIST_INSERT_HEAD(&waiting, rest, tick);
 	}
 	pthread_mutex_unlock(&lock);
