@@ -20,7 +20,9 @@ pytestmark = pytest.mark.skipif(DOM0.name != "linux", reason="there is no such c
 # Microseconds; ten times as long is not too long for a doze, however slow this machine is, and
 # to look around for it soon turns out not to pay.
 LONG = 1000
-SECONDS = 3
+# What the tests take of dom0's processor is others' need as well, which is looked at a second
+# after the first doze of a while.
+SHORT, LOOKED_AT = 0.8, 3.0  # seconds
 
 
 def switches(service: Service) -> int:
@@ -33,12 +35,13 @@ def switches(service: Service) -> int:
     raise AssertionError("no such thread")
 
 
-def sleeps(service: Service, guest: DomU) -> float:
+def sleeps(service: Service, guest: DomU, seconds: float) -> float:
     """How often it went to sleep for each of many requests that come one at a time."""
     before = switches(service), service.counters()["reqs_received"]
     guest.run(
         "fio --name=d --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=1"
-        f" --rw=randread --bs=4k --size=24M --time_based --runtime={SECONDS} >/dev/null",
+        " --rw=randread --bs=4k --size=24M --time_based"
+        f" --runtime={round(1000 * seconds)}ms >/dev/null",
         timeout=120,
         check=True,
     )
@@ -53,13 +56,13 @@ def test_it_is_awake_for_a_guest_that_comes_back_soon(
     """Unless that is not wished; and all that it took for it is given back (nothing_left)."""
     with attached(toolstack, guest, ram_disk):
         tool(service, "xbbctl", f"dev.xbbd.0.poll_max_us={LONG}")
-        assert sleeps(service, guest) < 0.3
+        eventually(lambda: sleeps(service, guest, SHORT) < 0.3, "it dozes", 120)
         assert any(
             os.readlink(fd) == "/dev/xen/privcmd"
             for fd in Path(f"/proc/{service.pid}/fd").iterdir()
         )
         tool(service, "xbbctl", "dev.xbbd.0.poll_max_us=0")
-        assert sleeps(service, guest) > 0.7
+        assert sleeps(service, guest, SHORT) > 0.7
 
 
 def test_it_keeps_no_processor_from_others(
@@ -70,7 +73,9 @@ def test_it_keeps_no_processor_from_others(
         tool(service, "xbbctl", f"dev.xbbd.0.poll_max_us={LONG}")
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         try:
-            eventually(lambda: sleeps(service, guest) > 0.5, "it sleeps as others do", 60)
+            eventually(
+                lambda: sleeps(service, guest, LOOKED_AT) > 0.5, "it sleeps as others do", 60
+            )
         finally:
             busy.kill()
             busy.wait()
