@@ -10,8 +10,12 @@
 #define SECTORS		BATCH_SECTORS
 #define BYTES		BATCH_BYTES
 #define TURN		8		/* requests that nothing merges */
+#define TRIES		5	/* of what a busy thread does not show each time */
 
 static const struct pair_options usual = { .workers = 4 };
+static const struct pair_options kept = {
+	.workers = 4, .persistent = 2 * TURN,
+};
 
 /* Nobody waits for second tries of a queue that shall end. */
 static void
@@ -33,13 +37,16 @@ check_dead_in_drain(void)
 	rig_close(&rig);
 }
 
-/* What is ready is published before the ring's thread begins what may last. */
+/*
+ * What is ready is published before the ring's thread begins what may last, be
+ * it that nobody knows better yet.
+ */
 static void
-check_publish_first(void)
+check_publish_first(const struct pair_options *options)
 {
 	struct rig rig;
 
-	rig_open(&rig, SECTORS, &usual);
+	rig_open(&rig, SECTORS, options);
 	disk_hold_range(16 * XBB_SECTOR_SIZE, BYTES);
 	guest_put_scattered(&rig.guest, 2);
 	guest_publish(&rig.guest);
@@ -78,9 +85,6 @@ answers_while_held(struct rig *rig, uint32_t n)
 static void
 check_turn(void)
 {
-	const struct pair_options kept = {
-		.workers = 4, .persistent = 2 * TURN,
-	};
 	struct rig rig;
 	uint32_t tries;
 
@@ -91,6 +95,32 @@ check_turn(void)
 	CHECK_EQ(answers_while_held(&rig, TURN), TURN - 1);
 	pair_drain(&rig.pair);
 	CHECK_EQ(COUNTER(&rig.pair, io_handed_over), 0);
+	rig_close(&rig);
+}
+
+/* A flush may last, however quick flushes have been. */
+static void
+check_publish_before_flush(void)
+{
+	struct rig rig;
+	uint32_t i;
+
+	rig_open(&rig, (TURN + 1) * 16, &kept);
+	atomic_store(&disk.sync_nothing, true);
+	for (i = 0; i < 100; i++) {
+		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);
+		CHECK_EQ(guest_do(&rig.guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL,
+		    0), XBB_RSP_OKAY);
+	}
+	disk_hold_syncs();
+	guest_put_scattered(&rig.guest, 2);
+	guest_put(&rig.guest, XBB_OP_FLUSH_DISKCACHE, 0, NULL, 0);
+	guest_publish(&rig.guest);
+	WAIT_UNTIL(guest_answers(&rig.guest) == 2);
+	disk_release();
+	guest_collect(&rig.guest);
+	guest_check_okay(&rig.guest, 3);
+	pair_drain(&rig.pair);
 	rig_close(&rig);
 }
 
@@ -317,11 +347,16 @@ check_close_at_work(void)
 int
 main(void)
 {
+	uint32_t i;
 
 	scratch_enter();
 	check_dead_in_drain();
-	check_publish_first();
+	check_publish_first(&usual);
+	for (i = 0; i < TRIES; i++)
+		check_publish_first(&kept);
 	check_turn();
+	for (i = 0; i < TRIES; i++)
+		check_publish_before_flush();
 	check_lone();
 	check_no_workers();
 	check_one_wait();
