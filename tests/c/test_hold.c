@@ -11,6 +11,8 @@
 
 #define TRIES	20	/* of what a busy thread does not show each time */
 
+static const struct pair_options kept = { .workers = 4, .persistent = 16 };
+
 /* What is done about which error. */
 static void
 check_policies(void)
@@ -265,7 +267,7 @@ check_pause_within_turn(void)
 	struct rig rig;
 	uint32_t i;
 
-	rig_open(&rig, SECTORS, &ways[2]);
+	rig_open(&rig, SECTORS, &kept);
 	set_policy(&rig, XBB_POLICY_PAUSE, XBB_POLICY_AUTO);
 	for (i = 0; i < 100; i++)
 		CHECK_EQ(guest_read_page(&rig.guest), XBB_RSP_OKAY);

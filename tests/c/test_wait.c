@@ -91,6 +91,22 @@ count_signal(int signo)
 	atomic_fetch_add(&signals, 1);
 }
 
+/* Sleeps from now on are dozes, if they may be, and wait for the frontend. */
+static void
+begin_dozing(void)
+{
+
+	resting_begin();
+	poll_max_us = 10000;
+	played.may_sleep = -1;
+	played.awaits = true;
+	conn.rest.also_awaited = true;	/* it is not for looking around */
+	CHECK_EQ(sleep_for_event(), XBB_POLLS);
+	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	conn.ops = &dozing_ops;
+	conn.rest.ops = conn.ops;
+}
+
 /*
  * A doze leaves the event unread, but not too many of them, and does not wait
  * for those.  If it was for nothing the next sleep is another one.
@@ -101,17 +117,9 @@ check_doze(void)
 	pthread_t thread;
 	uint32_t i;
 
-	resting_begin();
-	poll_max_us = 10000;
-	played.may_sleep = -1;
-	played.awaits = true;
-	conn.rest.also_awaited = true;	/* it is not for looking around */
-	atomic_store(&conn.rest.ticks, true);	/* nor is there a tick here */
-	CHECK_EQ(sleep_for_event(), XBB_POLLS);
-	CHECK_EQ(sleep_for_event(), XBB_WAITS);
+	begin_dozing();
+	atomic_store(&conn.rest.ticks, true);	/* there is no tick here */
 	CHECK_EQ(played.unmasks, 1);
-	conn.ops = &dozing_ops;
-	conn.rest.ops = conn.ops;
 	played.comes = true;
 	for (i = 1; i <= 100; i++) {
 		/* The first ones tell nobody that they come. */
@@ -154,14 +162,7 @@ check_doze_tick(void)
 {
 	uint32_t i;
 
-	resting_begin();
-	poll_max_us = 10000;
-	played.may_sleep = -1;
-	played.awaits = true;
-	conn.rest.also_awaited = true;
-	CHECK_EQ(sleep_for_event(), XBB_POLLS);
-	conn.ops = &dozing_ops;
-	conn.rest.ops = conn.ops;
+	begin_dozing();
 	for (i = 0; i < 2; i++) {
 		conn.rest.doze.left = 0;
 		CHECK(xbb_rest_now(&conn));
@@ -179,15 +180,7 @@ static void
 check_doze_missed(void)
 {
 
-	resting_begin();
-	poll_max_us = 10000;
-	played.may_sleep = -1;
-	played.awaits = true;
-	conn.rest.also_awaited = true;
-	CHECK_EQ(sleep_for_event(), XBB_POLLS);
-	CHECK_EQ(sleep_for_event(), XBB_WAITS);
-	conn.ops = &dozing_ops;
-	conn.rest.ops = conn.ops;
+	begin_dozing();
 	played.comes = true;
 	played.comes_early = true;
 	CHECK(xbb_rest_now(&conn));

@@ -151,7 +151,9 @@ def test_a_daemon_that_cannot_begin_is_no_heritage(
     with pytest.raises(AssertionError):
         service.begin_anew('kinds = ["vif"]')
     assert service.config.read_text() == good
-    service.start()
-    assert service.child is not None
-    service.child.kill()
-    service.child.wait()
+    try:
+        service.start()
+    finally:
+        if service.child is not None:
+            service.child.kill()
+            service.child.wait()

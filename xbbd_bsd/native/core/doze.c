@@ -32,9 +32,9 @@
 /* Events that may be left unread: the device's list of them is not endless. */
 #define UNREAD		32
 
-/* It cannot be; but a host is short of descriptors, or memory, for a while. */
+/* Never again; or not for a while, if the host is short of something. */
 static void
-give_up(struct xbb_doze *doze, int error)
+cannot_doze(struct xbb_doze *doze, int error)
 {
 
 	if (error == -EMFILE || error == -ENFILE || error == -ENOMEM)
@@ -55,7 +55,7 @@ judge_host(struct xbb_doze *doze, uint64_t now)
 		return;
 	error = xbb_host_waited(&waited_ns);
 	if (error != 0) {
-		give_up(doze, error);
+		cannot_doze(doze, error);
 		return;
 	}
 	if (since < 2 * JUDGE_NS &&
@@ -117,7 +117,7 @@ xbb_doze_now(struct xbb_conn *conn)
 
 	error = conn->ops->doze(conn->hv);
 	if (error != 0) {
-		give_up(doze, error);
+		cannot_doze(doze, error);
 		return (false);
 	}
 	judge_doze(conn);
